@@ -1,0 +1,145 @@
+"""Exact signed distances: primitives, and operators that combine and move them.
+
+Every size and position is a parameter, so all of them are differentiable. Distances after Quilez, "3D SDFs"
+(iquilezles.org/articles/distfunctions); unions of distances stay lower bounds of the distance outside.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from warpdvr.fields.base import Field
+
+Vector = Sequence[float] | Tensor
+
+
+class _Distance(Field):
+    lipschitz = 1.0
+
+
+class Sphere(_Distance):
+    """A ball of `radius` around `center` [scene unit]."""
+
+    def __init__(self, radius: float = 0.5, center: Vector = (0.0, 0.0, 0.0), bounds: Any = 1.0):
+        super().__init__(bounds)
+        self.radius, self.center = _parameter(radius), _parameter(center)
+
+    def value(self, x: Tensor) -> Tensor:
+        return (x - self.center).norm(dim=-1) - self.radius
+
+
+class Box(_Distance):
+    """A box with half the side lengths `half` around `center` [scene unit]."""
+
+    def __init__(
+        self, half: Vector = (0.4, 0.4, 0.4), center: Vector = (0.0, 0.0, 0.0), bounds: Any = 1.0
+    ):
+        super().__init__(bounds)
+        self.half, self.center = _parameter(half), _parameter(center)
+
+    def value(self, x: Tensor) -> Tensor:
+        q = (x - self.center).abs() - self.half
+        return q.clamp_min(0).norm(dim=-1) + q.amax(-1).clamp_max(0)
+
+
+class Torus(_Distance):
+    """A torus around the z axis: `major` is the radius of the ring, `minor` that of the tube [scene unit]."""
+
+    def __init__(self, major: float = 0.6, minor: float = 0.25, bounds: Any = 1.0):
+        super().__init__(bounds)
+        self.major, self.minor = _parameter(major), _parameter(minor)
+
+    def value(self, x: Tensor) -> Tensor:
+        ring = x[:, :2].norm(dim=-1) - self.major
+        return torch.stack([ring, x[:, 2]], -1).norm(dim=-1) - self.minor
+
+
+class Plane(_Distance):
+    """The half space below a plane: `normal` points out of it, `offset` is its distance from the origin [scene unit]."""
+
+    def __init__(self, normal: Vector = (0.0, 0.0, 1.0), offset: float = 0.0, bounds: Any = 1.0):
+        super().__init__(bounds)
+        self.normal, self.offset = _parameter(normal), _parameter(offset)
+
+    def value(self, x: Tensor) -> Tensor:
+        return x @ nn.functional.normalize(self.normal, dim=0) - self.offset
+
+
+class Union(Field):
+    """All of `parts`: the smallest of their values."""
+
+    def __init__(self, parts: Sequence[Any], bounds: Any = 1.0):
+        super().__init__(bounds)
+        if not parts:
+            raise ValueError("union: parts is empty, at least one field is needed")
+        self.parts = nn.ModuleList(parts)
+        self.lipschitz = _largest(part.lipschitz for part in parts)
+
+    def value(self, x: Tensor) -> Tensor:
+        return torch.stack([part.value(x) for part in self.parts]).amin(0)
+
+
+class SmoothUnion(Union):
+    """All of `parts`, blended where they come closer than about `blend` [scene unit].
+
+    -blend log(sum(exp(-value / blend))): at most blend log(n) below the plain union, with no larger a slope.
+    """
+
+    def __init__(self, parts: Sequence[Any], blend: float = 0.05, bounds: Any = 1.0):
+        super().__init__(parts, bounds)
+        if blend <= 0:
+            raise ValueError(f"smooth-union: blend must be positive, got {blend}")
+        self.blend = _parameter(blend)
+
+    def value(self, x: Tensor) -> Tensor:
+        values = torch.stack([part.value(x) for part in self.parts])
+        return -self.blend * torch.logsumexp(-values / self.blend, 0)
+
+
+class Translate(Field):
+    """`part`, moved by `offset` [scene unit]."""
+
+    def __init__(self, part: Any, offset: Vector, bounds: Any = 1.0):
+        super().__init__(bounds)
+        self.part, self.offset, self.lipschitz = part, _parameter(offset), part.lipschitz
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.part.value(x - self.offset)  # type: ignore[no-any-return]
+
+
+class Rotate(Field):
+    """`part`, turned about the origin by `rotation`, an axis times an angle [radian]."""
+
+    def __init__(self, part: Any, rotation: Vector, bounds: Any = 1.0):
+        super().__init__(bounds)
+        self.part, self.rotation, self.lipschitz = part, _parameter(rotation), part.lipschitz
+
+    def value(self, x: Tensor) -> Tensor:
+        a, b, c = self.rotation.unbind()
+        zero = torch.zeros_like(a)
+        skew = torch.stack([zero, -c, b, c, zero, -a, -b, a, zero]).reshape(3, 3)
+        return self.part.value(x @ torch.linalg.matrix_exp(skew))  # type: ignore[no-any-return]
+
+
+class Scale(Field):
+    """`part`, made larger by `factor` about the origin; distances stay distances."""
+
+    def __init__(self, part: Any, factor: float, bounds: Any = 1.0):
+        super().__init__(bounds)
+        if factor <= 0:
+            raise ValueError(f"scale: factor must be positive, got {factor}")
+        self.part, self.factor, self.lipschitz = part, _parameter(factor), part.lipschitz
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.part.value(x / self.factor) * self.factor  # type: ignore[no-any-return]
+
+
+def _parameter(a: Any) -> nn.Parameter:
+    return nn.Parameter(torch.as_tensor(a, dtype=torch.float32).clone())
+
+
+def _largest(bounds: Any) -> float | None:
+    known = list(bounds)
+    return None if None in known else max(known)

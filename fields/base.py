@@ -1,0 +1,52 @@
+"""The contract between a field and the renderer."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+class Field(nn.Module, ABC):
+    """A surface {value = 0} with colours on it.
+
+    Only `value` must be written. The renderer asks a field for what it can do, never for its type, so that any
+    `nn.Module` with these five members (`warpdvr.testing.check_field` tests them) can be rendered and fitted as well.
+    """
+
+    bounds: Tensor
+    """Corners (low, high) of the box outside of which nothing is looked for, shape (2, 3) [scene unit]."""
+
+    lipschitz: float | None = None
+    """An upper bound of |grad value| inside of the bounds, if there is one; sphere tracing needs it."""
+
+    def __init__(self, bounds: tuple[tuple[float, float, float], tuple[float, float, float]] | Tensor | float = 1.0):
+        """Set the bounds: two corners, or half the side of a cube around the origin."""
+        super().__init__()
+        box = torch.as_tensor(bounds, dtype=torch.float32)
+        if box.ndim == 0:
+            box = box * torch.tensor([[-1.0], [1.0]]).expand(2, 3)
+        if tuple(box.shape) != (2, 3) or not bool((box[0] < box[1]).all()):
+            raise ValueError(f"bounds must be a positive number or two corners (low, high) with low < high, got {bounds}")
+        self.register_buffer("bounds", box.clone())
+
+    @abstractmethod
+    def value(self, x: Tensor) -> Tensor:
+        """Return the value (n,) at points (n, 3): < 0 inside, 0 on the surface, > 0 outside; differentiable."""
+
+    def geometry(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the value (n,) and features for the colour (n, k) or None; `value` is its first part."""
+        return self.value(x), None
+
+    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+        """Return the sRGB colour (n, 3) in [0, 1] that leaves x against the ray direction.
+
+        A field that has nothing to say about colour looks like grey clay under a lamp at the camera.
+
+        Args:
+            x: points on the surface, shape (n, 3).
+            normal: unit normals there, outward, shape (n, 3).
+            direction: unit directions of the rays, shape (n, 3).
+            feature: the second part of `geometry(x)`.
+        """
+        facing = (normal * direction).sum(-1, keepdim=True).abs()
+        return (0.25 + 0.6 * facing).expand_as(x)

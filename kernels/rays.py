@@ -1,0 +1,55 @@
+"""Rays through pixels, and the part of each ray that lies inside of the bounds."""
+
+import warp as wp
+
+
+@wp.kernel(enable_backward=False)
+def perspective(
+    K: wp.array[wp.mat33],
+    pose: wp.array[wp.mat44],
+    view: wp.array[wp.int32],
+    pixel: wp.array[wp.vec2],
+    # outputs
+    origin: wp.array[wp.vec3],
+    direction: wp.array[wp.vec3],
+):
+    """Unit rays of pinhole cameras: `pixel` holds positions (u, v) [pixel], the centre of pixel (0, 0) is (.5, .5)."""
+    ray = wp.tid()
+    k = K[view[ray]]
+    p = pixel[ray]
+    y = (p[1] - k[1, 2]) / k[1, 1]
+    x = (p[0] - k[0, 2] - k[0, 1] * y) / k[0, 0]
+    m = pose[view[ray]]
+    origin[ray] = wp.vec3(m[0, 3], m[1, 3], m[2, 3])
+    direction[ray] = wp.normalize(wp.transform_vector(m, wp.vec3(x, y, 1.0)))
+
+
+@wp.kernel(enable_backward=False)
+def clip(
+    origin: wp.array[wp.vec3],
+    direction: wp.array[wp.vec3],
+    low: wp.vec3,
+    high: wp.vec3,
+    # outputs
+    near: wp.array[float],
+    far: wp.array[float],
+):
+    """Signed slab test against a box; `near` is never behind the origin, and `near > far` where the ray misses.
+
+    Rays parallel to a face take no part in that slab's division, so that edges and corners count as inside.
+    """
+    ray = wp.tid()
+    o = origin[ray]
+    d = direction[ray]
+    t0 = float(0.0)
+    t1 = float(wp.inf)
+    for axis in range(3):
+        if d[axis] != 0.0:
+            a = (low[axis] - o[axis]) / d[axis]
+            b = (high[axis] - o[axis]) / d[axis]
+            t0 = wp.max(t0, wp.min(a, b))
+            t1 = wp.min(t1, wp.max(a, b))
+        elif o[axis] < low[axis] or o[axis] > high[axis]:
+            t1 = float(-1.0)
+    near[ray] = t0
+    far[ray] = t1

@@ -31,16 +31,16 @@ class Sphere(_Distance):
 
 
 class Box(_Distance):
-    """A box with half the side lengths `half` around `center` [scene unit]."""
+    """A box with sides of lengths `size` around `center` [scene unit]."""
 
     def __init__(
-        self, half: Vector = (0.4, 0.4, 0.4), center: Vector = (0.0, 0.0, 0.0), bounds: Any = 1.0
+        self, size: Vector = (0.8, 0.8, 0.8), center: Vector = (0.0, 0.0, 0.0), bounds: Any = 1.0
     ):
         super().__init__(bounds)
-        self.half, self.center = _parameter(half), _parameter(center)
+        self.size, self.center = _parameter(size), _parameter(center)
 
     def value(self, x: Tensor) -> Tensor:
-        q = (x - self.center).abs() - self.half
+        q = (x - self.center).abs() - 0.5 * self.size
         return q.clamp_min(0).norm(dim=-1) + q.amax(-1).clamp_max(0)
 
 

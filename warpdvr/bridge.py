@@ -1,23 +1,31 @@
 """Launch Warp kernels on Torch tensors: the only file that knows both."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import warp as wp
+import warp.geometry as wg
 from torch import Tensor
 
-wp.config.quiet = True  # no banner, no line per compiled module: a command's output is its own
+wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)  # no banner: what a command prints is its own
 
 
 def launch(
-    kernel: Any, n: int | tuple[int, ...], inputs: Sequence[Any], outputs: Sequence[Tensor], per_row: Sequence[Tensor] = ()
+    kernel: Any,
+    n: int | tuple[int, ...],
+    inputs: Sequence[Any],
+    outputs: Sequence[Tensor],
+    *,
+    per_row: Sequence[Tensor] = (),
+    state: Sequence[Tensor] = (),
 ) -> None:
     """Launch `kernel` over `n` rows; tensors go in as they are, without a copy and without a gradient.
 
-    Every tensor in `outputs` and `per_row` must have `n` rows (the first axis of `n`, if that is a tuple), because Warp
-    reads past the end of shorter ones in silence. Pass arrays of another length (lookup tables) in `inputs` only.
-    A float vector array is a contiguous float32 tensor of shape (n, 3).
+    The kernel receives `inputs`, then `state`, then `outputs`. Warp reads past the end of a short array in silence, so
+    every tensor in `outputs` and `per_row` must have `n` rows (the first axis of `n`, if that is a tuple). `state` is
+    what the kernel updates in place at rows that it looks up itself. A vector array is a contiguous float32 (n, 3) tensor.
 
     Raises:
         ValueError: if a tensor has another number of rows than `n`.
@@ -29,15 +37,15 @@ def launch(
     if rows == 0:
         return
     start_warp()
-    device = outputs[0].device
-    stream = wp.stream_from_torch(device) if device.type == "cuda" else None
+    written = [*state, *outputs]
+    device = written[0].device
     wp.launch(
         kernel,
         dim=n,
-        inputs=[a.detach() if isinstance(a, Tensor) else a for a in inputs],
+        inputs=[a.detach() if isinstance(a, Tensor) else a for a in (*inputs, *state)],
         outputs=[a.detach() for a in outputs],
         device=wp.device_from_torch(device),
-        stream=stream,
+        stream=wp.stream_from_torch(device) if device.type == "cuda" else None,
     )
 
 
@@ -50,3 +58,74 @@ def warp_device(device: torch.device) -> Any:
     """Return Warp's name for a Torch device."""
     start_warp()
     return wp.device_from_torch(device)
+
+
+def triangle_mesh(vertices: Tensor, faces: Tensor) -> Any:
+    """Build Warp's search structure over triangles; pass its `id` to kernels and keep it alive until they ran.
+
+    Args:
+        vertices: shape (n, 3), float32.
+        faces: shape (m, 3), indices of vertices.
+    """
+    with _scope(vertices.device):
+        points: Any = wp.from_torch(vertices.detach().contiguous(), dtype=wp.vec3)
+        index: Any = wp.from_torch(faces.int().reshape(-1).contiguous())
+        return wp.Mesh(points, index)
+
+
+def marching_cubes(cell: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
+    """Triangulate {value = 0} in the given cells of a grid.
+
+    Args:
+        cell: the lowest corner of each cell, shape (n, 3), int32, no cell twice.
+        corner: the values at the corners of each cell in the order of `CORNERS`, shape (n, 8), float32.
+
+    Returns:
+        Vertices (v, 3) in grid units and faces (m, 3), int64, wound so that negative values lie behind them.
+    """
+    with _scope(cell.device) as device:
+        values = wp.from_torch(corner.reshape(-1).contiguous(), requires_grad=False)
+        cells = wp.from_torch(cell.int().contiguous(), dtype=wp.vec3i)
+        vertices, index = wg.sparse_marching_cubes_from_cells(cells, values, device=device)
+        return wp.to_torch(vertices).clone(), wp.to_torch(index).reshape(-1, 3).long()
+
+
+def sparse_marching_cubes(
+    value: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, cells: Sequence[int], lipschitz: float
+) -> tuple[Tensor, Tensor]:
+    """Triangulate {value = 0} in a box, asking only near the surface.
+
+    Args:
+        value: maps points (n, 3) to values (n,); called for many points at once.
+        low, high: corners of the box, shape (3,) each.
+        cells: number of cells along each axis.
+        lipschitz: an upper bound of |grad value|; where it is too small, pieces vanish without a word.
+
+    Returns:
+        Vertices (v, 3) in the units of the box and faces (m, 3), int64, wound so that negative values lie behind them.
+    """
+
+    def batch(points: Any) -> Any:
+        with torch.no_grad():
+            return wp.from_torch(value(wp.to_torch(points)).float().contiguous(), requires_grad=False)
+
+    with _scope(low.device) as device:
+        x, y, z = (n + 1 for n in cells)
+        lower, upper = wp.vec3(*low.tolist()), wp.vec3(*high.tolist())
+        found: Any = wg.sparse_marching_cubes(
+            batch, x, y, z, lower=lower, upper=upper, lipschitz_bound=lipschitz, device=device
+        )
+        vertices, index = found
+        return wp.to_torch(vertices).clone(), wp.to_torch(index).reshape(-1, 3).long()
+
+
+CORNERS: tuple[tuple[int, int, int], ...] = wg.IsoSurfaceMarchingCubes.CUBE_CORNER_OFFSETS
+"""The corners of a cell in the order that `marching_cubes` expects."""
+
+
+@contextmanager
+def _scope(device: torch.device) -> Iterator[Any]:
+    """Run Warp's own launches on Torch's device and stream."""
+    name = warp_device(device)
+    with wp.ScopedDevice(name), wp.ScopedStream(wp.stream_from_torch(device) if device.type == "cuda" else None):
+        yield name

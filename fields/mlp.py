@@ -1,0 +1,55 @@
+"""What neural fields are made of: positional encoding and small perceptrons."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class PositionalEncoding(nn.Module):
+    """x -> (x, sin(2^k x), cos(2^k x)) for k < frequencies; Mildenhall et al. 2020, eq. 4, without pi, as in IDR."""
+
+    scales: Tensor
+
+    def __init__(self, frequencies: int, inputs: int = 3):
+        super().__init__()
+        self.width = inputs * (1 + 2 * frequencies)
+        self.register_buffer("scales", 2.0 ** torch.arange(frequencies), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        angle = (x[:, None, :] * self.scales[:, None]).flatten(1)
+        return torch.cat([x, angle.sin(), angle.cos()], -1)
+
+
+class MLP(nn.Module):
+    """A perceptron with `depth` hidden layers of `width`; nothing after the last layer."""
+
+    def __init__(self, inputs: int, width: int, depth: int, outputs: int, activation: Callable[[Tensor], Tensor]):
+        super().__init__()
+        sizes = [inputs, *[width] * depth, outputs]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        return self.layers[-1](x)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def start_as_sphere(self, radius: float) -> None:
+        """Set the weights so that output 0 is about |x| - radius of the first three inputs.
+
+        Geometric initialisation: Atzmon and Lipman, "SAL" (2020), theorem 1; further inputs start with weight 0, as in
+        Yariv et al. 2020. Made for activations close to ReLU.
+        """
+        for index, layer in enumerate(self.layers[:-1]):
+            nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / layer.out_features))
+            nn.init.zeros_(layer.bias)
+            if index == 0:
+                layer.weight[:, 3:] = 0.0
+        last = self.layers[-1]
+        nn.init.normal_(last.weight, 0.0, 1e-4)
+        nn.init.zeros_(last.bias)
+        nn.init.normal_(last.weight[:1], math.sqrt(math.pi / last.in_features), 1e-4)
+        last.bias[0] = -radius

@@ -1,0 +1,72 @@
+"""An occupancy field in a residual network."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from warpdvr.fields.base import Field
+
+
+class Occupancy(Field):
+    """Occupancy and colour in one residual network, as DVR (Niemeyer et al. 2020, section 3.2 and supplement).
+
+    The value is logit(level) - logit(occupancy), so that root finding works on logits. The network adds to the logit of a
+    sphere, from which it starts. The colour depends on the position alone.
+
+    Args:
+        width: of the residual blocks.
+        blocks: how many there are.
+        radius: of the sphere that it starts from [scene unit].
+        steepness: slope of that sphere's logit [1 / scene unit].
+        level: the occupancy probability on the surface, tau in the paper.
+        bounds: see `Field`.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        blocks: int = 5,
+        radius: float = 0.5,
+        steepness: float = 10.0,
+        level: float = 0.5,
+        bounds: Any = 1.0,
+    ):
+        super().__init__(bounds)
+        if not 0 < level < 1:
+            raise ValueError(f"occupancy: level must lie between 0 and 1, got {level}")
+        self.radius, self.steepness, self.offset = radius, steepness, math.log(level / (1 - level))
+        self.first = nn.Linear(3, width)
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
+        self.last = nn.Linear(width, 4)
+        with torch.no_grad():
+            self.last.weight[0] = 0.0
+            self.last.bias[0] = 0.0
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.geometry(x)[0]
+
+    def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.first(x)
+        for block in self.blocks:
+            h = block(h)
+        out = self.last(torch.relu(h))
+        sphere = self.steepness * (x.square().sum(-1) + 1e-12).sqrt() - self.steepness * self.radius
+        return self.offset + sphere - out[:, 0], out[:, 1:]
+
+    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+        assert feature is not None  # made by geometry() above
+        return torch.sigmoid(feature)
+
+
+class _Block(nn.Module):
+    """h + W1 relu(W0 relu(h)), W1 starting at 0."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
+        nn.init.zeros_(self.outer.weight)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.outer(torch.relu(self.inner(torch.relu(h))))  # type: ignore[no-any-return]

@@ -1,0 +1,87 @@
+"""A signed distance field in a perceptron."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from warpdvr.fields.base import Field
+from warpdvr.fields.mlp import MLP, PositionalEncoding
+
+
+class SDF(Field):
+    """Distance and radiance in two perceptrons, as IDR (Yariv et al. 2020): starts as a sphere.
+
+    The colour sees position, normal, viewing direction and the geometry's features, so that light and shine can be fitted.
+
+    Args:
+        width, depth: hidden layers of the geometry.
+        frequencies: octaves of the positional encoding; more show finer detail, and need more views.
+        features: how many numbers the geometry hands to the colour.
+        color_width, color_depth: hidden layers of the colour.
+        view_frequencies: octaves of the encoding of the viewing direction.
+        radius: of the sphere that it starts from [scene unit].
+        sharpness: of the softplus in the geometry; larger is closer to ReLU.
+        bounds: see `Field`.
+    """
+
+    slope: Tensor
+
+    def __init__(
+        self,
+        width: int = 64,
+        depth: int = 4,
+        frequencies: int = 6,
+        features: int = 16,
+        color_width: int = 64,
+        color_depth: int = 2,
+        view_frequencies: int = 2,
+        radius: float = 0.5,
+        sharpness: float = 100.0,
+        bounds: Any = 1.0,
+    ):
+        super().__init__(bounds)
+        self.encode, self.encode_view = PositionalEncoding(frequencies), PositionalEncoding(view_frequencies)
+        self.distance = MLP(self.encode.width, width, depth, 1 + features, nn.Softplus(sharpness))
+        self.distance.start_as_sphere(radius)
+        inputs = self.encode.width + 3 + self.encode_view.width + features
+        self.radiance = MLP(inputs, color_width, color_depth, 3, torch.relu)
+        self.register_buffer("slope", torch.tensor(0.0))
+        self._center(radius)
+        self.bound_slope()
+
+    @property
+    def lipschitz(self) -> float:  # type: ignore[override]
+        """The bound that `bound_slope` found last."""
+        return float(self.slope)
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.geometry(x)[0]
+
+    def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.distance(self.encode(x))
+        return out[:, 0], out[:, 1:]
+
+    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+        assert feature is not None  # made by geometry() above
+        inputs = [self.encode(x), normal, self.encode_view(direction), feature]
+        return torch.sigmoid(self.radiance(torch.cat(inputs, -1)))
+
+    def bound_slope(self, points: int = 4096, margin: float = 1.15) -> None:
+        """Measure |grad value| at random points of the bounds; `lipschitz` is the largest, times `margin`.
+
+        An estimate: a network has no bound that is both proven and useful. Call it again after the weights moved.
+        """
+        low, high = self.bounds
+        generator = torch.Generator().manual_seed(0)
+        x = low + (high - low) * torch.rand(points, 3, generator=generator).to(low)
+        with torch.enable_grad():
+            x.requires_grad_()
+            (slope,) = torch.autograd.grad(self.value(x).sum(), x)
+        self.slope.fill_(margin * slope.norm(dim=-1).max())
+
+    @torch.no_grad()
+    def _center(self, radius: float) -> None:
+        """Make the zero set the sphere that the initialisation only meets on average."""
+        x = radius * nn.functional.normalize(torch.randn(4096, 3), dim=-1)
+        self.distance.layers[-1].bias[0] -= self.value(x).mean()

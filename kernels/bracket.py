@@ -1,0 +1,79 @@
+"""Steps of a root finder in a bracket: Chandrupatla's method, which cannot get stuck.
+
+T. R. Chandrupatla, "A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function without
+using derivatives", Advances in Engineering Software 28 (1997). Inverse quadratic interpolation where it is safe,
+bisection elsewhere; only the first step is a secant, because fields are nearly linear across a short bracket.
+A bracket is one row (x1, x2, x3, f1, f2, f3): x1 the newest point, x2 the other end, x3 the end that was given up.
+"""
+
+import warp as wp
+
+bracket = wp.types.vector(length=6, dtype=wp.float32)
+
+
+@wp.func
+def fraction(s: bracket, tolerance: float) -> float:
+    """Where in [x1, x2] to look next; a fraction next to an end steps across the root, so that both ends close in."""
+    x1, x2, x3 = s[0], s[1], s[2]
+    f1, f2, f3 = s[3], s[4], s[5]
+    t = float(0.5)
+    if x3 == x1:
+        t = f1 / (f1 - f2)
+    else:
+        xi = (x1 - x2) / (x3 - x2)
+        phi = (f1 - f2) / (f3 - f2)
+        if 1.0 - wp.sqrt(1.0 - xi) < phi and phi < wp.sqrt(xi):
+            alpha = (x3 - x1) / (x2 - x1)
+            t = f1 / (f1 - f2) * f3 / (f3 - f2) - alpha * f1 / (f3 - f1) * f2 / (f2 - f3)
+    edge = wp.min(0.5 * tolerance / wp.abs(x2 - x1), 0.5)
+    return wp.clamp(t, edge, 1.0 - edge)
+
+
+@wp.kernel(enable_backward=False)
+def propose(
+    brackets: wp.array[bracket],
+    origin: wp.array[wp.vec3],
+    direction: wp.array[wp.vec3],
+    tolerance: float,
+    active: wp.array[wp.int32],
+    # outputs
+    t: wp.array[float],
+    x: wp.array[wp.vec3],
+):
+    """The next point inside of each active bracket."""
+    i = wp.tid()
+    k = active[i]
+    s = brackets[k]
+    t[i] = s[0] + fraction(s, tolerance) * (s[1] - s[0])
+    x[i] = origin[k] + direction[k] * t[i]
+
+
+@wp.kernel(enable_backward=False)
+def narrow(
+    t: wp.array[float],
+    value: wp.array[float],
+    tolerance: float,
+    active: wp.array[wp.int32],
+    # state
+    brackets: wp.array[bracket],
+    # outputs
+    done: wp.array[wp.bool],
+):
+    """Replace the end of the same sign; done when an end is exactly 0 or the ends are closer than `tolerance`."""
+    i = wp.tid()
+    s = brackets[active[i]]
+    f = value[i]
+    if (f > 0.0) == (s[3] > 0.0):
+        s[2] = s[0]
+        s[5] = s[3]
+    else:
+        s[2] = s[1]
+        s[5] = s[4]
+        s[1] = s[0]
+        s[4] = s[3]
+    s[0] = t[i]
+    s[3] = f
+    brackets[active[i]] = s
+    # halving a bracket of neighbouring floats changes nothing any more
+    width = wp.abs(s[1] - s[0])
+    done[i] = f == 0.0 or wp.isnan(f) or width <= tolerance or width <= 2.4e-7 * wp.abs(s[0])

@@ -1,0 +1,15 @@
+"""What several test modules need."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Return the folder of the data sets: WARPDVR_DATA, or shared/data beside the repository."""
+    folder = Path(os.environ.get("WARPDVR_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no data sets in {folder}: set WARPDVR_DATA")
+    return folder

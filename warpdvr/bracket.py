@@ -1,0 +1,56 @@
+"""The root of a field on each of many ray segments, found without getting stuck."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warpdvr.bridge import launch
+from warpdvr.kernels import bracket as _bracket
+
+STEPS = 40
+"""More than bisection needs from the longest ray down to neighbouring float32 numbers."""
+
+
+def ask(field: Any, x: Tensor) -> Tensor:
+    """Return `field.value` at float32 points (n, 3) as float32 (n,), whatever the field's own precision.
+
+    Raises:
+        ValueError: if the field returns another shape.
+    """
+    value = field.value(x.to(field.bounds.dtype))
+    if value.shape != x.shape[:1]:
+        raise ValueError(
+            f"{type(field).__name__}.value: expected shape {tuple(x.shape[:1])} for points {tuple(x.shape)}, "
+            f"got {tuple(value.shape)}"
+        )
+    return value.float().contiguous()  # type: ignore[no-any-return]
+
+
+def close_in(
+    field: Any, o: Tensor, d: Tensor, ends: tuple[Tensor, ...], tolerance: float
+) -> tuple[Tensor, int]:
+    """Return the ray lengths (k,) where the value changes its sign, and the number of field evaluations.
+
+    Args:
+        field: asked for `value` only, without gradient.
+        o, d: origin and direction of the ray of each bracket, float32 (k, 3).
+        ends: low, high, f_low, f_high, each (k,), with f_low > 0 >= f_high or a zero end.
+        tolerance: the bracket is closed in until it is this short [scene unit].
+    """
+    low, high, f_low, f_high = ends
+    brackets = torch.stack([low, high, low, f_low, f_high, f_low], 1)
+    active = torch.nonzero((f_low != 0) & (f_high != 0) & (high - low > tolerance))[:, 0].int()
+    evaluations = 0
+    for _ in range(STEPS):
+        n = len(active)
+        if n == 0:
+            break
+        t, x, done = o.new_empty(n), o.new_empty(n, 3), torch.empty(n, dtype=torch.bool, device=o.device)
+        launch(_bracket.propose, n, [brackets, o, d, tolerance, active], [t, x])
+        value = ask(field, x)
+        launch(_bracket.narrow, n, [t, value, tolerance, active], [done], state=[brackets])
+        evaluations += n
+        active = active[~done]
+    first = brackets[:, 3].abs() <= brackets[:, 4].abs()
+    return torch.where(first, brackets[:, 0], brackets[:, 1]), evaluations

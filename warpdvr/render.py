@@ -1,0 +1,188 @@
+"""From a field and a camera to an image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from warpdvr.camera import Camera, Rays, pixel_centres
+from warpdvr.implicit import reattach
+from warpdvr.intersect import DenseMarch, Hit, Intersect, SphereTrace, Status
+from warpdvr.shade import gradient, normal_color, unit
+
+MEMORY = 512 << 20
+"""Default memory budget of a render [byte]."""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What k of n rays see."""
+
+    hit: Hit
+    """Which rays hit, and what became of the others."""
+    t: Tensor
+    """Ray length, shape (k,) [scene unit]; differentiable with respect to the field and the rays."""
+    x: Tensor
+    """Point on the surface, shape (k, 3); differentiable."""
+    normal: Tensor
+    """Outward unit normal, shape (k, 3); differentiable."""
+    color: Tensor
+    """sRGB colour in [0, 1], shape (k, 3); differentiable."""
+    slope: Tensor
+    """Length of the field's gradient at x, shape (k,); differentiable."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A rendered view of h x w pixels."""
+
+    rgb: Tensor
+    """sRGB colour in [0, 1] over the background, shape (h, w, 3); differentiable."""
+    depth: Tensor
+    """Depth along the camera's forward axis (not ray length), shape (h, w) [scene unit]; NaN where the ray does not hit.
+    Differentiable."""
+    normal: Tensor
+    """Outward unit normal in the world, shape (h, w, 3), 0 where the ray does not hit; differentiable."""
+    mask: Tensor
+    """True where the ray hits, shape (h, w), bool."""
+    status: Tensor
+    """A `Status` for every pixel, shape (h, w), int32."""
+    evaluations: int
+    """How often the field was asked, counted in points: intersection, and shading of the hits."""
+    silhouette: Tensor | None = None
+    """Soft mask in (0, 1), shape (h, w), if asked for: sigmoid(-sharpness * value) at the smallest value met on the ray
+    (Yariv et al. 2020, eq. 7); differentiable with respect to the field."""
+
+    def save(self, path: Path | str, what: str = "rgb") -> None:
+        """Write an 8-bit picture of `rgb`, `normal`, `depth` (near is bright) or `mask`; the suffix tells the format."""
+        PIL.Image.fromarray(self.picture(what)).save(path)
+
+    def picture(self, what: str = "rgb") -> np.ndarray[Any, Any]:
+        """Return `rgb`, `normal`, `depth` or `mask` as 8-bit values, shape (h, w, 3) or (h, w)."""
+        if what == "rgb":
+            shown = self.rgb
+        elif what == "normal":
+            shown = torch.where(self.mask[..., None], normal_color(self.normal), 1.0)
+        elif what == "depth":
+            shown = _bright_when_near(self.depth, self.mask)
+        elif what == "mask":
+            shown = self.mask.float()
+        else:
+            raise ValueError(f"image: cannot show {what!r}; known are rgb, normal, depth and mask")
+        return (shown.detach().float().clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
+
+
+def render(
+    field: Any,
+    camera: Camera,
+    *,
+    intersect: Intersect | None = None,
+    background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
+    silhouette: float | None = None,
+    memory: int = MEMORY,
+) -> Image:
+    """Render a field.
+
+    Differentiable with respect to the field's weights and the camera where autograd is recording; call it under
+    `torch.no_grad()` for a picture.
+
+    Args:
+        field: any module that meets the contract of `warpdvr.Field`.
+        camera: the view.
+        intersect: how the surface is found; by default `SphereTrace()` for fields with a Lipschitz bound, else
+            `DenseMarch()`.
+        background: sRGB colour where no ray hits, shape (3,) or (h, w, 3).
+        silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
+        memory: about how much the evaluation of one chunk of rays may take [byte]. A recorded gradient comes on top.
+    """
+    solver = intersect or default_intersect(field)
+    camera = camera.to(field.bounds.device)
+    pixel = pixel_centres(camera.width, camera.height, camera.K.device)
+    chunk = max(1, memory // (bytes_per_point(field) * solver.points_per_ray))
+    parts = []
+    for some in pixel.split(chunk):
+        rays = camera.rays(some)
+        parts.append(_part(field, camera, rays, surface(field, rays, solver), silhouette))
+    depth, normal, color, status, soft = (torch.cat([part[i] for part in parts]) for i in range(5))
+    mask = status == int(Status.HIT)
+    shape = camera.height, camera.width
+    behind = torch.as_tensor(background, dtype=color.dtype, device=color.device).expand(*shape, 3)
+    mask = mask.view(shape)
+    return Image(
+        rgb=torch.where(mask[..., None], color.view(*shape, 3), behind),
+        depth=depth.view(shape),
+        normal=normal.view(*shape, 3),
+        mask=mask,
+        status=status.view(shape),
+        evaluations=sum(part[5] for part in parts),
+        silhouette=None if silhouette is None else soft.view(shape),
+    )
+
+
+def surface(field: Any, rays: Rays, intersect: Intersect) -> Surface:
+    """Return what the rays see, packed: only rays that hit. Differentiable where autograd is recording."""
+    hit = intersect(field, rays)
+    dtype = field.bounds.dtype
+    o, d = rays.origin[hit.ray].to(dtype), rays.direction[hit.ray].to(dtype)
+    t = reattach(field.value, o, d, hit.t)
+    x = o + t[:, None].to(dtype) * d
+    _, slope, feature = gradient(field, x)
+    normal = unit(slope)
+    return Surface(hit, t, x, normal, field.color(x, normal, d, feature), slope.norm(dim=-1))
+
+
+def default_intersect(field: Any) -> Intersect:
+    """Return the cheapest intersector that is safe for a field."""
+    return DenseMarch() if getattr(field, "lipschitz", None) is None else SphereTrace()
+
+
+def soft_mask(field: Any, rays: Rays, hit: Hit, sharpness: float) -> Tensor:
+    """Return sigmoid(-sharpness * value) at the smallest value met on each ray, shape (n,); 0 for rays never asked.
+
+    Differentiable with respect to the field and the rays (Yariv et al. 2020, eq. 7).
+    """
+    asked = ~hit.nearest.isnan()
+    x = rays.at(torch.where(asked, hit.nearest, 0.0))[asked].to(field.bounds.dtype)
+    soft = torch.sigmoid(-sharpness * field.value(x))
+    return soft.new_zeros(len(rays)).masked_scatter(asked, soft)
+
+
+def bytes_per_point(field: Any) -> int:
+    """Return about how many bytes the evaluation of one point takes: what autograd would save for it, and a margin."""
+    n, saved = 64, 0
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal saved
+        if tensor.ndim and tensor.shape[0] == n:
+            saved += tensor.numel() * tensor.element_size()
+        return tensor
+
+    low, high = field.bounds
+    points = (low + (high - low) * torch.linspace(0.1, 0.9, n, device=low.device)[:, None]).requires_grad_()
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        field.geometry(points)
+    return 256 + 2 * saved // n
+
+
+def _part(field: Any, camera: Camera, rays: Rays, seen: Surface, sharpness: float | None) -> tuple[Any, ...]:
+    n, ray = len(rays), seen.hit.ray
+    forward = camera.pose[:3, 2].to(rays.direction)
+    z = seen.t * (rays.direction[ray] @ forward)
+    depth = z.new_full((n,), torch.nan).index_copy(0, ray, z)
+    normal = seen.normal.new_zeros(n, 3).index_copy(0, ray, seen.normal)
+    color = seen.color.new_zeros(n, 3).index_copy(0, ray, seen.color)
+    soft = z.new_zeros(n) if sharpness is None else soft_mask(field, rays, seen.hit, sharpness)
+    extra = (2 if torch.is_grad_enabled() else 1) * len(ray) + (0 if sharpness is None else n)
+    return depth, normal, color, seen.hit.status, soft, seen.hit.evaluations + extra
+
+
+def _bright_when_near(depth: Tensor, mask: Tensor) -> Tensor:
+    if not mask.any():
+        return torch.zeros_like(depth)
+    low, high = depth[mask].min(), depth[mask].max()
+    return torch.where(mask, 1 - 0.8 * (depth - low) / (high - low).clamp_min(1e-12), 0.0)

@@ -1,0 +1,38 @@
+"""Normals, and shading that needs nothing but them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def gradient(field: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return value (n,), its gradient with respect to x (n, 3), and the features, at points (n, 3).
+
+    Differentiable with respect to x and the field's weights where autograd is recording.
+    """
+    recording = torch.is_grad_enabled()
+    with torch.enable_grad():
+        if not (recording and x.requires_grad):
+            x = x.detach().requires_grad_()
+        value, feature = field.geometry(x)
+        (slope,) = torch.autograd.grad(value.sum(), x, create_graph=recording, retain_graph=recording)
+    if recording:
+        return value, slope, feature
+    return value.detach(), slope, None if feature is None else feature.detach()
+
+
+def unit(v: Tensor) -> Tensor:
+    """Return vectors (n, 3) scaled to length 1; a zero vector stays zero."""
+    return torch.nn.functional.normalize(v, dim=-1, eps=1e-12)
+
+
+def normal_color(normal: Tensor) -> Tensor:
+    """Return unit normals (..., 3) as colours in [0, 1], the usual way: 0.5 n + 0.5."""
+    return 0.5 * normal + 0.5
+
+
+def headlight(normal: Tensor, direction: Tensor, albedo: Tensor) -> Tensor:
+    """Return colours (n, 3) as a lamp at the camera shows them: 0.25 ambient, the rest by Lambert's cosine."""
+    facing = (normal * direction).sum(-1, keepdim=True).abs()
+    return albedo * (0.25 + 0.75 * facing)

@@ -1,0 +1,129 @@
+"""Read pictures and masks; find files inside of a data set, and never outside of it."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+Pixels = NDArray[np.uint8]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm")
+"""The files that are taken for pictures."""
+
+
+def within(folder: Path, path: str | Path) -> Path:
+    """Return folder / path.
+
+    Raises:
+        ValueError: if that leads outside of the folder, be it by an absolute path, by `..` or by a link.
+    """
+    full = folder / path
+    if not full.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{folder}: {str(path)!r} leads outside of the data folder, which is not allowed")
+    return full
+
+
+def subfolder(folder: Path, *names: str) -> Path | None:
+    """Return the first folder of these names that is there."""
+    return next((within(folder, name) for name in names if (folder / name).is_dir()), None)
+
+
+def pictures(folder: Path, inside: Path) -> list[Path]:
+    """Return the pictures of a folder that belongs to the data set `inside`, numbers in names by their value."""
+    found = (within(inside, f.relative_to(inside)) for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+    return sorted(
+        found, key=lambda f: [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in _parts(f)]
+    )
+
+
+def picture(path: Path) -> tuple[Tensor, Tensor | None]:
+    """Return colours (h, w, 3) and, if there is one, the alpha channel (h, w), both uint8, as they are stored."""
+    array = _decode(path)
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, 2)
+    alpha = torch.from_numpy(array[..., 3].copy()) if array.shape[2] == 4 else None
+    return torch.from_numpy(np.ascontiguousarray(array[..., :3])), alpha
+
+
+def mask(path: Path, like: Tensor) -> Tensor:
+    """Return a mask (h, w), bool, white = object, of the same size as the image `like` (h, w, 3).
+
+    Grey, colour or alpha, 0 / 255 or 0 / 1.
+
+    Raises:
+        ValueError: if the mask has another size, or is empty.
+    """
+    array = _decode(path)
+    if array.ndim == 3:
+        array = _flatten(array)
+    if array.shape != tuple(like.shape[:2]):
+        sizes = "mask of {1} x {0}, image of {3} x {2}".format(*array.shape, *like.shape)
+        raise ValueError(f"{path}: the mask must have the size of its image, found a {sizes} pixels")
+    return filled(torch.from_numpy(array > (127 if array.max() > 1 else 0)), path)
+
+
+def filled(inside: Tensor, path: Path) -> Tensor:
+    """Return the mask `inside`; refuse it if it is empty."""
+    if not inside.any():
+        raise ValueError(f"{path}: the mask is empty, expected white (or opaque) pixels on the object")
+    return inside
+
+
+def enough(where: Path, n: int) -> None:
+    """Refuse fewer than two views."""
+    if n < 2:
+        raise ValueError(f"{where}: expected at least 2 views, found {n}")
+
+
+@contextmanager
+def naming(what: object) -> Iterator[None]:
+    """Put the name of a file or view in front of the message of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
+def unique_names(paths: list[Path]) -> tuple[str, ...]:
+    """Return the stems of the files; with the folder's name, or a number, in front where that is needed."""
+    for names in ([f.stem for f in paths], [f"{f.parent.name}_{f.stem}" for f in paths]):
+        if len(set(names)) == len(names):
+            return tuple(names)
+    return tuple(f"{i:04d}_{f.stem}" for i, f in enumerate(paths))
+
+
+def _decode(path: Path) -> Pixels:
+    """Return grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4), uint8."""
+    if not path.is_file():
+        raise ValueError(f"{path}: the picture is missing")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode.startswith("I"):  # 16 bits per pixel; Pillow would clip them at 255
+                array = np.asarray(image).astype(np.int64)
+                return (array >> 8 if array.max() > 255 else array).astype(np.uint8)
+            clear = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+            grey = image.mode in ("1", "L")
+            return np.array(image.convert("RGBA" if clear else "L" if grey else "RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: expected a picture, found a file that cannot be read as one ({error})") from error
+
+
+def _flatten(array: Pixels) -> Pixels:
+    """Return a mask in colour or with alpha as grey: the brightest channel, 0 where it is transparent."""
+    grey: Pixels = array[..., :3].max(2)
+    if array.shape[2] == 3:
+        return grey
+    if not grey.any():  # a black stencil: only alpha tells
+        return array[..., 3]
+    return np.where(array[..., 3] > 127, grey, 0)
+
+
+def _parts(path: Path) -> list[str]:
+    return re.split(r"(\d+)", path.stem)

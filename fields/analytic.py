@@ -33,9 +33,7 @@ class Sphere(_Distance):
 class Box(_Distance):
     """A box with sides of lengths `size` around `center` [scene unit]."""
 
-    def __init__(
-        self, size: Vector = (0.8, 0.8, 0.8), center: Vector = (0.0, 0.0, 0.0), bounds: Any = 1.0
-    ):
+    def __init__(self, size: Vector = (0.8, 0.8, 0.8), center: Vector = (0.0, 0.0, 0.0), bounds: Any = 1.0):
         super().__init__(bounds)
         self.size, self.center = _parameter(size), _parameter(center)
 
@@ -57,7 +55,7 @@ class Torus(_Distance):
 
 
 class Plane(_Distance):
-    """The half space below a plane: `normal` points out of it, `offset` is its distance from the origin [scene unit]."""
+    """The half space below a plane: `normal` points out of it, `offset` is how far from the origin [scene unit]."""
 
     def __init__(self, normal: Vector = (0.0, 0.0, 1.0), offset: float = 0.0, bounds: Any = 1.0):
         super().__init__(bounds)
@@ -74,7 +72,7 @@ class Union(Field):
         super().__init__(bounds)
         if not parts:
             raise ValueError("union: parts is empty, at least one field is needed")
-        self.parts = nn.ModuleList(parts)
+        self.parts: Any = nn.ModuleList(parts)
         self.lipschitz = _largest(part.lipschitz for part in parts)
 
     def value(self, x: Tensor) -> Tensor:
@@ -106,7 +104,7 @@ class Translate(Field):
         self.part, self.offset, self.lipschitz = part, _parameter(offset), part.lipschitz
 
     def value(self, x: Tensor) -> Tensor:
-        return self.part.value(x - self.offset)  # type: ignore[no-any-return]
+        return self.part.value(x - self.offset)
 
 
 class Rotate(Field):
@@ -120,7 +118,7 @@ class Rotate(Field):
         a, b, c = self.rotation.unbind()
         zero = torch.zeros_like(a)
         skew = torch.stack([zero, -c, b, c, zero, -a, -b, a, zero]).reshape(3, 3)
-        return self.part.value(x @ torch.linalg.matrix_exp(skew))  # type: ignore[no-any-return]
+        return self.part.value(x @ torch.linalg.matrix_exp(skew))
 
 
 class Scale(Field):
@@ -133,7 +131,7 @@ class Scale(Field):
         self.part, self.factor, self.lipschitz = part, _parameter(factor), part.lipschitz
 
     def value(self, x: Tensor) -> Tensor:
-        return self.part.value(x / self.factor) * self.factor  # type: ignore[no-any-return]
+        return self.part.value(x / self.factor) * self.factor
 
 
 def _parameter(a: Any) -> nn.Parameter:

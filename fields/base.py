@@ -26,7 +26,9 @@ class Field(nn.Module, ABC):
         if box.ndim == 0:
             box = box * torch.tensor([[-1.0], [1.0]]).expand(2, 3)
         if tuple(box.shape) != (2, 3) or not bool((box[0] < box[1]).all()):
-            raise ValueError(f"bounds must be a positive number or two corners (low, high) with low < high, got {bounds}")
+            raise ValueError(
+                f"bounds must be a positive number or two corners (low, high) with low < high, got {bounds}"
+            )
         self.register_buffer("bounds", box.clone())
 
     @abstractmethod

@@ -12,7 +12,7 @@ from warpdvr.fields.base import Field
 class Occupancy(Field):
     """Occupancy and colour in one residual network, as DVR (Niemeyer et al. 2020, section 3.2 and supplement).
 
-    The value is logit(level) - logit(occupancy), so that root finding works on logits. The network adds to the logit of a
+    The value is logit(level) - logit(occupancy): root finding works on logits. The network adds to the logit of a
     sphere, from which it starts. The colour depends on the position alone.
 
     Args:
@@ -69,4 +69,4 @@ class _Block(nn.Module):
         nn.init.zeros_(self.outer.weight)
 
     def forward(self, h: Tensor) -> Tensor:
-        return h + self.outer(torch.relu(self.inner(torch.relu(h))))  # type: ignore[no-any-return]
+        return h + self.outer(torch.relu(self.inner(torch.relu(h))))

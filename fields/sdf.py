@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from warpdvr.fields.base import Field
-from warpdvr.fields.mlp import MLP, PositionalEncoding
+from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
 
 
 class SDF(Field):
     """Distance and radiance in two perceptrons, as IDR (Yariv et al. 2020): starts as a sphere.
 
-    The colour sees position, normal, viewing direction and the geometry's features, so that light and shine can be fitted.
+    The colour sees position, normal, viewing direction and the geometry's features: light and shine can be fitted.
 
     Args:
         width, depth: hidden layers of the geometry.
@@ -21,7 +21,7 @@ class SDF(Field):
         color_width, color_depth: hidden layers of the colour.
         view_frequencies: octaves of the encoding of the viewing direction.
         radius: of the sphere that it starts from [scene unit].
-        sharpness: of the softplus in the geometry; larger is closer to ReLU.
+        sharpness: of the smooth ReLU in the geometry.
         bounds: see `Field`.
     """
 
@@ -42,7 +42,7 @@ class SDF(Field):
     ):
         super().__init__(bounds)
         self.encode, self.encode_view = PositionalEncoding(frequencies), PositionalEncoding(view_frequencies)
-        self.distance = MLP(self.encode.width, width, depth, 1 + features, nn.Softplus(sharpness))
+        self.distance = MLP(self.encode.width, width, depth, 1 + features, Squareplus(sharpness))
         self.distance.start_as_sphere(radius)
         inputs = self.encode.width + 3 + self.encode_view.width + features
         self.radiance = MLP(inputs, color_width, color_depth, 3, torch.relu)

@@ -15,5 +15,5 @@ def distance(
     i = wp.tid()
     query = wp.mesh_query_point_no_sign(mesh, point[i], far)
     d[i] = far
-    if query.result:  # type: ignore[attr-defined]
-        d[i] = wp.length(wp.mesh_eval_position(mesh, query.face, query.u, query.v) - point[i])  # type: ignore[attr-defined]
+    if query.result:
+        d[i] = wp.length(wp.mesh_eval_position(mesh, query.face, query.u, query.v) - point[i])

@@ -42,7 +42,7 @@ def narrow(
     nearest: wp.array[float],
     f_nearest: wp.array[float],
 ):
-    """Accept the value at t or go back, then step on. `low` is the last point known to be outside, NaN before the first.
+    """Accept the value at t or go back, then step on. `low` is the last point seen to be outside, NaN before the first.
 
     A ray that hits leaves its bracket in (low, t) with the values f_low > 0 and f_high <= 0.
     """

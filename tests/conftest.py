@@ -4,6 +4,17 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where tensors live: cpu, cuda, cuda:1 ...")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Return the device that the tests run on, from `--device`."""
+    return torch.device(request.config.getoption("--device"))
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,13 @@ import torch
 import trimesh
 import warp as wp
 import warp.geometry as wg
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from warpdvr.fields.analytic import Plane, Sphere, Torus
+from warpdvr.fields.analytic import Box, Plane, Sphere, Torus, Union
 from warpdvr.fields.base import Field
-from warpdvr.mesh import Mesh, extract, read_mesh
+from warpdvr.isosurface import _joined, extract
+from warpdvr.mesh import Mesh, read_mesh
 
 
 class Through(Field):
@@ -159,6 +162,44 @@ def test_a_body_that_touches_two_sides_gets_two_caps():
 def test_a_field_without_a_surface_is_told(radius, low, lipschitz):
     with pytest.raises(ValueError, match=rf"no surface inside its bounds: its values lie in \[{low}"):
         extract(Through(Sphere(radius), lipschitz=lipschitz), resolution=16)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_only_the_largest_piece_is_kept_if_wanted(order):
+    """Three balls along x, the middle one the largest, so that neither the first nor the last piece will do."""
+    parts = [Sphere(0.15, (-0.7, 0, 0)), Sphere(0.3, (0, 0, 0)), Sphere(0.2, (0.7, 0, 0))][::order]
+    every = extract(Union(parts), resolution=48)
+    one = extract(Union(parts), resolution=48, largest=True)
+    assert closed(every).body_count == 3
+    assert closed(one).body_count == 1
+    assert (one.vertices.norm(dim=-1) - 0.3).abs().max() < 1e-6
+    assert torch.allclose(normals(one), one.vertices / 0.3, atol=1e-5)
+    whole = extract(Torus(), resolution=24)
+    assert torch.equal(extract(Torus(), resolution=24, largest=True).faces, whole.faces)
+
+
+def test_the_largest_piece_has_most_area_not_most_faces():
+    box, ball = Box((0.5, 0.5, 0.5), (-0.5, 0, 0)), Sphere(0.33, (0.5, 0, 0))
+    left, right = (extract(part, resolution=48) for part in (box, ball))
+    assert len(left.faces) < len(right.faces)
+    one = extract(Union([box, ball]), resolution=48, largest=True)
+    assert closed(one).area == pytest.approx(closed(left).area, rel=1e-3)
+    assert one.vertices[:, 0].max() < 0
+
+
+def test_the_wall_of_a_cavity_is_a_piece_of_its_own():
+    shell = Through(Sphere(0.6), lambda v: (v + 0.1).abs() - 0.1)
+    assert closed(extract(shell, resolution=32)).body_count == 2
+    assert extract(shell, resolution=32, largest=True).vertices.norm(dim=-1).min() > 0.59
+
+
+@pytest.mark.parametrize("n_pair", [0, 40, 120, 400])
+def test_pieces_are_those_that_scipy_finds(n_pair):
+    pairs = torch.randint(200, (n_pair, 2), generator=torch.Generator().manual_seed(n_pair))
+    graph = coo_array((np.ones(n_pair), pairs.numpy().T), shape=(200, 200))
+    piece = connected_components(graph, directed=False)[1]
+    smallest = np.array([np.flatnonzero(piece == p)[0] for p in piece])
+    assert _joined(200, pairs).tolist() == smallest.tolist()
 
 
 def test_values_that_are_not_numbers_are_told():

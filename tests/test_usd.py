@@ -8,7 +8,8 @@ from pxr import Gf, Usd, UsdGeom, UsdShade, UsdValidation  # noqa: TID253  (what
 from warpdvr.camera import Camera
 from warpdvr.fields.analytic import Torus
 from warpdvr.fields.base import Field
-from warpdvr.mesh import Mesh, extract
+from warpdvr.isosurface import extract
+from warpdvr.mesh import Mesh
 from warpdvr.usd import linear, write_usd
 
 

@@ -27,10 +27,10 @@ def ask(field: Any, x: Tensor) -> Tensor:
     return value.float().contiguous()  # type: ignore[no-any-return]
 
 
-def close_in(
-    field: Any, o: Tensor, d: Tensor, ends: tuple[Tensor, ...], tolerance: float
-) -> tuple[Tensor, int]:
+def close_in(field: Any, o: Tensor, d: Tensor, ends: tuple[Tensor, ...], tolerance: float) -> tuple[Tensor, int]:
     """Return the ray lengths (k,) where the value changes its sign, and the number of field evaluations.
+
+    NaN where the field returned NaN on the way.
 
     Args:
         field: asked for `value` only, without gradient.
@@ -53,4 +53,5 @@ def close_in(
         evaluations += n
         active = active[~done]
     first = brackets[:, 3].abs() <= brackets[:, 4].abs()
-    return torch.where(first, brackets[:, 0], brackets[:, 1]), evaluations
+    t = torch.where(first, brackets[:, 0], brackets[:, 1])
+    return torch.where(brackets[:, 3].isnan(), torch.nan, t), evaluations

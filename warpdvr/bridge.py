@@ -25,7 +25,8 @@ def launch(
 
     The kernel receives `inputs`, then `state`, then `outputs`. Warp reads past the end of a short array in silence, so
     every tensor in `outputs` and `per_row` must have `n` rows (the first axis of `n`, if that is a tuple). `state` is
-    what the kernel updates in place at rows that it looks up itself. A vector array is a contiguous float32 (n, 3) tensor.
+    what the kernel updates in place at rows that it looks up itself. A vector array is a contiguous float32 (n, 3)
+    tensor.
 
     Raises:
         ValueError: if a tensor has another number of rows than `n`.

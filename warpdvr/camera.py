@@ -53,6 +53,8 @@ class Camera:
                 raise ValueError(f"camera: {name} holds a number that is not finite")
         if self.K[0, 0] == 0 or self.K[1, 1] == 0:
             raise ValueError("camera: K has a focal length of 0")
+        if self.K.detach().tril(-1).abs().max() > 1e-6 or abs(self.K[2, 2].item() - 1) > 1e-6:
+            raise ValueError(f"camera: K must be upper triangular and end in 1, got {self.K.tolist()}")
         if self.pose[:3, :3].det().abs() < 1e-6:
             raise ValueError("camera: the rotation in pose is singular")
         if self.width < 1 or self.height < 1:
@@ -107,7 +109,7 @@ class Camera:
 
         RQ decomposition (Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 6.2.4), with the signs chosen
         so that both focal lengths are positive and R is a rotation: points in front of the camera have positive depth.
-        P may also map from a frame of another scale (IDR's `world_mat @ scale_mat`): t then comes out in that frame's unit.
+        P may also map from a frame of another scale (IDR's `world_mat @ scale_mat`): t is then in that frame's unit.
         """
         p = _matrix(P)
         if tuple(p.shape) != (3, 4):
@@ -212,7 +214,7 @@ def rays_of(K: Tensor, pose: Tensor, view: Tensor, pixel: Tensor, projection: st
         pixel: position of each ray in its image, shape (n, 2) [pixel].
         projection: the kind of the cameras, a key of `PROJECTIONS`.
     """
-    return Rays(*_RaysOf.apply(K, pose, view, pixel, PROJECTIONS[projection]))
+    return Rays(*_RaysOf.apply(K, pose, view, pixel, PROJECTIONS[projection]))  # type: ignore[no-untyped-call]
 
 
 class _RaysOf(torch.autograd.Function):
@@ -231,12 +233,13 @@ class _RaysOf(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         K, pose, view, pixel = ctx.saved_tensors
-        ones = torch.ones_like(pixel[:, :1])
         with torch.enable_grad():
             k, m = K.detach().requires_grad_(), pose.detach().requires_grad_()
-            uvw = torch.cat([pixel, ones], 1).to(k)
-            local = torch.linalg.solve(k[view], uvw[..., None])
-            d = torch.nn.functional.normalize((m[view][:, :3, :3] @ local)[..., 0], dim=-1)
+            (u, v), at = pixel.to(k).unbind(1), k[view]  # from here on as in the kernel
+            y = (v - at[:, 1, 2]) / at[:, 1, 1]
+            x = (u - at[:, 0, 2] - at[:, 0, 1] * y) / at[:, 0, 0]
+            local = torch.stack([x, y, torch.ones_like(x)], 1)
+            d = torch.nn.functional.normalize((m[view][:, :3, :3] @ local[..., None])[..., 0], dim=-1)
             o = m[view][:, :3, 3]
             needed = [g.to(d) for g in grads]
             grad_k, grad_m = torch.autograd.grad([o, d], [k, m], needed, allow_unused=True)

@@ -43,7 +43,7 @@ class Hit:
     status: Tensor
     """A `Status` for every ray, shape (n,), int32."""
     nearest: Tensor
-    """Ray length at the smallest value met before the ray was decided, shape (n,); NaN where the field was not asked."""
+    """Ray length at the smallest value met before the ray was decided, shape (n,); NaN where nothing was asked."""
     evaluations: int
     """How often the field was asked for a value, counted in points."""
 
@@ -63,10 +63,11 @@ class Intersect(Protocol):
 class DenseMarch:
     """Equidistant samples between the ends of the bounds, front to back, for any field.
 
-    The first interval with f > 0 at its start and f <= 0 at its end is closed in by a bracketed root finder. A ray stops
-    being paid for once it is decided. Next to a local minimum of the samples, where the slopes seen around it allow a
-    crossing in between, the interval is split up to `splits` times: parts down to (far - near) / (n - 1) / 2**splits are
-    seen there. Sampling after Niemeyer et al., "Differentiable Volumetric Rendering" (2020), section 3.
+    The first interval with f > 0 at its start and f <= 0 at its end is closed in by a bracketed root finder. A ray
+    stops being paid for once it is decided. Next to a local minimum of the samples, where the slopes seen around it
+    allow a crossing in between, the interval is split up to `splits` times: parts down to
+    (far - near) / (n - 1) / 2**splits are seen there. Sampling after Niemeyer et al., "Differentiable Volumetric
+    Rendering" (2020), section 3.
     """
 
     n: int = 128
@@ -225,5 +226,7 @@ class _Batch:
         ray = torch.nonzero(self.status == int(Status.HIT))[:, 0]
         ends = self.low[ray], self.high[ray], self.f_low[ray], self.f_high[ray]
         t, evaluations = close_in(self.field, self.o[ray], self.d[ray], ends, tolerance)
+        self.status[ray[t.isnan()]] = int(Status.GAVE_UP)
+        ray, t = ray[~t.isnan()], t[~t.isnan()]
         self.nearest[ray] = t
         return Hit(t, ray, self.status, self.nearest, self.evaluations + evaluations)

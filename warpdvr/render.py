@@ -44,8 +44,8 @@ class Image:
     rgb: Tensor
     """sRGB colour in [0, 1] over the background, shape (h, w, 3); differentiable."""
     depth: Tensor
-    """Depth along the camera's forward axis (not ray length), shape (h, w) [scene unit]; NaN where the ray does not hit.
-    Differentiable."""
+    """Depth along the camera's forward axis (not ray length), shape (h, w) [scene unit]; differentiable, NaN where the
+    ray does not hit."""
     normal: Tensor
     """Outward unit normal in the world, shape (h, w, 3), 0 where the ray does not hit; differentiable."""
     mask: Tensor
@@ -59,7 +59,7 @@ class Image:
     (Yariv et al. 2020, eq. 7); differentiable with respect to the field."""
 
     def save(self, path: Path | str, what: str = "rgb") -> None:
-        """Write an 8-bit picture of `rgb`, `normal`, `depth` (near is bright) or `mask`; the suffix tells the format."""
+        """Write an 8-bit picture of `rgb`, `normal`, `depth` (near is bright) or `mask`, as the suffix says."""
         PIL.Image.fromarray(self.picture(what)).save(path)
 
     def picture(self, what: str = "rgb") -> np.ndarray[Any, Any]:

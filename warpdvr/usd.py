@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from warpdvr.atomic import replacing
 from warpdvr.camera import OPENGL, Camera
-from warpdvr.mesh import Mesh, replacing, vertex_normals
+from warpdvr.mesh import Mesh, vertex_normals
 
 ROOT = "/NeuralSurface"
 """The default prim: geometry, materials and cameras lie below it."""

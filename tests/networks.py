@@ -1,0 +1,101 @@
+"""Networks that somebody else trained or chose, as fields, and the view of the peers' measurements. Not shipped."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from warpdvr.camera import Rays
+from warpdvr.fields.base import Field
+
+TRAINED = {"bunny": 1.4, "fox": 3.0, "hammer": None, "birdcage_occ": None}
+"""The networks of shared/data/weights/neural_implicit_queries, and an upper bound of |grad value| (measured by
+sampling, with a margin); None where the values are no distances."""
+
+SLOPE = {**TRAINED, "hammer": 2e4, "birdcage_occ": 1e4}
+"""Twice the largest |grad value| at 200 000 random points where `TRAINED` has none: lets the reference skip samples."""
+
+
+class Network(Field):
+    """A network in the form that shared/data/README.md tells: NNNN.op.name, in order."""
+
+    def __init__(self, path: Path, lipschitz: float | None):
+        super().__init__(1.0)
+        self.lipschitz = lipschitz
+        self.steps: list[str] = []
+        with np.load(path, allow_pickle=False) as file:
+            for key in sorted(file.files):
+                number, kind, name = key.split(".")
+                if kind == "dense":
+                    self.register_parameter(f"{name}{number}", nn.Parameter(torch.from_numpy(file[key])))
+                if name != "b":
+                    self.steps.append(f"{kind} {number}")
+
+    def value(self, x: Tensor) -> Tensor:
+        for step in self.steps:
+            kind, number = step.split()
+            if kind == "dense":
+                x = x @ self.get_parameter(f"A{number}") + self.get_parameter(f"b{number}")
+            elif kind == "squeeze_last":
+                x = x[:, 0]
+            else:
+                x = {"relu": torch.relu, "elu": nn.functional.elu}[kind](x)
+        return x
+
+
+def trained(data: Path, name: str) -> Field:
+    """Return one of the networks in `TRAINED`; `data` is the folder of the data sets."""
+    return Network(data / "weights" / "neural_implicit_queries" / f"{name}.npz", TRAINED[name])
+
+
+class Perceptron(Field):
+    """The field of shared/reference/peers.md, section 5.1: `width` 512 and `depth` 8 there, a skip to the middle layer.
+
+    `activation` is nn.Softplus(beta=100) for "mlp" and nn.ReLU() for "mlprelu". The random numbers are drawn in the
+    order of that listing, so that the weights are the same.
+    """
+
+    def __init__(self, activation: Callable[..., Tensor], width: int = 512, depth: int = 8, lipschitz: float = 1.3):
+        super().__init__(1.0)
+        torch.manual_seed(0)
+        self.activation, self.lipschitz, self.skip = activation, lipschitz, depth // 2
+        sizes, radius = [3, *[width] * depth, 1], 0.4
+        self.layers = nn.ModuleList()
+        for i in range(depth + 1):
+            layer = nn.Linear(sizes[i], sizes[i + 1] - (3 if i == self.skip - 1 else 0))
+            nn.init.zeros_(layer.bias)
+            if i == depth:
+                nn.init.normal_(layer.weight, np.sqrt(np.pi / width), 1e-4)
+                nn.init.constant_(layer.bias, -radius)
+            else:
+                nn.init.normal_(layer.weight, 0.0, np.sqrt(2 / layer.out_features))
+            self.layers.append(layer)
+        with torch.no_grad():
+            mean = self.value(radius * nn.functional.normalize(torch.randn(4096, 3), dim=-1)).mean()
+            self.get_parameter(f"layers.{depth}.bias").sub_(mean)
+
+    def value(self, x: Tensor) -> Tensor:
+        h = x
+        for i, layer in enumerate(self.layers):
+            if i == self.skip:
+                h = torch.cat([h, x], -1) / np.sqrt(2)
+            h = layer(h)
+            if i < len(self.layers) - 1:
+                h = self.activation(h)
+        return h[..., 0]
+
+
+def view(n: int, fov: float = 50.0, distance: float = 1.6) -> Rays:
+    """Return the n x n rays of peers.md, section 5.1 (azimuth 30, elevation 20 degrees), row-major, in float32."""
+    az, el = np.deg2rad([30.0, 20.0])
+    c = distance * np.array([np.cos(el) * np.cos(az), np.cos(el) * np.sin(az), np.sin(el)])
+    z = -c / np.linalg.norm(c)
+    x = np.cross(z, [0, 0, 1])
+    x /= np.linalg.norm(x)
+    u, v = np.meshgrid(np.arange(n) - (n - 1) / 2, np.arange(n) - (n - 1) / 2)
+    f = 0.5 * n / np.tan(np.deg2rad(fov) / 2)
+    d = np.stack([u / f, v / f, np.ones_like(u)], -1).reshape(-1, 3) @ np.stack([x, np.cross(z, x), z])
+    d = torch.tensor(d / np.linalg.norm(d, axis=1, keepdims=True)).float()
+    return Rays(torch.tensor(c).float().repeat(n * n, 1), d)

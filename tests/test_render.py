@@ -1,0 +1,282 @@
+"""Images: what they mean, what they cost, and their derivatives."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+import trimesh
+from reference import Asked, difference, double, pixel_rays, sphere_t
+from torch import Tensor, nn
+from trimesh.ray.ray_pyembree import RayMeshIntersector
+
+from warpdvr import Camera, DenseMarch, Image, SphereTrace, Status, render
+from warpdvr.fields.analytic import Box, Plane, Sphere, Union
+from warpdvr.fields.base import Field
+from warpdvr.fields.sdf import SDF
+from warpdvr.render import bytes_per_point, default_intersect
+
+CAMERA = Camera.look_at((1.6, 1.2, 0.9), width=48, height=40)
+FACING = Camera.look_at((0.0, 0.0, 3.0), up=(0.0, 1.0, 0.0), width=32, height=24)
+
+
+def memory() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("memory", Path(__file__).parents[1] / "benchmarks" / "memory.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_depth_is_along_the_axis_not_along_the_ray(device: torch.device) -> None:
+    image = render(Plane(offset=0.25, bounds=4.0).to(device), FACING)
+    assert image.mask.all()
+    assert (image.depth - 2.75).abs().max() < 2e-6
+    assert (image.normal - torch.tensor([0.0, 0.0, 1.0], device=device)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("solve", [DenseMarch(), SphereTrace()])
+def test_what_a_ball_looks_like(solve: Any, device: torch.device) -> None:
+    image = render(Sphere(0.6).to(device), CAMERA, intersect=solve, background=(0.1, 0.2, 0.3))
+    o, d = pixel_rays(CAMERA.K.numpy(), CAMERA.pose.numpy(), centres())
+    t = sphere_t(torch.tensor(o.copy()), torch.tensor(d), 0.6)
+    mask = ~t.isnan().view(40, 48)
+    assert torch.equal(image.mask.cpu(), mask)
+    z = (t * (torch.tensor(d) @ CAMERA.pose[:3, 2])).view(40, 48)
+    assert (image.depth.cpu() - z)[mask].abs().max() < 2e-5
+    assert torch.equal(image.depth.isnan().cpu(), ~mask)
+    x = torch.tensor(o + t.numpy()[:, None] * d).view(40, 48, 3)
+    assert (image.normal.cpu() - x / 0.6)[mask].abs().max() < 1e-4  # outward
+    assert (image.normal.norm(dim=-1)[image.mask] - 1).abs().max() < 1e-6
+    assert (image.normal[~image.mask] == 0).all()
+    assert (image.rgb[~image.mask] == torch.tensor([0.1, 0.2, 0.3], device=device)).all()
+    assert ((image.rgb >= 0) & (image.rgb <= 1)).all()
+    assert torch.equal(image.mask, image.status == Status.HIT)
+
+
+def centres() -> np.ndarray[Any, Any]:
+    u, v = np.meshgrid(np.arange(48) + 0.5, np.arange(40) + 0.5)
+    return np.stack([u, v], -1).reshape(-1, 2)
+
+
+def test_embree_sees_the_same_ball(device: torch.device) -> None:
+    """A mesh with 82 000 faces, whose corners lie on the ball: its faces are at most 4e-5 inside of it."""
+    mesh = trimesh.creation.icosphere(subdivisions=6, radius=0.6)
+    o, d = pixel_rays(CAMERA.K.numpy(), CAMERA.pose.numpy(), centres())
+    x, ray, _ = RayMeshIntersector(mesh).intersects_location(o, d, multiple_hits=False)
+    depth = np.full(len(o), np.nan)
+    depth[ray] = (x - o[ray]) @ CAMERA.pose[:3, 2].numpy()
+    image = render(Sphere(0.6).to(device), CAMERA)
+    mask, found = image.mask.cpu().numpy().ravel(), image.depth.detach().cpu().double().numpy().ravel()
+    both = mask & ~np.isnan(depth)
+    assert (mask != ~np.isnan(depth)).sum() <= 2
+    assert both.sum() > 300
+    assert np.median(np.abs(found - depth)[both]) < 1e-4
+    assert np.abs(found - depth)[both].max() < 5e-3  # grazing
+
+
+@pytest.mark.parametrize("solve", [DenseMarch(), SphereTrace()])
+def test_chunks_do_not_show(solve: Any, device: torch.device) -> None:
+    torch.manual_seed(0)
+    field = SDF(width=16, depth=2).to(device)
+    whole = render(field, CAMERA, intersect=solve, silhouette=20.0)
+    piece = 8 * bytes_per_point(field) * 100
+    parts = render(field, CAMERA, intersect=solve, silhouette=20.0, memory=piece)
+    tiny = render(Sphere(0.5).to(device), FACING.resized(8, 6), intersect=solve, memory=1)
+    assert torch.equal(tiny.depth.nan_to_num(), render(Sphere(0.5).to(device), FACING.resized(8, 6)).depth.nan_to_num())
+    assert whole.evaluations == parts.evaluations
+    assert torch.equal(whole.status, parts.status)
+    for name in ("rgb", "depth", "normal", "silhouette"):
+        a, b = getattr(whole, name), getattr(parts, name)
+        assert torch.allclose(a, b, rtol=0, atol=1e-5, equal_nan=True), name
+
+
+def test_chunks_give_the_same_image_bit_for_bit(device: torch.device) -> None:
+    for solve in (DenseMarch(), SphereTrace()):
+        field = Box((0.8, 0.5, 0.3)).to(device)
+        whole, parts = (render(field, CAMERA, intersect=solve, memory=m) for m in (1 << 30, 100_000))
+        for name in ("rgb", "depth", "normal", "status"):
+            assert torch.equal(getattr(whole, name).nan_to_num(), getattr(parts, name).nan_to_num()), name
+
+
+@pytest.mark.parametrize("solve", [DenseMarch(), SphereTrace()])
+@pytest.mark.parametrize("silhouette", [None, 30.0])
+@pytest.mark.parametrize("recording", [True, False])
+def test_every_evaluation_is_counted(
+    solve: Any, silhouette: float | None, recording: bool, device: torch.device
+) -> None:
+    field = Asked(lambda x: x.norm(dim=-1) - 0.5, lipschitz=1.0).to(device)
+    probe = bytes_per_point(field)  # the cost of one point is found by asking for 64
+    assert (field.asked, probe > 256) == (64, True)
+    field.asked = 0
+    with torch.set_grad_enabled(recording):
+        image = render(field, CAMERA, intersect=solve, silhouette=silhouette)
+    if silhouette is None:
+        assert image.evaluations == field.asked - 64
+    else:
+        assert (
+            0 <= image.evaluations - (field.asked - 64) <= (~image.mask).sum()
+        )  # rays beside the bounds are not asked
+
+
+def test_the_default_solver_asks_for_the_bound_only(device: torch.device) -> None:
+    assert isinstance(default_intersect(Sphere()), SphereTrace)
+    assert isinstance(default_intersect(Asked(lambda x: x[:, 2])), DenseMarch)
+
+
+def test_a_field_in_float64_is_rendered_in_float64(device: torch.device) -> None:
+    one, two = render(Box().to(device), CAMERA), render(double(Box()).to(device), CAMERA)
+    assert two.depth.dtype == torch.float64
+    assert torch.equal(one.mask, two.mask)
+    assert (one.depth - two.depth)[one.mask].abs().max() < 2e-6
+    assert (one.rgb - two.rgb).abs().max() < 1e-5
+
+
+def test_a_background_may_be_a_picture(device: torch.device) -> None:
+    behind = torch.rand(40, 48, 3, generator=torch.Generator().manual_seed(0)).to(device)
+    image = render(Sphere(0.5).to(device), CAMERA, background=behind)
+    assert torch.equal(image.rgb[~image.mask], behind[~image.mask])
+
+
+def test_nothing_to_see(device: torch.device) -> None:
+    away = Camera.look_at((3.0, 0.0, 0.0), (6.0, 0.0, 0.0), width=8, height=6)
+    image = render(Sphere().to(device), away, silhouette=10.0)
+    assert not image.mask.any()
+    assert image.depth.isnan().all()
+    assert image.evaluations == len(image.status.flatten())  # the soft mask alone is counted for every ray
+    assert (image.rgb == 1).all()
+    for what in ("rgb", "normal", "depth", "mask"):
+        assert image.picture(what).shape[:2] == (6, 8)
+
+
+@pytest.mark.parametrize(("what", "mode"), [("rgb", "RGB"), ("normal", "RGB"), ("depth", "L"), ("mask", "L")])
+def test_save_writes_a_png(what: str, mode: str, tmp_path: Path, device: torch.device) -> None:
+    image = render(Sphere(0.6).to(device), CAMERA)
+    image.save(tmp_path / "x.png", what)
+    with PIL.Image.open(tmp_path / "x.png") as read:
+        assert (read.mode, read.size, read.format) == (mode, (48, 40), "PNG")
+        pixels = np.asarray(read)
+    assert np.array_equal(pixels, image.picture(what))
+    mask = image.mask.cpu().numpy()
+    if what == "mask":
+        assert np.array_equal(pixels, 255 * mask)
+    elif what == "rgb":
+        assert np.abs(pixels / 255 - image.rgb.detach().cpu().numpy()).max() <= 0.5 / 255 + 1e-6
+    elif what == "normal":
+        found = pixels[mask] / 255 * 2 - 1
+        assert np.abs(found - image.normal.detach().cpu().numpy()[mask]).max() <= 1.01 / 255
+    else:
+        z = image.depth.detach().cpu().numpy()[mask]
+        assert pixels[mask][z.argmin()] == 255  # near is bright
+        assert (pixels[~mask] == 0).all()
+
+
+def test_an_unknown_picture_is_refused(device: torch.device) -> None:
+    with pytest.raises(ValueError, match="cannot show 'albedo'; known are rgb, normal, depth and mask"):
+        render(Sphere(), FACING.resized(4, 4)).picture("albedo")
+
+
+# ---- derivatives, through the whole renderer
+
+
+class Lit(Sphere):
+    """A ball with a colour that depends on the place and on a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__(0.6)
+        self.paint = nn.Parameter(torch.tensor(0.7))
+
+    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+        return torch.sigmoid(self.paint * torch.sin(3 * x) + normal)
+
+
+def interior(image: Image) -> Tensor:
+    """Pixels of the mask whose neighbours are in it too: visibility does not change there."""
+    m = image.mask.double()[None, None]
+    return -nn.functional.max_pool2d(-m, 5, 1, 2)[0, 0] > 0
+
+
+def depth_of(image: Image, inner: Tensor) -> Tensor:
+    return image.depth[inner].mean()
+
+
+def rgb_of(image: Image, inner: Tensor) -> Tensor:
+    return (image.rgb[inner] * torch.tensor([1.0, -2.0, 0.5]).to(image.rgb)).mean()
+
+
+def normal_of(image: Image, inner: Tensor) -> Tensor:
+    return (image.normal[inner] * torch.tensor([1.0, -2.0, 0.5]).to(image.rgb)).mean()
+
+
+CASES: list[tuple[str, Callable[[], Field], Camera, str, Callable[[Image, Tensor], Tensor]]] = [
+    ("ball: depth by radius", lambda: Sphere(0.6), CAMERA, "radius", depth_of),
+    ("ball: depth by centre", lambda: Sphere(0.6), CAMERA, "center", depth_of),
+    ("ball: normal by centre", lambda: Sphere(0.6), CAMERA, "center", normal_of),
+    ("ball: colour by paint", Lit, CAMERA, "paint", rgb_of),
+    ("ball: colour by radius", Lit, CAMERA, "radius", rgb_of),
+    ("box: depth by size", lambda: Box((0.9, 0.9, 0.9)), FACING, "size", depth_of),
+    ("wall: depth by normal", lambda: Plane((0.1, 0.2, 1.0), 0.2, 2.0), FACING, "normal", depth_of),
+    ("wall: normal by offset, right is 0", lambda: Plane((0.1, 0.2, 1.0), 0.2, 2.0), FACING, "offset", normal_of),
+    (
+        "ball: normal by hidden ball, right is 0",
+        lambda: Union([Sphere(0.6), Sphere(0.1)]),
+        CAMERA,
+        "parts.1.radius",
+        depth_of,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+@pytest.mark.parametrize("solve", [DenseMarch(), SphereTrace()], ids=["dense", "trace"])
+def test_derivatives_are_those_of_finite_differences(case: Any, solve: Any, device: torch.device) -> None:
+    """In float64; t itself is found in float32, to 1e-6: a step of 1e-2 keeps that small."""
+    name, make, camera, key, outcome = case
+    field = double(make()).to(device)
+    parameter = field.get_parameter(key)
+    image = render(field, camera, intersect=solve)
+    inner = interior(image)
+    assert inner.sum() > 20
+    (found,) = torch.autograd.grad(outcome(image, inner), parameter, allow_unused=True)
+    found = torch.zeros_like(parameter) if found is None else found
+    at = parameter.detach().clone()
+
+    @torch.no_grad()
+    def nudged(value: Tensor) -> Tensor:
+        parameter.copy_(value)
+        return outcome(render(field, camera, intersect=solve), inner)
+
+    expected = difference(nudged, at.cpu(), 5e-3)
+    assert (found.cpu() - expected).abs().max() < 2e-3 * max(float(expected.abs().max()), 0.05)
+    assert ("right is 0" in name) == (float(expected.abs().max()) < 1e-4)
+
+
+@pytest.mark.parametrize("solve", [DenseMarch(), SphereTrace(relaxation=1.0)], ids=["dense", "trace"])
+def test_the_soft_mask_moves_as_finite_differences_say(solve: Any, device: torch.device) -> None:
+    field = double(Sphere(0.5)).to(device)
+    image = render(field, CAMERA, intersect=solve, silhouette=20.0)
+    assert image.silhouette is not None
+    assert ((image.silhouette >= 0) & (image.silhouette <= 1)).all()
+    assert (image.silhouette[image.mask] >= 0.4999).all()
+    missed = ~image.mask
+    assert (image.silhouette[missed] < 0.5001).all()
+    (found,) = torch.autograd.grad(image.silhouette[missed].sum(), field.radius)
+    # with the places held: value = |x| - r, at |x| = r - log(s / (1 - s)) / 20
+    distance = 0.5 - torch.logit(image.silhouette.detach()[missed]) / 20
+    asked = distance.isfinite()
+
+    def mass(radius: Tensor) -> Tensor:
+        return torch.sigmoid(-20 * (distance[asked].cpu() - radius)).sum()
+
+    assert found.item() == pytest.approx(difference(mass, torch.tensor(0.5).double(), 1e-4).item(), rel=1e-4)
+
+
+def test_the_peak_of_memory_does_not_grow_with_the_samples() -> None:
+    few, many = (memory().peak(n) for n in (16, 1024))
+    assert many < 1.05 * few

@@ -1,0 +1,264 @@
+"""A run: one folder that holds a fitted field and all that came of it.
+
+config.toml  checkpoint.safetensors  log.jsonl  images/  mesh.ply  scene.usdc  eval.json
+"""
+
+import json
+import math
+import shutil
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import tomli_w
+import torch
+from torch import Tensor
+
+from warpdvr import checkpoint, turntable
+from warpdvr.atomic import replacing
+from warpdvr.camera import Camera
+from warpdvr.checkpoint import Checkpoint
+from warpdvr.distance import chamfer
+from warpdvr.evaluate import evaluate
+from warpdvr.fit import Fit, Step
+from warpdvr.isosurface import extract
+from warpdvr.mesh import Mesh, read_mesh
+from warpdvr.render import Image, render
+from warpdvr.scene import Scene
+from warpdvr.usd import write_usd
+from warpdvr.views import Views
+
+REPORTS = 10
+"""How often during a fit it is saved and looked at."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of a run. Every file in it is replaced at once or not at all."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Return the run in `folder`.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        run = cls(folder)
+        if not run.config.is_file():
+            found = "a folder without config.toml" if folder.is_dir() else "a file" if folder.exists() else "nothing"
+            raise ValueError(f"{folder}: expected the folder of a run, found {found}")
+        return run
+
+    @classmethod
+    def create(cls, folder: Path, scene: Scene, *, overwrite: bool = False) -> "Run":
+        """Make the folder of a new run and write its config.toml.
+
+        Raises:
+            ValueError: if the folder already holds a run (unless it may be overwritten), or anything else.
+        """
+        run = cls(folder)
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder}: expected a folder for the run, found a file")
+        if run.config.exists():
+            if not overwrite:
+                raise ValueError(
+                    f"{folder}: already holds a run; continue it with --resume, replace it with --overwrite, or choose "
+                    "another folder"
+                )
+            shutil.rmtree(folder)
+        elif folder.is_dir() and any(folder.iterdir()):
+            raise ValueError(f"{folder}: expected a new or empty folder for the run, found other files in it")
+        run.images.mkdir(parents=True)
+        with replacing(run.config) as unfinished:
+            unfinished.write_bytes(tomli_w.dumps(scene.tables()).encode())
+        return run
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.toml"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def mesh(self) -> Path:
+        return self.folder / "mesh.ply"
+
+    @property
+    def usd(self) -> Path:
+        return self.folder / "scene.usdc"
+
+    @property
+    def scores(self) -> Path:
+        return self.folder / "eval.json"
+
+    def scene(self) -> Scene:
+        """Return the scene that was fitted."""
+        try:
+            return Scene(**tomllib.loads(self.config.read_text()))
+        except (tomllib.TOMLDecodeError, TypeError) as error:
+            raise ValueError(f"{self.config}: expected the tables of a scene, found something else ({error})") from None
+
+    def load(self) -> Checkpoint:
+        """Return the last checkpoint."""
+        return checkpoint.load(self.checkpoint)
+
+
+def fit(run: Run, scene: Scene, views: Views, field: Any, job: Fit) -> Iterator[tuple[Step, str]]:
+    """Run a fit; yield every step with a note, which is empty but where the held-out views were looked at.
+
+    The field is saved `REPORTS` times on the way and at the end, also when the fit is interrupted or fails.
+    """
+    up = turntable.upwards(torch.stack([camera.pose for camera in views.cameras]))
+    due = math.floor(job.progress * REPORTS) + 1
+    note = ""
+    try:
+        with (run.folder / "log.jsonl").open("a") as log:
+            for step in job:
+                if step.progress * REPORTS >= due:
+                    due = math.floor(step.progress * REPORTS) + 1
+                    _save(run, scene, views, field, job, up)
+                    scores = evaluate(field, views, views.test[:2], longest=128)
+                    note = f"held out {scores.psnr:.1f} dB, IoU {scores.iou:.3f}"
+                    _write(log, step, psnr=scores.psnr, iou=scores.iou)
+                elif step.iteration % 20 == 0:
+                    _write(log, step)
+                yield step, note
+    finally:
+        if job.iteration:
+            _save(run, scene, views, field, job, up)
+
+
+def write_pictures(run: Run, field: Any, views: Views, *, size: int = 512) -> Path:
+    """Write a picture of the object from a little above, in its colours and as normals; return the first."""
+    up = run.load().up
+    camera = turntable.cameras(8, up=up, size=size, distance=_distance(views.cameras), fov=_fov(views.cameras))[1]
+    with torch.no_grad():
+        image = render(field, camera)
+    for what in ("rgb", "normal"):
+        _picture(run.images / f"view_{what}.png", image.picture(what))
+    return run.images / "view_rgb.png"
+
+
+def write_turntable(run: Run, field: Any, *, frames: int, size: int) -> Path:
+    """Write the pictures of a turntable and an animated file; return the latter."""
+    held = run.load()
+    fov, distance = _fov(held.cameras), _distance(held.cameras)
+    path = turntable.cameras(frames, up=held.up, size=size, fov=fov, distance=distance)
+    pictures = []
+    for i, image in enumerate(turntable.turn(field, path)):
+        pictures.append(image.picture())
+        _picture(run.images / f"turntable_{i:03d}.png", pictures[-1])
+    turntable.animate(pictures, run.images / "turntable.gif")
+    return run.images / "turntable.gif"
+
+
+def write_mesh(run: Run, field: Any, path: Path | None = None, **options: Any) -> Mesh:
+    """Extract the surface in the data's own units and write it, to mesh.ply if no other path is given."""
+    mesh = extract(field, **options).transformed(run.load().transform.matrix)
+    mesh.save(path or run.mesh)
+    return mesh
+
+
+def write_scene(run: Run, mesh: Mesh, path: Path | None = None) -> Path:
+    """Write mesh and cameras as USD, to scene.usdc if no other path is given; Z is up, if the run knows an axis as up."""
+    held = run.load()
+    path = path or run.usd
+    data = held.transform.matrix
+    cameras = [_in_data(camera, data) for camera in held.cameras]
+    names = [f"View_{i:03d}" for i in range(len(cameras))]
+    source = {"scene_transform": [float(a) for row in data.tolist() for a in row], "field": str(held.kind)}
+    write_usd(path, mesh, cameras, names=names, transform=_upright(held.up, data), metadata=source)
+    return path
+
+
+def write_scores(run: Run, field: Any, views: Views, mesh: Mesh | None, truth: Mesh | None) -> dict[str, Any]:
+    """Evaluate on the held-out views, and against the true mesh where one is known; write and return eval.json."""
+    def show(i: int, image: Image, photograph: Tensor) -> None:
+        pair = np.concatenate([(photograph * 255).round().byte().numpy(), image.picture()], 1)
+        _picture(run.images / f"held_out_{views.names[i]}.png", pair)
+
+    state = run.load().fit
+    scores = evaluate(field, views, shown=show)
+    result: dict[str, Any] = {
+        "psnr": scores.psnr,
+        "iou": scores.iou,
+        "views": scores.views,
+        "field_evaluations": int(state["counts"][1]),
+        "seconds": round(float(state["counts"][2]), 2),
+        "iterations": int(state["counts"][0]),
+        "evaluation": {"field_evaluations": scores.field_evaluations},
+    }
+    if truth is not None and mesh is not None:
+        result |= asdict(chamfer(mesh, truth))
+    known = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in result.items()}
+    with replacing(run.scores) as unfinished:
+        unfinished.write_text(json.dumps(known, indent=2) + "\n")
+    return result
+
+
+def true_mesh(path: Path | None, views: Views) -> Mesh | None:
+    """Return the mesh at `path`, or the one that came with the views, if any."""
+    return views.truth if path is None else read_mesh(path)
+
+
+def _save(run: Run, scene: Scene, views: Views, field: Any, job: Fit, up: tuple[float, float, float]) -> None:
+    held = Checkpoint(
+        kind=scene.field["kind"],
+        options=scene.options,
+        weights=field.state_dict(),
+        transform=views.transform,
+        up=up,
+        cameras=views.cameras,
+        fit=job.state(),
+    )
+    held.save(run.checkpoint)
+
+
+def _write(log: Any, step: Step, **more: float) -> None:
+    row = {"iteration": step.iteration, "progress": step.progress, "seconds": step.seconds} | step.losses | more
+    log.write(json.dumps({k: round(v, 6) for k, v in row.items() if math.isfinite(v)}) + "\n")
+    log.flush()
+
+
+def _picture(path: Path, pixels: Any) -> None:
+    with replacing(path) as unfinished:
+        PIL.Image.fromarray(pixels).save(unfinished)
+
+
+def _distance(cameras: tuple[Camera, ...]) -> float:
+    return float(torch.stack([camera.centre for camera in cameras]).norm(dim=-1).median())
+
+
+def _fov(cameras: tuple[Camera, ...]) -> float:
+    """The widest vertical field of view [degree] that shows the unit sphere and a margin, seen from `_distance`."""
+    return math.degrees(2 * math.asin(min(1.0, 1.1 / max(_distance(cameras), 1.2))))
+
+
+def _in_data(camera: Camera, matrix: Tensor) -> Camera:
+    pose = matrix @ camera.pose.double().cpu()
+    pose[:3, :3] /= torch.linalg.det(matrix[:3, :3]) ** (1 / 3)
+    return Camera(camera.K.double().cpu(), pose, camera.width, camera.height, camera.projection)
+
+
+def _upright(up: tuple[float, float, float], data: Tensor) -> Tensor:
+    """A rotation of the data's frame that turns `up` to +z; the identity where up is not one of the frame's axes."""
+    z = torch.nn.functional.normalize(data[:3, :3] @ torch.tensor(up, dtype=torch.float64), dim=0)
+    turned = torch.eye(4, dtype=torch.float64)
+    axis = int(z.abs().argmax())
+    if z[axis].abs() < 1 - 1e-6 or z[2] > 0.5:
+        return turned
+    x = torch.eye(3, dtype=torch.float64)[1 if axis == 0 else 0]
+    turned[:3, :3] = torch.stack([x, torch.linalg.cross(z.round(), x), z.round()])
+    return turned

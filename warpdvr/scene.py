@@ -1,0 +1,118 @@
+"""Scene files: where views come from, which field, how to fit it, what to export."""
+
+import tomllib
+from collections.abc import Callable
+import dataclasses
+from dataclasses import dataclass, fields
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from warpdvr.fields.registry import make
+from warpdvr.fit import Recipe
+from warpdvr.isosurface import extract
+from warpdvr.views import Views, load, mesh_views
+
+Table = dict[str, Any]
+
+DEFAULT_FIELD: Table = {"kind": "sdf", "bounds": 1.1}
+"""What is fitted if nothing else is asked for. A little larger than the unit sphere: hulls of masks are not exact."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The four tables of a scene file; each may be left out.
+
+    Raises:
+        ValueError: if an option is unknown; the sentence names those that are known.
+    """
+
+    views: Table = dataclasses.field(default_factory=dict)
+    """`folder` and the options of `warpdvr.views.load`, or `mesh` and those of `mesh_views`."""
+    field: Table = dataclasses.field(default_factory=lambda: dict(DEFAULT_FIELD))
+    """`kind`, the field's name, and its options."""
+    fit: Table = dataclasses.field(default_factory=dict)
+    """`minutes` or `iterations`, `seed`, and what `warpdvr.fit.Recipe` holds."""
+    mesh: Table = dataclasses.field(default_factory=dict)
+    """Options of `warpdvr.isosurface.extract`."""
+
+    def __post_init__(self) -> None:
+        if "kind" not in self.field:
+            raise ValueError("scene: [field] has no kind; it is the name of a field, such as kind = \"sdf\"")
+        if self.views and ("folder" in self.views) == ("mesh" in self.views):
+            raise ValueError("scene: [views] needs a folder of photographs or a mesh to render, one of them")
+        recipe = {f.name for f in fields(Recipe)}
+        known = {
+            "views": _options(mesh_views if "mesh" in self.views else load) | {"folder", "mesh"},
+            "fit": recipe | {"minutes", "iterations", "seed"},
+            "mesh": _options(extract),
+        }
+        for table, names in known.items():
+            for key in getattr(self, table):
+                if key not in names:
+                    raise ValueError(f"scene: [{table}] has no option {key!r}; known are {', '.join(sorted(names))}")
+
+    def load_views(self) -> Views:
+        """Read or render the views.
+
+        Raises:
+            ValueError: if the scene has none, or they cannot be read.
+        """
+        options = {k: v for k, v in self.views.items() if k not in ("folder", "mesh")}
+        if "folder" in self.views:
+            return load(self.views["folder"], **options)
+        if "mesh" in self.views:
+            return mesh_views(self.views["mesh"], **options)
+        raise ValueError("scene: there is no [views] table, so there are no photographs to work with")
+
+    def make_field(self) -> nn.Module:
+        """Make the field, with its first weights."""
+        return make(self.field["kind"], **self.options)
+
+    @property
+    def options(self) -> Table:
+        """The field's options without its kind."""
+        return {k: v for k, v in self.field.items() if k != "kind"}
+
+    @property
+    def recipe(self) -> Recipe:
+        """How to fit."""
+        known = {f.name for f in fields(Recipe)}
+        chosen = {k: tuple(v) if isinstance(v, list) else v for k, v in self.fit.items() if k in known}
+        return Recipe(**chosen)
+
+    def tables(self) -> Table:
+        """Return the scene as it is written to a file."""
+        return {name: table for f in fields(self) if (table := getattr(self, (name := f.name)))}
+
+
+def read(path: Path) -> Scene:
+    """Read a scene file; a folder of photographs is a scene with every other choice left open.
+
+    A relative `folder` or `mesh` file in a scene file starts at the scene file.
+
+    Raises:
+        ValueError: if there is nothing at `path`, or it is no scene.
+    """
+    if path.is_dir():
+        return Scene(views={"folder": str(path.resolve())})
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a scene file (.toml) or a folder of photographs, found nothing")
+    try:
+        tables = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected a scene file in TOML, found something else ({error})") from None
+    unknown = set(tables) - {f.name for f in fields(Scene)} - {"format"}
+    if unknown or not all(isinstance(table, dict) for table in tables.values()):
+        raise ValueError(f"{path}: expected the tables views, field, fit and mesh, found {', '.join(sorted(tables))}")
+    views = tables.get("views", {})
+    for key in ("folder", "mesh"):
+        if key in views and not str(views[key]).startswith("warp:"):
+            views[key] = str((path.parent / views[key]).resolve())
+    return Scene(**tables)
+
+
+def _options(function: Callable[..., Any]) -> set[str]:
+    return set(list(signature(function).parameters)[1:])

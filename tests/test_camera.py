@@ -223,6 +223,7 @@ def test_clip_is_the_closed_form(device: torch.device) -> None:
     [
         ((-3, 0.5, 1), (1, 0, 0), 2, 4),  # within a face
         ((-3, 0.5, 2), (1, 0, 0), 2, 4),  # along an edge
+        ((-3, -0.5, 0), (1, 0, 0), 2, 4),  # along the opposite edge
         ((-3, 0.5 + 1e-6, 1), (1, 0, 0), 1, -1),  # just beside a face: a miss
         ((-3, 0, 1), (1, -0.0, 0), 2, 4),  # a negative zero
         ((0, 0, 1), (0, 0, -1), 0, 1),  # from inside

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 import torch
 
-from warpdvr import Camera, make, render, viewer
+from warpdvr import Camera, make, progressive, render, viewer
 from warpdvr.fields.analytic import Torus
 from warpdvr.isosurface import extract
 from warpdvr.mesh import Mesh
@@ -45,7 +45,7 @@ def mock():
     ps.set_allow_headless_backends(True)
     ps.set_use_prefs_file(False)
     ps.init("openGL_mock")
-    viewer._arrange(ps, (96, 72), "Z")
+    viewer._arrange(ps, (96, 72), (0.0, 0.0, 1.0))
     yield ps
     ps.remove_everything()
 
@@ -95,7 +95,7 @@ def finish(picture):
 
 def test_refines_to_the_full_picture_and_then_asks_nothing(handed):
     field = Counted(make("torus"))
-    picture = viewer.Progressive(field)
+    picture = progressive.Progressive(field)
     finish(picture)
     assert widths(handed) == [12, 24, 48, 96]
     asked = field.asked
@@ -106,10 +106,10 @@ def test_refines_to_the_full_picture_and_then_asks_nothing(handed):
 
 def test_bands_are_the_image_of_the_whole_camera(handed, monkeypatch):
     monkeypatch.setattr(viewer, "PATIENCE", 0.0)  # bands as small as the first stage, 12 x 9
-    steps = finish(viewer.Progressive(make("torus")))
+    steps = finish(progressive.Progressive(make("torus")))
     assert steps == 1 + 5 + 18 + 72
     with torch.no_grad():
-        whole = render(make("torus"), viewer.view_camera())
+        whole = render(make("torus"), progressive.view_camera())
     depth = torch.from_numpy(handed[-1][1])
     assert (depth.isfinite() != whole.mask).sum() <= 2
     both = depth.isfinite() & whole.mask
@@ -118,7 +118,7 @@ def test_bands_are_the_image_of_the_whole_camera(handed, monkeypatch):
 
 
 def test_a_moved_camera_starts_over_at_once(handed, mock):
-    picture = viewer.Progressive(make("torus"))
+    picture = progressive.Progressive(make("torus"))
     assert picture.step() and picture.step()
     before = len(handed)
     mock.look_at((2.0, 2.0, 2.0), (0.0, 0.0, 0.0))
@@ -130,7 +130,7 @@ def test_a_moved_camera_starts_over_at_once(handed, mock):
 
 def test_invalidate_starts_over_and_a_way_to_show_it_does_not(handed):
     field = Counted(make("torus"))
-    picture = viewer.Progressive(field)
+    picture = progressive.Progressive(field)
     finish(picture)
     asked = field.asked
     for what in ("clay", "normals", "colour"):
@@ -145,7 +145,7 @@ def test_invalidate_starts_over_and_a_way_to_show_it_does_not(handed):
 
 def test_the_window_calls_the_work_and_sees_a_change(handed, mock):
     mock.set_frame_tick_limit_fps_mode("ignore_limits")
-    picture = viewer.Progressive(make("torus"), levels=(8.0,))
+    picture = progressive.Progressive(make("torus"), levels=(8.0,))
     changed = iter([False, True, False])
     mock.set_user_callback(lambda: viewer._frame(picture, lambda: next(changed)))
     for _ in range(3):

@@ -84,7 +84,7 @@ def load(path: Path) -> Checkpoint:
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})[KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
         return Checkpoint(
             kind=header["kind"],
             options=header["options"],

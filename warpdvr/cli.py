@@ -112,7 +112,9 @@ def _mesh(options: argparse.Namespace) -> None:
     if options.largest:
         chosen["largest"] = True
     mesh = run.write_mesh(held, field, options.out, **chosen)
-    print(f"{options.out or held.mesh}: {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles, in the data's units")
+    print(
+        f"{options.out or held.mesh}: {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles, in the data's units"
+    )
 
 
 def _usd(options: argparse.Namespace) -> None:
@@ -141,19 +143,23 @@ def _view(options: argparse.Namespace) -> None:
         held = Run.open(options.what)
         last = held.load()
         field, up = last.field().to(options.device), last.up
-        meshes = {"mesh": read_mesh(held.mesh).transformed(last.transform.inverse().matrix)} if held.mesh.is_file() else {}
+        meshes = (
+            {"mesh": read_mesh(held.mesh).transformed(last.transform.inverse().matrix)} if held.mesh.is_file() else {}
+        )
         cameras = last.cameras
     else:
         field, up = scene.read(options.what).make_field().to(options.device), (0.0, 0.0, 1.0)
         meshes, cameras = {}, ()
-    view(field, meshes=meshes, cameras=cameras, screenshot=options.screenshot, up="Y" if up[1] > 0.5 else "Z")
+    view(field, meshes=meshes, cameras=cameras, screenshot=options.screenshot, up=up)
     if options.screenshot is not None:
         print(options.screenshot)
 
 
 def _report(scores: dict[str, Any], files: dict[str, Path]) -> None:
     if scores["views"]:
-        print(f"held out   {scores['psnr']:.2f} dB inside of the mask, IoU {scores['iou']:.4f}, {scores['views']} views")
+        print(
+            f"held out   {scores['psnr']:.2f} dB inside of the mask, IoU {scores['iou']:.4f}, {scores['views']} views"
+        )
     if "chamfer_l1" in scores:
         share = 100 * scores["chamfer_l1"] / scores["extent"]
         print(f"true mesh  Chamfer-L1 {scores['chamfer_l1']:.4g}, {share:.2f} % of the largest extent")
@@ -169,7 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="name")
 
     fit = _command(commands, "fit", _fit, "fit a field to photographs; writes a run")
-    fit.add_argument("scene", type=Path, nargs="?", metavar="SCENE_OR_FOLDER", help="scene file, or folder of photographs")
+    fit.add_argument(
+        "scene", type=Path, nargs="?", metavar="SCENE_OR_FOLDER", help="scene file, or folder of photographs"
+    )
     fit.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for the run")
     fit.add_argument("--field", metavar="NAME", help=f"kind of field: {', '.join(names())}")
     length = fit.add_mutually_exclusive_group()
@@ -190,7 +198,9 @@ def _parser() -> argparse.ArgumentParser:
     usd = _command(commands, "usd", _usd, "write mesh and cameras as USD")
     usd.add_argument("--out", type=Path, metavar="FILE", help=".usdc, .usda or .usd (default: RUN/scene.usdc)")
     evaluate = _command(commands, "eval", _eval, "compare with the held-out photographs and a true mesh")
-    evaluate.add_argument("--mesh-gt", type=Path, metavar="FILE", help="true mesh in the data's units (.ply, .obj, .off)")
+    evaluate.add_argument(
+        "--mesh-gt", type=Path, metavar="FILE", help="true mesh in the data's units (.ply, .obj, .off)"
+    )
     for command in (render, mesh, usd, evaluate):
         command.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
     view = _command(commands, "view", _view, "look at a field in a window")

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from warpdvr.intersect import DenseMarch, Intersect, SphereTrace, Status
 from warpdvr.pixels import OBJECT, UNKNOWN, Batch, Pixels
 from warpdvr.render import Surface, surface
 from warpdvr.shade import gradient
+from warpdvr.threads import one_thread
 from warpdvr.views import Views
 
 PATIENCE = 50
@@ -123,20 +123,11 @@ class Fit:
         if progress >= 1:
             raise StopIteration
         start = time.perf_counter()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.rate * schedule(progress)
-        if self.iteration % MEASURE == 0 and hasattr(self.field, "bound_slope"):
-            self.field.bound_slope()
-        batch = self.pixels.draw(self.recipe.rays, self.generator)
-        seen = surface(self.field, batch.rays, self.intersect)
-        self._check(seen)
-        losses = self._losses(batch, seen, progress)
-        total = sum(getattr(self.recipe, name) * term for name, term in losses.items())
-        self._descend(total)
+        with one_thread():
+            losses = self._step(progress)
         self.iteration += 1
         self.seconds += time.perf_counter() - start
-        reported = {name: float(term.detach()) for name, term in {**losses, "total": total}.items()}
-        return Step(self.iteration, self.progress, self.seconds, reported, self.evaluations)
+        return Step(self.iteration, self.progress, self.seconds, losses, self.evaluations)
 
     @property
     def progress(self) -> float:
@@ -175,6 +166,19 @@ class Fit:
                 raise ValueError("fit: the saved state belongs to a field with other parameters")
         self.optimizer.load_state_dict(packed)
 
+    def _step(self, progress: float) -> dict[str, float]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.rate * schedule(progress)
+        if self.iteration % MEASURE == 0 and hasattr(self.field, "bound_slope"):
+            self.field.bound_slope()
+        batch = self.pixels.draw(self.recipe.rays, self.generator)
+        seen = surface(self.field, batch.rays, self.intersect)
+        self._check(seen)
+        losses = self._losses(batch, seen, progress)
+        total = sum(getattr(self.recipe, name) * term for name, term in losses.items())
+        self._descend(total)
+        return {name: float(term.detach()) for name, term in {**losses, "total": total}.items()}
+
     def _losses(self, batch: Batch, seen: Surface, progress: float) -> dict[str, Tensor]:
         ray = seen.hit.ray
         right = batch.label[ray] == OBJECT
@@ -203,7 +207,8 @@ class Fit:
             pick = torch.randint(len(x), (n,), generator=self.generator).to(x.device)
             points = torch.cat([points, x[pick] + 0.05 * torch.randn(n, 3, generator=self.generator).to(x)])
         self.evaluations += len(points)
-        return gradient(self.field, points.requires_grad_())[1].norm(dim=-1)
+        _, slope, _ = gradient(self.field, points.requires_grad_())
+        return torch.linalg.vector_norm(slope, dim=-1)
 
     def _descend(self, total: Any) -> None:
         if not bool(torch.isfinite(total)):

@@ -26,7 +26,7 @@ class Batch:
 
 
 class Pixels:
-    """The pixels of the training views. What lies outside of an image is in no pixel, so nothing is claimed about it."""
+    """The pixels of the training views. What lies outside of an image is in no pixel: nothing is claimed about it."""
 
     def __init__(self, views: Views, device: torch.device | str = "cpu"):
         """Flatten the training views.

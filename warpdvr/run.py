@@ -172,7 +172,7 @@ def write_mesh(run: Run, field: Any, path: Path | None = None, **options: Any) -
 
 
 def write_scene(run: Run, mesh: Mesh, path: Path | None = None) -> Path:
-    """Write mesh and cameras as USD, to scene.usdc if no other path is given; Z is up, if the run knows an axis as up."""
+    """Write mesh and cameras as USD, to scene.usdc if no other path is given; Z is up where an axis is known as up."""
     held = run.load()
     path = path or run.usd
     data = held.transform.matrix
@@ -185,6 +185,7 @@ def write_scene(run: Run, mesh: Mesh, path: Path | None = None) -> Path:
 
 def write_scores(run: Run, field: Any, views: Views, mesh: Mesh | None, truth: Mesh | None) -> dict[str, Any]:
     """Evaluate on the held-out views, and against the true mesh where one is known; write and return eval.json."""
+
     def show(i: int, image: Image, photograph: Tensor) -> None:
         pair = np.concatenate([(photograph * 255).round().byte().numpy(), image.picture()], 1)
         _picture(run.images / f"held_out_{views.names[i]}.png", pair)

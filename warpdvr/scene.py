@@ -1,8 +1,8 @@
 """Scene files: where views come from, which field, how to fit it, what to export."""
 
+import dataclasses
 import tomllib
 from collections.abc import Callable
-import dataclasses
 from dataclasses import dataclass, fields
 from inspect import signature
 from pathlib import Path
@@ -40,7 +40,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         if "kind" not in self.field:
-            raise ValueError("scene: [field] has no kind; it is the name of a field, such as kind = \"sdf\"")
+            raise ValueError('scene: [field] has no kind; it is the name of a field, such as kind = "sdf"')
         if self.views and ("folder" in self.views) == ("mesh" in self.views):
             raise ValueError("scene: [views] needs a folder of photographs or a mesh to render, one of them")
         recipe = {f.name for f in fields(Recipe)}
@@ -80,7 +80,7 @@ class Scene:
     def recipe(self) -> Recipe:
         """How to fit."""
         known = {f.name for f in fields(Recipe)}
-        chosen = {k: tuple(v) if isinstance(v, list) else v for k, v in self.fit.items() if k in known}
+        chosen: Table = {k: tuple(v) if isinstance(v, list) else v for k, v in self.fit.items() if k in known}
         return Recipe(**chosen)
 
     def tables(self) -> Table:

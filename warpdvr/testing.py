@@ -50,16 +50,17 @@ def _check_bounds(name: str, bounds: Any) -> None:
 
 def _precise(name: str, field: Any) -> Any:
     """Return a copy in float64 if the field can be evaluated there, else a plain copy."""
-    try:
-        precise = copy.deepcopy(field).double()
-        probe = precise.value(field.bounds.double())
-    except RuntimeError:
-        return copy.deepcopy(field)
+    precise = copy.deepcopy(field).double()
     _require(
         precise.bounds.dtype == torch.float64,
         f"{name}.bounds stays {precise.bounds.dtype} under .double(): register it as a buffer, so that it moves along",
     )
-    return precise if probe.dtype == torch.float64 else copy.deepcopy(field)
+    try:
+        probe = precise.value(precise.bounds)
+    except RuntimeError:
+        return copy.deepcopy(field)
+    single = isinstance(probe, Tensor) and probe.dtype != torch.float64
+    return copy.deepcopy(field) if single else precise
 
 
 def _check_value(name: str, field: Any, x: Tensor) -> Tensor:

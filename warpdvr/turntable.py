@@ -15,7 +15,13 @@ from warpdvr.render import Image, render
 
 
 def cameras(
-    frames: int, *, up: Sequence[float], size: int = 400, fov: float = 40.0, distance: float = 3.0, elevation: float = 20.0
+    frames: int,
+    *,
+    up: Sequence[float],
+    size: int = 400,
+    fov: float = 40.0,
+    distance: float = 3.0,
+    elevation: float = 20.0,
 ) -> list[Camera]:
     """Return cameras evenly spread on a circle around the origin.
 

@@ -1,7 +1,6 @@
 """Find the object, from masks or from cameras alone, and put it into the unit sphere."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.camera import Camera
+from warpdvr.threads import one_thread
 from warpdvr.views.views import SceneTransform, Views
 
 RADIUS = 0.9
@@ -116,22 +116,11 @@ def _cells(low: Tensor, high: Tensor, n: int) -> tuple[Tensor, Tensor]:
 def _carve(x: Tensor, rho: float, cameras: Sequence[Camera], tables: Sequence[Tensor]) -> Tensor:
     """Return those of the balls of radius `rho` around `x` (n, 3) that no view sees in the background altogether."""
     views = torch.zeros(len(x))
-    with _one_thread():
+    with one_thread():
         for camera, table in zip(cameras, tables, strict=True):
             seen, empty = _look(x, rho, camera, table)
             x, views = x[~empty], (views + seen)[~empty]
     return x[views >= max(2, len(cameras) * SHARE)]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep Torch on one thread: on a busy machine its threads wait for each other after each of these small steps."""
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n)
 
 
 def _look(x: Tensor, rho: float, camera: Camera, table: Tensor) -> tuple[Tensor, Tensor]:

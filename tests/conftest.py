@@ -7,6 +7,9 @@ import pytest
 import torch
 
 
+torch.set_num_threads(1)  # tests are small, and Torch's threads lose more than they gain on a busy machine
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="where tensors live: cpu, cuda, cuda:1 ...")
 

@@ -1,5 +1,8 @@
 """Launch Warp kernels on Torch tensors: the only file that knows both."""
 
+import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -53,6 +56,22 @@ def launch(
 def start_warp() -> None:
     """Start Warp; `wp.device_from_torch` and friends fail before this."""
     wp.init()
+
+
+def start_warp_quietly() -> None:
+    """Start Warp for a command: without the line on stderr that says, on a machine without a GPU, that it has none."""
+    with tempfile.TemporaryFile() as said:
+        stderr = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            wp.init()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        said.seek(0)
+        rest = [line for line in said.read().decode(errors="replace").splitlines() if "CUDA driver" not in line]
+    if rest:
+        print(*rest, sep="\n", file=sys.stderr)
 
 
 def warp_device(device: torch.device) -> Any:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from warpdvr import __version__, run, scene
+from warpdvr.bridge import start_warp_quietly
 from warpdvr.fields.registry import names
 from warpdvr.fit import Fit
 from warpdvr.mesh import read_mesh
@@ -23,6 +25,7 @@ MINUTES = 5.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status: 0, 2 after a mistake in what was given, 130 when interrupted."""
     options = _parser().parse_args(arguments)
+    start_warp_quietly()
     try:
         options.command(options)
     except (ValueError, RuntimeError, OSError) as error:
@@ -77,9 +80,9 @@ def _chosen(options: argparse.Namespace) -> Scene:
 def _resumed(options: argparse.Namespace) -> Scene:
     """The scene of the run to continue; only its length may be changed."""
     held = Run.open(options.out)
-    if options.scene is not None and options.field is not None:
-        raise ValueError("--field: a run that is resumed keeps its field")
     given = held.scene()
+    if options.field not in (None, given.field["kind"]) or options.seed not in (None, given.fit.get("seed", 0)):
+        raise ValueError("--field, --seed: a run that is resumed keeps its field and its seed")
     told = {k: v for k in ("minutes", "iterations") if (v := getattr(options, k)) is not None}
     rest = {k: v for k, v in given.fit.items() if not told or k not in ("minutes", "iterations")}
     return Scene(given.views, given.field, rest | told, given.mesh)
@@ -88,7 +91,7 @@ def _resumed(options: argparse.Namespace) -> Scene:
 def _follow(steps: Any, job: Fit) -> None:
     """Show how a fit goes on."""
     shape = "{percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
-    with tqdm(total=100, bar_format=shape, mininterval=0.5 if sys.stderr.isatty() else 15) as bar:
+    with closing(steps), tqdm(total=100, bar_format=shape, mininterval=0.5 if sys.stderr.isatty() else 15) as bar:
         for step, note in steps:
             bar.n = round(100 * step.progress, 1)
             bar.set_postfix_str(f"step {step.iteration}  loss {step.losses['total']:.4f}  {note}", refresh=False)
@@ -220,7 +223,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise argparse.ArgumentTypeError(f"expected cpu or cuda, got {name!r}") from None
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"expected cpu or cuda, got {name!r}")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise argparse.ArgumentTypeError("cuda was asked for, but Torch finds no CUDA device here")
     return device

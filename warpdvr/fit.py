@@ -139,7 +139,7 @@ class Fit:
     def state(self) -> dict[str, Tensor]:
         """Return all that a later session needs beside the field's weights, as tensors."""
         moments = {
-            f"{i}.{name}": torch.as_tensor(value)
+            f"{i}.{name}": torch.as_tensor(value).clone()
             for i, state in self.optimizer.state_dict()["state"].items()
             for name, value in state.items()
         }
@@ -150,8 +150,10 @@ class Fit:
         """Go on from a `state`; the field must have the weights that belong to it.
 
         Raises:
-            ValueError: if the state is of another field.
+            ValueError: if the state is of another field, or none.
         """
+        if not {"counts", "generator"} <= set(state):
+            raise ValueError("fit: expected what `Fit.state` returns, got something else; there is nothing to go on from")
         self.iteration, self.evaluations = int(state["counts"][0]), int(state["counts"][1])
         self.seconds = float(state["counts"][2])
         self.generator.set_state(state["generator"].cpu())
@@ -159,7 +161,7 @@ class Fit:
         for key, value in state.items():
             index, _, name = key.partition(".")
             if name:
-                packed["state"].setdefault(int(index), {})[name] = value
+                packed["state"].setdefault(int(index), {})[name] = value.clone()
         parameters = list(self.field.parameters())
         for index, moments in packed["state"].items():
             if index >= len(parameters) or moments["exp_avg"].shape != parameters[index].shape:
@@ -208,14 +210,17 @@ class Fit:
             points = torch.cat([points, x[pick] + 0.05 * torch.randn(n, 3, generator=self.generator).to(x)])
         self.evaluations += len(points)
         _, slope, _ = gradient(self.field, points.requires_grad_())
-        return torch.linalg.vector_norm(slope, dim=-1)
+        lengths: Tensor = torch.linalg.vector_norm(slope, dim=-1)
+        return lengths
 
     def _descend(self, total: Any) -> None:
         if not bool(torch.isfinite(total)):
             raise RuntimeError(f"fit: the loss is {float(total)} at step {self.iteration + 1}; try a smaller rate")
         self.optimizer.zero_grad()
         total.backward()
-        torch.nn.utils.clip_grad_norm_(self.field.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(self.field.parameters(), 1.0)
+        if not bool(torch.isfinite(norm)):
+            raise RuntimeError(f"fit: the gradient is not finite at step {self.iteration + 1}; try a smaller rate")
         self.optimizer.step()
 
     def _check(self, seen: Surface) -> None:

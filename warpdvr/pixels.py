@@ -78,9 +78,11 @@ def _label(image: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _close(mask: Tensor | None, image: Tensor) -> Tensor:
-    """True within a twentieth of the image's width around the object."""
+    """True within about a twentieth of the image's width around the object, in blocks."""
     if mask is None:
         return torch.zeros(image.shape[0] * image.shape[1], dtype=torch.bool)
-    reach = max(1, mask.shape[1] // 20)
-    grown = torch.nn.functional.max_pool2d(mask[None, None].float(), 2 * reach + 1, stride=1, padding=reach)
-    return grown.reshape(-1) > 0
+    height, width = mask.shape
+    block = max(1, width // 60)
+    coarse = torch.nn.functional.max_pool2d(mask[None, None].float(), block, ceil_mode=True)
+    grown = torch.nn.functional.max_pool2d(coarse, 7, stride=1, padding=3)[0, 0] > 0
+    return grown.repeat_interleave(block, 0).repeat_interleave(block, 1)[:height, :width].reshape(-1)

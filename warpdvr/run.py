@@ -71,10 +71,13 @@ class Run:
                     f"{folder}: already holds a run; continue it with --resume, replace it with --overwrite, or choose "
                     "another folder"
                 )
-            shutil.rmtree(folder)
+            run.scene()  # else it is another program's config.toml, and all that lies beside it
+            for path in (run.config, run.checkpoint, run.log, run.mesh, run.usd, run.scores):
+                path.unlink(missing_ok=True)
+            shutil.rmtree(run.images, ignore_errors=True)
         elif folder.is_dir() and any(folder.iterdir()):
             raise ValueError(f"{folder}: expected a new or empty folder for the run, found other files in it")
-        run.images.mkdir(parents=True)
+        run.images.mkdir(parents=True, exist_ok=True)
         with replacing(run.config) as unfinished:
             unfinished.write_bytes(tomli_w.dumps(scene.tables()).encode())
         return run
@@ -86,6 +89,10 @@ class Run:
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.jsonl"
 
     @property
     def images(self) -> Path:
@@ -124,13 +131,13 @@ def fit(run: Run, scene: Scene, views: Views, field: Any, job: Fit) -> Iterator[
     due = math.floor(job.progress * REPORTS) + 1
     note = ""
     try:
-        with (run.folder / "log.jsonl").open("a") as log:
+        with run.log.open("a") as log:
             for step in job:
                 if step.progress * REPORTS >= due:
                     due = math.floor(step.progress * REPORTS) + 1
                     _save(run, scene, views, field, job, up)
                     scores = evaluate(field, views, views.test[:2], longest=128)
-                    note = f"held out {scores.psnr:.1f} dB, IoU {scores.iou:.3f}"
+                    note = f"held out {scores.psnr:.1f} dB, IoU {scores.iou:.3f}" if scores.views else ""
                     _write(log, step, psnr=scores.psnr, iou=scores.iou)
                 elif step.iteration % 20 == 0:
                     _write(log, step)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -43,16 +43,18 @@ class Scene:
             raise ValueError('scene: [field] has no kind; it is the name of a field, such as kind = "sdf"')
         if self.views and ("folder" in self.views) == ("mesh" in self.views):
             raise ValueError("scene: [views] needs a folder of photographs or a mesh to render, one of them")
-        recipe = {f.name for f in fields(Recipe)}
         known = {
-            "views": _options(mesh_views if "mesh" in self.views else load) | {"folder", "mesh"},
-            "fit": recipe | {"minutes", "iterations", "seed"},
+            "views": _options(mesh_views if "mesh" in self.views else load) | {"folder": str, "mesh": str},
+            "fit": get_type_hints(Recipe) | {"minutes": float, "iterations": int, "seed": int},
             "mesh": _options(extract),
         }
-        for table, names in known.items():
-            for key in getattr(self, table):
-                if key not in names:
-                    raise ValueError(f"scene: [{table}] has no option {key!r}; known are {', '.join(sorted(names))}")
+        for table, kinds in known.items():
+            for key, value in getattr(self, table).items():
+                if key not in kinds:
+                    raise ValueError(f"scene: [{table}] has no option {key!r}; known are {', '.join(sorted(kinds))}")
+                if not _fits(value, kinds[key]):
+                    kind = getattr(kinds[key], "__name__", kinds[key])
+                    raise ValueError(f"scene: [{table}] {key} must be of type {kind}, got {value!r}")
 
     def load_views(self) -> Views:
         """Read or render the views.
@@ -69,7 +71,10 @@ class Scene:
 
     def make_field(self) -> nn.Module:
         """Make the field, with its first weights."""
-        return make(self.field["kind"], **self.options)
+        try:
+            return make(self.field["kind"], **self.options)
+        except TypeError as error:  # what a field takes is its own affair
+            raise ValueError(f"scene: [field] holds a value of another type than expected ({error})") from None
 
     @property
     def options(self) -> Table:
@@ -104,15 +109,29 @@ def read(path: Path) -> Scene:
         tables = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected a scene file in TOML, found something else ({error})") from None
-    unknown = set(tables) - {f.name for f in fields(Scene)} - {"format"}
+    unknown = set(tables) - {f.name for f in fields(Scene)}
     if unknown or not all(isinstance(table, dict) for table in tables.values()):
         raise ValueError(f"{path}: expected the tables views, field, fit and mesh, found {', '.join(sorted(tables))}")
     views = tables.get("views", {})
     for key in ("folder", "mesh"):
-        if key in views and not str(views[key]).startswith("warp:"):
+        if isinstance(views.get(key), str) and not views[key].startswith("warp:"):
             views[key] = str((path.parent / views[key]).resolve())
     return Scene(**tables)
 
 
-def _options(function: Callable[..., Any]) -> set[str]:
-    return set(list(signature(function).parameters)[1:])
+def _options(function: Callable[..., Any]) -> dict[str, Any]:
+    """The options of a function by name, with their types."""
+    hints = get_type_hints(function)
+    return {name: hints[name] for name in list(signature(function).parameters)[1:]}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value from a TOML file is of this type; whole numbers are numbers, lists are tuples."""
+    if get_origin(kind) is tuple:
+        parts = get_args(kind)
+        return isinstance(value, list | tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+    if get_args(kind):
+        return any(_fits(value, one) for one in get_args(kind))
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)

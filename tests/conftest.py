@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-
 torch.set_num_threads(1)  # tests are small, and Torch's threads lose more than they gain on a busy machine
 
 

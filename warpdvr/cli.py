@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from warpdvr import __version__, run, scene
 from warpdvr.bridge import start_warp_quietly
+from warpdvr.camera import Camera
 from warpdvr.fields.registry import names
 from warpdvr.fit import Fit
-from warpdvr.mesh import read_mesh
+from warpdvr.mesh import Mesh, read_mesh
 from warpdvr.run import Run
 from warpdvr.scene import Scene
 
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"warpdvr {options.name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"warpdvr {options.name}: interrupted", file=sys.stderr)
+        hint = f"; go on with: warpdvr fit --out {options.out} --resume" if options.name == "fit" else ""
+        print(f"warpdvr {options.name}: interrupted{hint}", file=sys.stderr)
         return 130
     return 0
 
@@ -142,17 +144,18 @@ def _eval(options: argparse.Namespace) -> None:
 def _view(options: argparse.Namespace) -> None:
     from warpdvr.viewer import view
 
+    meshes: dict[str, Mesh] = {}
+    cameras: tuple[Camera, ...] = ()
+    up = (0.0, 0.0, 1.0)
     if options.what.is_dir():
         held = Run.open(options.what)
         last = held.load()
         field, up = last.field().to(options.device), last.up
-        meshes = (
-            {"mesh": read_mesh(held.mesh).transformed(last.transform.inverse().matrix)} if held.mesh.is_file() else {}
-        )
-        cameras = last.cameras
+        if options.screenshot is None and held.mesh.is_file():
+            meshes["mesh"] = read_mesh(held.mesh).transformed(last.transform.inverse().matrix)
+            cameras = last.cameras
     else:
-        field, up = scene.read(options.what).make_field().to(options.device), (0.0, 0.0, 1.0)
-        meshes, cameras = {}, ()
+        field = scene.read(options.what).make_field().to(options.device)
     view(field, meshes=meshes, cameras=cameras, screenshot=options.screenshot, up=up)
     if options.screenshot is not None:
         print(options.screenshot)

@@ -107,6 +107,7 @@ class Fit:
         self.is_distance = getattr(field, "lipschitz", None) is not None
         self.intersect = intersect or _quick(self.is_distance)
         self.iteration, self.evaluations, self.seconds = 0, 0, 0.0
+        self.without_hit = 0
 
     def __iter__(self) -> "Fit":
         return self
@@ -121,6 +122,7 @@ class Fit:
         """
         progress = self.progress
         if progress >= 1:
+            self._measure()
             raise StopIteration
         start = time.perf_counter()
         with one_thread():
@@ -153,7 +155,7 @@ class Fit:
             ValueError: if the state is of another field, or none.
         """
         if not {"counts", "generator"} <= set(state):
-            raise ValueError("fit: expected what `Fit.state` returns, got something else; there is nothing to go on from")
+            raise ValueError("fit: expected what `Fit.state` returns, got something else: nothing to go on from")
         self.iteration, self.evaluations = int(state["counts"][0]), int(state["counts"][1])
         self.seconds = float(state["counts"][2])
         self.generator.set_state(state["generator"].cpu())
@@ -171,8 +173,8 @@ class Fit:
     def _step(self, progress: float) -> dict[str, float]:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate * schedule(progress)
-        if self.iteration % MEASURE == 0 and hasattr(self.field, "bound_slope"):
-            self.field.bound_slope()
+        if self.iteration % MEASURE == 0:
+            self._measure()
         batch = self.pixels.draw(self.recipe.rays, self.generator)
         seen = surface(self.field, batch.rays, self.intersect)
         self._check(seen)
@@ -213,6 +215,10 @@ class Fit:
         lengths: Tensor = torch.linalg.vector_norm(slope, dim=-1)
         return lengths
 
+    def _measure(self) -> None:
+        if hasattr(self.field, "bound_slope"):
+            self.field.bound_slope()
+
     def _descend(self, total: Any) -> None:
         if not bool(torch.isfinite(total)):
             raise RuntimeError(f"fit: the loss is {float(total)} at step {self.iteration + 1}; try a smaller rate")
@@ -224,7 +230,7 @@ class Fit:
         self.optimizer.step()
 
     def _check(self, seen: Surface) -> None:
-        self.without_hit = 0 if len(seen.hit.ray) else getattr(self, "without_hit", 0) + 1
+        self.without_hit = 0 if len(seen.hit.ray) else self.without_hit + 1
         if self.without_hit < PATIENCE:
             return
         inside = float((seen.hit.status == int(Status.INSIDE)).float().mean())

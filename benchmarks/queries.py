@@ -2,7 +2,7 @@
 
     python benchmarks/queries.py [--data FOLDER] [--only NAME ...]
 
-Prints Markdown. The fields, the rays and the peers' figures are those of shared/reference/peers.md, section 5; the four
+Prints Markdown. The peers were run with their own code on the same fields and rays, and their counts noted here; the four
 trained networks (Sharp and Jacobson 2022) need the data sets, WARPDVR_DATA or --data, and are left out without them.
 """
 

@@ -11,7 +11,7 @@ from warpdvr.camera import Rays
 from warpdvr.fields.base import Field
 
 TRAINED = {"bunny": 1.4, "fox": 3.0, "hammer": None, "birdcage_occ": None}
-"""The networks of shared/data/weights/neural_implicit_queries, and an upper bound of |grad value| (measured by
+"""The networks of the data folder's weights/neural_implicit_queries, and an upper bound of |grad value| (measured by
 sampling, with a margin); None where the values are no distances."""
 
 SLOPE = {**TRAINED, "hammer": 2e4, "birdcage_occ": 1e4}
@@ -19,7 +19,7 @@ SLOPE = {**TRAINED, "hammer": 2e4, "birdcage_occ": 1e4}
 
 
 class Network(Field):
-    """A network in the form that shared/data/README.md tells: NNNN.op.name, in order."""
+    """A network in the form that the data folder's README.md tells: NNNN.op.name, in order."""
 
     def __init__(self, path: Path, lipschitz: float | None):
         super().__init__(1.0)
@@ -51,7 +51,7 @@ def trained(data: Path, name: str) -> Field:
 
 
 class Perceptron(Field):
-    """The field of shared/reference/peers.md, section 5.1: `width` 512 and `depth` 8 there, a skip to the middle layer.
+    """The field that DVR, DIST and IDR were measured on: `width` 512 and `depth` 8 there, a skip to the middle layer.
 
     `activation` is nn.Softplus(beta=100) for "mlp" and nn.ReLU() for "mlprelu". The random numbers are drawn in the
     order of that listing, so that the weights are the same.

@@ -1,4 +1,4 @@
-"""Hits against closed forms, every pitfall of the peers (shared/reference/peers.md, section 4), and exact counts."""
+"""Hits against closed forms, every pitfall that was seen in the code of DVR, DIST and IDR, and exact counts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -304,6 +304,14 @@ def test_a_value_that_is_not_a_number_within_the_bracket_is_no_hit(solve: Any, d
     hit = solve(field, beams((0, 0, 0.9), DOWN, device))
     assert statuses(hit) == [Status.GAVE_UP]
     assert len(hit.t) == 0
+
+
+def test_a_value_that_is_not_a_number_in_a_thin_part_gives_up(device: torch.device) -> None:
+    def value(x: Tensor) -> Tensor:  # a slab between two samples, found by halving, with a hole in its middle
+        return torch.where(x[:, 2].abs() < 0.01, torch.nan, x[:, 2].abs() - 0.05)
+
+    hit = DenseMarch(n=10)(Asked(value).to(device), beams((0, 0, 2), DOWN, device))
+    assert statuses(hit) == [Status.GAVE_UP]
 
 
 @pytest.mark.parametrize("solve", [DenseMarch(), SphereTrace()])

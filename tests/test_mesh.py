@@ -33,7 +33,7 @@ class Through(Field):
 
 
 class Network(Field):
-    """A network of the form that shared/data/README.md tells: NNNN.op.name, in order."""
+    """A network of the form that the data folder's README.md tells: NNNN.op.name, in order."""
 
     def __init__(self, path):
         super().__init__(1.0)

@@ -94,7 +94,7 @@ def load(path: Path) -> Checkpoint:
             cameras=tuple(_camera(c) for c in header["cameras"]),
             fit=_below("fit.", tensors),
         )
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         found = f"a file that is damaged or another program's ({type(error).__name__}: {error})"
         raise ValueError(f"{path}: expected a checkpoint of warpdvr, found {found}") from None
 

@@ -30,11 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.command(options)
     except (ValueError, RuntimeError, OSError) as error:
-        print(f"warpdvr {options.name}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"warpdvr: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         hint = f"; go on with: warpdvr fit --out {options.out} --resume" if options.name == "fit" else ""
-        print(f"warpdvr {options.name}: interrupted{hint}", file=sys.stderr)
+        print(f"warpdvr: interrupted{hint}", file=sys.stderr)
         return 130
     return 0
 
@@ -55,7 +55,7 @@ def _fit(options: argparse.Namespace) -> None:
     else:
         held = Run.create(options.out, chosen, overwrite=options.overwrite)
     _follow(run.fit(held, chosen, views, field, job), job)
-    picture = run.write_pictures(held, field, views)
+    picture = run.write_pictures(held, field)
     mesh = run.write_mesh(held, field, **chosen.mesh)
     usd = run.write_scene(held, mesh)
     scores = run.write_scores(held, field, views, mesh, views.truth)

@@ -221,7 +221,9 @@ class Fit:
 
     def _descend(self, total: Any) -> None:
         if not bool(torch.isfinite(total)):
-            raise RuntimeError(f"fit: the loss is {float(total)} at step {self.iteration + 1}; try a smaller rate")
+            raise RuntimeError(
+                f"fit: the loss is {float(total.detach())} at step {self.iteration + 1}; try a smaller rate"
+            )
         self.optimizer.zero_grad()
         total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.field.parameters(), 1.0)

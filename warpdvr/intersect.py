@@ -121,6 +121,7 @@ class DenseMarch:
             middle = 0.5 * (low + high)
             f = batch.ask(batch.o[ray] + middle[:, None] * batch.d[ray])
             batch.cross(ray, (low, middle, f_low, f), f <= 0)
+            batch.status[ray[f.isnan()]] = int(Status.GAVE_UP)
             change = 0.5 * change
             left, right = f_low + f < change, (f + f_high < change) & (f > 0)
             both = torch.cat([torch.nonzero(left & (f > 0))[:, 0], torch.nonzero(right)[:, 0]])

@@ -177,8 +177,9 @@ def _part(field: Any, camera: Camera, rays: Rays, seen: Surface, sharpness: floa
     normal = seen.normal.new_zeros(n, 3).index_copy(0, ray, seen.normal)
     color = seen.color.new_zeros(n, 3).index_copy(0, ray, seen.color)
     soft = z.new_zeros(n) if sharpness is None else soft_mask(field, rays, seen.hit, sharpness)
-    extra = (2 if torch.is_grad_enabled() else 1) * len(ray) + (0 if sharpness is None else n)
-    return depth, normal, color, seen.hit.status, soft, seen.hit.evaluations + extra
+    asked = 0 if sharpness is None else int((~seen.hit.nearest.isnan()).sum())
+    shading = (2 if torch.is_grad_enabled() else 1) * len(ray)
+    return depth, normal, color, seen.hit.status, soft, seen.hit.evaluations + shading + asked
 
 
 def _bright_when_near(depth: Tensor, mask: Tensor) -> Tensor:

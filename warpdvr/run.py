@@ -147,10 +147,9 @@ def fit(run: Run, scene: Scene, views: Views, field: Any, job: Fit) -> Iterator[
             _save(run, scene, views, field, job, up)
 
 
-def write_pictures(run: Run, field: Any, views: Views, *, size: int = 512) -> Path:
-    """Write a picture of the object from a little above, in its colours and as normals; return the first."""
-    up = run.load().up
-    camera = turntable.cameras(8, up=up, size=size, distance=_distance(views.cameras), fov=_fov(views.cameras))[1]
+def write_pictures(run: Run, field: Any, *, size: int = 512) -> Path:
+    """Write two pictures from where the photographs were taken, of colours and of normals; return the first."""
+    (camera,) = _around(run.load(), 1, size)
     with torch.no_grad():
         image = render(field, camera)
     for what in ("rgb", "normal"):
@@ -160,9 +159,7 @@ def write_pictures(run: Run, field: Any, views: Views, *, size: int = 512) -> Pa
 
 def write_turntable(run: Run, field: Any, *, frames: int, size: int) -> Path:
     """Write the pictures of a turntable and an animated file; return the latter."""
-    held = run.load()
-    fov, distance = _fov(held.cameras), _distance(held.cameras)
-    path = turntable.cameras(frames, up=held.up, size=size, fov=fov, distance=distance)
+    path = _around(run.load(), frames, size)
     pictures = []
     for i, image in enumerate(turntable.turn(field, path)):
         pictures.append(image.picture())
@@ -245,13 +242,14 @@ def _picture(path: Path, pixels: Any) -> None:
         PIL.Image.fromarray(pixels).save(unfinished)
 
 
-def _distance(cameras: tuple[Camera, ...]) -> float:
-    return float(torch.stack([camera.centre for camera in cameras]).norm(dim=-1).median())
-
-
-def _fov(cameras: tuple[Camera, ...]) -> float:
-    """The widest vertical field of view [degree] that shows the unit sphere and a margin, seen from `_distance`."""
-    return math.degrees(2 * math.asin(min(1.0, 1.1 / max(_distance(cameras), 1.2))))
+def _around(held: Checkpoint, frames: int, size: int) -> list[Camera]:
+    """Return a turntable that begins where the photographs were taken from, and shows the unit sphere as a whole."""
+    centre = torch.stack([camera.centre for camera in held.cameras])
+    distance = max(float(centre.norm(dim=-1).median()), 1.2)
+    mean = centre.mean(0)
+    front = mean.tolist() if mean.norm() > 0.3 * distance else None  # None: photographed from all sides
+    fov = math.degrees(2 * math.asin(min(1.0, 1.02 / distance)))
+    return turntable.cameras(frames, up=held.up, size=size, fov=fov, distance=distance, front=front)
 
 
 def _in_data(camera: Camera, matrix: Tensor) -> Camera:

@@ -22,6 +22,7 @@ def cameras(
     fov: float = 40.0,
     distance: float = 3.0,
     elevation: float = 20.0,
+    front: Sequence[float] | None = None,
 ) -> list[Camera]:
     """Return cameras evenly spread on a circle around the origin.
 
@@ -32,11 +33,18 @@ def cameras(
         fov: field of view [degree].
         distance: from the origin [scene unit].
         elevation: above the horizon [degree].
+        front: the direction in which the first camera stands, as far as it is level, shape (3,); if not given, half-way
+            between the usual front (+z where y is up, -y where z is up) and the right.
     """
-    if frames < 1:
-        raise ValueError(f"turntable: frames must be positive, got {frames}")
+    for name, number in (("frames", frames), ("size", size)):
+        if number < 1:
+            raise ValueError(f"turntable: {name} must be positive, got {number}")
     z = torch.nn.functional.normalize(torch.as_tensor(up, dtype=torch.float64), dim=0)
-    x = torch.linalg.cross(z, torch.eye(3, dtype=torch.float64)[int(z.abs().argmin())])
+    x = torch.as_tensor(front or (0.0, 0.0, 0.0), dtype=torch.float64)
+    x = x - (x @ z) * z
+    if x.norm() < 1e-3:
+        ahead = torch.linalg.cross(torch.eye(3, dtype=torch.float64)[int(z.abs().argmin())], z)
+        x = ahead + 0.6 * torch.linalg.cross(z, ahead)
     x = x / x.norm()
     y = torch.linalg.cross(z, x)
     rise = math.radians(elevation)

@@ -1,0 +1,154 @@
+"""Scene files: what they may hold, and one sentence for what they may not."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from warpdvr import scene
+from warpdvr.fields.occupancy import Occupancy
+from warpdvr.fields.sdf import SDF
+from warpdvr.fit import Recipe
+from warpdvr.scene import Scene
+
+FULL = """
+[views]
+mesh = "warp:bunny"
+count = 3
+test = 1
+size = 12
+fov = 35
+
+[field]
+kind = "sdf"
+width = 16
+depth = 1
+
+[fit]
+iterations = 7
+seed = 3
+rate = 0.01
+sharpness = [20, 200.0]
+
+[mesh]
+resolution = 40
+largest = true
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "scene.toml"
+    path.write_text(text)
+    return path
+
+
+def test_every_table_arrives(tmp_path):
+    given = scene.read(write(tmp_path, FULL))
+    field = given.make_field()
+    assert isinstance(field, SDF) and field.distance.layers[0].out_features == 16
+    assert given.recipe == Recipe(rate=0.01, sharpness=(20, 200.0))
+    assert given.fit["iterations"] == 7 and given.mesh == {"resolution": 40, "largest": True}
+    views = given.load_views()
+    assert len(views.train) == 3 and len(views.test) == 1 and views.images[0].shape == (12, 12, 3)
+
+
+def test_tables_survive_a_file(tmp_path):
+    given = scene.read(write(tmp_path, FULL))
+    assert scene.read(write(tmp_path, tomli_w.dumps(given.tables()))) == given
+    alone = Scene()
+    assert scene.read(write(tmp_path, tomli_w.dumps(alone.tables()))) == alone
+
+
+def test_what_is_left_out_has_a_default(tmp_path):
+    given = scene.read(write(tmp_path, ""))
+    assert given == Scene() and given.recipe == Recipe() and isinstance(given.make_field(), SDF)
+    other = Scene(field={"kind": "occupancy", "width": 8})
+    assert isinstance(other.make_field(), Occupancy) and other.options == {"width": 8}
+    with pytest.raises(ValueError, match=r"there is no \[views\] table"):
+        given.load_views()
+
+
+def test_folder_is_a_scene(tmp_path):
+    given = scene.read(tmp_path)
+    assert given == Scene(views={"folder": str(tmp_path.resolve())})
+
+
+def test_relative_paths_start_at_the_scene_file(tmp_path, monkeypatch):
+    (tmp_path / "deep").mkdir()
+    path = write(tmp_path / "deep", '[views]\nfolder = "../photos"\nhold_out = 4')
+    monkeypatch.chdir(tmp_path / "deep")
+    for name in (path, Path("scene.toml")):
+        assert scene.read(name).views == {"folder": str((tmp_path / "photos").resolve()), "hold_out": 4}
+    mesh = write(tmp_path / "deep", '[views]\nmesh = "a.ply"')
+    assert scene.read(mesh).views["mesh"] == str((tmp_path / "deep" / "a.ply").resolve())
+    asset = write(tmp_path / "deep", '[views]\nmesh = "warp:bunny"')
+    assert scene.read(asset).views["mesh"] == "warp:bunny"
+    far = write(tmp_path / "deep", tomli_w.dumps({"views": {"folder": str(tmp_path / "x")}}))
+    assert scene.read(far).views["folder"] == str((tmp_path / "x").resolve())
+
+
+WRONG = {
+    "no TOML": ("[views\n", "expected a scene file in TOML"),
+    "unknown table": ("[viewz]\na = 1", "expected the tables views, field, fit and mesh, found viewz"),
+    "a table called format": ("[format]\na = 1", "expected the tables views, field, fit and mesh, found format"),
+    "no table": ("fit = 3", "expected the tables views, field, fit and mesh, found fit"),
+    "option of fit": ("[fit]\nspeed = 1", r"\[fit\] has no option 'speed'; known are color, eikonal, iterations, mask"),
+    "option of mesh": ("[mesh]\nsize = 1", r"\[mesh\] has no option 'size'; known are colors, largest, project, reso"),
+    "option of views": ('[views]\nmesh = "a"\nhold_out = 3', r"\[views\] has no option 'hold_out'; known are count"),
+    "option of a folder": ('[views]\nfolder = "a"\ncount = 3', r"\[views\] has no option 'count'; known are cameras"),
+    "folder and mesh": ('[views]\nfolder = "a"\nmesh = "b"', "a folder of photographs or a mesh to render, one of"),
+    "neither": ("[views]\ncount = 3", "a folder of photographs or a mesh to render, one of them"),
+    "no kind": ("[field]\nwidth = 3", r"\[field\] has no kind"),
+    "text for a number": ('[fit]\niterations = "60"', r"\[fit\] iterations must be of type int, got '60'"),
+    "fraction for a count": ("[fit]\nrays = 10.5", r"\[fit\] rays must be of type int, got 10.5"),
+    "truth for a number": ("[fit]\nrate = true", r"\[fit\] rate must be of type float, got True"),
+    "number for truth": ("[mesh]\nlargest = 1", r"\[mesh\] largest must be of type bool, got 1"),
+    "number for a pair": ("[fit]\nsharpness = 3", r"\[fit\] sharpness must be of type .*tuple.*, got 3"),
+    "three for a pair": ("[fit]\nsharpness = [1, 2, 3]", r"\[fit\] sharpness must be .*, got \[1, 2, 3\]"),
+    "number for a path": ("[views]\nmesh = 3", r"\[views\] mesh must be of type str, got 3"),
+    "size of text": ('[views]\nmesh = "warp:bunny"\nsize = "4"', r"\[views\] size must be of type int, got '4'"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_mistakes_are_named(tmp_path, kind):
+    text, said = WRONG[kind]
+    with pytest.raises(ValueError, match=said) as caught:
+        scene.read(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_file_that_is_missing_or_no_text(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a scene file \(.toml\) or a folder of photographs, found nothing"):
+        scene.read(tmp_path / "none.toml")
+    (tmp_path / "a.toml").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(ValueError, match="expected a scene file in TOML"):
+        scene.read(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ({"kind": "cube"}, "unknown field 'cube'; known are box, occupancy, plane"),
+        ({"kind": "sdf", "girth": 3}, "field 'sdf' has no option 'girth'; its options are width, depth"),
+        ({"kind": "sdf", "width": "a"}, r"\[field\] holds a value of another type than expected"),
+        ({"kind": "sdf", "bounds": -1.0}, "bounds must be a positive number"),
+    ],
+)
+def test_field_that_cannot_be_made(field, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        Scene(field=field).make_field()
+    assert "\n" not in str(caught.value)
+
+
+def test_every_option_of_a_recipe_can_be_told():
+    told = {f.name: getattr(Recipe(), f.name) for f in fields(Recipe)}
+    assert Scene(fit=told).recipe == Recipe()
+
+
+def test_scenes_that_come_with_warpdvr_can_be_read():
+    found = sorted((Path(__file__).parents[1] / "scenes").glob("*.toml"))
+    assert found
+    for path in found:
+        scene.read(path).make_field()

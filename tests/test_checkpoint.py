@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from warpdvr import checkpoint
@@ -76,7 +77,7 @@ def edit_header(path, change):
     """Write the file again with another header, or none."""
     held = load(path)
     tensors = {f"field.{name}": value for name, value in held.weights.items()}
-    with checkpoint.safe_open(path, "pt") as file:
+    with safe_open(path, "pt") as file:
         header = json.loads(file.metadata()[checkpoint.KEY])
     header = change(header)
     save_file(tensors, path, metadata=None if header is None else {checkpoint.KEY: json.dumps(header)})

@@ -14,12 +14,14 @@ import PIL.Image
 import pytest
 import torch
 from pxr import Usd, UsdValidation  # noqa: TID253  (what is tested here is what it reads)
+from tqdm import tqdm
 
 from warpdvr import cli
 from warpdvr.camera import Camera
 from warpdvr.checkpoint import load
 from warpdvr.cli import main
 from warpdvr.fields.sdf import SDF
+from warpdvr.fit import Fit
 from warpdvr.mesh import read_mesh
 from warpdvr.views import mesh_views
 
@@ -200,7 +202,7 @@ def test_overwrite(copy: Path, scene: Path) -> None:
 def test_interrupted_fit_can_be_resumed(
     fitted: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Interrupted(cli.Fit):
+    class Interrupted(Fit):
         def __next__(self):
             if self.iteration == 17:
                 raise KeyboardInterrupt
@@ -220,7 +222,7 @@ def test_interrupted_fit_can_be_resumed(
 
 
 def test_interrupted_between_two_steps(scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Bar(cli.tqdm):  # type: ignore[misc]
+    class Bar(tqdm):
         shown = 0
 
         def set_postfix_str(self, *args, **options):
@@ -265,7 +267,7 @@ def change_camera(folder: Path, change: Callable[[dict[str, np.ndarray]], object
     with np.load(folder / "cameras.npz") as file:
         arrays = dict(file)
     change(arrays)
-    np.savez(folder / "cameras.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(folder / "cameras.npz", **arrays)
 
 
 def only(folder: Path, *names: str) -> None:

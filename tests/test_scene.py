@@ -77,8 +77,8 @@ def test_folder_is_a_scene(tmp_path):
 def test_relative_paths_start_at_the_scene_file(tmp_path, monkeypatch):
     (tmp_path / "deep").mkdir()
     path = write(tmp_path / "deep", '[views]\nfolder = "../photos"\nhold_out = 4')
-    monkeypatch.chdir(tmp_path / "deep")
-    for name in (path, Path("scene.toml")):
+    monkeypatch.chdir(tmp_path)
+    for name in (path, Path("deep/scene.toml")):
         assert scene.read(name).views == {"folder": str((tmp_path / "photos").resolve()), "hold_out": 4}
     mesh = write(tmp_path / "deep", '[views]\nmesh = "a.ply"')
     assert scene.read(mesh).views["mesh"] == str((tmp_path / "deep" / "a.ply").resolve())

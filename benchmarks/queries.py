@@ -2,7 +2,7 @@
 
     python benchmarks/queries.py [--data FOLDER] [--only NAME ...]
 
-Prints Markdown. The peers were run with their own code on the same fields and rays, and their counts noted here; the four
+Prints Markdown. The peers ran with their own code on the same fields and rays; their counts are noted here. The four
 trained networks (Sharp and Jacobson 2022) need the data sets, WARPDVR_DATA or --data, and are left out without them.
 """
 

@@ -52,6 +52,7 @@ def _fit(options: argparse.Namespace) -> None:
         last = held.load()
         last.field(field)
         job.resume(last.fit)
+        held.keep(chosen)
     else:
         held = Run.create(options.out, chosen, overwrite=options.overwrite)
     _follow(run.fit(held, chosen, views, field, job), job)
@@ -124,11 +125,14 @@ def _mesh(options: argparse.Namespace) -> None:
 
 def _usd(options: argparse.Namespace) -> None:
     held = Run.open(options.run)
+    print(run.write_scene(held, _surface(held, options.device), options.out))
+
+
+def _surface(held: Run, device: torch.device) -> Mesh:
+    """The mesh of a run, extracted if it has none yet."""
     if held.mesh.is_file():
-        mesh = read_mesh(held.mesh)
-    else:
-        mesh = run.write_mesh(held, held.load().field().to(options.device), **held.scene().mesh)
-    print(run.write_scene(held, mesh, options.out))
+        return read_mesh(held.mesh)
+    return run.write_mesh(held, held.load().field().to(device), **held.scene().mesh)
 
 
 def _eval(options: argparse.Namespace) -> None:
@@ -136,7 +140,7 @@ def _eval(options: argparse.Namespace) -> None:
     views = held.scene().load_views()
     truth = run.true_mesh(options.mesh_gt, views)
     field = held.load().field().to(options.device)
-    mesh = None if truth is None else run.write_mesh(held, field, **held.scene().mesh)
+    mesh = None if truth is None else _surface(held, options.device)
     scores = run.write_scores(held, field, views, mesh, truth)
     _report(scores, {"scores": held.scores, "pictures": held.images})
 

@@ -39,7 +39,7 @@ def evaluate(
 ) -> Scores:
     """Render views and compare them with their photographs, inside of their masks.
 
-    A pixel of the object that is not hit counts as black. Views without a mask are left out.
+    A pixel of the object that is not hit counts as black. Views without a mask, or an empty one, are left out.
 
     Args:
         field: any module that meets the contract of `warpdvr.Field`.
@@ -59,6 +59,8 @@ def evaluate(
         if longest is not None and side > longest:
             camera = camera.resized(round(camera.width * longest / side), round(camera.height * longest / side))
             photograph, mask = _shrink(photograph, camera.height, camera.width), _shrink_mask(mask, camera)
+        if not mask.any():
+            continue
         image = render(field, camera, intersect=intersect, background=(0.0, 0.0, 0.0))
         evaluations += image.evaluations
         psnr.append(_psnr(image.rgb.cpu(), photograph, mask))

@@ -78,9 +78,13 @@ class Run:
         elif folder.is_dir() and any(folder.iterdir()):
             raise ValueError(f"{folder}: expected a new or empty folder for the run, found other files in it")
         run.images.mkdir(parents=True, exist_ok=True)
-        with replacing(run.config) as unfinished:
-            unfinished.write_bytes(tomli_w.dumps(scene.tables()).encode())
+        run.keep(scene)
         return run
+
+    def keep(self, scene: Scene) -> None:
+        """Write config.toml."""
+        with replacing(self.config) as unfinished:
+            unfinished.write_bytes(tomli_w.dumps(scene.tables()).encode())
 
     @property
     def config(self) -> Path:
@@ -160,6 +164,8 @@ def write_pictures(run: Run, field: Any, *, size: int = 512) -> Path:
 def write_turntable(run: Run, field: Any, *, frames: int, size: int) -> Path:
     """Write the pictures of a turntable and an animated file; return the latter."""
     path = _around(run.load(), frames, size)
+    for old in run.images.glob("turntable_*.png"):
+        old.unlink()
     pictures = []
     for i, image in enumerate(turntable.turn(field, path)):
         pictures.append(image.picture())

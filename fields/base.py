@@ -39,6 +39,13 @@ class Field(nn.Module, ABC):
         """Return the value (n,) and features for the colour (n, k) or None; `value` is its first part."""
         return self.value(x), None
 
+    def bound_slope(self) -> int:
+        """Bring `lipschitz` up to date after the weights moved, and return how many points were asked for it.
+
+        A fit calls it now and then. Nothing to do for a field whose bound does not change, or that has none.
+        """
+        return 0
+
     def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
         """Return the sRGB colour (n, 3) in [0, 1] that leaves x against the ray direction.
 

@@ -32,6 +32,8 @@ class Squareplus(nn.Module):
 
     def __init__(self, sharpness: float):
         super().__init__()
+        if not sharpness > 0:
+            raise ValueError(f"sharpness must be positive, got {sharpness}")
         self.b = (2 * math.log(2) / sharpness) ** 2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,6 +47,8 @@ class MLP(nn.Module):
 
     def __init__(self, inputs: int, width: int, depth: int, outputs: int, activation: Callable[[Tensor], Tensor]):
         super().__init__()
+        if width < 1 or depth < 1:
+            raise ValueError(f"a perceptron needs width >= 1 and depth >= 1, got {width} and {depth}")
         sizes = [inputs, *[width] * depth, outputs]
         self.layers: Any = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.activation = activation

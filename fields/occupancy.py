@@ -34,6 +34,8 @@ class Occupancy(Field):
         bounds: Any = 1.0,
     ):
         super().__init__(bounds)
+        if width < 1 or blocks < 0:
+            raise ValueError(f"occupancy: needs width >= 1 and blocks >= 0, got {width} and {blocks}")
         if not 0 < level < 1:
             raise ValueError(f"occupancy: level must lie between 0 and 1, got {level}")
         self.radius, self.steepness, self.offset = radius, steepness, math.log(level / (1 - level))
@@ -56,7 +58,8 @@ class Occupancy(Field):
         return self.offset + sphere - out[:, 0], out[:, 1:]
 
     def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
-        assert feature is not None  # made by geometry() above
+        if feature is None:
+            raise ValueError("occupancy: color needs the features that geometry returns")
         return torch.sigmoid(feature)
 
 

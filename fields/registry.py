@@ -50,6 +50,9 @@ def make(name: str, **options: Any) -> nn.Module:
     for key in options:
         if key not in known:
             raise ValueError(f"field {name!r} has no option {key!r}; its options are {', '.join(known)}")
+    needed = [k for k, p in known.items() if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if missing := [key for key in needed if key not in options]:
+        raise ValueError(f"field {name!r} needs {' and '.join(missing)}")
     return factory(**options)
 
 

@@ -63,14 +63,15 @@ class SDF(Field):
         return out[:, 0], out[:, 1:]
 
     def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
-        assert feature is not None  # made by geometry() above
+        if feature is None:
+            raise ValueError("sdf: color needs the features that geometry returns")
         inputs = [self.encode(x), normal, self.encode_view(direction), feature]
         return torch.sigmoid(self.radiance(torch.cat(inputs, -1)))
 
-    def bound_slope(self, points: int = 4096, margin: float = 1.15) -> None:
+    def bound_slope(self, points: int = 16384, margin: float = 1.25) -> int:
         """Measure |grad value| at random points of the bounds; `lipschitz` is the largest, times `margin`.
 
-        An estimate: a network has no bound that is both proven and useful. Call it again after the weights moved.
+        An estimate: a network has no bound that is both proven and useful.
         """
         low, high = self.bounds
         generator = torch.Generator().manual_seed(0)
@@ -79,6 +80,7 @@ class SDF(Field):
             x.requires_grad_()
             (slope,) = torch.autograd.grad(self.value(x).sum(), x)
         self.slope.fill_(margin * slope.norm(dim=-1).max())
+        return points
 
     @torch.no_grad()
     def _center(self, radius: float) -> None:

@@ -359,7 +359,7 @@ def test_mistakes_in_photographs(photographs: Path, capsys: pytest.CaptureFixtur
         (["--iterations", "0"], "iterations must be positive, got 0"),
         (["--seed", "1" + "0" * 30], "seed must lie between"),
         (["--seed", "-1"], "seed must lie between"),
-        (["--resume"], "expected the folder of a run, found nothing"),
+        (["--resume"], "a run that is resumed keeps its scene"),
     ],
 )
 def test_mistakes_in_options(

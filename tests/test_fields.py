@@ -373,3 +373,26 @@ def test_a_broken_clause_is_named_in_one_sentence(kind: type[Blob], device: torc
         check_field(kind().to(device))
     assert kind.__name__ in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_field_that_is_made_without_what_it_needs_says_so() -> None:
+    with pytest.raises(ValueError, match="field 'union' needs parts"):
+        make("union")
+    with pytest.raises(ValueError, match="field 'translate' needs part and offset"):
+        make("translate")
+
+
+@pytest.mark.parametrize(("name", "option"), [("sdf", "width"), ("sdf", "sharpness"), ("occupancy", "width")])
+def test_networks_of_no_size_are_refused(name: str, option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option}.* got 0"):
+        make(name, **{option: 0})
+
+
+def test_the_slope_bound_of_a_network_follows_its_weights() -> None:
+    torch.manual_seed(0)
+    field = make("sdf")
+    before = field.lipschitz
+    with torch.no_grad():
+        field.distance.layers[-1].weight *= 3
+    assert field.bound_slope() == 16384
+    assert field.lipschitz == pytest.approx(3 * before, rel=1e-5)

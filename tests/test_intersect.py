@@ -324,6 +324,12 @@ def test_constants(solve: Any, sign: float, status: Status, device: torch.device
         assert statuses(solve(field, beams((0, 0, 1), DOWN, device))) == [status]
 
 
+@pytest.mark.parametrize("bound", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_bound_that_bounds_nothing_is_refused(bound: float, device: torch.device) -> None:
+    with pytest.raises(ValueError, match="lipschitz must be positive and finite"):
+        SphereTrace()(Asked(lambda x: x[:, 2], lipschitz=bound).to(device), beams((0, 0, 1), DOWN, device))
+
+
 def test_too_many_steps_is_giving_up(device: torch.device) -> None:
     field = Asked(lambda x: torch.full_like(x[:, 0], 1e-6), lipschitz=1.0).to(device)
     hit = SphereTrace(max_steps=10)(field, beams((0, 0, 1), DOWN, device))

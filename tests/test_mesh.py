@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 from warpdvr.fields.analytic import Box, Plane, Sphere, Torus, Union
 from warpdvr.fields.base import Field
+from warpdvr.fields.occupancy import Occupancy
 from warpdvr.isosurface import _joined, extract
 from warpdvr.mesh import Mesh, read_mesh
 
@@ -408,3 +409,9 @@ def test_wrong_shapes_are_told(small):
 def test_the_import_loads_no_viewer_and_no_usd():
     code = "import sys, warpdvr.mesh, warpdvr.usd; print([m for m in ('pxr', 'polyscope') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_fields_in_double_precision_are_extracted(device):
+    field = Occupancy().double().to(device)
+    mesh = extract(field, resolution=24)
+    assert mesh.vertices.dtype == torch.float32 and len(mesh.faces) > 100

@@ -252,6 +252,19 @@ def test_derivatives_are_those_of_finite_differences(case: Any, solve: Any, devi
     assert ("right is 0" in name) == (float(expected.abs().max()) < 1e-4)
 
 
+def test_a_mask_alone_moves_an_outline_into_place(device: torch.device) -> None:
+    field = Sphere(0.3).to(device)
+    target = render(Sphere(0.4).to(device), CAMERA).mask.float()
+    adam = torch.optim.Adam(field.parameters(), lr=0.01)
+    for _ in range(150):
+        soft = render(field, CAMERA, silhouette=50.0).silhouette
+        assert soft is not None
+        adam.zero_grad()
+        torch.nn.functional.binary_cross_entropy(soft.clamp(1e-6, 1 - 1e-6), target).backward()
+        adam.step()
+    assert field.radius.item() == pytest.approx(0.4, abs=0.015)
+
+
 @pytest.mark.parametrize("solve", [DenseMarch(), SphereTrace(relaxation=1.0)], ids=["dense", "trace"])
 def test_the_soft_mask_moves_as_finite_differences_say(solve: Any, device: torch.device) -> None:
     field = double(Sphere(0.5)).to(device)
@@ -259,6 +272,7 @@ def test_the_soft_mask_moves_as_finite_differences_say(solve: Any, device: torch
     assert image.silhouette is not None
     assert ((image.silhouette >= 0) & (image.silhouette <= 1)).all()
     assert (image.silhouette[image.mask] >= 0.4999).all()
+    assert image.silhouette[CAMERA.height // 2, CAMERA.width // 2] > 0.999  # deep inside, not at the crossing
     missed = ~image.mask
     assert (image.silhouette[missed] < 0.5001).all()
     (found,) = torch.autograd.grad(image.silhouette[missed].sum(), field.radius)

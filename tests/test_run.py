@@ -206,6 +206,29 @@ def test_fit_is_logged_and_saved(held):
     assert torch.equal(last.transform.matrix, views().transform.matrix)
 
 
+def test_fit_can_be_resumed_from_its_very_start(held):
+    field = box(held)
+    held.checkpoint.unlink()
+    job = Fit(field, views(), iterations=40, recipe=Recipe(rays=32))
+    steps = run.fit(held, scene(), views(), job.field, job)
+    next(steps)  # a kill leaves what is there now
+    assert int(held.load().fit["counts"][0]) == 0
+    again = Fit(box(held), views(), iterations=40, recipe=Recipe(rays=32))
+    again.resume(held.load().fit)
+
+
+def test_a_fit_that_goes_on_drops_what_is_out_of_date(held):
+    held.log.write_text("".join(json.dumps({"iteration": i}) + "\n" for i in (4, 8, 12)))
+    for file in (held.mesh, held.usd, held.scores):
+        file.write_text("old")
+    job = Fit(box(held), views(), iterations=40, recipe=Recipe(rays=32))
+    job.iteration = 8
+    steps = run.fit(held, scene(), views(), job.field, job)
+    next(steps)
+    assert [json.loads(row)["iteration"] for row in held.log.read_text().splitlines()] == [4, 8]
+    assert not any(file.exists() for file in (held.mesh, held.usd, held.scores))
+
+
 def test_fit_without_masks_on_held_out_views_says_no_score(held):
     given = views(masked=False)
     field = box(held)

@@ -10,7 +10,8 @@ from warpdvr.fields.analytic import Torus
 from warpdvr.fields.base import Field
 from warpdvr.isosurface import extract
 from warpdvr.mesh import Mesh
-from warpdvr.usd import linear, write_usd
+from warpdvr.srgb import encode, linear
+from warpdvr.usd import write_usd
 
 
 class Painted(Torus):
@@ -108,6 +109,11 @@ def test_colors_are_linear():
     assert torch.allclose(
         linear(torch.tensor([0.0, 0.04045, 0.5, 1.0])), torch.tensor([0.0, 0.0031308, 0.2140411, 1.0]), atol=1e-6
     )
+    srgb = torch.linspace(0, 1, 256, dtype=torch.float64)
+    assert torch.allclose(encode(linear(srgb)), srgb, atol=1e-6)  # the standard's own corner points leave 3e-8
+    assert torch.allclose(
+        encode(torch.tensor([0.0, 0.0031308, 0.2140411, 1.0])), torch.tensor([0.0, 0.04045, 0.5, 1.0])
+    )
 
 
 @pytest.mark.parametrize("meters_per_unit", [1.0, 0.01])
@@ -132,7 +138,7 @@ def test_the_picture_stays_the_same_in_another_frame(tmp_path, mesh):
     shift = torch.eye(4)
     shift[:3, :3] *= 12.5
     shift[:3, 3] = torch.tensor([100.0, 20, -3])
-    write_usd(tmp_path / "asset.usdc", mesh, [camera], transform=shift, source_up="Y")
+    write_usd(tmp_path / "asset.usdc", mesh, [camera], transform=shift, up=(0.0, 1.0, 0.0))
     assert errors(tmp_path / "asset.usdc") == []
     stage = Usd.Stage.Open(str(tmp_path / "asset.usdc"))
     points = np.array(surface(stage).GetPointsAttr().Get())
@@ -145,19 +151,34 @@ def test_the_picture_stays_the_same_in_another_frame(tmp_path, mesh):
     assert np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-9)
 
 
-@pytest.mark.parametrize("source_up, up_axis, up", [("Y", "Z", 2), ("Y", "Y", 1), ("Z", "Z", 2), ("Z", "Y", 1)])
-def test_what_was_up_is_up(tmp_path, source_up, up_axis, up):
-    """A triangle on the ground, with one corner lifted."""
-    high = [0.0, 1.0, 0.0] if source_up == "Y" else [0.0, 0.0, 1.0]
-    write_usd(
-        tmp_path / "asset.usda",
-        Mesh(torch.tensor([[0.0, 0, 0], [1, 0, 0], high]), torch.tensor([[0, 1, 2]])),
-        source_up=source_up,
-        up_axis=up_axis,
-    )
-    stage = Usd.Stage.Open(str(tmp_path / "asset.usda"))
-    assert UsdGeom.GetStageUpAxis(stage) == up_axis
-    assert surface(stage).GetPointsAttr().Get()[2][up] == 1
+AXES = [(s * torch.eye(3, dtype=torch.float64)[i]).tolist() for i in range(3) for s in (1, -1)]
+
+
+@pytest.mark.parametrize("up", AXES)
+def test_what_was_up_is_up(tmp_path, up):
+    """A triangle on the ground, with one corner lifted, and a camera that looks at that from above, at an angle."""
+    high = torch.tensor(up)
+    side = high.roll(1)
+    corners = torch.stack([torch.zeros(3), side, high]).float()
+    camera = Camera.look_at(3 * side + 0.5 * high.roll(2) + high, up=high, width=640, height=480)
+    path = tmp_path / "asset.usda"
+    nearly = [a + 1e-9 for a in up]
+    write_usd(path, Mesh(corners, torch.tensor([[0, 1, 2]])), [camera], up=nearly)
+    stage = Usd.Stage.Open(str(path))
+    assert UsdGeom.GetStageUpAxis(stage) == "Z"
+    points = np.array(surface(stage).GetPointsAttr().Get())
+    assert np.array_equal(points[2], [0, 0, 1]) and points[1, 2] == 0
+    prim = UsdGeom.Camera(stage.GetPrimAtPath("/NeuralSurface/Cameras/View_000"))
+    expected, _ = camera.project(corners)
+    assert np.abs(pixels(prim, torch.from_numpy(points).double()) * [640, 480] - expected.numpy()).max() < 1e-3
+
+
+@pytest.mark.parametrize("up", [(0.0, 0.1, 1.0), (0.0, 1.0, 0.01), (1.0, 1.0, 0.0)])
+def test_nothing_is_turned_where_no_axis_is_up(tmp_path, mesh, up):
+    write_usd(tmp_path / "asset.usdc", mesh, up=up)
+    stage = Usd.Stage.Open(str(tmp_path / "asset.usdc"))
+    assert UsdGeom.GetStageUpAxis(stage) == "Z"
+    assert np.array_equal(surface(stage).GetPointsAttr().Get(), mesh.vertices)
 
 
 def test_what_cannot_be_written_is_told(tmp_path, mesh):
@@ -168,7 +189,9 @@ def test_what_cannot_be_written_is_told(tmp_path, mesh):
         (r"\.obj", "a.obj", mesh, {}),
         ("no folder", "nowhere/a.usdc", mesh, {}),
         ("no faces", "a.usdc", empty, {}),
-        ("source_up", "a.usdc", mesh, {"source_up": "X"}),
+        ("up must be", "a.usdc", mesh, {"up": (0.0, 0.0, 0.0)}),
+        ("up must be", "a.usdc", mesh, {"up": (0.0, 1.0)}),
+        ("up must be", "a.usdc", mesh, {"up": (0.0, float("nan"), 1.0)}),
         ("meters_per_unit", "a.usdc", mesh, {"meters_per_unit": 0}),
         ("names", "a.usdc", mesh, {"cameras": [camera, camera], "names": ["a b", "a_b"]}),
         ("skew", "a.usdc", mesh, {"cameras": [Camera(skewed, camera.pose, 640, 480)]}),

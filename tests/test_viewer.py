@@ -105,7 +105,7 @@ def test_refines_to_the_full_picture_and_then_asks_nothing(handed):
 
 
 def test_bands_are_the_image_of_the_whole_camera(handed, monkeypatch):
-    monkeypatch.setattr(viewer, "PATIENCE", 0.0)  # bands as small as the first stage, 12 x 9
+    monkeypatch.setattr(progressive, "PATIENCE", 0.0)  # bands as small as the first stage, 12 x 9
     steps = finish(progressive.Progressive(make("torus")))
     assert steps == 1 + 5 + 18 + 72
     with torch.no_grad():
@@ -211,7 +211,7 @@ def test_clay_is_lit_like_the_mesh(shoot):
 
 
 def test_cameras_and_the_upright_axis_are_shown(shoot):
-    seen = shoot(None, cameras=[Camera.look_at((0.3, 0.6, 0.2), up=(0, 1, 0))], up="Y")
+    seen = shoot(None, cameras=[Camera.look_at((0.3, 0.6, 0.2), up=(0, 1, 0))], up=(0.0, 1.0, 0.0))
     assert 20 < (seen < 200).any(-1).sum() < 5_000
 
 
@@ -219,7 +219,8 @@ def test_wrong_arguments_get_one_sentence(tmp_path):
     field = make("torus")
     for options, words in (
         ({"screenshot": tmp_path / "view.jpg"}, r"view\.jpg.*\.png"),
-        ({"up": "X"}, "up"),
+        ({"up": (0.0, 0.0, 0.0)}, "direction up"),
+        ({"up": (0.0, 1.0)}, "direction up"),
         ({"size": (0, 3)}, "sizes"),
         ({"shown": "glass"}, "glass"),
     ):

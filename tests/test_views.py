@@ -174,6 +174,13 @@ def test_transform_and_its_inverse() -> None:
     assert torch.equal(SceneTransform.identity().apply(x), x)
     camera = cameras()[3]
     assert torch.allclose(transform.to_scene(camera).project(x)[0], camera.project(transform.apply(x))[0])
+    moved = SceneTransform.around(CENTRE, 3.0).matrix @ transform.matrix
+    for similarity in (transform, SceneTransform(moved)):
+        assert torch.allclose(similarity.to_data(similarity.to_scene(camera)).pose, camera.pose)
+        assert torch.allclose(similarity.to_scene(similarity.to_data(camera)).pose, camera.pose)
+        seen = similarity.to_data(camera)
+        assert torch.allclose(seen.project(similarity.apply(x))[0], camera.project(x)[0])
+        assert torch.allclose(seen.centre, similarity.apply(camera.centre[None])[0])
     with pytest.raises(ValueError, match="one scale"):
         SceneTransform(torch.diag(torch.tensor([1.0, 2.0, 1.0, 1.0])))
 
@@ -244,9 +251,27 @@ def dvr(arrays: dict[str, np.ndarray]) -> None:
         arrays[f"camera_mat_{i}"] = camera.K.numpy()
 
 
+def separate_masks(*names: str) -> Callable[[Path], object]:
+    """Opaque pictures, and masks of these names in a folder of their own."""
+
+    def spoil(folder: Path) -> None:
+        for i in range(N):
+            save(folder / f"train/r_{i}.png", colours(i))
+        for i, name in enumerate(names):
+            save(folder / f"masks/{name}.png", 255 * outline(cameras()[i]))
+
+    return spoil
+
+
 def link_outside(folder: Path) -> None:
     shutil.move(folder / "train/r_3.png", folder.parent / "outside.png")
     (folder / "train/r_3.png").symlink_to(folder.parent / "outside.png")
+
+
+def masks_without_cameras(folder: Path) -> None:
+    separate_masks()(folder)
+    for home in ("train", "masks"):
+        save(folder / f"{home}/x.png", colours(0))
 
 
 SPOILT = {
@@ -305,6 +330,11 @@ SPOILT = {
         "middlebury", edit_par(lambda s: s.append("../" + s.pop())), "leads outside of the data folder"
     ),
     "hull empty": Spoilt("middlebury", flip_masks, "visual hull of the masks is empty"),
+    "par mask without image": Spoilt(
+        "middlebury",
+        lambda f: (f / "masks/ball0003.png").rename(f / "masks/ball3.png"),
+        r"masks: the mask ball3\.png .* no image, expected names such as ball0000\.png",
+    ),
     "good list": Spoilt(
         "middlebury", lambda f: (f / "ball_good_silhouette_images.txt").write_text("other.png"), "found 'other.png'"
     ),
@@ -347,10 +377,34 @@ SPOILT = {
     "other shape": Spoilt(
         "transforms", edit_json(lambda t: t.update(w=80, h=80)), "an image of 80 x 80 .* one of 80 x 60"
     ),
+    "mask without image": Spoilt(
+        "transforms",
+        separate_masks("r_0", "r_1", "mask_2"),
+        r"masks: the mask mask_2\.png .* no image, expected names such as r_0\.png",
+    ),
+    "masks of others": Spoilt("transforms", separate_masks("a", "b"), r"masks: the mask a\.png .* such as r_0\.png"),
+    "masks without cameras": Spoilt("transforms", masks_without_cameras, r"masks: the mask x\.png .* such as r_0\.png"),
     "alpha empty": Spoilt(
         "transforms", lambda f: save(f / "train/r_3.png", np.zeros((HEIGHT, WIDTH, 4))), r"r_3\.png: the mask is empty"
     ),
 }
+
+
+def test_masks_in_a_folder_go_by_name(good: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(good["transforms"], tmp_path / "x")
+    separate_masks("r_0", "r_1", "r_2")(folder)
+    save(folder / "train/x.png", colours(0))  # a photograph that has no camera
+    save(folder / "masks/x.png", 255 * outline(cameras()[0]))
+    views = load(folder)
+    assert [i for i, mask in enumerate(views.masks) if mask is not None] == [0, 1, 2]
+    assert f"Masks from masks/ (white = object) for 3 of {N} views" in views.found
+
+
+def test_focal_length_keeps_its_digits(good: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(good["transforms"], tmp_path / "x")
+    edit_json(lambda t: t.update(fl_x=1111.11103119, cx=39.123456789012))(folder)
+    K = load(folder).cameras[0].K
+    assert (float(K[0, 0]), float(K[1, 1]), float(K[0, 2])) == (1111.11103119, 1111.11103119, 39.123456789012)
 
 
 @pytest.mark.parametrize("name", SPOILT)
@@ -360,7 +414,9 @@ def test_bad_input_gets_one_clear_sentence(good: dict[str, Path], tmp_path: Path
     case.spoil(folder)
     with pytest.raises(ValueError, match=case.message) as caught:
         load(folder)
-    assert str(tmp_path) in str(caught.value)
+    said = str(caught.value)
+    assert str(tmp_path) in said
+    assert said.count("frame 3: ") <= 1 and said.count("transforms.json: ") <= 1
 
 
 def test_arguments(good: dict[str, Path]) -> None:

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -53,13 +54,13 @@ def launch(
     )
 
 
+@cache
 def start_warp() -> None:
-    """Start Warp; `wp.device_from_torch` and friends fail before this."""
-    wp.init()
+    """Start Warp, once; `wp.device_from_torch` and friends fail before this.
 
-
-def start_warp_quietly() -> None:
-    """Start Warp for a command: without the line on stderr that says, on a machine without a GPU, that it has none."""
+    Where there is no CUDA driver, Warp's native part writes a line about it to stderr whatever its log level; on a
+    laptop that is no news, so this line is taken out.
+    """
     with tempfile.TemporaryFile() as said:
         stderr = os.dup(2)
         os.dup2(said.fileno(), 2)

@@ -55,8 +55,9 @@ class Camera:
             raise ValueError("camera: K has a focal length of 0")
         if self.K.detach().tril(-1).abs().max() > 1e-6 or abs(self.K[2, 2].item() - 1) > 1e-6:
             raise ValueError(f"camera: K must be upper triangular and end in 1, got {self.K.tolist()}")
-        if self.pose[:3, :3].det().abs() < 1e-6:
-            raise ValueError("camera: the rotation in pose is singular")
+        R = self.pose[:3, :3].detach()
+        if (R @ R.T - torch.eye(3).to(R)).abs().max() > 1e-3 or R.det() < 0:
+            raise ValueError(f"camera: the left 3x3 part of pose must be a rotation, got {R.tolist()}")
         if self.width < 1 or self.height < 1:
             raise ValueError(f"camera: the image must have pixels, got {self.width} x {self.height}")
         if self.projection not in PROJECTIONS:

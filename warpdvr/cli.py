@@ -11,7 +11,6 @@ import torch
 from tqdm import tqdm
 
 from warpdvr import __version__, run, scene
-from warpdvr.bridge import start_warp_quietly
 from warpdvr.camera import Camera
 from warpdvr.fields.registry import names
 from warpdvr.fit import Fit
@@ -26,14 +25,14 @@ MINUTES = 5.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status: 0, 2 after a mistake in what was given, 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    start_warp_quietly()
     try:
         options.command(options)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"warpdvr: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = f"; go on with: warpdvr fit --out {options.out} --resume" if options.name == "fit" else ""
+        begun = options.name == "fit" and Run(options.out).checkpoint.is_file()
+        hint = f"; go on with: warpdvr fit --out {options.out} --resume" if begun else ""
         print(f"warpdvr: interrupted{hint}", file=sys.stderr)
         return 130
     return 0
@@ -82,6 +81,8 @@ def _chosen(options: argparse.Namespace) -> Scene:
 
 def _resumed(options: argparse.Namespace) -> Scene:
     """The scene of the run to continue; only its length may be changed."""
+    if options.scene is not None:
+        raise ValueError(f"{options.scene}: a run that is resumed keeps its scene; give --out and --resume alone")
     held = Run.open(options.out)
     given = held.scene()
     if options.field not in (None, given.field["kind"]) or options.seed not in (None, given.fit.get("seed", 0)):
@@ -94,7 +95,9 @@ def _resumed(options: argparse.Namespace) -> Scene:
 def _follow(steps: Any, job: Fit) -> None:
     """Show how a fit goes on."""
     shape = "{percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
-    with closing(steps), tqdm(total=100, bar_format=shape, mininterval=0.5 if sys.stderr.isatty() else 15) as bar:
+    every = 0.5 if sys.stderr.isatty() else 15  # seconds
+    bar = tqdm(total=100, initial=100 * job.progress, bar_format=shape, mininterval=every)
+    with closing(steps), bar:
         for step, note in steps:
             bar.n = round(100 * step.progress, 1)
             bar.set_postfix_str(f"step {step.iteration}  loss {step.losses['total']:.4f}  {note}", refresh=False)
@@ -104,14 +107,14 @@ def _follow(steps: Any, job: Fit) -> None:
 
 def _render(options: argparse.Namespace) -> None:
     held = Run.open(options.run)
-    field = held.load().field().to(options.device)
+    field = held.field(options.device)
     path = run.write_turntable(held, field, frames=options.frames, size=options.size)
     print(f"{options.frames} pictures and {path}")
 
 
 def _mesh(options: argparse.Namespace) -> None:
     held = Run.open(options.run)
-    field = held.load().field().to(options.device)
+    field = held.field(options.device)
     chosen = dict(held.scene().mesh)
     if options.resolution is not None:
         chosen["resolution"] = options.resolution
@@ -132,14 +135,14 @@ def _surface(held: Run, device: torch.device) -> Mesh:
     """The mesh of a run, extracted if it has none yet."""
     if held.mesh.is_file():
         return read_mesh(held.mesh)
-    return run.write_mesh(held, held.load().field().to(device), **held.scene().mesh)
+    return run.write_mesh(held, held.field(device), **held.scene().mesh)
 
 
 def _eval(options: argparse.Namespace) -> None:
     held = Run.open(options.run)
     views = held.scene().load_views()
     truth = run.true_mesh(options.mesh_gt, views)
-    field = held.load().field().to(options.device)
+    field = held.field(options.device)
     mesh = None if truth is None else _surface(held, options.device)
     scores = run.write_scores(held, field, views, mesh, truth)
     _report(scores, {"scores": held.scores, "pictures": held.images})
@@ -154,12 +157,15 @@ def _view(options: argparse.Namespace) -> None:
     if options.what.is_dir():
         held = Run.open(options.what)
         last = held.load()
-        field, up = last.field().to(options.device), last.up
+        field, up = held.field(options.device), last.up
         if options.screenshot is None and held.mesh.is_file():
             meshes["mesh"] = read_mesh(held.mesh).transformed(last.transform.inverse().matrix)
             cameras = last.cameras
     else:
-        field = scene.read(options.what).make_field().to(options.device)
+        shown = scene.read(options.what)
+        field = shown.make_field().to(options.device)
+        if shown.views:
+            print(f"{options.what}: the field is shown as it is before a fit; to see a fitted one, view its run")
     view(field, meshes=meshes, cameras=cameras, screenshot=options.screenshot, up=up)
     if options.screenshot is not None:
         print(options.screenshot)

@@ -22,6 +22,9 @@ PATIENCE = 50
 MEASURE = 100
 """Steps between two measurements of the field's Lipschitz bound, for fields that can measure it."""
 
+EARLY = (5, 10, 20, 35, 50, 75)
+"""Steps at which it is measured besides: at first the field changes fast."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -41,7 +44,7 @@ class Recipe:
     """Of the soft mask, first and last [1 / scene unit]; occupancy logits are sharp by themselves and take 1."""
 
     def __post_init__(self) -> None:
-        if self.rays < 1 or self.rate <= 0 or min(self.sharpness) <= 0:
+        if self.rays < 1 or not all(0 < a < math.inf for a in (self.rate, *self.sharpness)):
             raise ValueError(f"fit: rays, rate and sharpness must be positive, got {self}")
         if min(self.color, self.mask, self.eikonal) < 0:
             raise ValueError(f"fit: no weight may be negative, got {self}")
@@ -96,7 +99,7 @@ class Fit:
         """
         if (minutes is None) == (iterations is None):
             raise ValueError(f"fit: give minutes or iterations, one of them; got {minutes} and {iterations}")
-        if not (minutes or iterations or 0) > 0:
+        if not 0 < (minutes or iterations or 0) < math.inf:
             name, given = ("minutes", minutes) if iterations is None else ("iterations", iterations)
             raise ValueError(f"fit: {name} must be positive, got {given}")
         self.field, self.recipe = field, recipe or Recipe()
@@ -173,7 +176,7 @@ class Fit:
     def _step(self, progress: float) -> dict[str, float]:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate * schedule(progress)
-        if self.iteration % MEASURE == 0:
+        if self.iteration % MEASURE == 0 or self.iteration in EARLY:
             self._measure()
         batch = self.pixels.draw(self.recipe.rays, self.generator)
         seen = surface(self.field, batch.rays, self.intersect)
@@ -191,7 +194,7 @@ class Fit:
         open_ = known & ~decided
         first, last = self.recipe.sharpness if self.is_distance else (1.0, 1.0)
         sharpness = first * (last / first) ** progress
-        x = batch.rays.at(seen.hit.nearest.nan_to_num())[open_]
+        x = batch.rays.at(seen.hit.nearest.nan_to_num())[open_].to(self.field.bounds.dtype)
         soft = -sharpness * self.field.value(x)
         losses = {
             "color": loss.photometric(seen.color[right], batch.color[ray][right]),
@@ -217,7 +220,7 @@ class Fit:
 
     def _measure(self) -> None:
         if hasattr(self.field, "bound_slope"):
-            self.field.bound_slope()
+            self.evaluations += self.field.bound_slope()
 
     def _descend(self, total: Any) -> None:
         if not bool(torch.isfinite(total)):

@@ -137,7 +137,7 @@ class DenseMarch:
 class SphereTrace:
     """Steps as long as the field's Lipschitz bound says is free, for fields that have one.
 
-    Over-relaxed, with the way back when a step went too far, and a bracketed finish (kernels/batch.py). Parts thinner
+    Over-relaxed, with the way back when a step went too far, and a bracketed finish (kernels/bracket.py). Parts thinner
     than `thinnest` along the ray may be stepped over.
     """
 
@@ -166,6 +166,8 @@ class SphereTrace:
                 f"SphereTrace: {type(field).__name__}.lipschitz is None, but sphere tracing needs an upper bound of "
                 "|grad value|; use DenseMarch for this field"
             )
+        if not 0 < bound < float("inf"):
+            raise ValueError(f"SphereTrace: {type(field).__name__}.lipschitz must be positive and finite, got {bound}")
         batch = _Batch(field, rays)
         for _ in range(self.max_steps):
             active = batch.active()

@@ -53,13 +53,13 @@ class _Solid:
     """The part of a field that lies inside of its bounds, as a function of points anywhere."""
 
     def __init__(self, field: Any):
-        self.field, self.lipschitz = field, field.lipschitz
+        self.field, self.lipschitz = field, getattr(field, "lipschitz", None)
         self.low, self.high = field.bounds.detach().float()
         self.least, self.most = float("inf"), float("-inf")
 
     def inside(self, x: Tensor) -> Tensor:
         """Return the field's values (n,) at points that are moved into the bounds first."""
-        value: Tensor = self.field.value(x.clamp(self.low, self.high)).float()
+        value: Tensor = self.field.value(x.clamp(self.low, self.high).to(self.field.bounds.dtype)).float()
         least, most = torch.stack(value.detach().aminmax()).tolist() if len(x) else (0.0, 0.0)
         if not math.isfinite(most - least):
             raise ValueError("extract: the field has values inside its bounds that are not finite numbers")
@@ -254,5 +254,6 @@ def _colors(field: Any, x: Tensor, normal: Tensor) -> Tensor:
     parts = []
     with torch.no_grad():
         for p, n in zip(torch.split(x, CHUNK), torch.split(normal, CHUNK), strict=True):
+            p, n = p.to(field.bounds.dtype), n.to(field.bounds.dtype)
             parts.append(field.color(p, n, -n, field.geometry(p)[1]))
     return torch.cat(parts).float().clamp(0, 1)

@@ -10,6 +10,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from warpdvr.atomic import replacing
 from warpdvr.camera import Camera, Rays, pixel_centres
 from warpdvr.implicit import reattach
 from warpdvr.intersect import DenseMarch, Hit, Intersect, SphereTrace, Status
@@ -17,6 +18,9 @@ from warpdvr.shade import gradient, normal_color, unit
 
 MEMORY = 512 << 20
 """Default memory budget of a render [byte]."""
+
+DEPTHS = 32
+"""Points on a ray behind its hit at which a soft silhouette looks for the smallest value."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,12 @@ class Image:
     """How often the field was asked, counted in points: intersection, and shading of the hits."""
     silhouette: Tensor | None = None
     """Soft mask in (0, 1), shape (h, w), if asked for: sigmoid(-sharpness * value) at the smallest value met on the ray
-    (Yariv et al. 2020, eq. 7); differentiable with respect to the field."""
+    (Yariv et al. 2020, eq. 7), behind the first surface too; differentiable with respect to the field."""
 
     def save(self, path: Path | str, what: str = "rgb") -> None:
         """Write an 8-bit picture of `rgb`, `normal`, `depth` (near is bright) or `mask`, as the suffix says."""
-        PIL.Image.fromarray(self.picture(what)).save(path)
+        with replacing(Path(path)) as unfinished:
+            PIL.Image.fromarray(self.picture(what)).save(unfinished)
 
     def picture(self, what: str = "rgb") -> np.ndarray[Any, Any]:
         """Return `rgb`, `normal`, `depth` or `mask` as 8-bit values, shape (h, w, 3) or (h, w)."""
@@ -141,15 +146,32 @@ def default_intersect(field: Any) -> Intersect:
     return DenseMarch() if getattr(field, "lipschitz", None) is None else SphereTrace()
 
 
-def soft_mask(field: Any, rays: Rays, hit: Hit, sharpness: float) -> Tensor:
-    """Return sigmoid(-sharpness * value) at the smallest value met on each ray, shape (n,); 0 for rays never asked.
+def soft_mask(field: Any, rays: Rays, hit: Hit, sharpness: float) -> tuple[Tensor, int]:
+    """Return sigmoid(-sharpness * value) at the smallest value on each ray, shape (n,), and the number of evaluations.
 
-    Differentiable with respect to the field and the rays (Yariv et al. 2020, eq. 7).
+    0 for rays that were never asked. Differentiable with respect to the field and the rays (Yariv et al. 2020, eq. 7).
     """
-    asked = ~hit.nearest.isnan()
-    x = rays.at(torch.where(asked, hit.nearest, 0.0))[asked].to(field.bounds.dtype)
+    deepest, evaluations = _deepest(field, rays, hit)
+    asked = ~deepest.isnan()
+    x = rays.at(deepest.nan_to_num())[asked].to(field.bounds.dtype)
     soft = torch.sigmoid(-sharpness * field.value(x))
-    return soft.new_zeros(len(rays)).masked_scatter(asked, soft)
+    return soft.new_zeros(len(rays)).masked_scatter(asked, soft), evaluations + len(x)
+
+
+@torch.no_grad()
+def _deepest(field: Any, rays: Rays, hit: Hit) -> tuple[Tensor, int]:
+    """Return the ray length of the smallest value on each ray (n,), NaN if never asked, and the number of evaluations.
+
+    `hit.nearest` ends at the crossing; behind it `DEPTHS` points are asked, closest together at the crossing, where an
+    outline has its short chords.
+    """
+    _, far = rays[hit.ray].clip(field.bounds)
+    steps = torch.linspace(0, 1, DEPTHS + 1, device=far.device).square()
+    t = hit.t[:, None] + (far - hit.t)[:, None] * steps
+    x = rays.origin[hit.ray][:, None] + t[..., None] * rays.direction[hit.ray][:, None]
+    value = field.value(x.reshape(-1, 3).to(field.bounds.dtype)).view(t.shape)
+    best = t.gather(1, value.argmin(1, keepdim=True))[:, 0]
+    return hit.nearest.index_copy(0, hit.ray, best), t.numel()
 
 
 def bytes_per_point(field: Any) -> int:
@@ -176,8 +198,7 @@ def _part(field: Any, camera: Camera, rays: Rays, seen: Surface, sharpness: floa
     depth = z.new_full((n,), torch.nan).index_copy(0, ray, z)
     normal = seen.normal.new_zeros(n, 3).index_copy(0, ray, seen.normal)
     color = seen.color.new_zeros(n, 3).index_copy(0, ray, seen.color)
-    soft = z.new_zeros(n) if sharpness is None else soft_mask(field, rays, seen.hit, sharpness)
-    asked = 0 if sharpness is None else int((~seen.hit.nearest.isnan()).sum())
+    soft, asked = (z.new_zeros(n), 0) if sharpness is None else soft_mask(field, rays, seen.hit, sharpness)
     shading = (2 if torch.is_grad_enabled() else 1) * len(ray)
     return depth, normal, color, seen.hit.status, soft, seen.hit.evaluations + shading + asked
 

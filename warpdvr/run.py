@@ -6,6 +6,7 @@ config.toml  checkpoint.safetensors  log.jsonl  images/  mesh.ply  scene.usdc  e
 import json
 import math
 import shutil
+import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -33,7 +34,10 @@ from warpdvr.usd import write_usd
 from warpdvr.views import Views
 
 REPORTS = 10
-"""How often during a fit it is saved and looked at."""
+"""How often during a fit held-out views are looked at."""
+
+SAVE = 20.0
+"""Time after which a fit is saved again [s]."""
 
 
 @dataclass(frozen=True)
@@ -118,28 +122,42 @@ class Run:
         """Return the scene that was fitted."""
         try:
             return Scene(**tomllib.loads(self.config.read_text()))
-        except (tomllib.TOMLDecodeError, TypeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
             raise ValueError(f"{self.config}: expected the tables of a scene, found something else ({error})") from None
 
     def load(self) -> Checkpoint:
         """Return the last checkpoint."""
         return checkpoint.load(self.checkpoint)
 
+    def field(self, device: torch.device | str = "cpu") -> Any:
+        """Return the fitted field, ready to be used on `device`."""
+        field: Any = self.load().field().to(device)
+        if hasattr(field, "bound_slope"):
+            field.bound_slope()  # a fit measures it now and then only
+        return field
+
 
 def fit(run: Run, scene: Scene, views: Views, field: Any, job: Fit) -> Iterator[tuple[Step, str]]:
     """Run a fit; yield every step with a note, which is empty but where the held-out views were looked at.
 
-    The field is saved `REPORTS` times on the way and at the end, also when the fit is interrupted or fails.
+    The field is saved at the start, every `SAVE` seconds, and at the end, also when the fit is interrupted or fails.
     """
+    for stale in (run.mesh, run.usd, run.scores):
+        stale.unlink(missing_ok=True)
+    _cut(run.log, job.iteration)
     up = turntable.upwards(torch.stack([camera.pose for camera in views.cameras]))
     due = math.floor(job.progress * REPORTS) + 1
     note = ""
     try:
         with run.log.open("a") as log:
+            _save(run, scene, views, field, job, up)
+            saved = time.monotonic()
             for step in job:
+                if time.monotonic() - saved > SAVE:
+                    _save(run, scene, views, field, job, up)
+                    saved = time.monotonic()
                 if step.progress * REPORTS >= due:
                     due = math.floor(step.progress * REPORTS) + 1
-                    _save(run, scene, views, field, job, up)
                     scores = evaluate(field, views, views.test[:2], longest=128)
                     note = f"held out {scores.psnr:.1f} dB, IoU {scores.iou:.3f}" if scores.views else ""
                     _write(log, step, psnr=scores.psnr, iou=scores.iou)
@@ -147,8 +165,7 @@ def fit(run: Run, scene: Scene, views: Views, field: Any, job: Fit) -> Iterator[
                     _write(log, step)
                 yield step, note
     finally:
-        if job.iteration:
-            _save(run, scene, views, field, job, up)
+        _save(run, scene, views, field, job, up)
 
 
 def write_pictures(run: Run, field: Any, *, size: int = 512) -> Path:
@@ -186,10 +203,10 @@ def write_scene(run: Run, mesh: Mesh, path: Path | None = None) -> Path:
     held = run.load()
     path = path or run.usd
     data = held.transform.matrix
-    cameras = [_in_data(camera, data) for camera in held.cameras]
-    names = [f"View_{i:03d}" for i in range(len(cameras))]
+    cameras = [held.transform.to_data(camera) for camera in held.cameras]
+    up = (data[:3, :3] @ torch.tensor(held.up, dtype=data.dtype)).tolist()
     source = {"scene_transform": [float(a) for row in data.tolist() for a in row], "field": str(held.kind)}
-    write_usd(path, mesh, cameras, names=names, transform=_upright(held.up, data), metadata=source)
+    write_usd(path, mesh, cameras, up=up, metadata=source)
     return path
 
 
@@ -237,6 +254,14 @@ def _save(run: Run, scene: Scene, views: Views, field: Any, job: Fit, up: tuple[
     held.save(run.checkpoint)
 
 
+def _cut(log: Path, iteration: int) -> None:
+    """Drop the rows of a log behind the step from which a fit goes on."""
+    if log.is_file():
+        rows = [row for row in log.read_text().splitlines() if json.loads(row)["iteration"] <= iteration]
+        with replacing(log) as unfinished:
+            unfinished.write_text("".join(f"{row}\n" for row in rows))
+
+
 def _write(log: Any, step: Step, **more: float) -> None:
     row = {"iteration": step.iteration, "progress": step.progress, "seconds": step.seconds} | step.losses | more
     log.write(json.dumps({k: round(v, 6) for k, v in row.items() if math.isfinite(v)}) + "\n")
@@ -256,21 +281,3 @@ def _around(held: Checkpoint, frames: int, size: int) -> list[Camera]:
     front = mean.tolist() if mean.norm() > 0.3 * distance else None  # None: photographed from all sides
     fov = math.degrees(2 * math.asin(min(1.0, 1.02 / distance)))
     return turntable.cameras(frames, up=held.up, size=size, fov=fov, distance=distance, front=front)
-
-
-def _in_data(camera: Camera, matrix: Tensor) -> Camera:
-    pose = matrix @ camera.pose.double().cpu()
-    pose[:3, :3] /= torch.linalg.det(matrix[:3, :3]) ** (1 / 3)
-    return Camera(camera.K.double().cpu(), pose, camera.width, camera.height, camera.projection)
-
-
-def _upright(up: tuple[float, float, float], data: Tensor) -> Tensor:
-    """A rotation of the data's frame that turns `up` to +z; the identity where up is not one of the frame's axes."""
-    z = torch.nn.functional.normalize(data[:3, :3] @ torch.tensor(up, dtype=torch.float64), dim=0)
-    turned = torch.eye(4, dtype=torch.float64)
-    axis = int(z.abs().argmax())
-    if z[axis].abs() < 1 - 1e-6 or z[2] > 0.5:
-        return turned
-    x = torch.eye(3, dtype=torch.float64)[1 if axis == 0 else 0]
-    turned[:3, :3] = torch.stack([x, torch.linalg.cross(z.round(), x), z.round()])
-    return turned

@@ -55,6 +55,8 @@ class Scene:
                 if not _fits(value, kinds[key]):
                     kind = getattr(kinds[key], "__name__", kinds[key])
                     raise ValueError(f"scene: [{table}] {key} must be of type {kind}, got {value!r}")
+        if self.mesh.get("resolution", 1) < 1:
+            raise ValueError(f"scene: [mesh] resolution must be at least 1, got {self.mesh['resolution']}")
         if not 0 <= self.fit.get("seed", 0) < 2**63:
             raise ValueError(f"scene: [fit] seed must lie between 0 and 2^63 - 1, got {self.fit['seed']}")
 

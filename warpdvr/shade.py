@@ -30,9 +30,3 @@ def unit(v: Tensor) -> Tensor:
 def normal_color(normal: Tensor) -> Tensor:
     """Return unit normals (..., 3) as colours in [0, 1], the usual way: 0.5 n + 0.5."""
     return 0.5 * normal + 0.5
-
-
-def headlight(normal: Tensor, direction: Tensor, albedo: Tensor) -> Tensor:
-    """Return colours (n, 3) as a lamp at the camera shows them: 0.25 ambient, the rest by Lambert's cosine."""
-    facing = (normal * direction).sum(-1, keepdim=True).abs()
-    return albedo * (0.25 + 0.75 * facing)

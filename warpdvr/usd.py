@@ -1,5 +1,6 @@
 """Write a surface and the cameras that saw it as USD."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,13 @@ from torch import Tensor
 from warpdvr.atomic import replacing
 from warpdvr.camera import OPENGL, Camera
 from warpdvr.mesh import Mesh, vertex_normals
+from warpdvr.srgb import linear
 
 ROOT = "/NeuralSurface"
 """The default prim: geometry, materials and cameras lie below it."""
 
 APERTURE = 0.036
 """Horizontal aperture of every camera [metre]; only its ratio to the focal length matters."""
-
-_Y_TO_Z = torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=torch.float64)
 
 
 def write_usd(
@@ -28,8 +28,7 @@ def write_usd(
     *,
     names: Sequence[str] | None = None,
     transform: Tensor | None = None,
-    source_up: str = "Z",
-    up_axis: str = "Z",
+    up: Sequence[float] = (0.0, 0.0, 1.0),
     meters_per_unit: float = 1.0,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
@@ -44,13 +43,13 @@ def write_usd(
         cameras: the cameras; perspective, without skew.
         names: one name per camera; View_000 and so on if not given.
         transform: similarity (4, 4) from the frame of mesh and cameras to the one to write, such as a scene transform.
-        source_up: the axis, "Y" or "Z", that points up after `transform`.
-        up_axis: the axis that shall point up in the file; points and poses are turned if it is another one.
+        up: the direction that points upwards after `transform`, shape (3,). In the file +z does: points and poses are
+            turned if `up` is another axis, to 1e-6; where it is none, they stay as they are.
         meters_per_unit: length of the unit after `transform` [metre].
         metadata: numbers, strings or lists of numbers to keep in the file as custom data `warpdvr:<key>`.
 
     Raises:
-        ValueError: if the suffix, an axis or a name is wrong, the mesh is empty, or USD has no such camera.
+        ValueError: if the suffix, the direction up or a name is wrong, the mesh is empty, or USD has no such camera.
     """
     path = Path(path)
     if path.suffix.lower() not in (".usd", ".usdc", ".usda"):
@@ -62,8 +61,8 @@ def write_usd(
     if not meters_per_unit > 0:
         raise ValueError(f"meters_per_unit must be positive, got {meters_per_unit}")
     names = [f"View_{i:03d}" for i in range(len(cameras))] if names is None else names
-    matrix = _turn(source_up, up_axis) @ (torch.eye(4) if transform is None else transform).double().cpu()
-    stage = _new_stage(up_axis, meters_per_unit)
+    matrix = _upright(up) @ (torch.eye(4) if transform is None else transform).double().cpu()
+    stage = _new_stage(meters_per_unit)
     _add_metadata(stage.GetDefaultPrim(), metadata or {})
     _add_mesh(stage, mesh.transformed(matrix.to(mesh.vertices.device)))
     _add_cameras(stage, [_moved(camera, matrix) for camera in cameras], names, meters_per_unit)
@@ -72,18 +71,17 @@ def write_usd(
             raise ValueError(f"{path}: USD could not write this file")
 
 
-def linear(srgb: Tensor) -> Tensor:
-    """Return linear Rec.709 values of sRGB values in [0, 1] (IEC 61966-2-1)."""
-    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
-
-
-def _turn(source_up: str, up_axis: str) -> Tensor:
-    for name, axis in (("source_up", source_up), ("up_axis", up_axis)):
-        if axis not in ("Y", "Z"):
-            raise ValueError(f'{name} must be "Y" or "Z", got {axis!r}')
-    if source_up == up_axis:
-        return torch.eye(4, dtype=torch.float64)
-    return _Y_TO_Z if up_axis == "Z" else _Y_TO_Z.T
+def _upright(up: Sequence[float]) -> Tensor:
+    """Return the rotation (4, 4) that turns `up` to +z if it is one of the axes, else the identity."""
+    z = torch.tensor(up, dtype=torch.float64)
+    if tuple(z.shape) != (3,) or not 0 < float(z.norm()) < math.inf:
+        raise ValueError(f"write_usd: up must be a direction, three numbers, got {tuple(up)}")
+    z = z / z.norm()
+    axis, turned = z.round(), torch.eye(4, dtype=torch.float64)
+    if (z - axis).abs().max() <= 1e-6 and axis[2] != 1:
+        x = torch.eye(3, dtype=torch.float64)[1 if axis[0] else 0]
+        turned[:3, :3] = torch.stack([x, torch.linalg.cross(axis, x), axis])
+    return turned
 
 
 def _moved(camera: Camera, matrix: Tensor) -> Camera:
@@ -95,11 +93,11 @@ def _moved(camera: Camera, matrix: Tensor) -> Camera:
     return Camera(camera.K.detach().double().cpu(), pose, camera.width, camera.height, camera.projection)
 
 
-def _new_stage(up_axis: str, meters_per_unit: float) -> Any:
+def _new_stage(meters_per_unit: float) -> Any:
     from pxr import Kind, Usd, UsdGeom
 
     stage = Usd.Stage.CreateInMemory()
-    UsdGeom.SetStageUpAxis(stage, up_axis)
+    UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.z)
     UsdGeom.SetStageMetersPerUnit(stage, meters_per_unit)
     stage.SetMetadata("kilogramsPerUnit", 1.0)
     root = UsdGeom.Xform.Define(stage, ROOT).GetPrim()

@@ -68,6 +68,24 @@ def mask(path: Path, like: Tensor) -> Tensor:
     return filled(torch.from_numpy(array > (127 if array.max() > 1 else 0)), path)
 
 
+def masks_of(photographs: list[Path], home: Path, inside: Path) -> list[Path | None]:
+    """Return for each photograph the mask in the folder `home` that has its name up to the suffix, if there is one.
+
+    Raises:
+        ValueError: if a mask belongs to no photograph, used or lying beside those, or none to those that are used.
+    """
+    masks = {f.stem: f for f in pictures(home, inside)}
+    used = {f.stem for f in photographs}
+    known = used.union(*({f.stem for f in folder.iterdir()} for folder in {f.parent for f in photographs}))
+    stray = sorted(masks.keys() - known) or (sorted(masks) if used.isdisjoint(masks) else [])
+    if stray:
+        raise ValueError(
+            f"{home}: the mask {masks[stray[0]].name} belongs to no image, expected names such as "
+            f"{photographs[0].stem}.png for the mask of {photographs[0].name}"
+        )
+    return [masks.get(f.stem) for f in photographs]
+
+
 def filled(inside: Tensor, path: Path) -> Tensor:
     """Return the mask `inside`; refuse it if it is empty."""
     if not inside.any():

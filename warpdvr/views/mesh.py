@@ -11,7 +11,8 @@ from torch import Tensor
 from warpdvr.bridge import launch, triangle_mesh
 from warpdvr.camera import Camera
 from warpdvr.kernels import raycast
-from warpdvr.mesh import Mesh, read_mesh
+from warpdvr.mesh import Mesh, read_mesh, vertex_normals
+from warpdvr.srgb import encode
 from warpdvr.views.hull import RADIUS
 from warpdvr.views.views import SceneTransform, Views, held_out
 
@@ -78,7 +79,7 @@ class _Studio:
 
     def __init__(self, vertices: Tensor, faces: Tensor, frame: Tensor):
         self.faces = faces
-        self.normals = _vertex_normals(vertices, faces).float()
+        self.normals = vertex_normals(vertices, faces).float()
         self.light = torch.nn.functional.normalize(torch.tensor(LIGHT).double() @ frame, dim=0).float()
         self.mesh = triangle_mesh(vertices.float(), faces)
 
@@ -95,7 +96,7 @@ class _Studio:
         linear[hit] = light[:, None] * _albedo(rays[hit].at(t[hit]))
         per_pixel = hit.reshape(-1, len(SAMPLES)).sum(1)
         mean = linear.reshape(-1, len(SAMPLES), 3).sum(1) / per_pixel.clamp_min(1)[:, None]
-        image = (_encode(mean) * 255).round().to(torch.uint8)
+        image = (encode(mean) * 255).round().to(torch.uint8)
         return image.reshape(camera.height, camera.width, 3), (per_pixel > len(SAMPLES) / 2).reshape(camera.height, -1)
 
 
@@ -169,21 +170,6 @@ def _albedo(x: Tensor) -> Tensor:
     x, y, z = x.unbind(1)
     wave = torch.stack([4 * x + 1.5 * (3 * y).sin(), 5 * y + z + 2, 4.5 * z + 2 * x + 4], 1)
     return 0.5 + 0.42 * wave.sin()
-
-
-def _encode(linear: Tensor) -> Tensor:
-    """Return sRGB of linear light (IEC 61966-2-1)."""
-    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp_min(1e-8) ** (1 / 2.4) - 0.055).clamp(
-        0, 1
-    )
-
-
-def _vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Return unit normals (n, 3), the faces around a vertex weighted by their area."""
-    a, b, c = vertices[faces].unbind(1)
-    area = torch.linalg.cross(b - a, c - a)
-    normals = torch.zeros_like(vertices).index_add_(0, faces.reshape(-1), area.repeat_interleave(3, 0))
-    return torch.nn.functional.normalize(normals, dim=1)
 
 
 def _closed(faces: Tensor) -> str:

@@ -79,10 +79,10 @@ def _masks(
     if home is None:
         return (None,) * len(images), "nowhere"
     trusted = _trusted(folder, path, {f.name for f in paths})
-    own = {f.stem: f for f in files.pictures(home, folder)}
+    own = files.masks_of(paths, home, folder)
     masks = tuple(
-        files.mask(own[f.stem], image) if f.name in trusted and f.stem in own else None
-        for f, image in zip(paths, images, strict=True)
+        files.mask(mask, image) if mask is not None and f.name in trusted else None
+        for f, mask, image in zip(paths, own, images, strict=True)
     )
     listed = "" if len(trusted) == len(paths) else ", those in the list of good silhouettes"
     return masks, f"{home.name}/ (white = object{listed})"

@@ -104,9 +104,10 @@ def _camera(frame: _Frame, image: Tensor) -> Camera:
     fx = _focal(frame, "x", w, None)
     fy = _focal(frame, "y", h, fx)
     cx, cy = _number(frame, "cx", w / 2), _number(frame, "cy", h / 2)
-    K = torch.tensor([[fx * width / w, 0, cx * width / w], [0, fy * height / h, cy * height / h], [0, 0, 1]])
+    rows = [[fx * width / w, 0, cx * width / w], [0, fy * height / h, cy * height / h], [0, 0, 1]]
+    pose = _pose(frame) @ OPENGL
     with files.naming(frame.where):
-        return Camera(K.double(), _pose(frame) @ OPENGL, width, height)
+        return Camera(torch.tensor(rows, dtype=torch.float64), pose, width, height)
 
 
 def _refuse_distortion(frame: _Frame) -> None:
@@ -177,8 +178,7 @@ def _masks(
     home = files.subfolder(folder, "masks", "mask")
     if home is None:
         return (None,) * len(paths), "nowhere"
-    own = {f.stem: f for f in files.pictures(home, folder)}
-    return _read_masks([own.get(f.stem) for f in paths], pictures), f"{home.name}/ (white = object)"
+    return _read_masks(files.masks_of(paths, home, folder), pictures), f"{home.name}/ (white = object)"
 
 
 def _read_masks(paths: list[Path | None], pictures: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor | None, ...]:

@@ -68,6 +68,12 @@ class SceneTransform:
         pose[:3, :3] *= self.scale
         return replace(camera, pose=pose)
 
+    def to_data(self, camera: Camera) -> Camera:
+        """Return a camera that is given in the scene frame in the data's own; the inverse of `to_scene`."""
+        pose = self.matrix @ camera.pose.to(self.matrix)
+        pose[:3, :3] /= self.scale
+        return replace(camera, pose=pose)
+
 
 @dataclass(frozen=True)
 class Views:

@@ -218,7 +218,7 @@ def test_fit_can_be_resumed_from_its_very_start(held):
 
 
 def test_a_fit_that_goes_on_drops_what_is_out_of_date(held):
-    held.log.write_text("".join(json.dumps({"iteration": i}) + "\n" for i in (4, 8, 12)))
+    held.log.write_text("".join(json.dumps({"iteration": i}) + "\n" for i in (4, 8, 12)) + '{"iterat')
     for file in (held.mesh, held.usd, held.scores):
         file.write_text("old")
     job = Fit(box(held), views(), iterations=40, recipe=Recipe(rays=32))

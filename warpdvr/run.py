@@ -257,9 +257,17 @@ def _save(run: Run, scene: Scene, views: Views, field: Any, job: Fit, up: tuple[
 def _cut(log: Path, iteration: int) -> None:
     """Drop the rows of a log behind the step from which a fit goes on."""
     if log.is_file():
-        rows = [row for row in log.read_text().splitlines() if json.loads(row)["iteration"] <= iteration]
+        rows = [row for row in log.read_text().splitlines() if _iteration(row) <= iteration]
         with replacing(log) as unfinished:
             unfinished.write_text("".join(f"{row}\n" for row in rows))
+
+
+def _iteration(row: str) -> float:
+    """Return the step of a row of a log; infinity for one that was cut off when the fit was killed."""
+    try:
+        return float(json.loads(row)["iteration"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _write(log: Any, step: Step, **more: float) -> None:

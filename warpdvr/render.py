@@ -108,7 +108,8 @@ def render(
     solver = intersect or default_intersect(field)
     camera = camera.to(field.bounds.device)
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
-    chunk = max(1, memory // (bytes_per_point(field) * solver.points_per_ray))
+    points = max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1)
+    chunk = max(1, memory // (bytes_per_point(field) * points))
     parts = []
     for some in pixel.split(chunk):
         rays = camera.rays(some)

@@ -228,6 +228,7 @@ def test_patience_starts_again_with_a_hit():
         list(islice(job, PATIENCE - 1))
         field.radius.data.fill_(0.5)
         next(job)
+    assert job.iteration == 2 * PATIENCE
 
 
 def test_loss_that_is_no_number_ends_the_fit_and_keeps_the_weights():

@@ -155,3 +155,22 @@ def difference(function: Callable[[Tensor], Tensor], at: Tensor, step: float = 1
         nudge = nudge.view(at.shape)
         gradient.view(-1)[i] = (function(at + nudge) - function(at - nudge)) / (2 * step)
     return gradient
+
+
+def hash_encoding(x: Tensor, tables: list[Tensor], cells: list[int], low: Tensor, high: Tensor) -> Tensor:
+    """Return the features of Mueller et al. 2022, section 3, of points (n, 3): plain Torch, differentiable by autograd.
+
+    Level l has cells[l] cells along an axis and the rows tables[l]: as many as corners, or a power of two for a hash.
+    """
+    place = (torch.minimum(torch.maximum(x, low), high) - low) / (high - low)
+    corner = torch.tensor([[k & 1, k >> 1 & 1, k >> 2] for k in range(8)], device=x.device)
+    features = []
+    for table, r in zip(tables, cells, strict=True):
+        cell = (place.detach() * r).long().clamp_max(r - 1)
+        at = place * r - cell
+        weight = torch.where(corner == 1, at[:, None], 1 - at[:, None]).prod(-1)
+        i, j, k = (cell[:, None] + corner).unbind(-1)
+        dense = len(table) == (r + 1) ** 3
+        row = i + (r + 1) * (j + (r + 1) * k) if dense else (i ^ j * 2654435761 ^ k * 805459861) % len(table)
+        features.append((weight[..., None] * table[row]).sum(1))
+    return torch.cat(features, -1)

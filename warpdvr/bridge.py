@@ -4,8 +4,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -52,6 +54,60 @@ def launch(
         device=wp.device_from_torch(device),
         stream=wp.stream_from_torch(device) if device.type == "cuda" else None,
     )
+
+
+def launch_parts(
+    kernel: Any, n: tuple[int, int], inputs: Sequence[Any], outputs: Sequence[Tensor], axis: int | None
+) -> None:
+    """Launch `kernel` over `n` rows and columns; on a CPU in parts side by side, on as many threads as Torch has.
+
+    The kernel receives the first index of its part along `axis` (None: there is one part), then `inputs`, then
+    `outputs`. It answers for the lengths of all arrays itself, and no two parts may write to the same place.
+    """
+    if 0 in n:
+        return
+    start_warp()
+    device = outputs[0].device
+    name = wp.device_from_torch(device)
+    stream = wp.stream_from_torch(device) if device.type == "cuda" else None
+    given = enumerate((*inputs, *outputs), 1)
+    args = [_described(kernel, i, a, device) if isinstance(a, Tensor) else a for i, a in given]
+
+    def part(first: int, end: int) -> None:
+        dim = (n[0], end - first) if axis else (end - first, n[1])
+        wp.launch(kernel, dim=dim, inputs=[first, *args], device=name, stream=stream)
+
+    threads = 1 if axis is None or stream else min(torch.get_num_threads(), n[axis])
+    if axis is None or threads == 1:
+        part(0, n[axis or 0])
+    else:
+        wp.load_module(kernel.module, device=name)  # compiling is not for several threads
+        count = min(4 * threads, n[axis])  # more parts than threads: they take different times
+        _side_by_side(part, [n[axis] * i // count for i in range(count + 1)], threads)
+
+
+def _side_by_side(part: Callable[[int, int], None], cuts: list[int], threads: int) -> None:
+    """Run all parts between the cuts; whoever is free takes the next."""
+    waiting = iter(list(pairwise(cuts)))
+
+    def work() -> None:
+        for first, end in waiting:
+            part(first, end)
+
+    helping = [_helpers(threads - 1).submit(work) for _ in range(threads - 1)]
+    work()
+    for helper in helping:
+        helper.result()
+
+
+@cache
+def _helpers(n: int) -> ThreadPoolExecutor:
+    """Return threads that launch kernels; a launch lets go of Python's lock."""
+    return ThreadPoolExecutor(n, thread_name_prefix="warpdvr")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.cache_clear)  # threads stay behind with the parent
 
 
 def _described(kernel: Any, i: int, tensor: Tensor, device: torch.device) -> Any:

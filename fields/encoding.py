@@ -1,0 +1,200 @@
+"""A multiresolution hash encoding: features of a position that are looked up in a table."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from warpdvr.fields.lookup import encode, scatter, slope
+
+MEMORY = Path("/proc/meminfo")
+"""Where Linux says how much memory is free; elsewhere it is not known."""
+
+PRIMES = (2654435761, 805459861)
+"""Strides along y and z of a hashed level (Mueller et al. 2022, eq. 4; along x the stride is 1)."""
+
+
+class HashEncoding(nn.Module):
+    """Features of positions on grids of growing resolution, as Mueller et al., "Instant NGP" (2022), section 3.
+
+    Level l has floor(coarsest * b^l) cells along each axis of the bounds, with b such that the last one has `finest`. A
+    level whose corners all fit into `size` rows is stored as it is, a finer one shares `size` rows through a hash. The
+    features are differentiable by table and position, and their gradient by position is so once more.
+
+    Outside of the bounds the features are those of the nearest point inside; across the boundary they have no slope. A
+    position that is not a number has features that are not numbers, and adds to no gradient of the table; while
+    `torch.autograd.set_detect_anomaly` is on, it is refused.
+
+    Args:
+        levels: how many grids.
+        features: per level, 1 to 8.
+        size: most rows per level, a power of two.
+        coarsest, finest: cells along an axis of the first and of the last level.
+        bounds: two corners (low, high), or half the side of a cube around the origin [scene unit].
+        dtype: of the table; a table of torch.float16 is for CUDA, its gradient is added up in float32.
+
+    Example:
+        >>> encode = HashEncoding(levels=4, size=2**12, finest=64)
+        >>> encode(torch.zeros(5, 3)).shape
+        torch.Size([5, 8])
+    """
+
+    bounds: Tensor
+    weight: Tensor
+    layout: Tensor
+
+    def __init__(
+        self,
+        *,
+        levels: int = 16,
+        features: int = 2,
+        size: int = 2**19,
+        coarsest: int = 16,
+        finest: int = 2048,
+        bounds: Any = 1.0,
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        rows = _layout(levels, features, size, coarsest, finest)
+        self.width = levels * features
+        self.resolutions = [row[0] for row in rows]
+        total = rows[-1][1] + (rows[-1][4] + 1 if rows[-1][4] else (rows[-1][0] + 1) ** 3)
+        _require_memory(total, features, dtype)
+        self.register_buffer("bounds", _box(bounds))
+        self.register_buffer("weight", torch.ones(levels))
+        self.register_buffer("layout", torch.tensor(rows, dtype=torch.int64).int(), persistent=False)
+        self.table = nn.Parameter(torch.empty(total, features, dtype=dtype).uniform_(-1e-4, 1e-4))
+
+    @property
+    def active(self) -> float:
+        """How many levels take part, from coarse to fine, 0 to `levels`: a fraction fades the last one in.
+
+        The features of the others are 0 and cost nothing. It is kept in the buffer `weight`, the factor of each level.
+        """
+        return float(self.weight.sum())
+
+    @active.setter
+    def active(self, levels: float) -> None:
+        index = torch.arange(len(self.weight), device=self.weight.device)
+        self.weight.copy_((levels - index).clamp(0, 1))
+
+    @property
+    def cell(self) -> float:
+        """The longest side of a cell of the finest level that takes part [scene unit].
+
+        A field that takes its slope by finite differences steps this far (Li et al., "Neuralangelo", 2023, sec. 3.2).
+        """
+        finest = max(int((self.weight > 0).sum()), 1) - 1
+        return float((self.bounds[1] - self.bounds[0]).max()) / self.resolutions[finest]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features (n, levels * features) of points (n, 3)."""
+        if x.ndim != 2 or x.shape[1] != 3:
+            raise ValueError(f"HashEncoding: expected points of shape (n, 3), got {tuple(x.shape)}")
+        table = self.table
+        expected = torch.float32 if table.dtype == torch.float16 else table.dtype
+        if x.dtype != expected:
+            raise ValueError(f"HashEncoding: a {table.dtype} table needs points in {expected}, got {x.dtype}")
+        frame = (self.bounds.to(x.dtype), self.weight.to(x.dtype), self.layout)
+        if torch.compiler.is_compiling():
+            return encode(x, table, *frame)
+        if torch.is_anomaly_enabled() and bool(x.isnan().any()):
+            raise ValueError(f"HashEncoding: {int(x.isnan().any(-1).sum())} of {len(x)} points are not numbers")
+        if not (torch.is_grad_enabled() and (x.requires_grad or table.requires_grad)):
+            return encode(x, table, *frame)
+        features, zeros = _ByPosition.apply(x, (table, *frame)), _ByTable.apply(table, (x, *frame))  # type: ignore[no-untyped-call]
+        return _Join.apply(features, zeros)  # type: ignore[no-untyped-call]
+
+
+class _ByPosition(torch.autograd.Function):
+    """The features as a function of the position alone; autograd does not see the table.
+
+    Autograd tells a node that has two inputs to compute both gradients even where one is asked for. With a node for
+    each, the gradient by position, taken for the normals, does not wait for one of the size of the table.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rest: Any) -> Tensor:
+        ctx.save_for_backward(x, *rest)
+        return encode(x, *rest)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> Any:
+        return slope(grad[0], *ctx.saved_tensors), None
+
+
+class _ByTable(torch.autograd.Function):
+    """Zeros of the features' shape, whose gradient by table is that of the features."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rest: Any) -> Tensor:
+        ctx.save_for_backward(*rest)
+        ctx.rows, ctx.stored = len(table), table.dtype
+        x, _, weight, _ = rest
+        return x.new_zeros(()).expand(len(x), len(weight) * table.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> Any:
+        return scatter(grad[0], *ctx.saved_tensors, ctx.rows).to(ctx.stored), None
+
+
+class _Join(torch.autograd.Function):
+    """The sum of features and zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, zeros: Tensor) -> Tensor:
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> Any:
+        return grad[0], grad[0]
+
+
+def _layout(levels: int, features: int, size: int, coarsest: int, finest: int) -> list[list[int]]:
+    """Return resolution, first row, strides along y and z, and mask of each level, as kernels/encode.py reads them."""
+    if levels < 1 or not 1 <= features <= 8:
+        raise ValueError(f"HashEncoding: needs levels >= 1 and 1 to 8 features, got {levels} and {features}")
+    if size < 1 or size & (size - 1):
+        raise ValueError(f"HashEncoding: size must be a power of two, got {size}")
+    if not 1 <= coarsest <= finest < 2**24:
+        raise ValueError(f"HashEncoding: needs 1 <= coarsest <= finest < 2**24, got {coarsest} and {finest}")
+    if levels == 1 and coarsest != finest:
+        raise ValueError(f"HashEncoding: one level has one resolution, got coarsest {coarsest} and finest {finest}")
+    growth = math.log(finest / coarsest) / max(levels - 1, 1)
+    rows, first = [], 0
+    for level in range(levels):
+        r = int(coarsest * math.exp(growth * level) + 1e-6)
+        corners = (r + 1) ** 3
+        if corners <= size:
+            rows.append([r, first, r + 1, (r + 1) ** 2, 0])
+        else:
+            rows.append([r, first, *PRIMES, size - 1])
+        first += min(corners, size)
+    if first >= 2**31:
+        raise ValueError(f"HashEncoding: the table would have {first} rows, more than 2**31: choose a smaller size")
+    return rows
+
+
+def _require_memory(rows: int, features: int, dtype: torch.dtype) -> None:
+    """Refuse a table that does not fit into the memory of the device that tensors are made on."""
+    need, free, device = rows * features * dtype.itemsize, math.inf, torch.get_default_device()
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    elif device.type == "cpu" and MEMORY.is_file():
+        free = 1024 * int(MEMORY.read_text().partition("MemAvailable:")[2].split()[0])
+    if need > free:
+        raise ValueError(
+            f"HashEncoding: the table needs {need / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB are free on {device}: "
+            "choose a smaller size or fewer levels"
+        )
+
+
+def _box(bounds: Any) -> Tensor:
+    box = torch.as_tensor(bounds, dtype=torch.float32)
+    if box.ndim == 0:
+        box = box * torch.tensor([[-1.0], [1.0]]).expand(2, 3)
+    if tuple(box.shape) != (2, 3) or not bool((box[0] < box[1]).all()):
+        raise ValueError(f"HashEncoding: bounds must be a positive number or two corners low < high, got {bounds}")
+    return box.clone()

@@ -1,0 +1,148 @@
+"""Features of positions, looked up in the table of a multiresolution hash encoding: the kernels as Torch operators.
+
+`encode` is linear in the table and, between the grid's planes, trilinear in the position. Its gradients are operators
+themselves, and differentiable once more: that is what a loss on normals or an eikonal term needs.
+"""
+
+from typing import Any
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from warpdvr.bridge import launch_parts
+from warpdvr.kernels.encode import kernels
+
+SPAN = 1024
+"""Points that a thread of a CPU launch takes; what is not more is not worth a second one."""
+
+
+@torch.library.custom_op("warpdvr::encode", mutates_args=())
+def encode(x: Tensor, table: Tensor, bounds: Tensor, weight: Tensor, layout: Tensor) -> Tensor:
+    """Return the features (n, levels * features) of points (n, 3).
+
+    Args:
+        x: points, shape (n, 3).
+        table: features of the corners, shape (rows, features); float16, or of the type of x.
+        bounds: corners of the grids' box, shape (2, 3).
+        weight: factor of each level, shape (levels,).
+        layout: where a level is in the table, shape (levels, 5), int32: see kernels/encode.py.
+    """
+    y = x.new_empty(len(x), len(layout), table.shape[1])
+    _launch(_kernels(x, table).encode, x, [x, table, bounds, weight, layout], [y])
+    return y.flatten(1)
+
+
+@torch.library.custom_op("warpdvr::encode_slope", mutates_args=())
+def slope(grad: Tensor, x: Tensor, table: Tensor, bounds: Tensor, weight: Tensor, layout: Tensor) -> Tensor:
+    """Return the gradient by position (n, 3), given that by features (n, levels * features)."""
+    by_level = x.new_empty(len(layout), len(x), 3)
+    inputs = [_split(grad, layout), x, table, bounds, weight, layout]
+    _launch(_kernels(x, table).slope, x, inputs, [by_level])
+    return by_level.sum(0)
+
+
+@torch.library.custom_op("warpdvr::encode_scatter", mutates_args=())
+def scatter(grad: Tensor, x: Tensor, bounds: Tensor, weight: Tensor, layout: Tensor, rows: int) -> Tensor:
+    """Return the gradient by table (rows, features), given that by features (n, levels * features)."""
+    by_table = x.new_zeros(rows, grad.shape[1] // len(layout))
+    inputs = [x.new_empty(0, 3), _split(grad, layout), x, bounds, weight, layout]
+    _launch(_kernels(x, by_table).scatter, x, inputs, [by_table], by_level=True)
+    return by_table
+
+
+@torch.library.custom_op("warpdvr::encode_bend", mutates_args=())
+def bend(
+    along: Tensor, grad: Tensor, x: Tensor, table: Tensor, bounds: Tensor, weight: Tensor, layout: Tensor, to_x: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of (along . slope) by `grad` (n, levels * features) and, or empty, by position (n, 3)."""
+    by_grad = x.new_empty(len(x), len(layout), table.shape[1])
+    by_level = x.new_empty(len(layout) if to_x else 0, len(x), 3)
+    inputs = [along, _split(grad, layout), x, table, bounds, weight, layout]
+    _launch(_kernels(x, table).bend, x, inputs, [by_grad, by_level])
+    return by_grad.flatten(1), by_level.sum(0) if to_x else x.new_empty(0, 3)
+
+
+@torch.library.custom_op("warpdvr::encode_scatter_bend", mutates_args=())
+def scatter_bend(
+    along: Tensor, grad: Tensor, x: Tensor, bounds: Tensor, weight: Tensor, layout: Tensor, rows: int
+) -> Tensor:
+    """Return the gradient of (along . slope) by table (rows, features)."""
+    by_table = x.new_zeros(rows, grad.shape[1] // len(layout))
+    inputs = [along, _split(grad, layout), x, bounds, weight, layout]
+    _launch(_kernels(x, by_table).scatter, x, inputs, [by_table], by_level=True)
+    return by_table
+
+
+def _split(grad: Tensor, layout: Tensor) -> Tensor:
+    return grad.reshape(len(grad), len(layout), grad.shape[1] // len(layout))
+
+
+def _kernels(x: Tensor, table: Tensor) -> Any:
+    scalar = wp.float64 if x.dtype == torch.float64 else wp.float32
+    return kernels(table.shape[1], scalar, wp.float16 if table.dtype == torch.float16 else scalar)
+
+
+def _launch(kernel: Any, x: Tensor, inputs: list[Tensor], outputs: list[Tensor], by_level: bool = False) -> None:
+    """Launch over levels (the layout is the last input) and points, cut by points or by level."""
+    span = SPAN if x.device.type == "cpu" else 1
+    blocks = -(-len(x) // span)
+    axis = None if blocks == 1 else 0 if by_level else 1
+    launch_parts(kernel, (len(inputs[-1]), blocks), [*(a.contiguous() for a in inputs), span], outputs, axis)
+
+
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*(a for a in inputs if isinstance(a, Tensor)))
+
+
+def _encode_backward(ctx: Any, grad: Tensor) -> Any:
+    x, table, *frame = ctx.saved_tensors
+    by_x = slope(grad, x, table, *frame) if ctx.needs_input_grad[0] else None
+    by_table = scatter(grad, x, *frame, len(table)).to(table.dtype) if ctx.needs_input_grad[1] else None
+    return by_x, by_table, None, None, None
+
+
+def _slope_backward(ctx: Any, along: Tensor) -> Any:
+    grad, x, table, *frame = ctx.saved_tensors
+    to_grad, to_x, to_table = ctx.needs_input_grad[:3]
+    by_grad, by_x = bend(along, grad, x, table, *frame, to_x) if to_grad or to_x else (None, None)
+    by_table = scatter_bend(along, grad, x, *frame, len(table)).to(table.dtype) if to_table else None
+    return by_grad if to_grad else None, by_x if to_x else None, by_table, None, None, None
+
+
+def _scatter_backward(ctx: Any, along: Tensor) -> Any:
+    """`along` is a gradient by table, and so a table."""
+    grad, x, *frame = ctx.saved_tensors
+    by_grad = encode(x, along, *frame) if ctx.needs_input_grad[0] else None
+    by_x = slope(grad, x, along, *frame) if ctx.needs_input_grad[1] else None
+    return by_grad, by_x, None, None, None, None
+
+
+encode.register_autograd(_encode_backward, setup_context=_save)
+slope.register_autograd(_slope_backward, setup_context=_save)
+scatter.register_autograd(_scatter_backward, setup_context=_save)
+
+
+@encode.register_fake
+def _(x: Tensor, table: Tensor, bounds: Tensor, weight: Tensor, layout: Tensor) -> Tensor:
+    return x.new_empty(len(x), len(layout) * table.shape[1])
+
+
+@slope.register_fake
+def _(grad: Tensor, x: Tensor, *rest: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@scatter.register_fake
+def _(grad: Tensor, x: Tensor, bounds: Tensor, weight: Tensor, layout: Tensor, rows: int) -> Tensor:
+    return x.new_empty(rows, grad.shape[1] // len(layout))
+
+
+@bend.register_fake
+def _(along: Tensor, grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return x.new_empty(grad.shape), x.new_empty(x.shape if rest[-1] else (0, 3))
+
+
+@scatter_bend.register_fake
+def _(along: Tensor, grad: Tensor, x: Tensor, bounds: Tensor, weight: Tensor, layout: Tensor, rows: int) -> Tensor:
+    return x.new_empty(rows, grad.shape[1] // len(layout))

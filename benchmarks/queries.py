@@ -24,6 +24,7 @@ from networks import SLOPE, TRAINED, Perceptron, trained, view  # noqa: E402
 from reference import Asked, clip, double, first_crossing, in_double, weight_gradient  # noqa: E402
 
 from warpdvr import DenseMarch, Rays, SphereTrace  # noqa: E402
+from warpdvr.grid import BoundGrid  # noqa: E402
 from warpdvr.render import surface  # noqa: E402
 
 HEAD = """| field | method | hits of reference | missed | extra | max depth error | queries/ray | gradient cos / scale |
@@ -95,9 +96,12 @@ def rows(name: str, case: Case) -> list[str]:
     if large:
         o, d = o.float(), d.float()
     expected = first_crossing(precise, o, d, clip(o, d, field.bounds), 1024, case.slope).double()
-    solvers = {"DenseMarch(128)": DenseMarch()}
+    solvers: dict[str, Any] = {"DenseMarch(128)": DenseMarch()}
     if field.lipschitz is not None:
-        solvers["SphereTrace()"] = SphereTrace()  # type: ignore[assignment]
+        solvers["SphereTrace()"] = SphereTrace()
+    grid = BoundGrid(field)
+    solvers[f"DenseMarch(grid) [{grid.evaluations:,}]"] = DenseMarch(grid=grid)
+    solvers[f"SphereTrace(grid) [{grid.evaluations:,}]"] = SphereTrace(grid=grid)
     return [row(name, label, solve, field, rays, expected) for label, solve in solvers.items()]
 
 

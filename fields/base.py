@@ -1,6 +1,7 @@
 """The contract between a field and the renderer."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,12 @@ class Field(nn.Module, ABC):
 
     lipschitz: float | None = None
     """An upper bound of |grad value| inside of the bounds, if there is one; sphere tracing needs it."""
+
+    step: float | None = None
+    """Width of the central differences by which slopes and normals are taken [scene unit]; None: exact derivatives."""
+
+    rates: Mapping[str, float] = {"": 2e-3}
+    """Learning rates of a fit, by how a parameter's name ends; the longest ending counts."""
 
     def __init__(self, bounds: tuple[tuple[float, float, float], tuple[float, float, float]] | Tensor | float = 1.0):
         """Set the bounds: two corners, or half the side of a cube around the origin."""
@@ -45,6 +52,9 @@ class Field(nn.Module, ABC):
         A fit calls it now and then. Nothing to do for a field whose bound does not change, or that has none.
         """
         return 0
+
+    def anneal(self, progress: float) -> None:
+        """Show as much detail as a fit should teach at `progress`, from 0 to 1; nothing to do for most fields."""
 
     def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
         """Return the sRGB colour (n, 3) in [0, 1] that leaves x against the ray direction.

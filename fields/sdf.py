@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from warpdvr.fields.base import Field
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
+from warpdvr.fields.slope import steepest
 
 
 class SDF(Field):
@@ -69,17 +70,8 @@ class SDF(Field):
         return torch.sigmoid(self.radiance(torch.cat(inputs, -1)))
 
     def bound_slope(self, points: int = 16384, margin: float = 1.25) -> int:
-        """Measure |grad value| at random points of the bounds; `lipschitz` is the largest, times `margin`.
-
-        An estimate: a network has no bound that is both proven and useful.
-        """
-        low, high = self.bounds
-        generator = torch.Generator().manual_seed(0)
-        x = low + (high - low) * torch.rand(points, 3, generator=generator).to(low)
-        with torch.enable_grad():
-            x.requires_grad_()
-            (slope,) = torch.autograd.grad(self.value(x).sum(), x)
-        self.slope.fill_(margin * slope.norm(dim=-1).max())
+        """Measure |grad value| at random points of the bounds; `lipschitz` is the largest, times `margin`."""
+        self.slope.fill_(margin * steepest(self.value, self.bounds, points))
         return points
 
     @torch.no_grad()

@@ -14,7 +14,8 @@ from warpdvr.evaluate import evaluate
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.occupancy import Occupancy
 from warpdvr.fields.sdf import SDF
-from warpdvr.fit import PATIENCE, Fit, Recipe, schedule
+from warpdvr.fit import PATIENCE, Fit
+from warpdvr.recipe import Recipe, schedule
 from warpdvr.views import SceneTransform, Views, mesh_views
 
 RADIUS, PAINT = 0.6, (0.8, 0.4, 0.2)

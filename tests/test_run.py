@@ -14,8 +14,9 @@ from warpdvr import run
 from warpdvr.camera import Camera
 from warpdvr.checkpoint import Checkpoint
 from warpdvr.fields.analytic import Box
-from warpdvr.fit import Fit, Recipe
+from warpdvr.fit import Fit
 from warpdvr.mesh import Mesh, read_mesh
+from warpdvr.recipe import Recipe
 from warpdvr.run import Run
 from warpdvr.scene import Scene
 from warpdvr.views import SceneTransform, Views

@@ -9,7 +9,7 @@ import tomli_w
 from warpdvr import scene
 from warpdvr.fields.occupancy import Occupancy
 from warpdvr.fields.sdf import SDF
-from warpdvr.fit import Recipe
+from warpdvr.recipe import Recipe
 from warpdvr.scene import Scene
 
 FULL = """

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,14 @@ import torch
 from torch import Tensor
 
 from warpdvr import loss
-from warpdvr.intersect import DenseMarch, Intersect, SphereTrace, Status
+from warpdvr.fields.base import Field
+from warpdvr.intersect import Intersect, Status
 from warpdvr.pixels import OBJECT, UNKNOWN, Batch, Pixels
-from warpdvr.render import Surface, surface
-from warpdvr.shade import gradient
-from warpdvr.threads import one_thread
+from warpdvr.quick import QuickMarch
+from warpdvr.recipe import Recipe, schedule
+from warpdvr.render import surface
+from warpdvr.shade import gradient, unit
+from warpdvr.threads import one_thread, side_by_side
 from warpdvr.views import Views
 
 PATIENCE = 50
@@ -22,32 +26,17 @@ PATIENCE = 50
 MEASURE = 100
 """Steps between two measurements of the field's Lipschitz bound, for fields that can measure it."""
 
+REFRESH = 16
+"""Steps after which an intersector that remembers the field looks at it again."""
+
 EARLY = (5, 10, 20, 35, 50, 75)
-"""Steps at which it is measured besides: at first the field changes fast."""
+"""Steps at which both is done besides: at first the field changes fast."""
 
+NEAR = 0.02
+"""Standard deviation of the way from a hit to the point whose normal should be alike [scene unit]."""
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a field is fitted. What changes over time follows the fit's progress from 0 to 1."""
-
-    rays: int = 1024
-    """Rays in a step."""
-    rate: float = 2e-3
-    """Highest learning rate of Adam; it rises over the first 2 % and falls to a twentieth by half a cosine."""
-    color: float = 1.0
-    """Weight of the photometric loss."""
-    mask: float = 1.0
-    """Weight of the silhouette loss, which is divided by the growth of its sharpness."""
-    eikonal: float = 0.1
-    """Weight of the eikonal loss; for fields with a Lipschitz bound, which are meant to be distances."""
-    sharpness: tuple[float, float] = (30.0, 300.0)
-    """Of the soft mask, first and last [1 / scene unit]; occupancy logits are sharp by themselves and take 1."""
-
-    def __post_init__(self) -> None:
-        if self.rays < 1 or not all(0 < a < math.inf for a in (self.rate, *self.sharpness)):
-            raise ValueError(f"fit: rays, rate and sharpness must be positive, got {self}")
-        if min(self.color, self.mask, self.eikonal) < 0:
-            raise ValueError(f"fit: no weight may be negative, got {self}")
+PARTS = 2
+"""Parts of a step that are computed side by side on a CPU; always as many, so that the result is always the same."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ class Step:
     seconds: float
     """Time spent fitting, earlier sessions included, without the time that reports take."""
     losses: dict[str, float]
-    """`color`, `mask` and `eikonal` before their weights, and the weighted sum as `total`."""
+    """`color`, `mask`, `smooth` and `eikonal` before their weights, and the weighted sum as `total`."""
     evaluations: int
     """Field evaluations so far, counted in points."""
 
@@ -92,7 +81,8 @@ class Fit:
             minutes, iterations: how long; exactly one of them.
             recipe: weights and schedules.
             seed: of the rays that are drawn.
-            intersect: how the surface is found; by default a quick `SphereTrace` or `DenseMarch`.
+            intersect: how the surface is found; by default a `QuickMarch`. One with a method `refresh` is told when
+                the field has changed.
 
         Raises:
             ValueError: if not exactly one positive duration is given, or no training view has a mask.
@@ -106,9 +96,12 @@ class Fit:
         self.minutes, self.iterations = minutes, iterations
         self.pixels = Pixels(views, field.bounds.device)
         self.generator = torch.Generator().manual_seed(seed)
-        self.optimizer = torch.optim.AdamW(field.parameters(), lr=self.recipe.rate, weight_decay=0.0)
+        self.parameters = list(field.parameters())
+        groups = self.recipe.groups(field, getattr(field, "rates", Field.rates))
+        self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
         self.is_distance = getattr(field, "lipschitz", None) is not None
-        self.intersect = intersect or _quick(self.is_distance)
+        self.intersect = intersect or QuickMarch(field)
+        self.parts = PARTS if field.bounds.device.type == "cpu" else 1
         self.iteration, self.evaluations, self.seconds = 0, 0, 0.0
         self.without_hit = 0
 
@@ -125,7 +118,8 @@ class Fit:
         """
         progress = self.progress
         if progress >= 1:
-            self._measure()
+            if hasattr(self.field, "bound_slope"):
+                self.evaluations += self.field.bound_slope()
             raise StopIteration
         start = time.perf_counter()
         with one_thread():
@@ -175,70 +169,89 @@ class Fit:
 
     def _step(self, progress: float) -> dict[str, float]:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.rate * schedule(progress)
-        if self.iteration % MEASURE == 0 or self.iteration in EARLY:
-            self._measure()
+            group["lr"] = group["rate"] * schedule(progress)
+        if hasattr(self.field, "anneal"):
+            self.field.anneal(progress)
+        self._look(self.iteration)
         batch = self.pixels.draw(self.recipe.rays, self.generator)
-        seen = surface(self.field, batch.rays, self.intersect)
-        self._check(seen)
-        losses = self._losses(batch, seen, progress)
-        total = sum(getattr(self.recipe, name) * term for name, term in losses.items())
-        self._descend(total)
-        return {name: float(term.detach()) for name, term in {**losses, "total": total}.items()}
+        seeds = torch.randint(2**62, (self.parts,), generator=self.generator).tolist()
+        jobs = [(batch[i :: self.parts], seed, progress) for i, seed in enumerate(seeds)]
+        shares = side_by_side(self._share, jobs)
+        self.evaluations += sum(share.evaluations for share in shares)
+        self._check(shares)
+        losses = {name: _mean([share.losses[name] for share in shares]) for name in shares[0].losses}
+        if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
+            raise RuntimeError(
+                f"fit: the loss {' and '.join(wrong)} is {losses[wrong[0]]} at step {self.iteration + 1}; the "
+                "weights of the step before are kept, try a smaller rate"
+            )
+        self._descend([share.gradient for share in shares])
+        return losses | {"total": sum(getattr(self.recipe, name) * value for name, value in losses.items())}
 
-    def _losses(self, batch: Batch, seen: Surface, progress: float) -> dict[str, Tensor]:
+    def _look(self, iteration: int) -> None:
+        """Bring what is remembered of the field up to date."""
+        early = iteration in EARLY
+        if (early or iteration % MEASURE == 0) and hasattr(self.field, "bound_slope"):
+            self.evaluations += self.field.bound_slope()
+        if (early or iteration % REFRESH == 0) and isinstance(self.intersect, QuickMarch):
+            self.evaluations += self.intersect.refresh(self.field, full=iteration <= EARLY[-1])
+
+    def _share(self, job: tuple[Batch, int, float]) -> "_Share":
+        """Return losses and gradient over a part of a step's rays."""
+        batch, seed, progress = job
+        seen = surface(self.field, batch.rays, self.intersect)
         ray = seen.hit.ray
         right = batch.label[ray] == OBJECT
         decided = torch.zeros_like(batch.label, dtype=torch.bool).index_copy(0, ray, right)
         known = (batch.label != UNKNOWN) & ~seen.hit.nearest.isnan()
         open_ = known & ~decided
-        first, last = self.recipe.sharpness if self.is_distance else (1.0, 1.0)
-        sharpness = first * (last / first) ** progress
+        sharpness, growth = 1.0, 1.0
+        if self.is_distance:
+            sharpness = self.recipe.sharp(progress)
+            growth = sharpness / self.recipe.sharpness[0]
         x = batch.rays.at(seen.hit.nearest.nan_to_num())[open_].to(self.field.bounds.dtype)
         soft = -sharpness * self.field.value(x)
         losses = {
             "color": loss.photometric(seen.color[right], batch.color[ray][right]),
-            "mask": loss.silhouette(soft, batch.label[open_] == OBJECT, int(known.sum())) * first / sharpness,
+            "mask": loss.silhouette(soft, batch.label[open_] == OBJECT, int(known.sum())) / growth,
         }
-        self.evaluations += seen.hit.evaluations + 2 * len(ray) + len(x)
-        if self.is_distance and self.recipe.eikonal:
-            losses["eikonal"] = loss.eikonal(torch.cat([self._slope(seen.x.detach()), seen.slope]))
-        return losses
-
-    def _slope(self, x: Tensor) -> Tensor:
-        """Return |grad value| at random points: a quarter as many as rays, half of them within about 0.05 of hits."""
-        low, high = self.field.bounds
-        n = self.recipe.rays // 8
-        points = low + (high - low) * torch.rand(n, 3, generator=self.generator).to(low)
-        if len(x):
-            pick = torch.randint(len(x), (n,), generator=self.generator).to(x.device)
-            points = torch.cat([points, x[pick] + 0.05 * torch.randn(n, 3, generator=self.generator).to(x)])
-        self.evaluations += len(points)
+        evaluations = seen.hit.evaluations + 2 * len(ray) + len(x)
+        points, pick = self._around(seen.x.detach(), len(batch.label) // 8, torch.Generator().manual_seed(seed))
         _, slope, _ = gradient(self.field, points.requires_grad_())
-        lengths: Tensor = torch.linalg.vector_norm(slope, dim=-1)
-        return lengths
+        evaluations += len(points)
+        losses["smooth"] = loss.smoothness(seen.normal[pick], unit(slope[len(slope) - len(pick) :]))
+        if self.is_distance:
+            losses["eikonal"] = loss.eikonal(torch.cat([slope.norm(dim=-1), seen.slope]))
+        total = sum(getattr(self.recipe, name) * term for name, term in losses.items())
+        found = torch.autograd.grad(total, self.parameters, allow_unused=True)
+        inside = int((seen.hit.status == int(Status.INSIDE)).sum())
+        return _Share(found, {k: float(v.detach()) for k, v in losses.items()}, evaluations, len(ray), inside)
 
-    def _measure(self) -> None:
-        if hasattr(self.field, "bound_slope"):
-            self.evaluations += self.field.bound_slope()
+    def _around(self, x: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return random points, n of the bounds and then, if there are hits `x`, n near to hits, and which hits."""
+        low, high = self.field.bounds
+        points = low + (high - low) * torch.rand(n, 3, generator=generator).to(low)
+        pick = torch.randint(max(len(x), 1), (n if len(x) else 0,), generator=generator).to(x.device)
+        aside = NEAR * torch.randn(len(pick), 3, generator=generator).to(x)
+        return torch.cat([points, x[pick] + aside]), pick
 
-    def _descend(self, total: Any) -> None:
-        if not bool(torch.isfinite(total)):
-            raise RuntimeError(
-                f"fit: the loss is {float(total.detach())} at step {self.iteration + 1}; try a smaller rate"
-            )
-        self.optimizer.zero_grad()
-        total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.field.parameters(), 1.0)
+    def _descend(self, gradients: Sequence[Sequence[Tensor | None]]) -> None:
+        for parameter, *found in zip(self.parameters, *gradients, strict=True):
+            known = [g for g in found if g is not None]
+            parameter.grad = sum(known[1:], known[0]) / len(gradients) if known else None
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         if not bool(torch.isfinite(norm)):
-            raise RuntimeError(f"fit: the gradient is not finite at step {self.iteration + 1}; try a smaller rate")
+            raise RuntimeError(
+                f"fit: the gradient is not finite at step {self.iteration + 1}; the weights of the step before are "
+                "kept, try a smaller rate"
+            )
         self.optimizer.step()
 
-    def _check(self, seen: Surface) -> None:
-        self.without_hit = 0 if len(seen.hit.ray) else self.without_hit + 1
+    def _check(self, shares: Sequence["_Share"]) -> None:
+        self.without_hit = 0 if any(share.hits for share in shares) else self.without_hit + 1
         if self.without_hit < PATIENCE:
             return
-        inside = float((seen.hit.status == int(Status.INSIDE)).float().mean())
+        inside = sum(share.inside for share in shares) / self.recipe.rays
         what = "fills the cameras' surroundings" if inside > 0.5 else "is empty"
         raise RuntimeError(
             f"fit: the level set {what}, no ray has hit it for {PATIENCE} steps (step {self.iteration + 1}); "
@@ -246,13 +259,16 @@ class Fit:
         )
 
 
-def schedule(progress: float) -> float:
-    """Return the learning rate's factor: rises over the first 2 %, then falls to a twentieth by half a cosine."""
-    return min(1.0, 0.05 + progress / 0.02) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
+@dataclass(frozen=True)
+class _Share:
+    """What a part of a step's rays has to say."""
+
+    gradient: tuple[Tensor | None, ...]
+    losses: dict[str, float]
+    evaluations: int
+    hits: int
+    inside: int
 
 
-def _quick(is_distance: bool) -> Intersect:
-    """What finds the surface during a fit: a hit a little beside the surface teaches the same."""
-    if is_distance:
-        return SphereTrace(thinnest=1e-2, tolerance=1e-4, max_steps=32)
-    return DenseMarch(n=64, splits=0, tolerance=1e-4)
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -5,48 +5,24 @@ makes a hit differentiable afterwards.
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from warpdvr.bracket import ask, close_in
+from warpdvr.batch import Batch, Hit, Status
 from warpdvr.bridge import launch
 from warpdvr.camera import Rays
+from warpdvr.grid import BoundGrid, slope_limit
+from warpdvr.kernels import grid as _grid
 from warpdvr.kernels import march as _march
 from warpdvr.kernels import status as _status
 from warpdvr.kernels import trace as _trace
 
+__all__ = ["DenseMarch", "Hit", "Intersect", "SphereTrace", "Status"]
 
-class Status(IntEnum):
-    """What became of a ray."""
-
-    HIT = int(_status.HIT)
-    """It entered the surface from outside."""
-    MISS = int(_status.MISS)
-    """It left the bounds without meeting the surface, or never met the bounds."""
-    INSIDE = int(_status.INSIDE)
-    """Its first sample was already inside: nothing is seen."""
-    GAVE_UP = int(_status.GAVE_UP)
-    """It was not decided: too many steps, or a value that is not a number."""
-
-
-@dataclass(frozen=True)
-class Hit:
-    """Where n rays met the surface; `t` and `ray` are packed and hold the k rays that hit."""
-
-    t: Tensor
-    """Ray length to the surface, shape (k,), float32 [scene unit]; not differentiable."""
-    ray: Tensor
-    """Which ray each hit belongs to, ascending, shape (k,), int64."""
-    status: Tensor
-    """A `Status` for every ray, shape (n,), int32."""
-    nearest: Tensor
-    """Ray length at the smallest sample of a ray that does not hit, and `t` of one that does, shape (n,); NaN where the
-    field was not asked."""
-    evaluations: int
-    """How often the field was asked for a value, counted in points."""
+MOST_STEPS = 1024
+"""Samples on one ray through a grid after which a `DenseMarch` gives up."""
 
 
 class Intersect(Protocol):
@@ -81,6 +57,9 @@ class DenseMarch:
     """Samples that are evaluated together before it is asked who is done."""
     tolerance: float = 1e-6
     """Length to which the crossing is closed in [scene unit]."""
+    grid: BoundGrid | None = None
+    """Bounds of the field: it is then asked only where they leave room for a surface, as closely as they demand. The
+    shortest step is an eighth of the last split: the length of the bounds' diagonal / (n - 1) / 2**(splits + 3)."""
 
     def __post_init__(self) -> None:
         if self.n < 2 or self.block < 1 or self.splits < 0:
@@ -88,11 +67,15 @@ class DenseMarch:
 
     @property
     def points_per_ray(self) -> int:
-        return min(self.block, self.n)
+        return 1 if self.grid else min(self.block, self.n)
 
     @torch.no_grad()
     def __call__(self, field: Any, rays: Rays) -> Hit:
-        batch = _Batch(field, rays)
+        batch = Batch(field, rays)
+        if self.grid is not None:
+            diagonal = float((field.bounds[1] - field.bounds[0]).norm())
+            _through(self.grid, batch, diagonal / (self.n - 1) / 2 ** (self.splits + 3), 1.5, MOST_STEPS)
+            return batch.finish(self.tolerance)
         spacing = (batch.far - batch.near) / (self.n - 1)
         before = spacing.new_full((len(rays), 3), torch.nan)
         for first in range(0, self.n, self.block):
@@ -113,7 +96,7 @@ class DenseMarch:
             self._split(batch, ray, ends, dip[i, j])
         return batch.finish(self.tolerance)
 
-    def _split(self, batch: "_Batch", ray: Tensor, ends: tuple[Tensor, ...], change: Tensor) -> None:
+    def _split(self, batch: "Batch", ray: Tensor, ends: tuple[Tensor, ...], change: Tensor) -> None:
         """Halve intervals that may hide a crossing; one that is found lies ahead of all that its ray has so far."""
         low, high, f_low, f_high = ends
         for _ in range(self.splits):
@@ -147,6 +130,9 @@ class SphereTrace:
     """The shortest step [scene unit]."""
     tolerance: float = 1e-6
     """Length to which the crossing is closed in [scene unit]."""
+    grid: BoundGrid | None = None
+    """Bounds of the field: it is then asked only where they leave room for a surface, and steps are as long as the
+    slopes there allow. Fields without a Lipschitz bound can be traced with it."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.relaxation < 2 or self.thinnest <= 0 or self.max_steps < 1:
@@ -159,14 +145,18 @@ class SphereTrace:
     @torch.no_grad()
     def __call__(self, field: Any, rays: Rays) -> Hit:
         bound = getattr(field, "lipschitz", None)
+        if self.grid is not None:
+            batch = Batch(field, rays)
+            _through(self.grid, batch, self.thinnest, self.relaxation, self.max_steps)
+            return batch.finish(self.tolerance)
         if bound is None:
             raise ValueError(
                 f"SphereTrace: {type(field).__name__}.lipschitz is None, but sphere tracing needs an upper bound of "
-                "|grad value|; use DenseMarch for this field"
+                "|grad value|; use DenseMarch for this field, or give SphereTrace a BoundGrid"
             )
         if not 0 < bound < float("inf"):
             raise ValueError(f"SphereTrace: {type(field).__name__}.lipschitz must be positive and finite, got {bound}")
-        batch = _Batch(field, rays)
+        batch = Batch(field, rays)
         for _ in range(self.max_steps):
             active = batch.active()
             if len(active) == 0:
@@ -185,49 +175,23 @@ class SphereTrace:
         return batch.finish(self.tolerance)
 
 
-class _Batch:
-    """A batch of rays on its way: what every solver keeps per ray."""
-
-    def __init__(self, field: Any, rays: Rays):
-        self.field = field
-        self.o, self.d = (a.detach().float().contiguous() for a in (rays.origin, rays.direction))
-        self.near, self.far = rays.clip(field.bounds)
-        self.status = torch.where(self.near <= self.far, int(_status.ACTIVE), int(Status.MISS)).int()
-        self.low, self.f_low, self.f_high, self.nearest = self.near.new_full((4, len(rays)), torch.nan)
-        self.high = self.near.clone()
-        self.f_nearest = torch.full_like(self.near, torch.inf)
-        self.evaluations = 0
-
-    def active(self) -> Tensor:
-        """Return the rays that are not decided yet, int32."""
-        return torch.nonzero(self.status == int(_status.ACTIVE))[:, 0].int()
-
-    def state(self) -> list[Tensor]:
-        """Return what a kernel updates, in the kernels' order."""
-        return [self.status, self.low, self.high, self.f_low, self.f_high, self.nearest, self.f_nearest]
-
-    def ask(self, x: Tensor) -> Tensor:
-        """Return the field's values at points (n, 3), and count them."""
-        self.evaluations += len(x)
-        return ask(self.field, x)
-
-    def cross(self, ray: Tensor, ends: tuple[Tensor, ...], found: Tensor) -> None:
-        """Give each ray the foremost of the brackets `ends` that were found for it."""
-        ray, (low, high, f_low, f_high) = ray[found], (a[found] for a in ends)
-        foremost = torch.full_like(self.low, torch.inf).scatter_reduce_(0, ray, low, "amin")
-        lower = (low == foremost[ray]) & ~(self.low[ray] < low)
-        ray = ray[lower]
-        self.status[ray] = int(Status.HIT)
-        self.low[ray], self.high[ray] = low[lower], high[lower]
-        self.f_low[ray], self.f_high[ray] = f_low[lower], f_high[lower]
-
-    def finish(self, tolerance: float) -> Hit:
-        """Close the brackets in and say what became of every ray."""
-        self.status[self.status == int(_status.ACTIVE)] = int(Status.GAVE_UP)
-        ray = torch.nonzero(self.status == int(Status.HIT))[:, 0]
-        ends = self.low[ray], self.high[ray], self.f_low[ray], self.f_high[ray]
-        t, evaluations = close_in(self.field, self.o[ray], self.d[ray], ends, tolerance)
-        self.status[ray[t.isnan()]] = int(Status.GAVE_UP)
-        ray, t = ray[~t.isnan()], t[~t.isnan()]
-        self.nearest[ray] = t
-        return Hit(t, ray, self.status, self.nearest, self.evaluations + evaluations)
+def _through(grid: BoundGrid, batch: Batch, thinnest: float, relaxation: float, max_steps: int) -> None:
+    """March a batch through a grid, no step shorter than `thinnest` (kernels/grid.py)."""
+    grid.check(batch.field)
+    slopes = [grid.lower, grid.upper, grid.slope, slope_limit(batch.field), relaxation, thinnest]
+    lines, ends = [batch.o, batch.d, batch.near, batch.far], [batch.near, batch.far]
+    memory = batch.near.new_full((len(batch.near), _grid.memory._length_), torch.nan)
+    memory[:, int(_grid.DROP)], memory[:, int(_grid.LEAST)] = 0.0, torch.inf
+    active = batch.active()
+    walks = torch.ones(len(active), dtype=torch.bool, device=active.device)
+    for step in range(max_steps + 1):
+        x = batch.o.new_empty(len(active), 3)
+        state = [batch.status, batch.low, batch.high, batch.f_low, memory]
+        launch(_grid.walk, len(active), [*lines, *grid.frame(), *slopes, walks, active], [x], state=state)
+        going = batch.status[active.long()] == int(_status.ACTIVE)
+        active, x = active[going], x[going]
+        if len(active) == 0 or step == max_steps:
+            break
+        value, walks = batch.ask(x), torch.empty(len(active), dtype=torch.bool, device=x.device)
+        launch(_grid.judge, len(active), [value, *ends, thinnest, active], [walks], state=[*batch.state(), memory])
+    batch.guess(memory[:, int(_grid.WHERE)], memory[:, int(_grid.LEAST)])

@@ -1,26 +1,29 @@
 """The surface of a field as a closed triangle mesh."""
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from warpdvr.bridge import CORNERS, marching_cubes, sparse_marching_cubes
+from warpdvr.grid import BoundGrid
+from warpdvr.lattice import CHUNK, Lattice, Solid, triangulate
 from warpdvr.mesh import Mesh, vertex_normals
 
-CHUNK = 1 << 17
-"""Number of points in one evaluation of a field."""
 
-
-def extract(field: Any, *, resolution: int = 192, project: int = 2, colors: bool = True, largest: bool = False) -> Mesh:
+def extract(
+    field: Any,
+    *,
+    resolution: int = 192,
+    project: int = 2,
+    colors: bool = True,
+    largest: bool = False,
+    grid: BoundGrid | bool = True,
+) -> Mesh:
     """Extract the surface of a field as a closed mesh with normals.
 
     What lies outside of the field's bounds counts as outside of the surface: a surface that leaves them is closed there
     by a cap. With a `field.lipschitz`, only places near the surface are asked, 10 to 20 per vertex; that bound must
-    hold, or pieces vanish. Without one, every corner of the grid is asked: about resolution cubed points.
+    hold, or pieces vanish. Other fields are asked where a `BoundGrid` does not exclude the surface.
 
     Args:
         field: the `Field`; its bounds say on which device the work is done.
@@ -28,17 +31,26 @@ def extract(field: Any, *, resolution: int = 192, project: int = 2, colors: bool
         project: number of Newton steps that pull each vertex onto the surface, each at most half a cell.
         colors: ask the field for colours, seen along the normals.
         largest: keep only the connected piece with the largest area; the wall of a cavity is a piece of its own.
+        grid: of the field, if there is one already. True makes one of 64 boxes along the longest side for a field
+            without a Lipschitz bound, if the resolution is higher; False asks such a field at all corners, about
+            resolution cubed points.
 
     Raises:
         ValueError: if the field has no surface inside its bounds, or has values that are not numbers.
     """
     if resolution < 1:
         raise ValueError(f"extract: resolution must be at least 1, got {resolution}")
-    solid, grid = _Solid(field), _Grid.around(field.bounds, resolution)
-    vertices, faces = _triangulate(solid, grid)
+    solid, lattice = Solid(field), Lattice.around(field.bounds, resolution)
+    if isinstance(grid, bool):
+        pays = grid and solid.lipschitz is None and resolution > 64
+        known = BoundGrid(field, cells=64, finest=128 if resolution > 128 else 64) if pays else None
+    else:
+        known = grid
+        known.check(field)
+    vertices, faces = triangulate(solid, lattice, known)
     solid.check()
-    vertices, slope = _project(solid, grid, vertices, project)
-    faces = _without_slivers(vertices, faces, 1e-6 * float(grid.step.min()) ** 2)
+    vertices, slope = _project(solid, lattice, vertices, project)
+    faces = _without_slivers(vertices, faces, 1e-6 * float(lattice.step.min()) ** 2)
     faces = _largest_piece(vertices, faces) if largest else faces
     kept, faces = torch.unique(faces, return_inverse=True)
     vertices, slope = vertices[kept], slope[kept]
@@ -49,121 +61,15 @@ def extract(field: Any, *, resolution: int = 192, project: int = 2, colors: bool
     return Mesh(vertices, faces, normals, _colors(field, vertices, normals) if colors else None)
 
 
-class _Solid:
-    """The part of a field that lies inside of its bounds, as a function of points anywhere."""
-
-    def __init__(self, field: Any):
-        self.field, self.lipschitz = field, getattr(field, "lipschitz", None)
-        self.low, self.high = field.bounds.detach().float()
-        self.least, self.most = float("inf"), float("-inf")
-
-    def inside(self, x: Tensor) -> Tensor:
-        """Return the field's values (n,) at points that are moved into the bounds first."""
-        value: Tensor = self.field.value(x.clamp(self.low, self.high).to(self.field.bounds.dtype)).float()
-        least, most = torch.stack(value.detach().aminmax()).tolist() if len(x) else (0.0, 0.0)
-        if not math.isfinite(most - least):
-            raise ValueError("extract: the field has values inside its bounds that are not finite numbers")
-        self.least, self.most = min(least, self.least), max(most, self.most)
-        return value
-
-    def anywhere(self, x: Tensor) -> Tensor:
-        """Return values (n,) that are never negative outside of the bounds, and that keep the Lipschitz bound."""
-        value, out = self.inside(x), torch.maximum(self.low - x, x - self.high).amax(-1)
-        if self.lipschitz is None:
-            return torch.where(out > 0, value.abs(), value)
-        return torch.maximum(value, self.lipschitz * out)
-
-    def values(self, x: Tensor) -> Tensor:
-        """Return `anywhere` of any number of points, without gradients."""
-        with torch.no_grad():
-            return torch.cat([self.anywhere(part) for part in torch.split(x, CHUNK)])
-
-    def full(self, x: Tensor) -> Tensor:
-        """Return which of any number of points inside the bounds, (n,), have a negative value."""
-        with torch.no_grad():
-            return torch.cat([self.inside(part) < 0 for part in torch.split(x, CHUNK)])
-
-    def slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the values (n,) and gradients (n, 3) at any number of points inside the bounds."""
-        parts = [_value_and_slope(self.inside, part) for part in torch.split(x, CHUNK)]
-        value, slope = zip(*parts, strict=True)
-        return torch.cat(value), torch.cat(slope)
-
-    def check(self) -> None:
-        """Raise a ValueError if the field keeps one sign inside its bounds."""
-        if not self.least < 0 < self.most:
-            axes = [torch.linspace(a, b, 17) for a, b in zip(self.low.tolist(), self.high.tolist(), strict=True)]
-            self.values(torch.cartesian_prod(*axes).to(self.low))  # look around, to say what is there
-            raise ValueError(
-                "extract: the field has no surface inside its bounds: "
-                f"its values lie in [{self.least:.4g}, {self.most:.4g}]"
-            )
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Cells around a box; the outermost corners lie half a cell outside of it."""
-
-    low: Tensor
-    """The first corner, shape (3,) [scene unit]."""
-    step: Tensor
-    """Sides of a cell, shape (3,) [scene unit]."""
-    cells: tuple[int, int, int]
-    """Number of cells along each axis."""
-
-    @classmethod
-    def around(cls, bounds: Tensor, resolution: int) -> "_Grid":
-        low, high = bounds.detach().float()
-        side = high - low
-        within = (side / side.max() * resolution - 1e-4).ceil().clamp_min(1)
-        step = side / within
-        x, y, z = (within.int() + 1).tolist()
-        return cls(low - step / 2, step, (x, y, z))
-
-    @property
-    def high(self) -> Tensor:
-        return self.low + self.step * torch.tensor(self.cells).to(self.step)
-
-    def corners(self, first: int, last: int) -> Tensor:
-        """Return the corners in the planes first <= x < last, shape (n, 3) [scene unit]."""
-        axes = [torch.arange(first, last), *(torch.arange(n + 1) for n in self.cells[1:])]
-        return self.low + self.step * torch.cartesian_prod(*axes).to(self.step)
-
-
-def _triangulate(solid: _Solid, grid: _Grid) -> tuple[Tensor, Tensor]:
-    if solid.lipschitz is not None:
-        return sparse_marching_cubes(solid.values, grid.low, grid.high, grid.cells, solid.lipschitz)
-    cell, corner = _crossed(solid, grid)
-    vertices, faces = marching_cubes(cell, corner)
-    return grid.low + grid.step * vertices, faces
-
-
-def _crossed(solid: _Solid, grid: _Grid) -> tuple[Tensor, Tensor]:
-    """Return the cells with values of both signs (n, 3) and the values at their corners (n, 8), slab by slab."""
-    x, y, z = (n + 1 for n in grid.cells)
-    thick = max(CHUNK // (y * z), 1)
-    found = []
-    slab = solid.values(grid.corners(0, 1)).reshape(1, y, z)
-    for first in range(1, x, thick):
-        last = min(first + thick, x)
-        slab = torch.cat([slab[-1:], solid.values(grid.corners(first, last)).reshape(-1, y, z)])
-        corner = torch.stack([slab[i : i + last - first, j : j + y - 1, k : k + z - 1] for i, j, k in CORNERS], -1)
-        inside = (corner < 0).sum(-1)
-        cell = ((inside > 0) & (inside < 8)).nonzero()
-        found.append((cell + cell.new_tensor([first - 1, 0, 0]), corner[tuple(cell.T)]))
-    cells, corners = zip(*found, strict=True)
-    return torch.cat(cells).int(), torch.cat(corners)
-
-
-def _project(solid: _Solid, grid: _Grid, x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def _project(solid: Solid, lattice: Lattice, x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """Return the points after Newton steps onto {value = 0}, and the outward directions there.
 
     A step is at most half a cell long; one that would make a point worse is not made, and the next one is shorter.
     Points of a cap go to the side of the box.
     """
-    x, outward = _capped(solid, grid, x)
+    x, outward = _capped(solid, lattice, x)
     cap = outward.any(1)
-    reach = most = torch.full_like(x[:, :1], 0.5 * float(grid.step.min()))
+    reach = most = torch.full_like(x[:, :1], 0.5 * float(lattice.step.min()))
     value, slope = solid.slopes(x)
     for _ in range(steps):
         length = slope.norm(dim=-1, keepdim=True).clamp_min(1e-18)
@@ -177,25 +83,17 @@ def _project(solid: _Solid, grid: _Grid, x: Tensor, steps: int) -> tuple[Tensor,
     return x, torch.where(cap[:, None], outward, slope)
 
 
-def _capped(solid: _Solid, grid: _Grid, x: Tensor) -> tuple[Tensor, Tensor]:
+def _capped(solid: Solid, lattice: Lattice, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the points, those of a cap moved onto the box, and the box's normal there, 0 for all others.
 
     A vertex between the two outermost layers of corners belongs to a cap if the field is negative on the box beside it.
     """
     side = (x - (solid.low + solid.high) / 2).sign()
-    shell = (side * x - torch.where(side > 0, solid.high, -solid.low)) / grid.step > -0.499
+    shell = (side * x - torch.where(side > 0, solid.high, -solid.low)) / lattice.step > -0.499
     onto = torch.where(shell, torch.where(side > 0, solid.high, solid.low), x)
     cap = shell.any(1)
     cap[cap.clone()] = solid.full(onto[cap])
     return torch.where(cap[:, None], onto, x.clamp(solid.low, solid.high)), side * (shell & cap[:, None])
-
-
-def _value_and_slope(value: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        f = value(x)
-        (slope,) = torch.autograd.grad(f.sum(), x)
-    return f.detach(), slope
 
 
 def _without_slivers(vertices: Tensor, faces: Tensor, area: float) -> Tensor:

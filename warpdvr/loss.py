@@ -37,5 +37,14 @@ def eikonal(slope: Tensor) -> Tensor:
     return _mean((slope - 1).square())
 
 
+def smoothness(normal: Tensor, beside: Tensor) -> Tensor:
+    """Mean distance between the normals of neighbouring points, over k pairs (Niemeyer et al. 2020, supplement).
+
+    Args:
+        normal, beside: unit normals, shape (k, 3).
+    """
+    return _mean((normal - beside).square().sum(-1).clamp_min(1e-12).sqrt())
+
+
 def _mean(x: Tensor) -> Tensor:
     return x.sum() / max(len(x), 1)

@@ -1,6 +1,7 @@
 """All pixels of the training views in one pool, from which a fit draws its rays."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,8 +10,11 @@ from warpdvr.camera import Rays, rays_of
 from warpdvr.views import Views
 
 UNKNOWN, BACKGROUND, OBJECT = -1, 0, 1
-SHARES = 0.5, 0.4
-"""Parts of a batch that lie on objects, and next to them; the rest lies anywhere."""
+SHARES = 0.7, 0.2
+"""Parts of a batch that lie on objects or near them, and on both sides of outlines; the rest lies anywhere."""
+
+RIM = 4
+"""How far from the outline a pixel may lie to be of the second part [pixel]."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,9 @@ class Batch:
     """sRGB in [0, 1], shape (n, 3)."""
     label: Tensor
     """OBJECT, BACKGROUND or UNKNOWN, shape (n,)."""
+
+    def __getitem__(self, index: Any) -> "Batch":
+        return Batch(self.rays[index], self.color[index], self.label[index])
 
 
 class Pixels:
@@ -44,17 +51,20 @@ class Pixels:
         size = [views.images[i].shape[:2] for i in chosen]
         self.width = torch.tensor([w for _, w in size], device=device)
         self.start = torch.tensor([0, *[h * w for h, w in size]], device=device).cumsum(0)
-        close = torch.cat([_close(views.masks[i], views.images[i]) for i in chosen]).to(device)
-        self.object = torch.nonzero(self.label == OBJECT)[:, 0]
-        self.close = torch.nonzero(close & (self.label != OBJECT))[:, 0]
+        near = torch.cat([_near(views.masks[i], views.images[i]) for i in chosen]).to(device)
+        rim = torch.cat([_rim(views.masks[i], views.images[i]) for i in chosen]).to(device)
+        self.near, self.rim = torch.nonzero(near)[:, 0], torch.nonzero(rim)[:, 0]
 
     def draw(self, n: int, generator: torch.Generator) -> Batch:
-        """Return n random pixels as rays: `SHARES` on and next to the object, the rest anywhere."""
+        """Return n random pixels as rays: `SHARES` around the object and its outline, the rest anywhere.
+
+        Pixels on both sides of an outline are drawn equally often, else the surface would shrink or grow.
+        """
         counts = int(SHARES[0] * n), int(SHARES[1] * n)
         where = torch.cat(
             [
-                self._choose(self.object, counts[0], generator),
-                self._choose(self.close, counts[1], generator),
+                self._choose(self.near, counts[0], generator),
+                self._choose(self.rim, counts[1], generator),
                 self._choose(None, n - sum(counts), generator),
             ]
         )
@@ -77,8 +87,8 @@ def _label(image: Tensor, mask: Tensor | None) -> Tensor:
     return mask.reshape(-1).to(torch.int8)
 
 
-def _close(mask: Tensor | None, image: Tensor) -> Tensor:
-    """True within about a twentieth of the image's width around the object, in blocks."""
+def _near(mask: Tensor | None, image: Tensor) -> Tensor:
+    """True on the object and within about a twentieth of the image's width around it, in blocks."""
     if mask is None:
         return torch.zeros(image.shape[0] * image.shape[1], dtype=torch.bool)
     height, width = mask.shape
@@ -86,3 +96,13 @@ def _close(mask: Tensor | None, image: Tensor) -> Tensor:
     coarse = torch.nn.functional.max_pool2d(mask[None, None].float(), block, ceil_mode=True)
     grown = torch.nn.functional.max_pool2d(coarse, 7, stride=1, padding=3)[0, 0] > 0
     return grown.repeat_interleave(block, 0).repeat_interleave(block, 1)[:height, :width].reshape(-1)
+
+
+def _rim(mask: Tensor | None, image: Tensor) -> Tensor:
+    """True within `RIM` of the object's outline, on both sides."""
+    if mask is None:
+        return torch.zeros(image.shape[0] * image.shape[1], dtype=torch.bool)
+    solid = mask[None, None].float()
+    both = torch.cat([solid, 1 - solid])
+    grown: Tensor = torch.nn.functional.max_pool2d(both, 2 * RIM + 1, stride=1, padding=RIM) > 0
+    return grown.all(0).reshape(-1)

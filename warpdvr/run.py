@@ -36,6 +36,9 @@ from warpdvr.views import Views
 REPORTS = 10
 """How often during a fit held-out views are looked at."""
 
+LOOKS = 7
+"""At how many of them at most."""
+
 SAVE = 20.0
 """Time after which a fit is saved again [s]."""
 
@@ -147,6 +150,7 @@ def fit(run: Run, scene: Scene, views: Views, field: Any, job: Fit) -> Iterator[
     _cut(run.log, job.iteration)
     up = turntable.upwards(torch.stack([camera.pose for camera in views.cameras]))
     due = math.floor(job.progress * REPORTS) + 1
+    some = views.test[:: math.ceil(len(views.test) / LOOKS) or 1]
     note = ""
     try:
         with run.log.open("a") as log:
@@ -158,7 +162,7 @@ def fit(run: Run, scene: Scene, views: Views, field: Any, job: Fit) -> Iterator[
                     saved = time.monotonic()
                 if step.progress * REPORTS >= due:
                     due = math.floor(step.progress * REPORTS) + 1
-                    scores = evaluate(field, views, views.test[:2], longest=128)
+                    scores = evaluate(field, views, some, intersect=job.intersect, longest=200)
                     note = f"held out {scores.psnr:.1f} dB, IoU {scores.iou:.3f}" if scores.views else ""
                     _write(log, step, psnr=scores.psnr, iou=scores.iou)
                 elif step.iteration % 20 == 0:

@@ -11,13 +11,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 from torch import nn
 
 from warpdvr.fields.registry import make
-from warpdvr.fit import Recipe
 from warpdvr.isosurface import extract
+from warpdvr.recipe import Recipe
 from warpdvr.views import Views, load, mesh_views
 
 Table = dict[str, Any]
 
-DEFAULT_FIELD: Table = {"kind": "sdf", "bounds": 1.1}
+DEFAULT_FIELD: Table = {"kind": "hashgrid", "bounds": 1.1}
 """What is fitted if nothing else is asked for. A little larger than the unit sphere: hulls of masks are not exact."""
 
 

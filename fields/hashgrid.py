@@ -1,0 +1,192 @@
+"""Fields on multiresolution hash grids: much detail for few operations."""
+
+import math
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from warpdvr.fields.base import Field
+from warpdvr.fields.encoding import HashEncoding
+from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
+from warpdvr.fields.slope import steepest
+
+
+class HashGrid(Field):
+    """Signed distance and radiance, each from a hash encoding of its own and a small perceptron.
+
+    Encoding after Mueller et al., "Instant NGP" (2022); distance, its start as a sphere and a colour that sees
+    position, normal, direction and features after Yariv et al., IDR (2020). A fit shows the levels of the geometry one
+    after the other, coarse to fine (Li et al., "Neuralangelo", 2023, section 3.2).
+
+    Args:
+        levels, coarsest, finest: grids of the geometry, and the cells of the first and the last along an axis.
+        size: rows of a hashed level, a power of two.
+        width, depth: hidden layers of the geometry.
+        features: how many numbers the geometry hands to the colour.
+        color_levels, color_finest: grids of the colour.
+        color_width, color_depth: hidden layers of the colour.
+        view_frequencies: octaves of the encoding of the viewing direction; 0 takes the direction as it is.
+        radius: of the sphere that it starts from [scene unit].
+        sharpness: of the smooth ReLU in the geometry.
+        numerical: take normals from central differences over a cell of the finest level shown so far, instead of
+            exact derivatives: smoother surfaces (Neuralangelo, section 3.1) for seven evaluations instead of one.
+        bounds: see `Field`.
+    """
+
+    rates = MappingProxyType({"": 1e-2, "table": 2e-3})
+    slope: Tensor
+
+    def __init__(
+        self,
+        levels: int = 8,
+        coarsest: int = 16,
+        finest: int = 256,
+        size: int = 2**17,
+        width: int = 64,
+        depth: int = 1,
+        features: int = 15,
+        color_levels: int = 8,
+        color_finest: int = 512,
+        color_width: int = 64,
+        color_depth: int = 2,
+        view_frequencies: int = 0,
+        radius: float = 0.5,
+        sharpness: float = 100.0,
+        numerical: bool = False,
+        bounds: Any = 1.0,
+    ):
+        super().__init__(bounds)
+        self.levels, self.numerical = levels, numerical
+        self.encode = HashEncoding(levels=levels, size=size, coarsest=coarsest, finest=finest, bounds=self.bounds)
+        self.distance = MLP(3 + self.encode.width, width, depth, 1 + features, Squareplus(sharpness))
+        grids = (color_levels, coarsest, color_finest, size)
+        self.radiance = Radiance(features, grids, color_width, color_depth, view_frequencies, self.bounds)
+        self.distance.start_as_sphere(radius)
+        with torch.no_grad():
+            self.distance.layers[0].weight[:, 3:].normal_(0.0, 0.1)  # else neither they nor the table would learn
+            x = radius * nn.functional.normalize(torch.randn(4096, 3), dim=-1)
+            self.distance.layers[-1].bias[0] -= self.value(x).mean()
+        self.register_buffer("slope", torch.tensor(0.0))
+        self.bound_slope()
+
+    @property
+    def lipschitz(self) -> float:  # type: ignore[override]
+        """The bound that `bound_slope` found last."""
+        return float(self.slope)
+
+    @property
+    def step(self) -> float | None:  # type: ignore[override]
+        return self.encode.cell if self.numerical else None
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.geometry(x)[0]
+
+    def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.distance(torch.cat([x, self.encode(x)], -1))
+        return out[:, 0], out[:, 1:]
+
+    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+        return self.radiance(x, normal, direction, feature)
+
+    def bound_slope(self, points: int = 8192, margin: float = 1.25) -> int:
+        """Measure |grad value| at random points of the bounds; `lipschitz` is the largest, times `margin`."""
+        self.slope.fill_(margin * steepest(self.value, self.bounds, points))
+        return points
+
+    def anneal(self, progress: float) -> None:
+        self.encode.active = shown(self.levels, progress)
+
+
+class HashGridOccupancy(Field):
+    """Occupancy and radiance on hash grids: `HashGrid` with a logit in place of the distance.
+
+    The value is logit(level) - logit(occupancy), as in Niemeyer et al., DVR (2020); the network adds to the logit of
+    a sphere, from which it starts.
+
+    Args:
+        steepness: slope of that sphere's logit [1 / scene unit].
+        level: the occupancy probability on the surface.
+        levels, coarsest, finest, size, width, depth, features: see `HashGrid`.
+        color_levels, color_finest, color_width, color_depth, view_frequencies, radius, bounds: see `HashGrid`.
+    """
+
+    rates = MappingProxyType({"": 1e-2, "table": 2e-3})
+
+    def __init__(
+        self,
+        levels: int = 8,
+        coarsest: int = 16,
+        finest: int = 256,
+        size: int = 2**17,
+        width: int = 64,
+        depth: int = 1,
+        features: int = 15,
+        color_levels: int = 8,
+        color_finest: int = 512,
+        color_width: int = 64,
+        color_depth: int = 2,
+        view_frequencies: int = 0,
+        radius: float = 0.5,
+        steepness: float = 10.0,
+        level: float = 0.5,
+        bounds: Any = 1.0,
+    ):
+        super().__init__(bounds)
+        if not 0 < level < 1:
+            raise ValueError(f"hashgrid-occupancy: level must lie between 0 and 1, got {level}")
+        self.levels, self.radius, self.steepness = levels, radius, steepness
+        self.offset = math.log(level / (1 - level))
+        self.encode = HashEncoding(levels=levels, size=size, coarsest=coarsest, finest=finest, bounds=self.bounds)
+        self.logit = MLP(3 + self.encode.width, width, depth, 1 + features, torch.relu)
+        grids = (color_levels, coarsest, color_finest, size)
+        self.radiance = Radiance(features, grids, color_width, color_depth, view_frequencies, self.bounds)
+        with torch.no_grad():
+            self.logit.layers[-1].weight[0] = 0.0
+            self.logit.layers[-1].bias[0] = 0.0
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.geometry(x)[0]
+
+    def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.logit(torch.cat([x, self.encode(x)], -1))
+        sphere = self.steepness * (x.square().sum(-1) + 1e-12).sqrt() - self.steepness * self.radius
+        return self.offset + sphere - self.steepness * out[:, 0], out[:, 1:]
+
+    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+        return self.radiance(x, normal, direction, feature)
+
+    def anneal(self, progress: float) -> None:
+        self.encode.active = shown(self.levels, progress)
+
+
+class Radiance(nn.Module):
+    """Colour from position (as it is, and on a hash grid), normal, direction and the features of the geometry."""
+
+    def __init__(
+        self,
+        features: int,
+        grids: tuple[int, int, int, int],
+        width: int,
+        depth: int,
+        frequencies: int,
+        bounds: Tensor,
+    ):
+        """Take `grids` as levels, coarsest, finest and size of the hash encoding."""
+        super().__init__()
+        levels, coarsest, finest, size = grids
+        self.encode = HashEncoding(levels=levels, size=size, coarsest=coarsest, finest=finest, bounds=bounds)
+        self.encode_view = PositionalEncoding(frequencies)
+        self.network = MLP(6 + self.encode_view.width + features + self.encode.width, width, depth, 3, torch.relu)
+
+    def forward(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+        if feature is None:
+            raise ValueError("hashgrid: color needs the features that geometry returns")
+        inputs = [x, normal, self.encode_view(direction), feature, self.encode(x)]
+        return torch.sigmoid(self.network(torch.cat(inputs, -1)))
+
+
+def shown(levels: int, progress: float, first: int = 3, by: float = 0.6) -> float:
+    """Return how many levels a fit shows: `first` at the start, all of them after `by` of it; fractions fade in."""
+    return min(levels, first + max(levels - first, 0) * progress / by)

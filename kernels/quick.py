@@ -1,0 +1,79 @@
+"""A guess where rays meet the surface, read off the field's values at the corners of a grid."""
+
+import warp as wp
+
+from warpdvr.kernels.status import HIT, INSIDE, MISS
+
+
+@wp.func
+def interpolated(value: wp.array3d[float], low: wp.vec3, per_side: wp.vec3, x: wp.vec3) -> float:
+    """The trilinear interpolant at x; outside of the grid that of the nearest point inside."""
+    p = wp.cw_mul(x - low, per_side)
+    i = wp.clamp(int(p[0]), 0, value.shape[0] - 2)
+    j = wp.clamp(int(p[1]), 0, value.shape[1] - 2)
+    k = wp.clamp(int(p[2]), 0, value.shape[2] - 2)
+    u = wp.clamp(p[0] - float(i), 0.0, 1.0)
+    v = wp.clamp(p[1] - float(j), 0.0, 1.0)
+    w = wp.clamp(p[2] - float(k), 0.0, 1.0)
+    near = wp.lerp(
+        wp.lerp(value[i, j, k], value[i, j, k + 1], w), wp.lerp(value[i, j + 1, k], value[i, j + 1, k + 1], w), v
+    )
+    far = wp.lerp(
+        wp.lerp(value[i + 1, j, k], value[i + 1, j, k + 1], w),
+        wp.lerp(value[i + 1, j + 1, k], value[i + 1, j + 1, k + 1], w),
+        v,
+    )
+    return wp.lerp(near, far, u)
+
+
+@wp.kernel(enable_backward=False)
+def guess(
+    origin: wp.array[wp.vec3],
+    direction: wp.array[wp.vec3],
+    near: wp.array[float],
+    far: wp.array[float],
+    value: wp.array3d[float],
+    low: wp.vec3,
+    per_side: wp.vec3,
+    step: float,
+    slope: float,
+    # outputs
+    status: wp.array[wp.int32],
+    t: wp.array[float],
+    descent: wp.array[float],
+    nearest: wp.array[float],
+):
+    """March the interpolant in steps of `step`, or of value / slope where that is longer.
+
+    `t` and `descent` are the crossing and how fast the interpolant falls there, for rays with status HIT; `nearest` is
+    where it is smallest, up to the crossing.
+    """
+    r = wp.tid()
+    status[r] = MISS
+    nearest[r] = wp.nan
+    t[r] = 0.0
+    descent[r] = 1.0
+    if not near[r] <= far[r]:
+        return
+    here = near[r]
+    f = interpolated(value, low, per_side, origin[r] + direction[r] * here)
+    least = f
+    nearest[r] = here
+    if f < 0.0:
+        status[r] = INSIDE
+        return
+    while here < far[r]:
+        next = wp.min(here + wp.max(step, f / slope), far[r])
+        g = interpolated(value, low, per_side, origin[r] + direction[r] * next)
+        if g < least:
+            least = g
+            nearest[r] = next
+        if g <= 0.0:
+            status[r] = HIT
+            t[r] = here + (next - here) * f / wp.max(f - g, 1.0e-30)
+            descent[r] = (f - g) / (next - here)
+            return
+        if not next > here:
+            return
+        here = next
+        f = g

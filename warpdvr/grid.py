@@ -1,0 +1,185 @@
+"""Where a field can be 0: a coarse tree of boxes with bounds of its value, so that rays ask it only there."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warpdvr.boxes import HALVES, bounds, corners, differences, dilate, dilate_blocks
+from warpdvr.bracket import ask
+from warpdvr.bridge import launch
+from warpdvr.kernels import grid as _grid
+
+CHUNK = 1 << 16
+"""Number of points in one evaluation of a field."""
+
+
+AHEAD = 1.5
+"""How much further than since the last refresh values are expected to move until the next."""
+
+
+class BoundGrid:
+    """Bounds of a field's value and gradient in each box of a tree; argument of an intersector.
+
+    Built from values at the corners of the boxes alone, so it serves every field. The value in a box is bounded by the
+    values at its corners and, for what the field does between them, by the second differences around it; the gradient
+    by the first differences around it. Boxes that may hold the surface are halved down to `finest`.
+
+    These are estimates, not proofs. A march that meets a contradiction takes smaller steps; but a part much smaller
+    than `cells` that shows in none of their corners (a needle on a plateau) is not seen. `DenseMarch()` is the check.
+
+    Takes 28 bytes per box, largest or halved, and 4 per corner of the largest: 3 to 13 MB. `to` moves it.
+    """
+
+    def __init__(
+        self, field: Any, *, cells: int | None = None, finest: int = 128, spread: float = 1.25, bend: float = 4.0
+    ):
+        """Ask the field at the corners of the largest boxes, and near the surface at those of their halves.
+
+        Args:
+            field: any module that meets the contract of `warpdvr.Field`.
+            cells: number of the largest boxes along the longest side of the bounds; by default 32 for fields with a
+                Lipschitz bound, whose values tell of a surface from afar, and 64 for all others.
+            finest: halving ends at this many boxes along that side.
+            spread: factor on the spread of first differences, for the bounds of the gradient.
+            bend: factor on what second differences say of smooth fields, for the bounds of the value; 4 covers kinks.
+
+        Raises:
+            ValueError: if one of these makes no sense.
+        """
+        if cells is None:
+            cells = 64 if getattr(field, "lipschitz", None) is None else 32
+        if cells < 2 or not spread >= 1 or not bend >= 1:
+            raise ValueError(
+                f"BoundGrid: needs cells >= 2, spread >= 1 and bend >= 1, got {cells}, {spread} and {bend}"
+            )
+        low, high = field.bounds.detach().float()
+        n = ((high - low) / (high - low).max() * cells - 1e-4).ceil().clamp_min(2)
+        self.low, self.side = low, (high - low) / n
+        self.cells: tuple[int, int, int] = tuple(n.int().tolist())
+        self.levels = max(0, int(torch.tensor(finest / cells).log2().round())) + 1
+        self.spread, self.bend = spread, bend
+        self.evaluations = 0
+        """How often the field was asked for this grid, counted in points."""
+        self._cost = self._saved = 0
+        self._value = low.new_empty(0)
+        self.refresh(field, full=True)
+
+    @torch.no_grad()
+    def refresh(self, field: Any, points: int = 1024, *, full: bool = False) -> int:
+        """Bring the bounds up to date after the field's weights moved, and return how many points were asked.
+
+        Meant to be called before every step of a fit. The grid is built anew, all at once (differences between values
+        of unlike age say nothing), as soon as the `points` of all calls since pay for it; until then nothing is done.
+        Its bounds are widened by `AHEAD` times what the values around have changed since the last time, because by the
+        next time they will have moved about as far again. Where they move further, hits come late.
+
+        Args:
+            field: the field that the grid was made for.
+            points: how many points a call may ask, on average.
+            full: build it anew now, as if it were the first time.
+        """
+        self._saved += points
+        if not full and self._saved < self._cost:
+            return 0
+        before = self.evaluations
+        value = self._ask(field, self._corners())
+        moved = torch.zeros_like(value) if full else AHEAD * (value - self._value).abs()
+        self._value = value
+        self._grow(field, value, moved)
+        self._cost = self.evaluations - before
+        self._saved = 0 if full else self._saved - self._cost
+        return self._cost
+
+    def to(self, device: torch.device | str) -> "BoundGrid":
+        """Return a copy on another device."""
+        moved = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(moved, name, value.to(device))
+        return moved
+
+    def check(self, field: Any) -> None:
+        """Raise a ValueError if the grid cannot belong to the field."""
+        low, high = field.bounds.detach().float()
+        far = self.low + self.side * torch.tensor(self.cells).to(self.side)
+        if low.device != self.low.device:
+            raise ValueError(f"BoundGrid: lies on {self.low.device}, the field on {low.device}; move it with `to`")
+        if not (torch.equal(low, self.low) and torch.allclose(far, high, rtol=1e-5)):
+            raise ValueError(
+                f"BoundGrid: was made for bounds {self.low.tolist()} to {far.tolist()}, but the field's are "
+                f"{low.tolist()} to {high.tolist()}"
+            )
+
+    def frame(self) -> list[Any]:
+        """Return what kernels need to find a box: corner, sides and number of the largest, and the tree."""
+        return [tuple(self.low.tolist()), tuple(self.side.tolist()), self.cells, self.child]
+
+    def signs(self, x: Tensor) -> Tensor:
+        """Return what the bounds say of points (n, 3) inside of them: 1 outside, -1 inside, 0 unknown; (n,), int8."""
+        node = torch.empty(len(x), dtype=torch.int32, device=x.device)
+        launch(_grid.leaf, len(x), [x.float().contiguous(), *self.frame()], [node], per_row=[x])
+        sign: Tensor = (self.lower > 0).to(torch.int8) - (self.upper < 0).to(torch.int8)
+        return sign[node.long()]
+
+    def _corners(self) -> Tensor:
+        place: Tensor = torch.cartesian_prod(*(torch.arange(n + 1) for n in self.cells))
+        corner: Tensor = self.low + self.side * place.to(self.side)
+        return corner
+
+    def _ask(self, field: Any, x: Tensor) -> Tensor:
+        self.evaluations += len(x)
+        return torch.cat([ask(field, part) for part in x.split(CHUNK)])
+
+    def _grow(self, field: Any, value: Tensor, moved: Tensor) -> None:
+        """Bound the largest boxes by the values at their corners, and halve those that may hold the surface.
+
+        Bounds of values are widened by the largest of `moved` at the corners around.
+        """
+        shape = [1, *(n + 1 for n in self.cells)]
+        block, wider = value.view(shape), dilate(corners(moved.view(shape)).amax(0)[None]).view(-1)
+        cell = torch.cartesian_prod(*(torch.arange(n, device=value.device) for n in self.cells))
+        around, tree, n = dilate(differences(block, self.side)), [], 0
+        for level in range(self.levels):
+            corner, side = corners(block).reshape(8, -1), self.side / 2**level
+            settings = side, self.spread, self.bend, slope_limit(field)
+            lower, upper, slope = bounds(corner, around.reshape(9, -1), *settings)
+            lower, upper = lower - wider, upper + wider
+            child, n = torch.full_like(lower, -1, dtype=torch.int32), n + len(lower)
+            tree.append((child, lower, upper, slope))
+            parent = torch.nonzero(_may_hold(lower, upper))[:, 0]
+            if level + 1 == self.levels or len(parent) == 0:
+                break
+            child[parent] = (n + 8 * torch.arange(len(parent), device=child.device)).int()
+            block = self._halve(field, cell[parent], corner[:, parent], level + 1)
+            beyond = around.reshape(9, -1)[:, parent].index_fill(0, torch.arange(6, 9, device=child.device), 0)
+            around = dilate_blocks(differences(block, side / 2), cell[parent], max(self.cells) << level, beyond)
+            cell = (2 * cell[parent, None] + HALVES.to(cell)).view(-1, 3)
+            wider = wider[parent].repeat_interleave(8)
+        self.child, self.lower, self.upper, self.slope = map(torch.cat, zip(*tree, strict=True))
+
+    def _halve(self, field: Any, cell: Tensor, corner: Tensor, level: int) -> Tensor:
+        """Return the values at the corners of the halves of boxes (m, 3) of one level less, as blocks (m, 3, 3, 3)."""
+        place = torch.cartesian_prod(*[torch.arange(3, device=cell.device)] * 3)
+        old = (place % 2 == 0).all(1)
+        n = (max(self.cells) << level) + 1
+        i, j, k = (2 * cell[:, None] + place[~old]).unbind(-1)
+        key, where = torch.unique((i * n + j) * n + k, return_inverse=True)
+        x = torch.stack([key // n**2, key // n % n, key % n], 1) * (self.side / 2**level) + self.low
+        value = corner.new_empty(len(cell), 27)
+        value[:, old], value[:, ~old] = corner.T, self._ask(field, x)[where]
+        return value.view(-1, 3, 3, 3)
+
+
+def slope_limit(field: Any) -> float:
+    """Return the field's Lipschitz bound, infinity for one without."""
+    bound = getattr(field, "lipschitz", None)
+    return float(bound) if bound is not None and bound > 0 else math.inf
+
+
+def _may_hold(lower: Tensor, upper: Tensor) -> Tensor:
+    """Return True where 0 lies within the bounds; what is not a number excludes nothing."""
+    excluded: Tensor = (lower > 0) | (upper < 0)
+    return ~excluded

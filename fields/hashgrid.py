@@ -17,7 +17,7 @@ class HashGrid(Field):
     """Signed distance and radiance, each from a hash encoding of its own and a small perceptron.
 
     Encoding after Mueller et al., "Instant NGP" (2022); distance, its start as a sphere and a colour that sees
-    position, normal, direction and features after Yariv et al., IDR (2020). A fit shows the levels of the geometry one
+    position, normal, direction and features after Yariv et al., IDR (2020). A fit shows the levels one
     after the other, coarse to fine (Li et al., "Neuralangelo", 2023, section 3.2).
 
     Args:
@@ -25,7 +25,7 @@ class HashGrid(Field):
         size: rows of a hashed level, a power of two.
         width, depth: hidden layers of the geometry.
         features: how many numbers the geometry hands to the colour.
-        color_levels, color_finest: grids of the colour.
+        color_levels, color_finest, color_size: grids of the colour.
         color_width, color_depth: hidden layers of the colour.
         view_frequencies: octaves of the encoding of the viewing direction; 0 takes the direction as it is.
         radius: of the sphere that it starts from [scene unit].
@@ -43,12 +43,13 @@ class HashGrid(Field):
         levels: int = 8,
         coarsest: int = 16,
         finest: int = 256,
-        size: int = 2**17,
+        size: int = 2**15,
         width: int = 64,
         depth: int = 1,
         features: int = 15,
         color_levels: int = 8,
         color_finest: int = 512,
+        color_size: int = 2**16,
         color_width: int = 64,
         color_depth: int = 2,
         view_frequencies: int = 0,
@@ -58,10 +59,10 @@ class HashGrid(Field):
         bounds: Any = 1.0,
     ):
         super().__init__(bounds)
-        self.levels, self.numerical = levels, numerical
+        self.numerical = numerical
         self.encode = HashEncoding(levels=levels, size=size, coarsest=coarsest, finest=finest, bounds=self.bounds)
         self.distance = MLP(3 + self.encode.width, width, depth, 1 + features, Squareplus(sharpness))
-        grids = (color_levels, coarsest, color_finest, size)
+        grids = (color_levels, coarsest, color_finest, color_size)
         self.radiance = Radiance(features, grids, color_width, color_depth, view_frequencies, self.bounds)
         self.distance.start_as_sphere(radius)
         with torch.no_grad():
@@ -96,7 +97,8 @@ class HashGrid(Field):
         return points
 
     def anneal(self, progress: float) -> None:
-        self.encode.active = shown(self.levels, progress)
+        self.encode.active = shown(len(self.encode.resolutions), progress)
+        self.radiance.encode.active = shown(len(self.radiance.encode.resolutions), progress)
 
 
 class HashGridOccupancy(Field):
@@ -109,7 +111,8 @@ class HashGridOccupancy(Field):
         steepness: slope of that sphere's logit [1 / scene unit].
         level: the occupancy probability on the surface.
         levels, coarsest, finest, size, width, depth, features: see `HashGrid`.
-        color_levels, color_finest, color_width, color_depth, view_frequencies, radius, bounds: see `HashGrid`.
+        color_levels, color_finest, color_size, color_width, color_depth: see `HashGrid`.
+        view_frequencies, radius, bounds: see `HashGrid`.
     """
 
     rates = MappingProxyType({"": 1e-2, "table": 2e-3})
@@ -119,12 +122,13 @@ class HashGridOccupancy(Field):
         levels: int = 8,
         coarsest: int = 16,
         finest: int = 256,
-        size: int = 2**17,
+        size: int = 2**15,
         width: int = 64,
         depth: int = 1,
         features: int = 15,
         color_levels: int = 8,
         color_finest: int = 512,
+        color_size: int = 2**16,
         color_width: int = 64,
         color_depth: int = 2,
         view_frequencies: int = 0,
@@ -136,11 +140,11 @@ class HashGridOccupancy(Field):
         super().__init__(bounds)
         if not 0 < level < 1:
             raise ValueError(f"hashgrid-occupancy: level must lie between 0 and 1, got {level}")
-        self.levels, self.radius, self.steepness = levels, radius, steepness
+        self.radius, self.steepness = radius, steepness
         self.offset = math.log(level / (1 - level))
         self.encode = HashEncoding(levels=levels, size=size, coarsest=coarsest, finest=finest, bounds=self.bounds)
         self.logit = MLP(3 + self.encode.width, width, depth, 1 + features, torch.relu)
-        grids = (color_levels, coarsest, color_finest, size)
+        grids = (color_levels, coarsest, color_finest, color_size)
         self.radiance = Radiance(features, grids, color_width, color_depth, view_frequencies, self.bounds)
         with torch.no_grad():
             self.logit.layers[-1].weight[0] = 0.0
@@ -158,7 +162,8 @@ class HashGridOccupancy(Field):
         return self.radiance(x, normal, direction, feature)
 
     def anneal(self, progress: float) -> None:
-        self.encode.active = shown(self.levels, progress)
+        self.encode.active = shown(len(self.encode.resolutions), progress)
+        self.radiance.encode.active = shown(len(self.radiance.encode.resolutions), progress)
 
 
 class Radiance(nn.Module):

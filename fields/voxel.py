@@ -1,6 +1,7 @@
 """Fields on a grid of voxels: a value and a colour at each corner, trilinear in between."""
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ class VoxelSDF(Field):
         bounds: see `Field`.
     """
 
+    rates = MappingProxyType({"": 1e-2, "radiance.table": 5e-2})
     slope: Tensor
 
     def __init__(self, resolution: int = 64, radius: float = 0.5, bounds: Any = 1.0):
@@ -76,6 +78,8 @@ class VoxelOccupancy(Field):
         level: the occupancy probability on the surface.
         bounds: see `Field`.
     """
+
+    rates = MappingProxyType({"": 1e-1})
 
     def __init__(
         self,

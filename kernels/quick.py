@@ -33,6 +33,7 @@ def guess(
     near: wp.array[float],
     far: wp.array[float],
     value: wp.array3d[float],
+    around: wp.array3d[wp.bool],
     low: wp.vec3,
     per_side: wp.vec3,
     step: float,
@@ -42,14 +43,17 @@ def guess(
     t: wp.array[float],
     descent: wp.array[float],
     nearest: wp.array[float],
+    close: wp.array[wp.bool],
 ):
     """March the interpolant in steps of `step`, or of value / slope where that is longer.
 
     `t` and `descent` are the crossing and how fast the interpolant falls there, for rays with status HIT; `nearest` is
-    where it is smallest, up to the crossing.
+    where it is smallest, up to the crossing, and `close` says whether that is at a corner in `around`, for rays with
+    status MISS.
     """
     r = wp.tid()
     status[r] = MISS
+    close[r] = False
     nearest[r] = wp.nan
     t[r] = 0.0
     descent[r] = 1.0
@@ -64,6 +68,8 @@ def guess(
         return
     while here < far[r]:
         next = wp.min(here + wp.max(step, f / slope), far[r])
+        if not next > here:  # too short a step for a float32
+            break
         g = interpolated(value, low, per_side, origin[r] + direction[r] * next)
         if g < least:
             least = g
@@ -73,7 +79,10 @@ def guess(
             t[r] = here + (next - here) * f / wp.max(f - g, 1.0e-30)
             descent[r] = (f - g) / (next - here)
             return
-        if not next > here:
-            return
         here = next
         f = g
+    p = wp.cw_mul(origin[r] + direction[r] * nearest[r] - low, per_side)
+    i = wp.clamp(int(p[0] + 0.5), 0, around.shape[0] - 1)
+    j = wp.clamp(int(p[1] + 0.5), 0, around.shape[1] - 1)
+    k = wp.clamp(int(p[2] + 0.5), 0, around.shape[2] - 1)
+    close[r] = around[i, j, k]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from reference import double
+from reference import Asked, double
 from torch import Tensor, nn
 
 from warpdvr import make, register
@@ -17,6 +17,7 @@ from warpdvr.fields.analytic import Box, Plane, Rotate, Scale, SmoothUnion, Sphe
 from warpdvr.fields.base import Field
 from warpdvr.fields.occupancy import Occupancy
 from warpdvr.fields.sdf import SDF
+from warpdvr.shade import gradient
 from warpdvr.testing import check_field
 
 PRIMITIVES = {
@@ -32,6 +33,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "translate": {"part": {"kind": "sphere"}, "offset": [0.1, 0.0, 0.0]},
     "rotate": {"part": {"kind": "box"}, "rotation": [0.1, 0.2, 0.3]},
     "scale": {"part": {"kind": "torus"}, "factor": 0.7},
+    "hashgrid": {"size": 2**10, "levels": 4},
+    "hashgrid-occupancy": {"size": 2**10, "levels": 4},
 }
 
 
@@ -128,6 +131,69 @@ def test_a_union_is_as_steep_as_its_steepest_part_or_unknown() -> None:
     steep.lipschitz, unknown.lipschitz = 3.0, None  # type: ignore[assignment]
     assert Union([Sphere(), steep]).lipschitz == 3.0
     assert Union([Sphere(), unknown]).lipschitz is None
+
+
+def test_a_box_is_differentiable_twice_on_its_faces() -> None:
+    """Where a hit lies exactly on a face, neither the slope nor its derivative may be NaN."""
+    field = Box((0.5, 1.0, 0.5))
+    x = torch.tensor([[0.25, 0.1, 0.1], [0.1, -0.5, 0.0], [0.25, 0.5, 0.0], [0.25, 0.5, 0.25]]).requires_grad_()
+    value = field.value(x)
+    (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+    assert (value == 0).all() and torch.equal(slope[:2], torch.tensor([[1.0, 0, 0], [0, -1, 0]]))
+    for g in torch.autograd.grad(slope.square().sum(), list(field.parameters())):
+        assert (g == 0).all()
+
+
+class Wave(Field):
+    """A smooth function with three weights; with a `step` its slopes are differences."""
+
+    def __init__(self, step: float | None = None) -> None:
+        super().__init__(1.0)
+        self.step, self.a = step, nn.Parameter(torch.tensor([2.0, 0.7, 1.3]).double())
+
+    def value(self, x: Tensor) -> Tensor:
+        a, b, c = self.a
+        return (a * x[:, 0]).sin() * (b * x[:, 1]).exp() + c * x[:, 2] ** 3 + x[:, 0] * x[:, 2]
+
+    def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.value(x), 3 * x
+
+
+def test_slopes_by_differences_have_an_error_of_second_order() -> None:
+    x, errors = points(300, torch.device("cpu")), []
+    value, exact, feature = gradient(Wave(), x)
+    for step in (0.2, 0.1, 0.05):
+        with torch.no_grad():
+            found = gradient(Wave(step), x)
+        assert torch.equal(found[0], value.detach())
+        assert found[2] is not None and feature is not None and torch.equal(found[2], feature)
+        errors.append((found[1] - exact).detach())
+    third = torch.stack(
+        [-8 * (2 * x[:, 0]).cos() * (0.7 * x[:, 1]).exp(), torch.zeros(300), torch.full((300,), 7.8)], 1
+    )
+    expected = 0.05**2 / 24 * third[:, [0, 2]]  # by Taylor: the width is the step, not twice of it
+    assert torch.allclose(errors[2][:, [0, 2]], expected, rtol=0.01, atol=1e-6)
+    sizes = [float(error.norm()) for error in errors]
+    assert [sizes[0] / sizes[1], sizes[1] / sizes[2]] == pytest.approx([4, 4], rel=0.02)
+
+
+def test_slopes_by_differences_can_be_differentiated() -> None:
+    x, weight = points(50, torch.device("cpu")).requires_grad_(), points(50, torch.device("cpu"), seed=1)
+    outcomes = []
+    for field in (Wave(), Wave(1e-3)):
+        _, slope, _ = gradient(field, x)
+        outcomes.append(torch.autograd.grad((slope * weight).sum(), [x, field.a]))
+    for exact, found in zip(*outcomes, strict=True):
+        assert torch.allclose(found, exact, rtol=1e-4, atol=1e-5)
+
+
+def test_slopes_by_differences_ask_seven_times() -> None:
+    field = Asked(lambda x: x.norm(dim=-1))
+    gradient(field, points(10, torch.device("cpu")).float())
+    assert field.asked == 10
+    field.step = 0.1
+    gradient(field, points(10, torch.device("cpu")).float())
+    assert field.asked == 80
 
 
 @pytest.mark.parametrize("radius", [0.3, 0.5, 0.8])

@@ -48,19 +48,32 @@ def test_eikonal_by_hand():
     assert slope.grad is not None and torch.allclose(slope.grad, torch.tensor([0, 4, -2]) / 3)
 
 
+def test_smoothness_by_hand():
+    normal = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]], requires_grad=True)
+    beside = torch.tensor([[0.0, 1, 0], [0, 0, -1], [0, 1, 0]])
+    value = loss.smoothness(normal, beside)
+    assert value.item() == pytest.approx((math.sqrt(2) + 2 + 0) / 3, rel=1e-6)
+    value.backward()
+    root = math.sqrt(2)
+    expected = torch.tensor([[1 / root, -1 / root, 0], [0, 0, 1], [0, 0, 0]]) / 3  # of equal normals 0, not NaN
+    assert normal.grad is not None and torch.allclose(normal.grad, expected)
+
+
 def test_gradients_agree_with_finite_differences():
     target = random(7, 3).flip(0)
     assert torch.autograd.gradcheck(lambda c: loss.photometric(c, target), random(7, 3).requires_grad_())
     outline = random(7) > 0.5
     assert torch.autograd.gradcheck(lambda s: loss.silhouette(s, outline, 9), (6 * random(7) - 3).requires_grad_())
     assert torch.autograd.gradcheck(loss.eikonal, (2 * random(7)).requires_grad_())
+    pair = (random(7, 3) - 0.5).requires_grad_(), (random(7, 3).flip(0) - 0.2).requires_grad_()
+    assert torch.autograd.gradcheck(loss.smoothness, pair)
 
 
 def test_over_nothing_it_is_zero_and_so_is_its_gradient():
     weight = torch.tensor(2.0, requires_grad=True)
     none, no_color = weight * torch.zeros(0), weight * torch.zeros(0, 3)
     terms = loss.photometric(no_color, torch.zeros(0, 3)), loss.silhouette(none, torch.zeros(0).bool(), 0)
-    for term in (*terms, loss.eikonal(none)):
+    for term in (*terms, loss.eikonal(none), loss.smoothness(no_color, no_color)):
         (slope,) = torch.autograd.grad(term, weight, retain_graph=True)
         assert term.item() == 0 and slope.item() == 0
 
@@ -69,5 +82,6 @@ def test_twice_the_pixels_weigh_the_same():
     a, b, outline = random(5, 3), random(5, 3).flip(0), random(5) > 0.5
     assert loss.photometric(a.repeat(2, 1), b.repeat(2, 1)).item() == pytest.approx(loss.photometric(a, b).item())
     assert loss.eikonal(a[:, 0].repeat(2)).item() == pytest.approx(loss.eikonal(a[:, 0]).item())
+    assert loss.smoothness(a.repeat(2, 1), b.repeat(2, 1)).item() == pytest.approx(loss.smoothness(a, b).item())
     once = loss.silhouette(a[:, 0], outline, 8)
     assert loss.silhouette(a[:, 0].repeat(2), outline.repeat(2), 16).item() == pytest.approx(once.item())

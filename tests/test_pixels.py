@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from warpdvr.camera import Camera
-from warpdvr.pixels import BACKGROUND, OBJECT, UNKNOWN, Pixels
+from warpdvr.pixels import BACKGROUND, OBJECT, RIM, UNKNOWN, Pixels
 from warpdvr.views import SceneTransform, Views
 
 SIZES = (40, 30), (24, 36), (40, 30), (31, 17)
@@ -69,23 +69,111 @@ def test_labels_are_those_of_the_masks(device):
     assert set(label.tolist()) == {UNKNOWN, BACKGROUND, OBJECT}
 
 
-def test_half_lies_on_objects_and_two_fifths_next_to_them():
+def test_shares_lie_near_objects_at_outlines_and_anywhere():
     given = views()
-    n = 3000
+    n = 6000
     batch = draw(given, n)
     place, view = places(batch)
-    assert (batch.label[: n // 2] == OBJECT).all()
-    near = slice(n // 2, n // 2 + 2 * n // 5)
-    assert (batch.label[near] == BACKGROUND).all()
-    size = torch.tensor(SIZES)[view[near]]
-    off = (place[near] - size // 2).abs().sum(1)
-    assert (off >= 5).all() and (off <= 5 + 2 * (size[:, 0] // 20 + 2)).all()
-    rest = slice(n // 2 + 2 * n // 5, n)
+    parts = [slice(0, 7 * n // 10), slice(7 * n // 10, 9 * n // 10), slice(9 * n // 10, n)]
+    regions: list[list[tuple[int, int, int]]] = [[], []]
+    for i in given.train:
+        mask = given.masks[i]
+        if mask is None:
+            assert not (view[: 9 * n // 10] == i).any()
+            continue
+        # these images are so small that a block is a pixel; near are 3 of them
+        wanted = [near(mask, True, 3), near(mask, True, RIM) & near(mask, False, RIM)]
+        for part, region, held in zip(parts[:2], wanted, regions, strict=True):
+            drawn = torch.zeros_like(mask)
+            mine = place[part][view[part] == i]
+            drawn[mine[:, 1], mine[:, 0]] = True
+            assert not (drawn & ~region).any()
+            held.append((int(drawn.sum()), int(region.sum()), len(mine)))
+    for held in regions:  # uniformly, over all views
+        _, sizes, counts = zip(*held, strict=True)
+        for size, count in zip(sizes, counts, strict=True):
+            assert count / sum(counts) == pytest.approx(size / sum(sizes), abs=0.06)
+        assert all(distinct > 0.8 * size for distinct, size, _ in held)
+    rest = parts[2]
     known = torch.tensor([SIZES[i][0] * SIZES[i][1] for i in given.train]).float()
     for i, share in zip(given.train, known / known.sum(), strict=True):
-        assert (view[rest] == i).float().mean() == pytest.approx(float(share), abs=0.1)
-    corner = (place[rest] < 3).all(1)
-    assert corner.any()  # anywhere means anywhere
+        assert (view[rest] == i).float().mean() == pytest.approx(float(share), abs=0.08)
+    assert (place[rest] < 3).all(1).any()  # anywhere means anywhere
+
+
+def near(mask: torch.Tensor, which: bool, distance: int) -> torch.Tensor:
+    """Return where a pixel with `mask == which` lies within a square of `distance` around."""
+    v, u = torch.nonzero(mask == which).T
+    rows, columns = (torch.arange(n) for n in mask.shape)
+    high, wide = ((a[:, None] - b).abs() <= distance for a, b in ((rows, v), (columns, u)))
+    return (high.float() @ wide.float().T) > 0
+
+
+def one(mask: torch.Tensor) -> Views:
+    """A single view, every pixel in the colours of its place."""
+    h, w = mask.shape
+    v, u = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    image = torch.stack([u, v, torch.zeros_like(u)], -1).to(torch.uint8)
+    camera = Camera.look_at((3.0, 0.0, 1.0), width=w, height=h)
+    return Views((image,), (mask,), (camera,), ("a",), (0,), (), SceneTransform.identity(), "one")
+
+
+def test_in_a_large_image_near_is_a_twentieth_of_its_width():
+    mask = torch.zeros(90, 200, dtype=torch.bool)
+    mask[40:50, 101:108] = True
+    n = 30_000
+    place, _ = places(draw(one(mask), n))
+    drawn = torch.zeros_like(mask)
+    u, v = place[: 7 * n // 10].T
+    drawn[v, u] = True
+    block = 200 // 60
+    assert drawn[near(mask, True, 3 * block)].all() and not drawn[~near(mask, True, 4 * block - 1)].any()
+
+
+@pytest.mark.parametrize("shape", ["edge", "disc"])
+def test_both_sides_of_an_outline_are_drawn_equally_often(shape):
+    """Per pixel: else it would pay to move the outline."""
+    v, u = torch.meshgrid(torch.arange(60), torch.arange(80), indexing="ij")
+    mask = u < 41 if shape == "edge" else (u - 39.5).square() + (v - 29.5).square() < 15.3**2
+    given = one(mask)
+    n = 200_000
+    place, _ = places(draw(given, n))
+    times = torch.zeros(mask.shape).index_put_((place[:, 1], place[:, 0]), torch.ones(n), accumulate=True)
+    for distance in (1, 2, 3):
+        rings = [near(mask, not side, distance) & (mask == side) for side in (True, False)]
+        inside, outside = (float(times[ring].mean()) for ring in rings)
+        noise = sum(inside / int(ring.sum()) for ring in rings) ** 0.5
+        assert abs(inside - outside) < 5 * noise
+        assert inside > 5 * times[~near(mask, True, 12)].mean()
+
+
+def test_an_outline_is_drawn_more_often_than_what_it_encloses():
+    v, u = torch.meshgrid(torch.arange(60), torch.arange(80), indexing="ij")
+    mask = (u - 40).abs().maximum((v - 30).abs()) < 20
+    place, _ = places(draw(one(mask), 100_000))
+    times = torch.zeros(mask.shape).index_put_((place[:, 1], place[:, 0]), torch.ones(len(place)), accumulate=True)
+    rim = near(mask, True, RIM) & near(mask, False, RIM)
+    inner = mask & ~rim
+    share = 0.2 / int(rim.sum()) / (0.7 / int(near(mask, True, 3).sum()) + 0.1 / mask.numel())
+    assert times[rim & mask].mean() / times[inner].mean() == pytest.approx(1 + share, rel=0.03)
+
+
+@pytest.mark.parametrize("index", [slice(1, None, 3), slice(0, 0), [4, 2, 2], "even"])
+def test_a_part_of_a_batch_keeps_what_belongs_together(index):
+    batch = draw(views(), 20)
+    index = torch.arange(20) % 2 == 0 if index == "even" else index
+    part, i = batch[index], torch.arange(20)[index]
+    assert len(part.rays) == len(part.color) == len(part.label) == len(i)
+    for k, j in enumerate(i.tolist()):
+        assert torch.equal(part.rays.origin[k], batch.rays.origin[j])
+        assert torch.equal(part.rays.direction[k], batch.rays.direction[j])
+        assert torch.equal(part.color[k], batch.color[j]) and part.label[k] == batch.label[j]
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_few_pixels(n):
+    batch = draw(views(), n)
+    assert len(batch.rays) == len(batch.color) == len(batch.label) == n
 
 
 def test_the_seed_decides():

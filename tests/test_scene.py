@@ -7,6 +7,7 @@ import pytest
 import tomli_w
 
 from warpdvr import scene
+from warpdvr.fields.hashgrid import HashGrid
 from warpdvr.fields.occupancy import Occupancy
 from warpdvr.fields.sdf import SDF
 from warpdvr.recipe import Recipe
@@ -62,7 +63,7 @@ def test_tables_survive_a_file(tmp_path):
 
 def test_what_is_left_out_has_a_default(tmp_path):
     given = scene.read(write(tmp_path, ""))
-    assert given == Scene() and given.recipe == Recipe() and isinstance(given.make_field(), SDF)
+    assert given == Scene() and given.recipe == Recipe() and isinstance(given.make_field(), HashGrid)
     other = Scene(field={"kind": "occupancy", "width": 8})
     assert isinstance(other.make_field(), Occupancy) and other.options == {"width": 8}
     with pytest.raises(ValueError, match=r"there is no \[views\] table"):
@@ -94,7 +95,7 @@ WRONG = {
     "a table called format": ("[format]\na = 1", "expected the tables views, field, fit and mesh, found format"),
     "no table": ("fit = 3", "expected the tables views, field, fit and mesh, found fit"),
     "option of fit": ("[fit]\nspeed = 1", r"\[fit\] has no option 'speed'; known are color, eikonal, iterations, mask"),
-    "option of mesh": ("[mesh]\nsize = 1", r"\[mesh\] has no option 'size'; known are colors, largest, project, reso"),
+    "option of mesh": ("[mesh]\nsize = 1", r"\[mesh\] has no option 'size'; known are colors, grid, largest, project"),
     "option of views": ('[views]\nmesh = "a"\nhold_out = 3', r"\[views\] has no option 'hold_out'; known are count"),
     "option of a folder": ('[views]\nfolder = "a"\ncount = 3', r"\[views\] has no option 'count'; known are cameras"),
     "folder and mesh": ('[views]\nfolder = "a"\nmesh = "b"', "a folder of photographs or a mesh to render, one of"),
@@ -102,7 +103,7 @@ WRONG = {
     "no kind": ("[field]\nwidth = 3", r"\[field\] has no kind"),
     "text for a number": ('[fit]\niterations = "60"', r"\[fit\] iterations must be of type int, got '60'"),
     "fraction for a count": ("[fit]\nrays = 10.5", r"\[fit\] rays must be of type int, got 10.5"),
-    "truth for a number": ("[fit]\nrate = true", r"\[fit\] rate must be of type float, got True"),
+    "truth for a number": ("[fit]\nrate = true", r"\[fit\] rate must be of type float \| None, got True"),
     "number for truth": ("[mesh]\nlargest = 1", r"\[mesh\] largest must be of type bool, got 1"),
     "number for a pair": ("[fit]\nsharpness = 3", r"\[fit\] sharpness must be of type .*tuple.*, got 3"),
     "three for a pair": ("[fit]\nsharpness = [1, 2, 3]", r"\[fit\] sharpness must be .*, got \[1, 2, 3\]"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.intersect import Intersect
-from warpdvr.render import Image, render
+from warpdvr.render import Image, gridded_intersect, render
 from warpdvr.views import Views
 
 
@@ -45,11 +45,13 @@ def evaluate(
         field: any module that meets the contract of `warpdvr.Field`.
         views: photographs, masks and cameras.
         which: indices of the views; the held-out ones if not given.
-        intersect: how the surface is found; see `warpdvr.render`.
+        intersect: how the surface is found; by default with a `BoundGrid`, whose making is counted too.
         longest: views are compared at this size of their longer side at most [pixel]; None takes them as they are.
         shown: called with the index, the rendered image and the photograph (h, w, 3) of each view.
     """
     psnr, iou, evaluations = [], [], 0
+    if intersect is None:
+        intersect, evaluations = gridded_intersect(field)
     for i in views.test if which is None else which:
         mask, camera = views.masks[i], views.cameras[i]
         if mask is None:

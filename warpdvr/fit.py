@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +10,13 @@ from torch import Tensor
 
 from warpdvr import loss
 from warpdvr.fields.base import Field
-from warpdvr.intersect import Intersect, Status
+from warpdvr.intersect import Hit, Intersect, Status
 from warpdvr.pixels import OBJECT, UNKNOWN, Batch, Pixels
 from warpdvr.quick import QuickMarch
 from warpdvr.recipe import Recipe, schedule
-from warpdvr.render import surface
+from warpdvr.render import Surface, surface
 from warpdvr.shade import gradient, unit
-from warpdvr.threads import one_thread, side_by_side
+from warpdvr.threads import one_thread
 from warpdvr.views import Views
 
 PATIENCE = 50
@@ -34,9 +33,6 @@ EARLY = (5, 10, 20, 35, 50, 75)
 
 NEAR = 0.02
 """Standard deviation of the way from a hit to the point whose normal should be alike [scene unit]."""
-
-PARTS = 2
-"""Parts of a step that are computed side by side on a CPU; always as many, so that the result is always the same."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,6 @@ class Fit:
         self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
         self.is_distance = getattr(field, "lipschitz", None) is not None
         self.intersect = intersect or QuickMarch(field)
-        self.parts = PARTS if field.bounds.device.type == "cpu" else 1
         self.iteration, self.evaluations, self.seconds = 0, 0, 0.0
         self.without_hit = 0
 
@@ -174,19 +169,18 @@ class Fit:
             self.field.anneal(progress)
         self._look(self.iteration)
         batch = self.pixels.draw(self.recipe.rays, self.generator)
-        seeds = torch.randint(2**62, (self.parts,), generator=self.generator).tolist()
-        jobs = [(batch[i :: self.parts], seed, progress) for i, seed in enumerate(seeds)]
-        shares = side_by_side(self._share, jobs)
-        self.evaluations += sum(share.evaluations for share in shares)
-        self._check(shares)
-        losses = {name: _mean([share.losses[name] for share in shares]) for name in shares[0].losses}
-        if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
+        seen = surface(self.field, batch.rays, self.intersect)
+        self._check(seen.hit)
+        losses = self._losses(batch, seen, progress)
+        known = {name: float(term.detach()) for name, term in losses.items()}
+        if wrong := [name for name, value in known.items() if not math.isfinite(value)]:
             raise RuntimeError(
-                f"fit: the loss {' and '.join(wrong)} is {losses[wrong[0]]} at step {self.iteration + 1}; the "
+                f"fit: the loss {' and '.join(wrong)} is {known[wrong[0]]} at step {self.iteration + 1}; the "
                 "weights of the step before are kept, try a smaller rate"
             )
-        self._descend([share.gradient for share in shares])
-        return losses | {"total": sum(getattr(self.recipe, name) * value for name, value in losses.items())}
+        total = sum(getattr(self.recipe, name) * term for name, term in losses.items())
+        self._descend(total)
+        return known | {"total": float(total.detach())}
 
     def _look(self, iteration: int) -> None:
         """Bring what is remembered of the field up to date."""
@@ -196,10 +190,7 @@ class Fit:
         if (early or iteration % REFRESH == 0) and isinstance(self.intersect, QuickMarch):
             self.evaluations += self.intersect.refresh(self.field, full=iteration <= EARLY[-1])
 
-    def _share(self, job: tuple[Batch, int, float]) -> "_Share":
-        """Return losses and gradient over a part of a step's rays."""
-        batch, seed, progress = job
-        seen = surface(self.field, batch.rays, self.intersect)
+    def _losses(self, batch: Batch, seen: Surface, progress: float) -> dict[str, Tensor]:
         ray = seen.hit.ray
         right = batch.label[ray] == OBJECT
         decided = torch.zeros_like(batch.label, dtype=torch.bool).index_copy(0, ray, right)
@@ -215,30 +206,29 @@ class Fit:
             "color": loss.photometric(seen.color[right], batch.color[ray][right]),
             "mask": loss.silhouette(soft, batch.label[open_] == OBJECT, int(known.sum())) / growth,
         }
-        evaluations = seen.hit.evaluations + 2 * len(ray) + len(x)
-        points, pick = self._around(seen.x.detach(), len(batch.label) // 8, torch.Generator().manual_seed(seed))
+        points, pick = self._around(seen.x.detach())
         _, slope, _ = gradient(self.field, points.requires_grad_())
-        evaluations += len(points)
         losses["smooth"] = loss.smoothness(seen.normal[pick], unit(slope[len(slope) - len(pick) :]))
         if self.is_distance:
             losses["eikonal"] = loss.eikonal(torch.cat([slope.norm(dim=-1), seen.slope]))
-        total = sum(getattr(self.recipe, name) * term for name, term in losses.items())
-        found = torch.autograd.grad(total, self.parameters, allow_unused=True)
-        inside = int((seen.hit.status == int(Status.INSIDE)).sum())
-        return _Share(found, {k: float(v.detach()) for k, v in losses.items()}, evaluations, len(ray), inside)
+        self.evaluations += seen.hit.evaluations + 2 * len(ray) + len(x) + len(points)
+        return losses
 
-    def _around(self, x: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return random points, n of the bounds and then, if there are hits `x`, n near to hits, and which hits."""
+    def _around(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return random points of the bounds and then, if there are hits `x`, near to hits, and near to which.
+
+        There are an eighth as many of both as there are rays.
+        """
+        n, generator = self.recipe.rays // 8, self.generator
         low, high = self.field.bounds
         points = low + (high - low) * torch.rand(n, 3, generator=generator).to(low)
         pick = torch.randint(max(len(x), 1), (n if len(x) else 0,), generator=generator).to(x.device)
         aside = NEAR * torch.randn(len(pick), 3, generator=generator).to(x)
         return torch.cat([points, x[pick] + aside]), pick
 
-    def _descend(self, gradients: Sequence[Sequence[Tensor | None]]) -> None:
-        for parameter, *found in zip(self.parameters, *gradients, strict=True):
-            known = [g for g in found if g is not None]
-            parameter.grad = sum(known[1:], known[0]) / len(gradients) if known else None
+    def _descend(self, total: Any) -> None:
+        self.optimizer.zero_grad()
+        total.backward(inputs=self.parameters)  # no gradient by the points, which nobody asks for
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         if not bool(torch.isfinite(norm)):
             raise RuntimeError(
@@ -247,28 +237,13 @@ class Fit:
             )
         self.optimizer.step()
 
-    def _check(self, shares: Sequence["_Share"]) -> None:
-        self.without_hit = 0 if any(share.hits for share in shares) else self.without_hit + 1
+    def _check(self, hit: Hit) -> None:
+        self.without_hit = 0 if len(hit.ray) else self.without_hit + 1
         if self.without_hit < PATIENCE:
             return
-        inside = sum(share.inside for share in shares) / self.recipe.rays
+        inside = float((hit.status == int(Status.INSIDE)).float().mean())
         what = "fills the cameras' surroundings" if inside > 0.5 else "is empty"
         raise RuntimeError(
             f"fit: the level set {what}, no ray has hit it for {PATIENCE} steps (step {self.iteration + 1}); "
             "check that masks are white on the object and that cameras and images belong together"
         )
-
-
-@dataclass(frozen=True)
-class _Share:
-    """What a part of a step's rays has to say."""
-
-    gradient: tuple[Tensor | None, ...]
-    losses: dict[str, float]
-    evaluations: int
-    hits: int
-    inside: int
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from warpdvr.camera import OPENGL, Camera
 from warpdvr.intersect import Intersect
-from warpdvr.render import Image, render
+from warpdvr.render import Image, gridded_intersect, render
 from warpdvr.shade import normal_color
 
 LEVELS = (8.0, 4.0, 2.0, 1.0)
@@ -37,7 +37,8 @@ class Progressive:
     ):
         if shown not in SHOWN:
             raise ValueError(f"view: cannot show {shown!r}; known are {', '.join(SHOWN)}")
-        self.field, self.intersect, self.shown, self.levels = field, intersect, shown, levels
+        self.field, self.shown, self.levels = field, shown, levels
+        self._given = self._intersect = intersect
         self._done: tuple[Image, Camera] | None = None
         self._camera: Camera | None = None
         self._stages: Iterator[None] = iter(())
@@ -45,7 +46,7 @@ class Progressive:
 
     def invalidate(self) -> None:
         """Start over at the next step: the field's weights have changed."""
-        self._camera = None
+        self._camera, self._intersect = None, self._given
 
     def show(self, what: str) -> None:
         """Show the picture as another one of `SHOWN`; asks nothing of the field."""
@@ -80,7 +81,9 @@ class Progressive:
     @torch.no_grad()
     def _render(self, camera: Camera) -> Image:
         start = perf_counter()
-        image = render(self.field, camera, intersect=self.intersect)
+        if self._intersect is None:
+            self._intersect, _ = gridded_intersect(self.field)
+        image = render(self.field, camera, intersect=self._intersect)
         self._speed = camera.width * camera.height / (perf_counter() - start)
         return image
 

@@ -14,18 +14,23 @@ from warpdvr.kernels import quick as _quick
 CHUNK = 1 << 16
 """Number of points in one evaluation of a field."""
 
+SIDES = 4
+"""Points on either side of a near miss at which the field is asked, twice: over a cell, and over a part of one."""
+
 SHARES = 32
 """A corner far from the surface is asked again in one of so many refreshments."""
 
 
 class QuickMarch:
-    """Nearly exact hits for `corrections` + 1 field evaluations on a ray that hits, and none on one that misses.
+    """Nearly exact hits for `corrections` + 1 field evaluations on a ray that hits, and none on one that misses by far.
 
     Remembers the field's values at the corners of a grid. A ray is marched through their trilinear interpolant; the
     crossing found there is corrected by the secant method with the field's own values, and given up (`GAVE_UP`) if it
-    has not settled. Made for fits, where the surface moves before long, hits a little beside it teach the same, and
-    many rounds of small operations are what costs. It sees what a grid of `cells` shows: use `DenseMarch` or
-    `SphereTrace` for pictures.
+    has not settled. The interpolant rounds edges off, so a ray that passes close to the surface is looked at again: the
+    field is asked at 4 `SIDES` points around the nearest one, and the ray may yet hit.
+
+    Made for fits, where the surface moves before long, hits a little beside it teach the same, and many rounds of small
+    operations are what costs. It sees what a grid of `cells` shows: use `DenseMarch` or `SphereTrace` for pictures.
 
     Args:
         field: any module that meets the contract of `warpdvr.Field`.
@@ -45,6 +50,7 @@ class QuickMarch:
         self.side = extent / (self.n - 1)
         self.x = self.low + self.side * torch.cartesian_prod(*(torch.arange(n) for n in self.n.tolist())).to(extent)
         self.value = self.low.new_empty(0)
+        self.around = torch.zeros(0, dtype=torch.bool, device=self.low.device)
         self.turn = 0
 
     @torch.no_grad()
@@ -58,10 +64,11 @@ class QuickMarch:
             self.value = torch.empty_like(self.x[:, 0])
         else:
             self.turn += 1
-            again = self._around()
+            again = self.around.clone()
             again[self.turn % SHARES :: SHARES] = True
             which = torch.nonzero(again)[:, 0]
         self.value[which] = torch.cat([ask(field, x) for x in self.x[which].split(CHUNK)])
+        self.around = self._around()
         return len(which)
 
     @torch.no_grad()
@@ -70,19 +77,55 @@ class QuickMarch:
         near, far = rays.clip(field.bounds)
         o, d = (a.detach().float().contiguous() for a in (rays.origin, rays.direction))
         status, t = torch.empty_like(near, dtype=torch.int32), torch.empty_like(near)
-        descent, nearest = torch.empty_like(near), torch.empty_like(near)
+        descent, nearest, close = (
+            torch.empty_like(near),
+            torch.empty_like(near),
+            torch.empty_like(status, dtype=torch.bool),
+        )
         half = 0.5 * float(self.side.min())
         bound = getattr(field, "lipschitz", None)
-        frame = [self.value.view(self.n.tolist()), self.low.tolist(), (1 / self.side).tolist()]
+        shape = self.n.tolist()
+        frame = [self.value.view(shape), self.around.view(shape), self.low.tolist(), (1 / self.side).tolist()]
         steps = [half, float("inf") if bound is None else float(bound)]
-        outputs = [status, t, descent, nearest]
+        outputs = [status, t, descent, nearest, close]
         launch(_quick.guess, len(rays), [o, d, near, far, *frame, *steps], outputs, per_row=[o, d, near, far])
+        again = torch.nonzero(close)[:, 0]
+        if len(again):
+            looked = self._look(field, (o[again], d[again]), nearest[again])
+            nearest[again], t[again], descent[again], crossed = looked
+            status[again[crossed]] = int(Status.HIT)
         ray = torch.nonzero(status == int(Status.HIT))[:, 0]
         found, settled = self._correct(field, (o[ray], d[ray]), t[ray], descent[ray])
         status[ray[~settled]] = int(Status.GAVE_UP)
         hit, t = ray[settled], found[settled]
         nearest[hit] = t
-        return Hit(t, hit, status, nearest, evaluations + len(ray) * (self.corrections + 1))
+        evaluations += len(ray) * (self.corrections + 1) + len(again) * 4 * SIDES
+        return Hit(t, hit, status, nearest, evaluations)
+
+    def _look(self, field: Any, ray: tuple[Tensor, Tensor], t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the smallest of the field's values around ray lengths `t`: where; and a crossing ahead of it.
+
+        The crossing and the descent there are those of a line through neighbouring values of both signs, if there are
+        any, which the last tensor tells.
+        """
+        o, d = ray
+        side = torch.arange(-SIDES, SIDES, device=t.device) + 0.5
+        reach = float(self.side.max())
+        times, values = [], []
+        for spacing in (reach / SIDES, 0.5 * reach / SIDES**2):
+            at = t[:, None] + spacing * side
+            x = o[:, None] + at[..., None] * d[:, None]
+            value = ask(field, x.view(-1, 3)).view(at.shape)
+            times.append(at)
+            values.append(value)
+            t = at.gather(1, value.argmin(1, keepdim=True))[:, 0]
+        at, order = torch.cat(times, 1).sort(1)
+        value = torch.cat(values, 1).gather(1, order)
+        entering = (value[:, :-1] > 0) & (value[:, 1:] <= 0)
+        first = entering.to(torch.int8).argmax(1, keepdim=True)
+        a, b, f, g = (x.gather(1, i)[:, 0] for x in (at, value) for i in (first, first + 1))
+        descent = (f - g) / (b - a)
+        return t, a + f / descent, descent, entering.any(1)
 
     def _correct(self, field: Any, ray: tuple[Tensor, Tensor], t: Tensor, descent: Tensor) -> tuple[Tensor, Tensor]:
         """Return the crossings after steps of the secant method, and whether the last step was small."""

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 class Recipe:
     """How a field is fitted. What changes over time follows the fit's progress from 0 to 1."""
 
-    rays: int = 1024
+    rays: int = 2048
     """Rays in a step."""
     rate: float | None = None
     """Highest learning rate of Adam, see `schedule`; None: what the field says (`Field.rates`)."""
-    color: float = 1.0
+    color: float = 3.0
     """Weight of the photometric loss."""
     mask: float = 1.0
     """Weight of the silhouette loss, which is divided by the growth of its sharpness."""
     eikonal: float = 0.1
     """Weight of the eikonal loss; for fields with a Lipschitz bound, which are meant to be distances."""
-    smooth: float = 0.02
+    smooth: float = 0.005
     """Weight of the smoothness of normals."""
     sharpness: tuple[float, float] = (60.0, 600.0)
     """Of the soft mask, first and last [1 / scene unit]; occupancy logits are sharp by themselves and take 1."""

@@ -148,13 +148,14 @@ def default_intersect(field: Any) -> DenseMarch | SphereTrace:
     return DenseMarch() if getattr(field, "lipschitz", None) is None else SphereTrace()
 
 
-def gridded_intersect(field: Any) -> Intersect:
-    """Return `default_intersect` with a `BoundGrid`, for many rays through a field that stays as it is.
+def gridded_intersect(field: Any) -> tuple[Intersect, int]:
+    """Return `default_intersect` with a `BoundGrid`, and how many points were asked for that.
 
-    The grid asks 1e5 to 5e5 points, so it pays from a picture of about 200 x 200 on. It must be made anew (or be
-    refreshed) when the weights change.
+    For many rays through a field that stays as it is: the grid asks 1e5 to 5e5 points, so it pays from a picture of
+    about 200 x 200 on. Where weights change it must be made anew.
     """
-    return replace(default_intersect(field), grid=BoundGrid(field))
+    grid = BoundGrid(field)
+    return replace(default_intersect(field), grid=grid), grid.evaluations
 
 
 def soft_mask(field: Any, rays: Rays, hit: Hit, sharpness: float) -> tuple[Tensor, int]:

@@ -28,7 +28,7 @@ from warpdvr.evaluate import evaluate
 from warpdvr.fit import Fit, Step
 from warpdvr.isosurface import extract
 from warpdvr.mesh import Mesh, read_mesh
-from warpdvr.render import Image, render
+from warpdvr.render import Image
 from warpdvr.scene import Scene
 from warpdvr.usd import write_usd
 from warpdvr.views import Views
@@ -175,8 +175,7 @@ def fit(run: Run, scene: Scene, views: Views, field: Any, job: Fit) -> Iterator[
 def write_pictures(run: Run, field: Any, *, size: int = 512) -> Path:
     """Write two pictures from where the photographs were taken, of colours and of normals; return the first."""
     (camera,) = _around(run.load(), 1, size)
-    with torch.no_grad():
-        image = render(field, camera)
+    (image,) = turntable.turn(field, [camera])
     for what in ("rgb", "normal"):
         _picture(run.images / f"view_{what}.png", image.picture(what))
     return run.images / "view_rgb.png"

@@ -51,7 +51,7 @@ def view(
         size: width and height of the window [pixel].
         up: the direction that points upwards, shape (3,); polyscope takes the nearest axis.
         shown: what the field is shown as first, one of `SHOWN`.
-        intersect: how the surface is found, see `warpdvr.render`.
+        intersect: how the surface is found; by default with a `BoundGrid`.
         work: called before each frame of the window, e.g. for some steps of a fit; True says that the field changed.
 
     Raises:

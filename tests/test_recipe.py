@@ -1,0 +1,98 @@
+"""Recipes: which weights learn at which rate, and what changes over time."""
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from warpdvr.fields.base import Field
+from warpdvr.recipe import Recipe, schedule
+
+
+class Parts(nn.Module):
+    """Names with common endings."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(2))
+        self.fine = nn.ParameterDict({"table": torch.zeros(3)})
+        self.table_of = nn.Linear(2, 2)
+        self.layer = nn.Linear(2, 2)
+
+
+def rates_of(field, recipe, rates):
+    """Return the rate of each parameter; each must be in one group, and each rate in one."""
+    known = {id(parameter): name for name, parameter in field.named_parameters()}
+    groups = recipe.groups(field, rates)
+    told = [(known[id(parameter)], group["rate"]) for group in groups for parameter in group["params"]]
+    assert len(told) == len(known) == len(dict(told))
+    assert len(groups) == len({group["rate"] for group in groups})
+    return dict(told)
+
+
+def test_the_longest_ending_of_a_name_counts():
+    told = rates_of(Parts(), Recipe(), {"": 1.0, "table": 2.0, "fine.table": 3.0, "f.bias": 4.0})
+    layers = {"table_of.weight": 1.0, "table_of.bias": 4.0, "layer.weight": 1.0, "layer.bias": 1.0}
+    assert told == {"table": 2.0, "fine.table": 3.0, **layers}
+
+
+def test_a_rate_of_the_recipe_keeps_the_proportions_of_the_field():
+    told = rates_of(Parts(), Recipe(rate=0.5), {"": 0.01, "table": 0.002})
+    assert told.pop("table") == told.pop("fine.table") == pytest.approx(0.1)
+    assert set(told.values()) == {0.5}
+
+
+def test_what_a_field_does_not_say():
+    assert set(rates_of(Parts(), Recipe(), Field.rates).values()) == {2e-3}
+    assert set(rates_of(Parts(), Recipe(rate=0.3), Field.rates).values()) == {0.3}
+
+
+def test_groups_are_what_an_optimiser_takes():
+    field = Parts()
+    optimizer = torch.optim.Adam(Recipe().groups(field, {"": 1.0, "table": 2.0}), lr=0.0)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(field.parameters()))
+
+
+def test_sharpness_grows_by_equal_factors():
+    recipe = Recipe(sharpness=(10.0, 1000.0))
+    assert [recipe.sharp(a / 4) for a in range(5)] == pytest.approx([10, 10 * 10**0.5, 100, 100 * 10**0.5, 1000])
+    assert Recipe(sharpness=(5.0, 5.0)).sharp(0.7) == pytest.approx(5)
+
+
+def test_learning_rate_rises_and_falls():
+    assert schedule(0.0) == pytest.approx(0.05)
+    assert schedule(0.01) == pytest.approx(0.55, abs=1e-3)
+    assert schedule(0.5) == pytest.approx(0.05 + 0.95 / 2)
+    assert schedule(1.0) == pytest.approx(0.05)
+    rates = [schedule(i / 1000) for i in range(1001)]
+    assert max(rates) <= 1 and max(rates) > 0.99 and rates.index(max(rates)) == pytest.approx(20, abs=1)
+    assert all(b < a for a, b in pairwise(rates[20:]))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rays": 0},
+        {"rate": 0.0},
+        {"rate": -1.0},
+        {"rate": math.nan},
+        {"rate": math.inf},
+        {"sharpness": (0.0, 1.0)},
+        {"sharpness": (1.0, math.inf)},
+    ],
+)
+def test_numbers_that_must_be_positive(wrong):
+    with pytest.raises(ValueError, match=r"^fit: rays, rate and sharpness must be positive, got Recipe"):
+        Recipe(**wrong)
+
+
+@pytest.mark.parametrize("weight", ["color", "mask", "eikonal", "smooth"])
+def test_weights_must_not_be_negative(weight):
+    zero: dict[str, Any] = {weight: 0.0}
+    below: dict[str, Any] = {weight: -0.1}
+    Recipe(**zero)
+    with pytest.raises(ValueError, match=r"^fit: no weight may be negative, got Recipe"):
+        Recipe(**below)

@@ -352,7 +352,7 @@ def test_mistakes_in_photographs(photographs: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--field", "cube"], "unknown field 'cube'; known are box, occupancy"),
+        (["--field", "cube"], "unknown field 'cube'; known are box, hashgrid, hashgrid-occupancy, occupancy"),
         (["--minutes", "0"], "minutes must be positive, got 0"),
         (["--minutes", "-1"], "minutes must be positive, got -1"),
         (["--minutes", "nan"], "minutes must be positive, got nan"),

@@ -50,12 +50,12 @@ def evaluate(
         shown: called with the index, the rendered image and the photograph (h, w, 3) of each view.
     """
     psnr, iou, evaluations = [], [], 0
-    if intersect is None:
+    indices = views.test if which is None else which
+    chosen = [(i, mask) for i in indices if (mask := views.masks[i]) is not None]
+    if intersect is None and chosen:
         intersect, evaluations = gridded_intersect(field)
-    for i in views.test if which is None else which:
-        mask, camera = views.masks[i], views.cameras[i]
-        if mask is None:
-            continue
+    for i, mask in chosen:
+        camera = views.cameras[i]
         photograph = views.images[i].float() / 255
         side = max(camera.width, camera.height)
         if longest is not None and side > longest:

@@ -138,7 +138,10 @@ class Fit:
             for name, value in state.items()
         }
         counts = torch.tensor([self.iteration, self.evaluations, self.seconds], dtype=torch.float64)
-        return {**moments, "counts": counts, "generator": self.generator.get_state()}
+        state = {**moments, "counts": counts, "generator": self.generator.get_state()}
+        if isinstance(self.intersect, QuickMarch):
+            state["remembered"] = self.intersect.state()
+        return state
 
     def resume(self, state: dict[str, Tensor]) -> None:
         """Go on from a `state`; the field must have the weights that belong to it.
@@ -151,6 +154,8 @@ class Fit:
         self.iteration, self.evaluations = int(state["counts"][0]), int(state["counts"][1])
         self.seconds = float(state["counts"][2])
         self.generator.set_state(state["generator"].cpu())
+        if isinstance(self.intersect, QuickMarch) and "remembered" in state:
+            self.intersect.resume(state["remembered"])
         packed = self.optimizer.state_dict()
         for key, value in state.items():
             index, _, name = key.partition(".")

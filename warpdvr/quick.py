@@ -71,6 +71,22 @@ class QuickMarch:
         self.around = self._around()
         return len(which)
 
+    def state(self) -> Tensor:
+        """Return what is remembered, shape (k + 1,); `resume` takes it."""
+        return torch.cat([self.value, self.value.new_tensor([self.turn])])
+
+    def resume(self, state: Tensor) -> None:
+        """Remember what `state` returned.
+
+        Raises:
+            ValueError: if it is of another grid.
+        """
+        if len(state) not in (1, len(self.x) + 1):
+            raise ValueError(f"QuickMarch: expected a state of {len(self.x)} corners, got one of {len(state) - 1}")
+        self.value, self.turn = state[:-1].to(self.x.device).clone(), int(state[-1])
+        if len(self.value):
+            self.around = self._around()
+
     @torch.no_grad()
     def __call__(self, field: Any, rays: Rays) -> Hit:
         evaluations = self.refresh(field) if len(self.value) == 0 else 0

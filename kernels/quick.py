@@ -2,7 +2,7 @@
 
 import warp as wp
 
-from warpdvr.kernels.status import HIT, INSIDE, MISS
+from warpdvr.kernels.status import GAVE_UP, HIT, INSIDE, MISS
 
 
 @wp.func
@@ -49,7 +49,7 @@ def guess(
 
     `t` and `descent` are the crossing and how fast the interpolant falls there, for rays with status HIT; `nearest` is
     where it is smallest, up to the crossing, and `close` says whether that is at a corner in `around`, for rays with
-    status MISS.
+    status MISS. A value that is not a number is status GAVE_UP.
     """
     r = wp.tid()
     status[r] = MISS
@@ -63,6 +63,9 @@ def guess(
     f = interpolated(value, low, per_side, origin[r] + direction[r] * here)
     least = f
     nearest[r] = here
+    if wp.isnan(f):
+        status[r] = GAVE_UP
+        return
     if f < 0.0:
         status[r] = INSIDE
         return
@@ -71,6 +74,9 @@ def guess(
         if not next > here:  # too short a step for a float32
             break
         g = interpolated(value, low, per_side, origin[r] + direction[r] * next)
+        if wp.isnan(g):
+            status[r] = GAVE_UP
+            return
         if g < least:
             least = g
             nearest[r] = next

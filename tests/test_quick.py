@@ -253,6 +253,23 @@ def test_a_part_that_appears_far_away_is_found_after_all_shares(device):
     assert hit.status.tolist() == [Status.HIT] and hit.t.item() == pytest.approx(1.6, abs=1e-4)
 
 
+def test_what_is_remembered_can_be_kept(device):
+    field, rays = ball().to(device), aimed(300, device=device)
+    first, second = QuickMarch(field, cells=16), QuickMarch(field, cells=16)
+    second.resume(first.state())  # nothing yet
+    for _ in range(4):
+        first.refresh(field)
+    kept = first.state()
+    second.resume(kept)
+    field.function = lambda x: x.norm(dim=-1) - 0.6  # what both remember is out of date
+    a, b = first(field, rays), second(field, rays)
+    assert torch.equal(a.status, b.status) and torch.equal(a.t, b.t) and a.evaluations == b.evaluations
+    assert first.refresh(field) == second.refresh(field) and torch.equal(first.state(), second.state())
+    assert not torch.equal(first.state(), kept)
+    with pytest.raises(ValueError, match=r"^QuickMarch: expected a state of 729 corners, got one of 4913$"):
+        QuickMarch(field, cells=8).resume(kept)
+
+
 def test_a_field_in_double_precision():
     field, rays = ball().double(), aimed(300)
     hit, expected = QuickMarch(field)(field, rays), QuickMarch(ball())(ball(), rays)

@@ -161,7 +161,7 @@ class Fit:
             index, _, name = key.partition(".")
             if name:
                 packed["state"].setdefault(int(index), {})[name] = value.clone()
-        parameters = list(self.field.parameters())
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for index, moments in packed["state"].items():
             if index >= len(parameters) or moments["exp_avg"].shape != parameters[index].shape:
                 raise ValueError("fit: the saved state belongs to a field with other parameters")
@@ -216,7 +216,8 @@ class Fit:
         losses["smooth"] = loss.smoothness(seen.normal[pick], unit(slope[len(slope) - len(pick) :]))
         if self.is_distance:
             losses["eikonal"] = loss.eikonal(torch.cat([slope.norm(dim=-1), seen.slope]))
-        self.evaluations += seen.hit.evaluations + 2 * len(ray) + len(x) + len(points)
+        slopes = 1 if getattr(self.field, "step", None) is None else 7  # evaluations for a value and its slope
+        self.evaluations += seen.hit.evaluations + len(ray) + len(x) + slopes * (len(ray) + len(points))
         return losses
 
     def _around(self, x: Tensor) -> tuple[Tensor, Tensor]:

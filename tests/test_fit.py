@@ -122,7 +122,7 @@ def test_networks_learn_a_bunny(device, kind):
     after = evaluate(field, views)
     first, last = (sum(step.losses["total"] for step in some) for some in (steps[:5], steps[-5:]))
     assert last < 0.8 * first
-    assert after.iou > before.iou + 0.03 and after.psnr > before.psnr + 1
+    assert after.iou > before.iou + 0.03 and after.psnr > before.psnr + 0.7
     assert ("eikonal" in steps[0].losses) == (kind == "sdf")
 
 

@@ -194,6 +194,16 @@ def test_the_wall_of_a_cavity_is_a_piece_of_its_own():
     assert extract(shell, resolution=32, largest=True).vertices.norm(dim=-1).min() > 0.59
 
 
+def test_walls_of_cavities_are_left_out_if_wanted():
+    """A shell and a ball beside it: both are seen from outside, the inner wall of the shell is not."""
+    shell = Through(Sphere(0.4, (-0.5, 0, 0)), lambda v: (v + 0.1).abs() - 0.1)
+    both = Union([shell, Sphere(0.3, (0.5, 0, 0))])
+    assert closed(extract(both, resolution=48)).body_count == 3
+    seen = extract(both, resolution=48, cavities=False)
+    assert closed(seen).body_count == 2
+    assert closed(seen).volume == pytest.approx(4 / 3 * math.pi * (0.4**3 + 0.3**3), rel=0.01)
+
+
 @pytest.mark.parametrize("n_pair", [0, 40, 120, 400])
 def test_pieces_are_those_that_scipy_finds(n_pair):
     pairs = torch.randint(200, (n_pair, 2), generator=torch.Generator().manual_seed(n_pair))

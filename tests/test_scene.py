@@ -95,7 +95,10 @@ WRONG = {
     "a table called format": ("[format]\na = 1", "expected the tables views, field, fit and mesh, found format"),
     "no table": ("fit = 3", "expected the tables views, field, fit and mesh, found fit"),
     "option of fit": ("[fit]\nspeed = 1", r"\[fit\] has no option 'speed'; known are color, eikonal, iterations, mask"),
-    "option of mesh": ("[mesh]\nsize = 1", r"\[mesh\] has no option 'size'; known are colors, grid, largest, project"),
+    "option of mesh": (
+        "[mesh]\nsize = 1",
+        r"\[mesh\] has no option 'size'; known are cavities, colors, grid, largest, project",
+    ),
     "option of views": ('[views]\nmesh = "a"\nhold_out = 3', r"\[views\] has no option 'hold_out'; known are count"),
     "option of a folder": ('[views]\nfolder = "a"\ncount = 3', r"\[views\] has no option 'count'; known are cameras"),
     "folder and mesh": ('[views]\nfolder = "a"\nmesh = "b"', "a folder of photographs or a mesh to render, one of"),

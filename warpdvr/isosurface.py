@@ -17,6 +17,7 @@ def extract(
     project: int = 2,
     colors: bool = True,
     largest: bool = False,
+    cavities: bool = True,
     grid: BoundGrid | bool = True,
 ) -> Mesh:
     """Extract the surface of a field as a closed mesh with normals.
@@ -31,6 +32,8 @@ def extract(
         project: number of Newton steps that pull each vertex onto the surface, each at most half a cell.
         colors: ask the field for colours, seen along the normals.
         largest: keep only the connected piece with the largest area; the wall of a cavity is a piece of its own.
+        cavities: keep the walls of closed cavities, which nobody sees from outside; a field that was fitted to
+            photographs has accidental ones.
         grid: of the field, if there is one already. True makes one of 64 boxes along the longest side for a field
             without a Lipschitz bound, if the resolution is higher; False asks such a field at all corners, about
             resolution cubed points.
@@ -51,6 +54,7 @@ def extract(
     solid.check()
     vertices, slope = _project(solid, lattice, vertices, project)
     faces = _without_slivers(vertices, faces, 1e-6 * float(lattice.step.min()) ** 2)
+    faces = faces if cavities else _without_cavities(vertices, faces)
     faces = _largest_piece(vertices, faces) if largest else faces
     kept, faces = torch.unique(faces, return_inverse=True)
     vertices, slope = vertices[kept], slope[kept]
@@ -121,9 +125,22 @@ def _without_slivers(vertices: Tensor, faces: Tensor, area: float) -> Tensor:
 def _largest_piece(vertices: Tensor, faces: Tensor) -> Tensor:
     """Return the faces of the connected piece with the largest area; of equal ones, the one with the first vertex."""
     a, b, c = vertices[faces].double().unbind(1)
-    piece = _joined(len(vertices), torch.cat([faces[:, :2], faces[:, 1:]]))[faces[:, 0]]
+    piece = _pieces(vertices, faces)
     area = a.new_zeros(len(vertices)).index_add_(0, piece, torch.linalg.cross(b - a, c - a).norm(dim=-1))
     return faces[piece == area.argmax()]
+
+
+def _without_cavities(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Return the faces of the pieces that enclose a positive volume: the wall of a cavity is wound the other way."""
+    a, b, c = (vertices - vertices.mean(0))[faces].double().unbind(1)
+    piece = _pieces(vertices, faces)
+    volume = a.new_zeros(len(vertices)).index_add_(0, piece, (a * torch.linalg.cross(b, c)).sum(-1))
+    return faces[volume[piece] > 0]
+
+
+def _pieces(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Return for each face the first vertex of its connected piece, shape (m,)."""
+    return _joined(len(vertices), torch.cat([faces[:, :2], faces[:, 1:]]))[faces[:, 0]]
 
 
 def _joined(n: int, pairs: Tensor) -> Tensor:

@@ -161,7 +161,7 @@ class QuickMarch:
         return t, (t - before).abs() < 0.25 * reach
 
     def _around(self) -> Tensor:
-        """Return True for the corners of cells with a change of sign and their neighbours, shape (k,)."""
+        """Return True for the corners of cells with a change of sign, shape (k,)."""
         solid = (self.value <= 0).view(1, *self.n.tolist()).float()
         return (_grown(solid) != -_grown(-solid)).view(-1)
 

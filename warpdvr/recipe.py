@@ -44,7 +44,12 @@ class Recipe:
         Args:
             field: its named parameters are taken.
             rates: learning rates by how a name ends; the longest ending counts, "" is for all others.
+
+        Raises:
+            ValueError: if there is no rate for all others.
         """
+        if "" not in rates:
+            raise ValueError(f'fit: rates need an entry "" for all other parameters, got {dict(rates)}')
         endings = sorted(rates, key=len, reverse=True)
         groups: dict[str, list[Tensor]] = {}
         for name, parameter in field.named_parameters():

@@ -195,8 +195,11 @@ def write_turntable(run: Run, field: Any, *, frames: int, size: int) -> Path:
 
 
 def write_mesh(run: Run, field: Any, path: Path | None = None, **options: Any) -> Mesh:
-    """Extract the surface in the data's own units and write it, to mesh.ply if no other path is given."""
-    mesh = extract(field, **options).transformed(run.load().transform.matrix)
+    """Extract the surface in the data's own units and write it, to mesh.ply if no other path is given.
+
+    Photographs say nothing about cavities inside, so their walls are left out if the options do not say otherwise.
+    """
+    mesh = extract(field, **({"cavities": False} | options)).transformed(run.load().transform.matrix)
     mesh.save(path or run.mesh)
     return mesh
 

@@ -30,6 +30,7 @@ from warpdvr.isosurface import extract
 from warpdvr.mesh import Mesh, read_mesh
 from warpdvr.render import Image
 from warpdvr.scene import Scene
+from warpdvr.threads import one_thread
 from warpdvr.usd import write_usd
 from warpdvr.views import Views
 
@@ -162,7 +163,8 @@ def fit(run: Run, scene: Scene, views: Views, field: Any, job: Fit) -> Iterator[
                     saved = time.monotonic()
                 if step.progress * REPORTS >= due:
                     due = math.floor(step.progress * REPORTS) + 1
-                    scores = evaluate(field, views, some, intersect=job.intersect, longest=200)
+                    with one_thread():  # as the fit itself
+                        scores = evaluate(field, views, some, intersect=job.intersect, longest=200)
                     note = f"held out {scores.psnr:.1f} dB, IoU {scores.iou:.3f}" if scores.views else ""
                     _write(log, step, psnr=scores.psnr, iou=scores.iou)
                 elif step.iteration % 20 == 0:

@@ -18,9 +18,8 @@ from torch import Tensor
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from networks import SLOPE, TRAINED, trained, view  # noqa: E402
+from networks import SLOPE, TRAINED, trained, view, views  # noqa: E402
 from reference import Asked, clip, double, first_crossing, in_double  # noqa: E402
-from test_grid import views  # noqa: E402
 
 from warpdvr import DenseMarch, Hit, Rays, SphereTrace, extract  # noqa: E402
 from warpdvr.camera import pixel_centres  # noqa: E402

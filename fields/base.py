@@ -6,6 +6,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+Bounds = tuple[tuple[float, float, float], tuple[float, float, float]] | Tensor | float
+"""Two corners (low, high), or half the side of a cube around the origin [scene unit]."""
+
 
 class Field(nn.Module, ABC):
     """A surface {value = 0} with colours on it.
@@ -26,17 +29,10 @@ class Field(nn.Module, ABC):
     rates: Mapping[str, float] = {"": 2e-3}
     """Learning rates of a fit, by how a parameter's name ends; the longest ending counts."""
 
-    def __init__(self, bounds: tuple[tuple[float, float, float], tuple[float, float, float]] | Tensor | float = 1.0):
+    def __init__(self, bounds: Bounds = 1.0):
         """Set the bounds: two corners, or half the side of a cube around the origin."""
         super().__init__()
-        box = torch.as_tensor(bounds, dtype=torch.float32)
-        if box.ndim == 0:
-            box = box * torch.tensor([[-1.0], [1.0]]).expand(2, 3)
-        if tuple(box.shape) != (2, 3) or not bool((box[0] < box[1]).all()):
-            raise ValueError(
-                f"bounds must be a positive number or two corners (low, high) with low < high, got {bounds}"
-            )
-        self.register_buffer("bounds", box.clone())
+        self.register_buffer("bounds", box(bounds))
 
     @abstractmethod
     def value(self, x: Tensor) -> Tensor:
@@ -69,3 +65,17 @@ class Field(nn.Module, ABC):
         """
         facing = (normal * direction).sum(-1, keepdim=True).abs()
         return (0.25 + 0.6 * facing).expand_as(x)
+
+
+def box(bounds: Bounds) -> Tensor:
+    """Return the corners (low, high) of bounds, shape (2, 3), float32.
+
+    Raises:
+        ValueError: if they are none.
+    """
+    corners = torch.as_tensor(bounds, dtype=torch.float32)
+    if corners.ndim == 0:
+        corners = corners * torch.tensor([[-1.0], [1.0]]).expand(2, 3)
+    if tuple(corners.shape) != (2, 3) or not bool((corners[0] < corners[1]).all()):
+        raise ValueError(f"bounds must be a positive number or two corners low < high, got {bounds}")
+    return corners.clone()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from warpdvr.fields.base import box
 from warpdvr.fields.lookup import encode, scatter, slope
 
 MEMORY = Path("/proc/meminfo")
@@ -62,7 +63,7 @@ class HashEncoding(nn.Module):
         self.resolutions = [row[0] for row in rows]
         total = rows[-1][1] + (rows[-1][4] + 1 if rows[-1][4] else (rows[-1][0] + 1) ** 3)
         _require_memory(total, features, dtype)
-        self.register_buffer("bounds", _box(bounds))
+        self.register_buffer("bounds", box(bounds))
         self.register_buffer("weight", torch.ones(levels))
         self.register_buffer("layout", torch.tensor(rows, dtype=torch.int64).int(), persistent=False)
         self.table = nn.Parameter(torch.empty(total, features, dtype=dtype).uniform_(-1e-4, 1e-4))
@@ -189,12 +190,3 @@ def _require_memory(rows: int, features: int, dtype: torch.dtype) -> None:
             f"HashEncoding: the table needs {need / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB are free on {device}: "
             "choose a smaller size or fewer levels"
         )
-
-
-def _box(bounds: Any) -> Tensor:
-    box = torch.as_tensor(bounds, dtype=torch.float32)
-    if box.ndim == 0:
-        box = box * torch.tensor([[-1.0], [1.0]]).expand(2, 3)
-    if tuple(box.shape) != (2, 3) or not bool((box[0] < box[1]).all()):
-        raise ValueError(f"HashEncoding: bounds must be a positive number or two corners low < high, got {bounds}")
-    return box.clone()

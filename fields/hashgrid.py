@@ -1,7 +1,6 @@
 """Fields on multiresolution hash grids: much detail for few operations."""
 
-import math
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,8 +8,12 @@ from torch import Tensor, nn
 
 from warpdvr.fields.base import Field
 from warpdvr.fields.encoding import HashEncoding
+from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
 from warpdvr.fields.slope import steepest
+
+RATES: Mapping[str, float] = {"": 1e-2, "table": 2e-3}
+"""Tables learn more slowly: their entries at once change the slope by as much as their level is fine."""
 
 
 class HashGrid(Field):
@@ -35,7 +38,7 @@ class HashGrid(Field):
         bounds: see `Field`.
     """
 
-    rates = MappingProxyType({"": 1e-2, "table": 2e-3})
+    rates = RATES
     slope: Tensor
 
     def __init__(
@@ -97,8 +100,7 @@ class HashGrid(Field):
         return points
 
     def anneal(self, progress: float) -> None:
-        self.encode.active = shown(len(self.encode.resolutions), progress)
-        self.radiance.encode.active = shown(len(self.radiance.encode.resolutions), progress)
+        show(progress, self.encode, self.radiance.encode)
 
 
 class HashGridOccupancy(Field):
@@ -115,7 +117,7 @@ class HashGridOccupancy(Field):
         view_frequencies, radius, bounds: see `HashGrid`.
     """
 
-    rates = MappingProxyType({"": 1e-2, "table": 2e-3})
+    rates = RATES
 
     def __init__(
         self,
@@ -138,10 +140,7 @@ class HashGridOccupancy(Field):
         bounds: Any = 1.0,
     ):
         super().__init__(bounds)
-        if not 0 < level < 1:
-            raise ValueError(f"hashgrid-occupancy: level must lie between 0 and 1, got {level}")
-        self.radius, self.steepness = radius, steepness
-        self.offset = math.log(level / (1 - level))
+        self.radius, self.steepness, self.offset = radius, steepness, logit("hashgrid-occupancy", level)
         self.encode = HashEncoding(levels=levels, size=size, coarsest=coarsest, finest=finest, bounds=self.bounds)
         self.logit = MLP(3 + self.encode.width, width, depth, 1 + features, torch.relu)
         grids = (color_levels, coarsest, color_finest, color_size)
@@ -155,15 +154,14 @@ class HashGridOccupancy(Field):
 
     def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
         out = self.logit(torch.cat([x, self.encode(x)], -1))
-        sphere = self.steepness * (x.square().sum(-1) + 1e-12).sqrt() - self.steepness * self.radius
-        return self.offset + sphere - self.steepness * out[:, 0], out[:, 1:]
+        start = ball(x, self.radius, self.steepness)
+        return self.offset + start - self.steepness * out[:, 0], out[:, 1:]
 
     def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
         return self.radiance(x, normal, direction, feature)
 
     def anneal(self, progress: float) -> None:
-        self.encode.active = shown(len(self.encode.resolutions), progress)
-        self.radiance.encode.active = shown(len(self.radiance.encode.resolutions), progress)
+        show(progress, self.encode, self.radiance.encode)
 
 
 class Radiance(nn.Module):
@@ -190,6 +188,12 @@ class Radiance(nn.Module):
             raise ValueError("hashgrid: color needs the features that geometry returns")
         inputs = [x, normal, self.encode_view(direction), feature, self.encode(x)]
         return torch.sigmoid(self.network(torch.cat(inputs, -1)))
+
+
+def show(progress: float, *encodings: HashEncoding) -> None:
+    """Let encodings show as many levels as a fit does at `progress`."""
+    for encode in encodings:
+        encode.active = shown(len(encode.resolutions), progress)
 
 
 def shown(levels: int, progress: float, first: int = 3, by: float = 0.6) -> float:

@@ -1,12 +1,12 @@
 """An occupancy field in a residual network."""
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from warpdvr.fields.base import Field
+from warpdvr.fields.logit import ball, logit
 
 
 class Occupancy(Field):
@@ -36,9 +36,7 @@ class Occupancy(Field):
         super().__init__(bounds)
         if width < 1 or blocks < 0:
             raise ValueError(f"occupancy: needs width >= 1 and blocks >= 0, got {width} and {blocks}")
-        if not 0 < level < 1:
-            raise ValueError(f"occupancy: level must lie between 0 and 1, got {level}")
-        self.radius, self.steepness, self.offset = radius, steepness, math.log(level / (1 - level))
+        self.radius, self.steepness, self.offset = radius, steepness, logit("occupancy", level)
         self.first = nn.Linear(3, width)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
         self.last = nn.Linear(width, 4)
@@ -54,8 +52,7 @@ class Occupancy(Field):
         for block in self.blocks:
             h = block(h)
         out = self.last(torch.relu(h))
-        sphere = self.steepness * (x.square().sum(-1) + 1e-12).sqrt() - self.steepness * self.radius
-        return self.offset + sphere - out[:, 0], out[:, 1:]
+        return self.offset + ball(x, self.radius, self.steepness) - out[:, 0], out[:, 1:]
 
     def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
         if feature is None:

@@ -1,7 +1,7 @@
 """Fields on a grid of voxels: a value and a colour at each corner, trilinear in between."""
 
 import math
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from warpdvr.fields.base import Field
 from warpdvr.fields.encoding import HashEncoding
+from warpdvr.fields.logit import logit
 
 FINEST = 1289
 """The largest resolution whose corners can be counted in 32 bits."""
@@ -23,7 +24,7 @@ class VoxelSDF(Field):
         bounds: see `Field`.
     """
 
-    rates = MappingProxyType({"": 1e-2, "radiance.table": 5e-2})
+    rates: Mapping[str, float] = {"": 1e-2, "radiance.table": 5e-2}
     slope: Tensor
 
     def __init__(self, resolution: int = 64, radius: float = 0.5, bounds: Any = 1.0):
@@ -79,7 +80,7 @@ class VoxelOccupancy(Field):
         bounds: see `Field`.
     """
 
-    rates = MappingProxyType({"": 1e-1})
+    rates: Mapping[str, float] = {"": 1e-1}
 
     def __init__(
         self,
@@ -90,9 +91,7 @@ class VoxelOccupancy(Field):
         bounds: Any = 1.0,
     ):
         super().__init__(bounds)
-        if not 0 < level < 1:
-            raise ValueError(f"voxel-occupancy: level must lie between 0 and 1, got {level}")
-        self.offset = math.log(level / (1 - level))
+        self.offset = logit("voxel-occupancy", level)
         self.logit, self.radiance = _grids("voxel-occupancy", resolution, radius, self.bounds)
         self.logit.table.data[:, 0] = -steepness * _sphere(self.logit, radius)
 

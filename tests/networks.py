@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from warpdvr.camera import Rays
+from warpdvr.camera import Camera, Rays, pixel_centres
 from warpdvr.fields.base import Field
 
 TRAINED = {"bunny": 1.4, "fox": 3.0, "hammer": None, "birdcage_occ": None}
@@ -99,3 +99,17 @@ def view(n: int, fov: float = 50.0, distance: float = 1.6) -> Rays:
     d = np.stack([u / f, v / f, np.ones_like(u)], -1).reshape(-1, 3) @ np.stack([x, np.cross(z, x), z])
     d = torch.tensor(d / np.linalg.norm(d, axis=1, keepdims=True)).float()
     return Rays(torch.tensor(c).float().repeat(n * n, 1), d)
+
+
+def views(size: int, count: int = 6, seed: int = 7) -> Rays:
+    """Return the rays of square views from random places 1.7 to 3 from the origin."""
+    generator = torch.Generator().manual_seed(seed)
+    origin, direction = [], []
+    for _ in range(count):
+        eye = torch.nn.functional.normalize(torch.randn(3, generator=generator), dim=0)
+        eye = eye * (1.7 + 1.3 * torch.rand(1, generator=generator))
+        camera = Camera.look_at(eye=tuple(eye.tolist()), fov=45, width=size, height=size)
+        rays = camera.rays(pixel_centres(size, size, camera.K.device))
+        origin.append(rays.origin)
+        direction.append(rays.direction)
+    return Rays(torch.cat(origin).float().contiguous(), torch.cat(direction).float().contiguous())

@@ -17,7 +17,8 @@ from warpdvr.fields.hashgrid import HashGrid
 from warpdvr.fields.occupancy import Occupancy
 from warpdvr.fields.sdf import SDF
 from warpdvr.fit import EARLY, MEASURE, PATIENCE, REFRESH, Fit
-from warpdvr.intersect import DenseMarch
+from warpdvr.grid import BoundGrid
+from warpdvr.intersect import DenseMarch, SphereTrace
 from warpdvr.quick import QuickMarch
 from warpdvr.recipe import Recipe, schedule
 from warpdvr.views import SceneTransform, Views, mesh_views
@@ -433,6 +434,26 @@ def test_the_surface_is_found_as_it_is_told():
     march.points_per_ray = 1  # type: ignore[attr-defined]
     next(Fit(field, ball(2), iterations=1, recipe=SMALL, intersect=march))  # type: ignore[arg-type]
     assert calls == [128]
+
+
+def test_a_grid_is_kept_up_to_date():
+    """The ball grows across a point, which the grid called outside."""
+
+    class Counted(Painted):
+        asked = 0
+
+        def value(self, x):
+            self.asked += len(x)
+            return super().value(x)
+
+    field = Counted()
+    grid, between = BoundGrid(field, cells=16, finest=32), torch.tensor([[0.5, 0.0, 0.0]])
+    assert grid.signs(between) == 1
+    field.asked = 0
+    recipe = Recipe(rays=256, rate=0.04)
+    steps = list(Fit(field, ball(), iterations=60, recipe=recipe, intersect=SphereTrace(grid=grid)))
+    assert field.radius > 0.55 and grid.signs(between) != 1
+    assert steps[-1].evaluations == field.asked
 
 
 @pytest.mark.parametrize("step", [None, 0.01])

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from networks import SLOPE, TRAINED, trained, view
+from networks import SLOPE, TRAINED, trained, view, views
 from reference import Asked, aimed, beams, clip, double, first_crossing, in_double
 from torch import Tensor
 
-from warpdvr import Camera, DenseMarch, Hit, Rays, SphereTrace, Status, extract
+from warpdvr import DenseMarch, Hit, Rays, SphereTrace, Status, extract
 from warpdvr.boxes import bounds, corners, differences, dilate, dilate_blocks
 from warpdvr.bridge import launch
-from warpdvr.camera import pixel_centres
 from warpdvr.fields.analytic import Box, Sphere, Torus
 from warpdvr.grid import BoundGrid
 from warpdvr.kernels import grid as _grid
@@ -46,20 +45,6 @@ HARD: dict[str, tuple[Function, float | None]] = {
     "cut": (lambda x: torch.where(ball(x) < 0, -3.0, 5.0) + 0 * x[:, 0], None),
 }
 """Fields and their Lipschitz bounds."""
-
-
-def views(size: int, count: int = 6, seed: int = 7) -> Rays:
-    """Return the rays of square views from random places 1.7 to 3 from the origin."""
-    generator = torch.Generator().manual_seed(seed)
-    origin, direction = [], []
-    for _ in range(count):
-        eye = torch.nn.functional.normalize(torch.randn(3, generator=generator), dim=0)
-        eye = eye * (1.7 + 1.3 * torch.rand(1, generator=generator))
-        camera = Camera.look_at(eye=tuple(eye.tolist()), fov=45, width=size, height=size)
-        rays = camera.rays(pixel_centres(size, size, camera.K.device))
-        origin.append(rays.origin)
-        direction.append(rays.direction)
-    return Rays(torch.cat(origin).float().contiguous(), torch.cat(direction).float().contiguous())
 
 
 def moved(rays: Rays, device: torch.device) -> Rays:

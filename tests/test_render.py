@@ -110,10 +110,12 @@ def test_chunks_give_the_same_image_bit_for_bit(device: torch.device) -> None:
 @pytest.mark.parametrize("solve", [DenseMarch(), SphereTrace()])
 @pytest.mark.parametrize("silhouette", [None, 30.0])
 @pytest.mark.parametrize("recording", [True, False])
+@pytest.mark.parametrize("step", [None, 0.01])
 def test_every_evaluation_is_counted(
-    solve: Any, silhouette: float | None, recording: bool, device: torch.device
+    solve: Any, silhouette: float | None, recording: bool, step: float | None, device: torch.device
 ) -> None:
     field = Asked(lambda x: x.norm(dim=-1) - 0.5, lipschitz=1.0).to(device)
+    field.step = step
     probe = bytes_per_point(field)  # the cost of one point is found by asking for 64
     assert (field.asked, probe > 256) == (64, True)
     field.asked = 0

@@ -8,6 +8,9 @@ from torch import Tensor
 from warpdvr.bridge import launch
 from warpdvr.kernels import bracket as _bracket
 
+CHUNK = 1 << 16
+"""Points in one evaluation of a field, where many are asked at once."""
+
 STEPS = 40
 """More than bisection needs from the longest ray down to neighbouring float32 numbers."""
 
@@ -25,6 +28,11 @@ def ask(field: Any, x: Tensor) -> Tensor:
             f"got {tuple(value.shape)}"
         )
     return value.float().contiguous()  # type: ignore[no-any-return]
+
+
+def ask_all(field: Any, x: Tensor) -> Tensor:
+    """Return `ask` of any number of points, so many at a time that memory does not grow with them."""
+    return torch.cat([ask(field, part) for part in x.split(CHUNK)])
 
 
 def close_in(field: Any, o: Tensor, d: Tensor, ends: tuple[Tensor, ...], tolerance: float) -> tuple[Tensor, int]:

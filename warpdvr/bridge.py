@@ -4,16 +4,16 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import torch
 import warp as wp
 import warp.geometry as wg
 from torch import Tensor
+
+from warpdvr.threads import side_by_side
 
 wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)  # no banner: what a command prints is its own
 
@@ -51,8 +51,7 @@ def launch(
         kernel,
         dim=n,
         inputs=[_described(kernel, i, a, device) if isinstance(a, Tensor) else a for i, a in enumerate(given)],
-        device=wp.device_from_torch(device),
-        stream=wp.stream_from_torch(device) if device.type == "cuda" else None,
+        **_place(device),
     )
 
 
@@ -68,50 +67,31 @@ def launch_parts(
         return
     start_warp()
     device = outputs[0].device
-    name = wp.device_from_torch(device)
-    stream = wp.stream_from_torch(device) if device.type == "cuda" else None
+    place = _place(device)
     given = enumerate((*inputs, *outputs), 1)
     args = [_described(kernel, i, a, device) if isinstance(a, Tensor) else a for i, a in given]
 
     def part(first: int, end: int) -> None:
         dim = (n[0], end - first) if axis else (end - first, n[1])
-        wp.launch(kernel, dim=dim, inputs=[first, *args], device=name, stream=stream)
+        wp.launch(kernel, dim=dim, inputs=[first, *args], **place)
 
-    threads = 1 if axis is None or stream else min(torch.get_num_threads(), n[axis])
+    threads = 1 if axis is None or device.type == "cuda" else min(torch.get_num_threads(), n[axis])
     if axis is None or threads == 1:
         part(0, n[axis or 0])
     else:
-        wp.load_module(kernel.module, device=name)  # compiling is not for several threads
+        wp.load_module(kernel.module, device=place["device"])  # compiling is not for several threads
         count = min(4 * threads, n[axis])  # more parts than threads: they take different times
-        _side_by_side(part, [n[axis] * i // count for i in range(count + 1)], threads)
+        side_by_side(part, [n[axis] * i // count for i in range(count + 1)], threads)
 
 
-def _side_by_side(part: Callable[[int, int], None], cuts: list[int], threads: int) -> None:
-    """Run all parts between the cuts; whoever is free takes the next."""
-    waiting = iter(list(pairwise(cuts)))
-
-    def work() -> None:
-        for first, end in waiting:
-            part(first, end)
-
-    helping = [_helpers(threads - 1).submit(work) for _ in range(threads - 1)]
-    work()
-    for helper in helping:
-        helper.result()
-
-
-@cache
-def _helpers(n: int) -> ThreadPoolExecutor:
-    """Return threads that launch kernels; a launch lets go of Python's lock."""
-    return ThreadPoolExecutor(n, thread_name_prefix="warpdvr")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_helpers.cache_clear)  # threads stay behind with the parent
+def _place(device: torch.device) -> dict[str, Any]:
+    """Return where Warp is to launch: Torch's device, and its stream."""
+    stream = wp.stream_from_torch(device) if device.type == "cuda" else None
+    return {"device": wp.device_from_torch(device), "stream": stream}
 
 
 def _described(kernel: Any, i: int, tensor: Tensor, device: torch.device) -> Any:
-    """Return what Warp makes of a tensor; done here, it takes a third of the time that `wp.launch` would need."""
+    """Return what Warp makes of a tensor; left to `wp.launch`, it takes twice as long."""
     expected = kernel.adj.args[i]
     if tensor.device != device:
         raise ValueError(f"{kernel.key}: {expected.label} is on {tensor.device}, expected {device}")

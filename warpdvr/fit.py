@@ -15,7 +15,7 @@ from warpdvr.pixels import OBJECT, UNKNOWN, Batch, Pixels
 from warpdvr.quick import QuickMarch
 from warpdvr.recipe import Recipe, schedule
 from warpdvr.render import Surface, surface
-from warpdvr.shade import gradient, unit
+from warpdvr.shade import gradient, slope_cost, unit
 from warpdvr.threads import one_thread
 from warpdvr.views import Views
 
@@ -77,8 +77,8 @@ class Fit:
             minutes, iterations: how long; exactly one of them.
             recipe: weights and schedules.
             seed: of the rays that are drawn.
-            intersect: how the surface is found; by default a `QuickMarch`. One with a method `refresh` is told when
-                the field has changed.
+            intersect: how the surface is found; by default a `QuickMarch`. That, or the `grid` of another one, is
+                refreshed as the field changes.
 
         Raises:
             ValueError: if not exactly one positive duration is given, or no training view has a mask.
@@ -194,6 +194,8 @@ class Fit:
             self.evaluations += self.field.bound_slope()
         if (early or iteration % REFRESH == 0) and isinstance(self.intersect, QuickMarch):
             self.evaluations += self.intersect.refresh(self.field, full=iteration <= EARLY[-1])
+        if (grid := getattr(self.intersect, "grid", None)) is not None:
+            self.evaluations += grid.refresh(self.field)
 
     def _losses(self, batch: Batch, seen: Surface, progress: float) -> dict[str, Tensor]:
         ray = seen.hit.ray
@@ -216,8 +218,7 @@ class Fit:
         losses["smooth"] = loss.smoothness(seen.normal[pick], unit(slope[len(slope) - len(pick) :]))
         if self.is_distance:
             losses["eikonal"] = loss.eikonal(torch.cat([slope.norm(dim=-1), seen.slope]))
-        slopes = 1 if getattr(self.field, "step", None) is None else 7  # evaluations for a value and its slope
-        self.evaluations += seen.hit.evaluations + len(ray) + len(x) + slopes * (len(ray) + len(points))
+        self.evaluations += seen.hit.evaluations + len(ray) + len(x) + slope_cost(self.field) * (len(ray) + len(points))
         return losses
 
     def _around(self, x: Tensor) -> tuple[Tensor, Tensor]:

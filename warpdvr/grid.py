@@ -8,13 +8,9 @@ import torch
 from torch import Tensor
 
 from warpdvr.boxes import HALVES, bounds, corners, differences, dilate, dilate_blocks
-from warpdvr.bracket import ask
+from warpdvr.bracket import ask_all
 from warpdvr.bridge import launch
 from warpdvr.kernels import grid as _grid
-
-CHUNK = 1 << 16
-"""Number of points in one evaluation of a field."""
-
 
 AHEAD = 1.5
 """How much further than since the last refresh values are expected to move until the next."""
@@ -131,7 +127,7 @@ class BoundGrid:
 
     def _ask(self, field: Any, x: Tensor) -> Tensor:
         self.evaluations += len(x)
-        return torch.cat([ask(field, part) for part in x.split(CHUNK)])
+        return ask_all(field, x)
 
     def _grow(self, field: Any, value: Tensor, moved: Tensor) -> None:
         """Bound the largest boxes by the values at their corners, and halve those that may hold the surface.

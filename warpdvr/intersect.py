@@ -144,11 +144,11 @@ class SphereTrace:
 
     @torch.no_grad()
     def __call__(self, field: Any, rays: Rays) -> Hit:
-        bound = getattr(field, "lipschitz", None)
         if self.grid is not None:
             batch = Batch(field, rays)
             _through(self.grid, batch, self.thinnest, self.relaxation, self.max_steps)
             return batch.finish(self.tolerance)
+        bound = getattr(field, "lipschitz", None)
         if bound is None:
             raise ValueError(
                 f"SphereTrace: {type(field).__name__}.lipschitz is None, but sphere tracing needs an upper bound of "

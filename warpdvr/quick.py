@@ -5,14 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpdvr.bracket import ask
+from warpdvr.bracket import ask, ask_all
 from warpdvr.bridge import launch
 from warpdvr.camera import Rays
 from warpdvr.intersect import Hit, Status
 from warpdvr.kernels import quick as _quick
-
-CHUNK = 1 << 16
-"""Number of points in one evaluation of a field."""
 
 SIDES = 4
 """Points on either side of a near miss at which the field is asked, twice: over a cell, and over a part of one."""
@@ -67,7 +64,7 @@ class QuickMarch:
             again = self.around.clone()
             again[self.turn % SHARES :: SHARES] = True
             which = torch.nonzero(again)[:, 0]
-        self.value[which] = torch.cat([ask(field, x) for x in self.x[which].split(CHUNK)])
+        self.value[which] = ask_all(field, self.x[which])
         self.around = self._around()
         return len(which)
 
@@ -93,11 +90,8 @@ class QuickMarch:
         near, far = rays.clip(field.bounds)
         o, d = (a.detach().float().contiguous() for a in (rays.origin, rays.direction))
         status, t = torch.empty_like(near, dtype=torch.int32), torch.empty_like(near)
-        descent, nearest, close = (
-            torch.empty_like(near),
-            torch.empty_like(near),
-            torch.empty_like(status, dtype=torch.bool),
-        )
+        descent, nearest = torch.empty_like(near), torch.empty_like(near)
+        close = torch.empty_like(near, dtype=torch.bool)
         half = 0.5 * float(self.side.min())
         bound = getattr(field, "lipschitz", None)
         shape = self.n.tolist()

@@ -15,7 +15,7 @@ from warpdvr.camera import Camera, Rays, pixel_centres
 from warpdvr.grid import BoundGrid
 from warpdvr.implicit import reattach
 from warpdvr.intersect import DenseMarch, Hit, Intersect, SphereTrace, Status
-from warpdvr.shade import gradient, normal_color, unit
+from warpdvr.shade import gradient, normal_color, slope_cost, unit
 
 MEMORY = 512 << 20
 """Default memory budget of a render [byte]."""
@@ -211,7 +211,7 @@ def _part(field: Any, camera: Camera, rays: Rays, seen: Surface, sharpness: floa
     normal = seen.normal.new_zeros(n, 3).index_copy(0, ray, seen.normal)
     color = seen.color.new_zeros(n, 3).index_copy(0, ray, seen.color)
     soft, asked = (z.new_zeros(n), 0) if sharpness is None else soft_mask(field, rays, seen.hit, sharpness)
-    shading = (2 if torch.is_grad_enabled() else 1) * len(ray)
+    shading = (int(torch.is_grad_enabled()) + slope_cost(field)) * len(ray)
     return depth, normal, color, seen.hit.status, soft, seen.hit.evaluations + shading + asked
 
 

@@ -1,7 +1,11 @@
-"""How many of Torch's threads work together on the CPU."""
+"""How threads share the CPU."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
+from itertools import pairwise
 
 import torch
 
@@ -19,3 +23,29 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(n)
+
+
+def side_by_side(part: Callable[[int, int], None], cuts: Sequence[int], threads: int) -> None:
+    """Run `part` on all stretches between the cuts; which of the threads is free takes the next.
+
+    For work that lets go of Python's lock, such as a launch of a kernel.
+    """
+    waiting = iter(list(pairwise(cuts)))
+
+    def work() -> None:
+        for first, end in waiting:
+            part(first, end)
+
+    helping = [_helpers(threads - 1).submit(work) for _ in range(threads - 1)]
+    work()
+    for helper in helping:
+        helper.result()
+
+
+@cache
+def _helpers(n: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n, thread_name_prefix="warpdvr")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.cache_clear)  # threads stay behind with the parent

@@ -60,7 +60,7 @@ def spent(kind: str, views: Views, steps: int, device: torch.device) -> list[flo
         next(job)
     clock = Clock(device)
     job.pixels.draw = clock.timed("drawing rays", job.pixels.draw)  # type: ignore[method-assign]
-    job._losses = clock.timed("mask, neighbours, bounds", job._losses)  # type: ignore[method-assign]
+    job.objective = clock.timed("mask, neighbours, bounds", job.objective)  # type: ignore[assignment]
     job._descend = clock.timed("backward and Adam", job._descend)  # type: ignore[method-assign]
     job._look = clock.timed("looking at the field again", job._look)  # type: ignore[method-assign]
     finding, seeing = type(job.intersect).__call__, warpdvr.fit.surface

@@ -42,6 +42,16 @@ class Field(nn.Module, ABC):
         """Return the value (n,) and features for the colour (n, k) or None; `value` is its first part."""
         return self.value(x), None
 
+    def at(self, which: Tensor) -> "Field":
+        """Return the field as it answers at n points when it is told for each which shape is meant, (n,) int64.
+
+        Only a field that holds several shapes, told apart by latent codes, has something to return.
+
+        Raises:
+            ValueError: for all others.
+        """
+        raise ValueError(f"{type(self).__name__}: is one shape, but rays ask for one of several (Rays.which)")
+
     def bound_slope(self) -> int:
         """Bring `lipschitz` up to date after the weights moved, and return how many points were asked for it.
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from warpdvr.fields.base import Field
 from warpdvr.fields.logit import ball, logit
+from warpdvr.fields.mlp import PositionalEncoding
 
 
 class Occupancy(Field):
@@ -18,8 +19,9 @@ class Occupancy(Field):
     Args:
         width: of the residual blocks.
         blocks: how many there are.
+        frequencies: octaves of a positional encoding, with which detail is learnt sooner; 0 as in DVR.
         radius: of the sphere that it starts from [scene unit].
-        steepness: slope of that sphere's logit [1 / scene unit].
+        steepness: slope of that sphere's logit, and factor of what the network adds [1 / scene unit].
         level: the occupancy probability on the surface, tau in the paper.
         bounds: see `Field`.
     """
@@ -28,6 +30,7 @@ class Occupancy(Field):
         self,
         width: int = 64,
         blocks: int = 5,
+        frequencies: int = 4,
         radius: float = 0.5,
         steepness: float = 10.0,
         level: float = 0.5,
@@ -37,7 +40,8 @@ class Occupancy(Field):
         if width < 1 or blocks < 0:
             raise ValueError(f"occupancy: needs width >= 1 and blocks >= 0, got {width} and {blocks}")
         self.radius, self.steepness, self.offset = radius, steepness, logit("occupancy", level)
-        self.first = nn.Linear(3, width)
+        self.encode = PositionalEncoding(frequencies)
+        self.first = nn.Linear(self.encode.width, width)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
         self.last = nn.Linear(width, 4)
         with torch.no_grad():
@@ -48,11 +52,11 @@ class Occupancy(Field):
         return self.geometry(x)[0]
 
     def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.first(x)
+        h = self.first(self.encode(x))
         for block in self.blocks:
             h = block(h)
         out = self.last(torch.relu(h))
-        return self.offset + ball(x, self.radius, self.steepness) - out[:, 0], out[:, 1:]
+        return self.offset + ball(x, self.radius, self.steepness) - self.steepness * out[:, 0], out[:, 1:]
 
     def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
         if feature is None:

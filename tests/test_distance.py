@@ -37,6 +37,71 @@ def test_concentric_spheres_are_their_radii_apart():
     assert found.samples == 20_000
 
 
+def test_concentric_spheres_in_the_unit_of_dvr():
+    """A tenth of the box of the true sphere, 0.2, is 1; DVR's own way with points (`im2mesh/eval.py`) reads as much."""
+    small, large = ball(0.8), ball(1.0)
+    found = chamfer(small, large, samples=20_000)
+    assert found.chamfer_dvr == pytest.approx(0.2 / 0.2, rel=5e-3)
+    a, b = sample(small, 50_000).numpy() / 2, sample(large, 50_000, seed=1).numpy() / 2
+    point_to_point = (cKDTree(b).query(a)[0].mean() + cKDTree(a).query(b)[0].mean()) / 2
+    assert found.chamfer_dvr == pytest.approx(10 * point_to_point, rel=5e-3)
+    assert chamfer(large, small, samples=20_000).chamfer_dvr == pytest.approx(0.2 / 0.16, rel=5e-3)  # of the true one
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e3])
+def test_the_f_score_is_counted_in_shares_of_the_extent(size):
+    """Spheres of radius 0.97 and 1 are 0.015 of the large one's box apart."""
+    small, large = ball(0.97 * size), ball(size)
+    assert chamfer(small, large, samples=2000, threshold=0.0145).f_score == 0
+    found = chamfer(small, large, samples=2000, threshold=0.0155)
+    assert found.f_score == 1
+    assert found.volume_iou == pytest.approx(0.97**3, abs=5e-3)
+
+
+@pytest.mark.parametrize("radius, expected", [(0.985, 1.0), (0.975, 0.0)])
+def test_the_f_score_is_taken_at_a_hundredth_of_the_extent(radius, expected):
+    assert chamfer(ball(radius), ball(1.0), samples=500).f_score == expected
+
+
+def test_the_f_score_is_the_harmonic_mean_of_precision_and_recall():
+    """A unit square in one of side 3, within 0.5 of which lie its own area, four strips and four quarters of a disc."""
+    recall = (1 + 4 * 0.5 + math.pi / 4) / 9
+    found = chamfer(square(0.0, 1.0), square(0.0, 3.0), samples=20_000, threshold=0.5 / 3).f_score
+    assert found == pytest.approx(2 * recall / (1 + recall), abs=0.01)
+    back = chamfer(square(0.0, 3.0), square(0.0, 1.0), samples=20_000, threshold=0.5).f_score
+    assert back == pytest.approx(found, abs=0.01)
+
+
+@pytest.mark.parametrize("angle", [0.0, 30.0, 60.0, 90.0, 150.0])
+def test_normals_of_a_tilted_plane(angle):
+    turn = torch.eye(4)
+    c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    turn[:3, :3] = torch.tensor([[1, 0, 0], [0, c, -s], [0, s, c]])
+    found = chamfer(square(0.0).transformed(turn), square(0.0), samples=500)
+    assert found.normal_consistency == pytest.approx(abs(c), abs=1e-6)
+    assert found.volume_iou is None
+
+
+def test_normals_of_one_mesh_agree_however_it_is_wound(data):
+    mesh = read_mesh(data / "meshes" / "bunny.off")
+    found = chamfer(mesh, Mesh(mesh.vertices, mesh.faces.flip(1)), samples=5000)
+    assert found.normal_consistency == pytest.approx(1, abs=1e-3)  # a point on an edge is on two faces
+    assert found.f_score == 1
+    assert found.volume_iou == 1
+
+
+def test_normals_of_a_cube_around_a_sphere():
+    """The nearest point of the sphere has the normal x / |x|, of a cube around it the largest |x| has its face."""
+    cube, sphere = mesh_of(trimesh.creation.box((4, 4, 4))), ball(1.0)
+    u = torch.rand(200_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    over_cube = float((1 / (1 + u.square().sum(1)).sqrt()).mean())
+    x = torch.nn.functional.normalize(torch.randn(200_000, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    over_sphere = float(x.abs().amax(1).mean())
+    for pair in ((cube, sphere), (sphere, cube)):
+        found = chamfer(*pair, samples=20_000).normal_consistency
+        assert found == pytest.approx((over_cube + over_sphere) / 2, abs=3e-3)
+
+
 def test_the_two_ways_are_not_mixed_up():
     """A small square in the middle of a large one: it is accurate, but leaves much uncovered."""
     found = chamfer(square(0.0, 1.0), square(0.0, 3.0), samples=20_000)
@@ -106,5 +171,10 @@ def test_what_has_no_surface_is_told():
             chamfer(mesh, ball(1))
     with pytest.raises(ValueError, match="at least one"):
         chamfer(ball(1), ball(1), samples=0)
+    with pytest.raises(ValueError, match="threshold"):
+        chamfer(ball(1), ball(1), threshold=0.0)
+    needle = Mesh(torch.tensor([[0.0, 0, 0], [1, 0, 0], [0.5, 1e-9, 0]]), torch.tensor([[0, 1, 2]]))
+    with pytest.raises(ValueError, match="needles"):
+        surface_distance(torch.zeros(1, 3), needle)
     with pytest.raises(ValueError, match="finite"):
         surface_distance(torch.full((1, 3), float("nan")), ball(1))

@@ -20,8 +20,8 @@ from warpdvr.fit import EARLY, MEASURE, PATIENCE, REFRESH, Fit
 from warpdvr.grid import BoundGrid
 from warpdvr.intersect import DenseMarch, SphereTrace
 from warpdvr.quick import QuickMarch
-from warpdvr.recipe import Recipe, schedule
-from warpdvr.views import SceneTransform, Views, mesh_views
+from warpdvr.recipe import RECIPES, WEIGHTS, Recipe, schedule
+from warpdvr.views import SceneTransform, SparseDepth, Views, mesh_views
 
 RADIUS, PAINT = 0.6, (0.8, 0.4, 0.2)
 SMALL = Recipe(rays=128)
@@ -41,6 +41,27 @@ def ball(n: int = 6, size: int = 40) -> Views:
     names = tuple(map(str, range(n)))
     train = tuple(range(1, n))
     return Views(tuple(images), tuple(masks), cameras, names, train, (0,), SceneTransform.identity(), "a ball")
+
+
+def deep(views: Views) -> Views:
+    """Add the depth maps of the ball from the closed form, which have gaps beside it."""
+    depths = []
+    for camera in views.cameras:
+        rays = camera.rays()
+        b = (rays.origin * rays.direction).sum(1)
+        t = -b - (b.square() - rays.origin.square().sum(1) + RADIUS**2).sqrt()
+        depths.append((t * (rays.direction @ camera.pose[:3, 2].float())).view(camera.height, camera.width))
+    return replace(views, depths=tuple(depths))
+
+
+def dotted(views: Views) -> Views:
+    """Say of the ball's depths only those of every ninth pixel that has one, as points."""
+    points = []
+    for z in deep(views).depths:
+        assert z is not None
+        place = torch.nonzero(~z.isnan())[::9]
+        points.append(SparseDepth(place.flip(1) + 0.5, z[tuple(place.T)]))
+    return replace(views, points=tuple(points))
 
 
 class Painted(Sphere):
@@ -470,3 +491,81 @@ def test_evaluations_are_counted_exactly(step):
     job = Fit(field, ball(), iterations=4, recipe=SMALL)
     steps = list(job)
     assert steps[-1].evaluations == field.asked
+
+
+@pytest.mark.parametrize("give", [deep, dotted])
+def test_depth_alone_gives_a_ball_its_size(device, give):
+    field = Painted().to(device)
+    nothing: dict[str, Any] = dict.fromkeys(WEIGHTS, 0.0)
+    recipe = Recipe(rays=128, rate=0.04, **{**nothing, "depth": 1.0})
+    steps = list(Fit(field, give(ball()), iterations=60, recipe=recipe))
+    assert float(field.radius.detach()) == pytest.approx(RADIUS, rel=0.02)
+    assert set(steps[0].losses) == {"depth", "total"}
+    assert steps[0].losses["depth"] > 0.15 and steps[-1].losses["depth"] < 0.02
+
+
+@pytest.mark.parametrize("known", ["nowhere", "held out", "points held out"])
+def test_depth_cannot_be_learnt_where_none_is_known(known):
+    views, recipe = ball(3), Recipe(rays=16, depth=1.0)
+    if known == "held out":
+        views = replace(views, depths=(deep(views).depths[0], None, None))
+    elif known == "points held out":
+        views = replace(views, points=(dotted(views).points[0], None, None))
+    with pytest.raises(ValueError, match=r"^fit: the recipe weighs depth, but none of the training views has any$"):
+        Fit(Painted(), views, iterations=1, recipe=recipe)
+    next(Fit(Painted(), deep(views), iterations=1, recipe=recipe))
+    next(Fit(Painted(), dotted(views), iterations=1, recipe=recipe))
+
+
+def spied(monkeypatch):
+    """Return a list that every `DenseMarch` adds its numbers of samples and splits to."""
+    marches = []
+    march = DenseMarch.__call__
+
+    def spy(self, field, rays):
+        marches.append((self.n, self.splits))
+        return march(self, field, rays)
+
+    monkeypatch.setattr(DenseMarch, "__call__", spy)
+    return marches
+
+
+def test_samples_of_a_recipe_grow_as_the_fit_goes_on(monkeypatch):
+    marches = spied(monkeypatch)
+    job = Fit(Painted(), ball(2), iterations=8, recipe=replace(RECIPES["dvr"], rays=32))
+    steps = list(job)
+    assert marches == [(n, 0) for n in (16, 32, 64, 64, 64, 128, 128, 128)]
+    assert set(steps[0].losses) == {"color", "smooth", "freespace", "occupancy", "total"}
+    assert steps[0].evaluations < steps[-1].evaluations - steps[-2].evaluations
+    assert "remembered" not in job.state()
+
+
+def test_one_number_of_samples_is_kept_and_a_given_intersector_counts_more(monkeypatch):
+    marches = spied(monkeypatch)
+    list(Fit(Painted(), ball(2), iterations=3, recipe=replace(SMALL, samples=(24,))))
+    assert marches == [(24, 0)] * 3
+    recipe = replace(SMALL, samples=(16, 32, 64, 128))
+    list(Fit(Painted(), ball(2), iterations=8, recipe=recipe, intersect=DenseMarch(40)))
+    assert marches[3:] == [(40, 5)] * 8
+    list(Fit(Painted(), ball(2), iterations=8, recipe=recipe, intersect=SphereTrace()))
+    assert len(marches) == 11
+
+
+def test_recipe_of_dvr_teaches_a_ball_its_size_and_colour(device):
+    field = Foreign().to(device)
+    recipe = replace(RECIPES["dvr"], rays=256, rate=0.05)
+    for _ in Fit(field, ball(), iterations=60, recipe=recipe):
+        pass
+    assert (field.size.detach() - RADIUS).abs().max() < 0.02
+    assert torch.allclose(torch.sigmoid(field.paint).cpu(), torch.tensor(PAINT), atol=0.05)
+
+
+def test_every_term_at_once():
+    told: dict[str, Any] = {name: 0.1 + 0.1 * i for i, name in enumerate(WEIGHTS)}
+    recipe = Recipe(rays=64, cameras=1e-3, **told)
+    field = Painted()
+    for step in Fit(field, dotted(deep(ball(3))), iterations=3, recipe=recipe):
+        assert set(step.losses) == {*WEIGHTS, "total"} and min(step.losses.values()) >= 0
+        parts = sum(told[name] * step.losses[name] for name in WEIGHTS)
+        assert step.losses["total"] == pytest.approx(parts, rel=1e-5)
+    assert all(value.isfinite().all() for value in weights(field).values())

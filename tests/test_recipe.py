@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from warpdvr.fields.base import Field
-from warpdvr.recipe import Recipe, schedule
+from warpdvr.recipe import RECIPES, WEIGHTS, Recipe, schedule
 
 
 class Parts(nn.Module):
@@ -89,10 +89,48 @@ def test_numbers_that_must_be_positive(wrong):
         Recipe(**wrong)
 
 
-@pytest.mark.parametrize("weight", ["color", "mask", "eikonal", "smooth"])
+@pytest.mark.parametrize("weight", [*WEIGHTS, "cameras"])
 def test_weights_must_not_be_negative(weight):
     zero: dict[str, Any] = {weight: 0.0}
     below: dict[str, Any] = {weight: -0.1}
     Recipe(**zero)
     with pytest.raises(ValueError, match=r"^fit: no weight may be negative, got Recipe"):
         Recipe(**below)
+
+
+def test_some_weight_must_be_positive():
+    zero: dict[str, Any] = dict.fromkeys(WEIGHTS, 0.0)
+    with pytest.raises(ValueError, match=r"^fit: at least one of the weights must be positive: color, mask, .*depth"):
+        Recipe(cameras=1.0, **zero)
+    for name in WEIGHTS:
+        Recipe(**{**zero, name: 0.1})
+
+
+def test_samples_change_where_they_did_in_dvr():
+    """At 50, 100 and 250 of 400 thousand steps."""
+    recipe = Recipe(samples=(16, 32, 64, 128))
+    told = [recipe.march(thousand / 400) for thousand in (0, 49.9, 50, 99.9, 100, 249.9, 250, 399.9, 400)]
+    assert told == [16, 16, 32, 32, 64, 64, 128, 128, 128]
+
+
+def test_one_number_of_samples_stays_and_none_stays_none():
+    assert {Recipe(samples=(7,)).march(a / 4) for a in range(5)} == {7}
+    assert {Recipe().march(a / 4) for a in range(5)} == {None}
+
+
+@pytest.mark.parametrize("samples", [(1,), (0, 2, 2, 2), (16, 32), (16, 32, 64), (16, 32, 64, 128, 256), (2, 2, 2, 1)])
+def test_samples_that_make_no_sense(samples):
+    with pytest.raises(ValueError, match=r"^fit: samples must be one number or 4, each at least 2, got \["):
+        Recipe(samples=samples)
+
+
+def test_recipes_by_name():
+    assert set(RECIPES) == {"quick", "dvr"} and RECIPES["quick"] == Recipe()
+    dvr = RECIPES["dvr"]
+    assert {name: getattr(dvr, name) for name in WEIGHTS if getattr(dvr, name)} == {
+        "color": 3.0,  # 1 where the channels are summed
+        "smooth": 0.05,
+        "freespace": 1.0,
+        "occupancy": 1.0,
+    }
+    assert dvr.samples == (16, 32, 64, 128) and dvr.cameras == 0 and dvr.rays == 2048

@@ -277,7 +277,9 @@ def masks_without_cameras(folder: Path) -> None:
 SPOILT = {
     "missing folder": Spoilt("idr", shutil.rmtree, "expected a folder of photographs, found nothing"),
     "empty folder": Spoilt("idr", clear, "found an empty folder"),
-    "no known format": Spoilt("idr", lambda f: (f / "cameras.npz").unlink(), r"known are IDR.*Middlebury.*Blender"),
+    "no known format": Spoilt(
+        "idr", lambda f: (f / "cameras.npz").unlink(), r"known are DVR.*IDR.*Middlebury.*Blender"
+    ),
     "npz cut": Spoilt("idr", truncate("cameras.npz"), r"cameras\.npz: expected an npz file"),
     "npz of objects": Spoilt("idr", edit_npz(lambda a: a.update(world_mat_0=np.array([{}]))), r"cameras\.npz: .*plain"),
     "npz without matrices": Spoilt("idr", edit_npz(dict.clear), r"expected matrices world_mat_0"),

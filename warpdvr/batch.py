@@ -46,7 +46,7 @@ class Batch:
     """A batch of rays on its way: what every solver keeps of each."""
 
     def __init__(self, field: Any, rays: Rays):
-        self.field = field
+        self.field, self.which = field, rays.which
         self.o, self.d = (a.detach().float().contiguous() for a in (rays.origin, rays.direction))
         self.near, self.far = rays.clip(field.bounds)
         self.status = torch.where(self.near <= self.far, int(_status.ACTIVE), int(Status.MISS)).int()
@@ -63,10 +63,10 @@ class Batch:
         """Return what a kernel updates, in the kernels' order."""
         return [self.status, self.low, self.high, self.f_low, self.f_high, self.nearest, self.f_nearest]
 
-    def ask(self, x: Tensor) -> Tensor:
-        """Return the field's values at points (n, 3), and count them."""
+    def ask(self, x: Tensor, ray: Tensor) -> Tensor:
+        """Return the field's values at points (n, 3) on rays (n,), and count them."""
         self.evaluations += len(x)
-        return ask(self.field, x)
+        return ask(self.field, x, None if self.which is None else self.which[ray])
 
     def cross(self, ray: Tensor, ends: tuple[Tensor, ...], found: Tensor) -> None:
         """Give each ray the foremost of the brackets `ends` that were found for it."""
@@ -87,7 +87,8 @@ class Batch:
         self.status[self.status == int(_status.ACTIVE)] = int(Status.GAVE_UP)
         ray = torch.nonzero(self.status == int(Status.HIT))[:, 0]
         ends = self.low[ray], self.high[ray], self.f_low[ray], self.f_high[ray]
-        t, evaluations = close_in(self.field, self.o[ray], self.d[ray], ends, tolerance)
+        which = None if self.which is None else self.which[ray]
+        t, evaluations = close_in(self.field, self.o[ray], self.d[ray], ends, tolerance, which)
         self.status[ray[t.isnan()]] = int(Status.GAVE_UP)
         ray, t = ray[~t.isnan()], t[~t.isnan()]
         self.nearest[ray] = t

@@ -15,13 +15,23 @@ STEPS = 40
 """More than bisection needs from the longest ray down to neighbouring float32 numbers."""
 
 
-def ask(field: Any, x: Tensor) -> Tensor:
+def told(field: Any, which: Tensor | None) -> Any:
+    """Return the field as it answers at n points of the shapes `which` (n,), or as it is if it is one shape (None)."""
+    return field if which is None else field.at(which)
+
+
+def ask(field: Any, x: Tensor, which: Tensor | None = None) -> Tensor:
     """Return `field.value` at float32 points (n, 3) as float32 (n,), whatever the field's own precision.
 
+    Args:
+        field: asked for `value` only.
+        x: the points.
+        which: of the field's shapes, for each point (n,); None for a field of one shape.
+
     Raises:
-        ValueError: if the field returns another shape.
+        ValueError: if the field returns another shape of tensor.
     """
-    value = field.value(x.to(field.bounds.dtype))
+    value = told(field, which).value(x.to(field.bounds.dtype))
     if value.shape != x.shape[:1]:
         raise ValueError(
             f"{type(field).__name__}.value: expected shape {tuple(x.shape[:1])} for points {tuple(x.shape)}, "
@@ -35,7 +45,9 @@ def ask_all(field: Any, x: Tensor) -> Tensor:
     return torch.cat([ask(field, part) for part in x.split(CHUNK)])
 
 
-def close_in(field: Any, o: Tensor, d: Tensor, ends: tuple[Tensor, ...], tolerance: float) -> tuple[Tensor, int]:
+def close_in(
+    field: Any, o: Tensor, d: Tensor, ends: tuple[Tensor, ...], tolerance: float, which: Tensor | None = None
+) -> tuple[Tensor, int]:
     """Return the ray lengths (k,) where the value changes its sign, and the number of field evaluations.
 
     NaN where the field returned NaN on the way.
@@ -45,6 +57,7 @@ def close_in(field: Any, o: Tensor, d: Tensor, ends: tuple[Tensor, ...], toleran
         o, d: origin and direction of the ray of each bracket, float32 (k, 3).
         ends: low, high, f_low, f_high, each (k,), with f_low > 0 >= f_high or a zero end.
         tolerance: the bracket is closed in until it is this short [scene unit].
+        which: of the field's shapes, for each bracket (k,); None for a field of one shape.
     """
     low, high, f_low, f_high = ends
     brackets = torch.stack([low, high, low, f_low, f_high, f_low], 1)
@@ -56,7 +69,7 @@ def close_in(field: Any, o: Tensor, d: Tensor, ends: tuple[Tensor, ...], toleran
             break
         t, x, done = o.new_empty(n), o.new_empty(n, 3), torch.empty(n, dtype=torch.bool, device=o.device)
         launch(_bracket.propose, n, [brackets, o, d, tolerance, active], [t, x])
-        value = ask(field, x)
+        value = ask(field, x, None if which is None else which[active])
         launch(_bracket.narrow, n, [t, value, tolerance, active], [done], state=[brackets])
         evaluations += n
         active = active[~done]

@@ -177,12 +177,14 @@ class Rays:
     """Shape (n, 3) [scene unit]."""
     direction: Tensor
     """Shape (n, 3), unit length, so that t is a length."""
+    which: Tensor | None = None
+    """Which of a conditioned field's shapes each ray looks at, shape (n,), int64; None for a field of one shape."""
 
     def __len__(self) -> int:
         return len(self.origin)
 
     def __getitem__(self, index: Any) -> "Rays":
-        return Rays(self.origin[index], self.direction[index])
+        return Rays(self.origin[index], self.direction[index], None if self.which is None else self.which[index])
 
     def clip(self, bounds: Tensor) -> tuple[Tensor, Tensor]:
         """Return near and far, each (n,): the part of each ray inside of the box `bounds` (2, 3).

@@ -1,6 +1,8 @@
 """Fields on disk: safetensors with JSON in the header. Nothing is ever unpickled."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,9 +70,33 @@ class Checkpoint:
             ],
         }
         tensors = {f"field.{k}": v for k, v in self.weights.items()} | {f"fit.{k}": v for k, v in self.fit.items()}
-        with replacing(path) as unfinished:
-            held = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-            save_file(held, unfinished, metadata={KEY: json.dumps(header)})
+        write(path, header, tensors)
+
+
+def write(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write tensors with a header of plain values; a file of that name is replaced at once or not at all."""
+    with replacing(path) as unfinished:
+        held = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        save_file(held, unfinished, metadata={KEY: json.dumps(header)})
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
+    """Give the header and the tensors of a file that `write` wrote to those who take them apart.
+
+    Raises:
+        ValueError: if there is none at `path`, or it is damaged, of another program or otherwise not what they expect.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a checkpoint, found nothing")
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {})[KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        yield header, tensors
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        found = f"a file that is damaged or another program's ({type(error).__name__}: {error})"
+        raise ValueError(f"{path}: expected a checkpoint of warpdvr, found {found}") from None
 
 
 def load(path: Path) -> Checkpoint:
@@ -79,30 +105,23 @@ def load(path: Path) -> Checkpoint:
     Raises:
         ValueError: if there is none at `path`, or it is damaged or of another program.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a checkpoint, found nothing")
-    try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})[KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    with reading(path) as (header, tensors):
         return Checkpoint(
             kind=header["kind"],
             options=header["options"],
-            weights=_below("field.", tensors),
+            weights=below("field.", tensors),
             transform=SceneTransform(torch.tensor(header["transform"], dtype=torch.float64)),
             up=tuple(header["up"]),
             cameras=tuple(_camera(c) for c in header["cameras"]),
-            fit=_below("fit.", tensors),
+            fit=below("fit.", tensors),
         )
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        found = f"a file that is damaged or another program's ({type(error).__name__}: {error})"
-        raise ValueError(f"{path}: expected a checkpoint of warpdvr, found {found}") from None
+
+
+def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, by the rest of their names."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _camera(c: dict[str, Any]) -> Camera:
     K, pose = (torch.tensor(c[name], dtype=torch.float64) for name in ("K", "pose"))
     return Camera(K, pose, c["width"], c["height"], c["kind"])
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

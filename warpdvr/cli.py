@@ -2,8 +2,10 @@
 
 import argparse
 import sys
+import tomllib
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from tqdm import tqdm
 
 from warpdvr import __version__, run, scene
 from warpdvr.camera import Camera
+from warpdvr.category import commands as category
 from warpdvr.fields.registry import names
 from warpdvr.fit import Fit
 from warpdvr.mesh import Mesh, read_mesh
+from warpdvr.recipe import RECIPES
 from warpdvr.run import Run
 from warpdvr.scene import Scene
 
@@ -31,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"warpdvr: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        begun = options.name == "fit" and Run(options.out).checkpoint.is_file()
-        hint = f"; go on with: warpdvr fit --out {options.out} --resume" if begun else ""
+        begun = options.name in ("fit", "train-category") and Run(options.out).checkpoint.is_file()
+        hint = f"; go on with: warpdvr {options.name} --out {options.out} --resume" if begun else ""
         print(f"warpdvr: interrupted{hint}", file=sys.stderr)
         return 130
     return 0
@@ -72,8 +76,8 @@ def _chosen(options: argparse.Namespace) -> Scene:
         field = {"kind": options.field, "bounds": field.get("bounds", scene.DEFAULT_FIELD["bounds"])}
     if options.minutes is not None or options.iterations is not None:
         fit = {k: v for k, v in fit.items() if k not in ("minutes", "iterations")}
-    told = {k: v for k in ("minutes", "iterations", "seed") if (v := getattr(options, k)) is not None}
-    fit |= told
+    told = {k: v for k in ("minutes", "iterations", "seed", "recipe") if (v := getattr(options, k)) is not None}
+    fit |= told | dict(options.set)
     if not {"minutes", "iterations"} & set(fit):
         fit["minutes"] = MINUTES
     return Scene(given.views, field, fit, given.mesh)
@@ -87,6 +91,8 @@ def _resumed(options: argparse.Namespace) -> Scene:
     given = held.scene()
     if options.field not in (None, given.field["kind"]) or options.seed not in (None, given.fit.get("seed", 0)):
         raise ValueError("--field, --seed: a run that is resumed keeps its field and its seed")
+    if options.recipe is not None or options.set:
+        raise ValueError("--recipe, --set: a run that is resumed keeps its recipe")
     told = {k: v for k in ("minutes", "iterations") if (v := getattr(options, k)) is not None}
     rest = {k: v for k, v in given.fit.items() if not told or k not in ("minutes", "iterations")}
     return Scene(given.views, given.field, rest | told, given.mesh)
@@ -200,6 +206,10 @@ def _parser() -> argparse.ArgumentParser:
     length.add_argument("--minutes", type=float, metavar="M", help=f"fit for M minutes (default: {MINUTES:g})")
     length.add_argument("--iterations", type=int, metavar="N", help="fit for N steps")
     fit.add_argument("--seed", type=int, metavar="S", help="of weights and rays (default: 0)")
+    fit.add_argument("--recipe", metavar="NAME", help=f"weights and schedules: {', '.join(RECIPES)}")
+    fit.add_argument(
+        "--set", type=_option, action="append", default=[], metavar="KEY=VALUE", help="of [fit], such as depth=10"
+    )
     again = fit.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue the run in RUN where it was stopped")
     again.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
@@ -222,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     view = _command(commands, "view", _view, "look at a field in a window")
     view.add_argument("what", type=Path, metavar="RUN_OR_SCENE", help="folder of a run, or scene file")
     view.add_argument("--screenshot", type=Path, metavar="FILE.png", help="write a picture instead; needs no display")
+    category.add(partial(_command, commands))
     return parser
 
 
@@ -230,6 +241,15 @@ def _command(commands: Any, name: str, function: Any, text: str) -> argparse.Arg
     parser.set_defaults(command=function)
     parser.add_argument("--device", type=_device, default="cpu", metavar="DEVICE", help="cpu or cuda (default: cpu)")
     return parser
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Return the name and the value of KEY=VALUE, the value as a scene file has it."""
+    try:
+        ((key, value),) = tomllib.loads(text).items()
+    except (tomllib.TOMLDecodeError, ValueError):
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, such as depth=10, got {text!r}") from None
+    return key, value
 
 
 def _device(name: str) -> torch.device:

@@ -2,20 +2,21 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from warpdvr import loss
+from warpdvr.camera import Camera
 from warpdvr.fields.base import Field
-from warpdvr.intersect import Hit, Intersect, Status
-from warpdvr.pixels import OBJECT, UNKNOWN, Batch, Pixels
+from warpdvr.intersect import DenseMarch, Hit, Intersect, Status
+from warpdvr.objective import Objective
+from warpdvr.pixels import Pixels
+from warpdvr.poses import Poses
 from warpdvr.quick import QuickMarch
 from warpdvr.recipe import Recipe, schedule
-from warpdvr.render import Surface, surface
-from warpdvr.shade import gradient, slope_cost, unit
+from warpdvr.render import surface
 from warpdvr.threads import one_thread
 from warpdvr.views import Views
 
@@ -31,9 +32,6 @@ REFRESH = 16
 EARLY = (5, 10, 20, 35, 50, 75)
 """Steps at which both is done besides: at first the field changes fast."""
 
-NEAR = 0.02
-"""Standard deviation of the way from a hit to the point whose normal should be alike [scene unit]."""
-
 
 @dataclass(frozen=True)
 class Step:
@@ -46,7 +44,7 @@ class Step:
     seconds: float
     """Time spent fitting, earlier sessions included, without the time that reports take."""
     losses: dict[str, float]
-    """`color`, `mask`, `smooth` and `eikonal` before their weights, and the weighted sum as `total`."""
+    """The terms of the recipe by name before their weights, and the weighted sum as `total`."""
     evaluations: int
     """Field evaluations so far, counted in points."""
 
@@ -77,11 +75,12 @@ class Fit:
             minutes, iterations: how long; exactly one of them.
             recipe: weights and schedules.
             seed: of the rays that are drawn.
-            intersect: how the surface is found; by default a `QuickMarch`. That, or the `grid` of another one, is
-                refreshed as the field changes.
+            intersect: how the surface is found; by default a `QuickMarch`, or what the recipe's `samples` say. That, or
+                the `grid` of another one, is refreshed as the field changes.
 
         Raises:
-            ValueError: if not exactly one positive duration is given, or no training view has a mask.
+            ValueError: if not exactly one positive duration is given, no training view has a mask, or depth is to be
+                learnt from and none is known.
         """
         if (minutes is None) == (iterations is None):
             raise ValueError(f"fit: give minutes or iterations, one of them; got {minutes} and {iterations}")
@@ -91,12 +90,20 @@ class Fit:
         self.field, self.recipe = field, recipe or Recipe()
         self.minutes, self.iterations = minutes, iterations
         self.pixels = Pixels(views, field.bounds.device)
+        if self.recipe.depth and self.pixels.depth is None and self.pixels.sparse is None:
+            raise ValueError("fit: the recipe weighs depth, but none of the training views has any")
         self.generator = torch.Generator().manual_seed(seed)
         self.parameters = list(field.parameters())
         groups = self.recipe.groups(field, getattr(field, "rates", Field.rates))
+        self.views = views
+        self.poses = Poses(self.pixels.pose) if self.recipe.cameras else None
+        if self.poses:
+            self.parameters += self.poses.parameters()
+            groups.append({"params": list(self.poses.parameters()), "rate": self.recipe.cameras})
         self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
-        self.is_distance = getattr(field, "lipschitz", None) is not None
-        self.intersect = intersect or QuickMarch(field)
+        self.objective = Objective(field, self.recipe, self.pixels, self.generator)
+        self.intersect = intersect or (DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else QuickMarch(field))
+        self.scheduled = intersect is None and bool(self.recipe.samples)
         self.iteration, self.evaluations, self.seconds = 0, 0, 0.0
         self.without_hit = 0
 
@@ -130,6 +137,15 @@ class Fit:
             return min(self.iteration / self.iterations, 1.0)
         return min(self.seconds / (60 * (self.minutes or 1)), 1.0)
 
+    @property
+    def cameras(self) -> tuple[Camera, ...]:
+        """The cameras of all views, those of the training views as they are refined [scene unit]."""
+        found = list(self.views.cameras)
+        if self.poses:
+            for view, pose in zip(self.views.train, self.poses().detach().cpu().double(), strict=True):
+                found[view] = replace(found[view], pose=pose)
+        return tuple(found)
+
     def state(self) -> dict[str, Tensor]:
         """Return all that a later session needs beside the field's weights, as tensors."""
         moments = {
@@ -141,6 +157,8 @@ class Fit:
         state = {**moments, "counts": counts, "generator": self.generator.get_state()}
         if isinstance(self.intersect, QuickMarch):
             state["remembered"] = self.intersect.state()
+        if self.poses:
+            state["cameras"] = self.poses.moved.detach().clone()
         return state
 
     def resume(self, state: dict[str, Tensor]) -> None:
@@ -156,6 +174,8 @@ class Fit:
         self.generator.set_state(state["generator"].cpu())
         if isinstance(self.intersect, QuickMarch) and "remembered" in state:
             self.intersect.resume(state["remembered"])
+        if self.poses and "cameras" in state:
+            self.poses.resume(state["cameras"])
         packed = self.optimizer.state_dict()
         for key, value in state.items():
             index, _, name = key.partition(".")
@@ -173,10 +193,12 @@ class Fit:
         if hasattr(self.field, "anneal"):
             self.field.anneal(progress)
         self._look(self.iteration)
-        batch = self.pixels.draw(self.recipe.rays, self.generator)
-        seen = surface(self.field, batch.rays, self.intersect)
+        pose = self.poses() if self.poses else None
+        drawn = self.pixels.draw(self.recipe.rays, self.generator, patches=self.recipe.gradient > 0, pose=pose)
+        seen = surface(self.field, drawn.rays, self._solver(progress))
         self._check(seen.hit)
-        losses = self._losses(batch, seen, progress)
+        losses, asked = self.objective(drawn, seen, progress)
+        self.evaluations += seen.hit.evaluations + asked
         known = {name: float(term.detach()) for name, term in losses.items()}
         if wrong := [name for name, value in known.items() if not math.isfinite(value)]:
             raise RuntimeError(
@@ -187,6 +209,10 @@ class Fit:
         self._descend(total)
         return known | {"total": float(total.detach())}
 
+    def _solver(self, progress: float) -> Intersect:
+        n = self.recipe.march(progress) if self.scheduled else None
+        return self.intersect if n is None else DenseMarch(n, splits=0)
+
     def _look(self, iteration: int) -> None:
         """Bring what is remembered of the field up to date."""
         early = iteration in EARLY
@@ -196,42 +222,6 @@ class Fit:
             self.evaluations += self.intersect.refresh(self.field, full=iteration <= EARLY[-1])
         if (grid := getattr(self.intersect, "grid", None)) is not None:
             self.evaluations += grid.refresh(self.field)
-
-    def _losses(self, batch: Batch, seen: Surface, progress: float) -> dict[str, Tensor]:
-        ray = seen.hit.ray
-        right = batch.label[ray] == OBJECT
-        decided = torch.zeros_like(batch.label, dtype=torch.bool).index_copy(0, ray, right)
-        known = (batch.label != UNKNOWN) & ~seen.hit.nearest.isnan()
-        open_ = known & ~decided
-        sharpness, growth = 1.0, 1.0
-        if self.is_distance:
-            sharpness = self.recipe.sharp(progress)
-            growth = sharpness / self.recipe.sharpness[0]
-        x = batch.rays.at(seen.hit.nearest.nan_to_num())[open_].to(self.field.bounds.dtype)
-        soft = -sharpness * self.field.value(x)
-        losses = {
-            "color": loss.photometric(seen.color[right], batch.color[ray][right]),
-            "mask": loss.silhouette(soft, batch.label[open_] == OBJECT, int(known.sum())) / growth,
-        }
-        points, pick = self._around(seen.x.detach())
-        _, slope, _ = gradient(self.field, points.requires_grad_())
-        losses["smooth"] = loss.smoothness(seen.normal[pick], unit(slope[len(slope) - len(pick) :]))
-        if self.is_distance:
-            losses["eikonal"] = loss.eikonal(torch.cat([slope.norm(dim=-1), seen.slope]))
-        self.evaluations += seen.hit.evaluations + len(ray) + len(x) + slope_cost(self.field) * (len(ray) + len(points))
-        return losses
-
-    def _around(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return random points of the bounds and then, if there are hits `x`, near to hits, and near to which.
-
-        There are an eighth as many of both as there are rays.
-        """
-        n, generator = self.recipe.rays // 8, self.generator
-        low, high = self.field.bounds
-        points = low + (high - low) * torch.rand(n, 3, generator=generator).to(low)
-        pick = torch.randint(max(len(x), 1), (n if len(x) else 0,), generator=generator).to(x.device)
-        aside = NEAR * torch.randn(len(pick), 3, generator=generator).to(x)
-        return torch.cat([points, x[pick] + aside]), pick
 
     def _descend(self, total: Any) -> None:
         self.optimizer.zero_grad()

@@ -85,7 +85,8 @@ class DenseMarch:
                 break
             x, dip = spacing.new_empty(size, block, 3), spacing.new_empty(size, block + 2)
             launch(_march.propose, (size, block), [batch.o, batch.d, batch.near, spacing, first, active], [x])
-            value = torch.cat([before[active], batch.ask(x.view(-1, 3)).view(size, block)], 1)
+            asked = batch.ask(x.view(-1, 3), active.repeat_interleave(block))
+            value = torch.cat([before[active], asked.view(size, block)], 1)
             march = [value, batch.near, spacing, first, self.n - 1, self.safety, active]
             launch(_march.scan, size, march, [dip], state=batch.state(), per_row=[value])
             before[active] = value[:, -3:]
@@ -103,7 +104,7 @@ class DenseMarch:
             if len(ray) == 0:
                 break
             middle = 0.5 * (low + high)
-            f = batch.ask(batch.o[ray] + middle[:, None] * batch.d[ray])
+            f = batch.ask(batch.o[ray] + middle[:, None] * batch.d[ray], ray)
             batch.cross(ray, (low, middle, f_low, f), f <= 0)
             batch.status[ray[f.isnan()]] = int(Status.GAVE_UP)
             change = 0.5 * change
@@ -163,7 +164,7 @@ class SphereTrace:
                 break
             x = batch.o.new_empty(len(active), 3)
             launch(_trace.propose, len(active), [batch.o, batch.d, batch.high, active], [x])
-            value = batch.ask(x)
+            value = batch.ask(x, active)
             launch(
                 _trace.narrow,
                 len(active),
@@ -177,6 +178,8 @@ class SphereTrace:
 
 def _through(grid: BoundGrid, batch: Batch, thinnest: float, relaxation: float, max_steps: int) -> None:
     """March a batch through a grid, no step shorter than `thinnest` (kernels/grid.py)."""
+    if batch.which is not None:
+        raise ValueError("BoundGrid: holds for a field of one shape, but these rays look at several (Rays.which)")
     grid.check(batch.field)
     slopes = [grid.lower, grid.upper, grid.slope, slope_limit(batch.field), relaxation, thinnest]
     lines, ends = [batch.o, batch.d, batch.near, batch.far], [batch.near, batch.far]
@@ -192,6 +195,6 @@ def _through(grid: BoundGrid, batch: Batch, thinnest: float, relaxation: float, 
         active, x = active[going], x[going]
         if len(active) == 0 or step == max_steps:
             break
-        value, walks = batch.ask(x), torch.empty(len(active), dtype=torch.bool, device=x.device)
+        value, walks = batch.ask(x, active), torch.empty(len(active), dtype=torch.bool, device=x.device)
         launch(_grid.judge, len(active), [value, *ends, thinnest, active], [walks], state=[*batch.state(), memory])
     batch.guess(memory[:, int(_grid.WHERE)], memory[:, int(_grid.LEAST)])

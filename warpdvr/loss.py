@@ -24,8 +24,57 @@ def silhouette(soft: Tensor, target: Tensor, n: int) -> Tensor:
         target: True where the mask has the object, shape (k,).
         n: number of rays whose mask is known.
     """
-    entropy = torch.nn.functional.binary_cross_entropy_with_logits(soft, target.to(soft), reduction="sum")
-    return entropy / max(n, 1)
+    return _entropy(soft, target.to(soft), n)
+
+
+def depth(z: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of depths, over k pixels whose depth is known and that hit where the object is.
+
+    It serves a full depth map as well as a few sparse points (Niemeyer et al. 2020, "L_depth").
+
+    Args:
+        z, target: depth along the optical axis, in the unit of the scene, shape (k,).
+    """
+    return _mean((z - target).abs())
+
+
+def image_gradient(color: Tensor, target: Tensor) -> Tensor:
+    """Mean length of the difference of the image gradients, over k patches of 2 x 2 pixels and the three channels.
+
+    A channel's gradient is two differences in the patch: of the first pixel and the next one in its row, and of the
+    first pixel and the next one in its column (Niemeyer et al. 2020, supplement, and `image_gradient_loss` of its code,
+    which sums where this takes the mean). The fourth pixel only has to be seen. With sums over patches and over pixels
+    a patch counts once and its pixels four times: a weight w beside theirs of the color is w / 4 beside `photometric`.
+
+    Args:
+        color, target: all four pixels seen and on the object, in [0, 1], shape (k, 2, 2, 3): patch, row, column.
+    """
+    difference = color - target
+    along = difference[:, 0, 0, None] - torch.stack([difference[:, 0, 1], difference[:, 1, 0]], 1)
+    return _mean(torch.linalg.vector_norm(along, dim=1).mean(-1))  # of equal gradients Torch's slope is 0, not NaN
+
+
+def freespace(logit: Tensor, n: int) -> Tensor:
+    """Binary cross entropy of empty space, mean over the n rays whose mask is known (Niemeyer et al. 2020).
+
+    Args:
+        logit: logit of the occupancy less that of the level, so -value of an occupancy field, at one point of each of
+            those of the n rays that pass beside the object (the mask has background), shape (k,). The others count as
+            0, so that this term, `occupancy` and `silhouette` stand in proportion to the rays that they speak of.
+        n: number of rays whose mask is known.
+    """
+    return _entropy(logit, torch.zeros_like(logit), n)
+
+
+def occupancy(logit: Tensor, n: int) -> Tensor:
+    """Binary cross entropy of occupied space, mean over the n rays whose mask is known (Niemeyer et al. 2020).
+
+    Args:
+        logit: as in `freespace`, at one point of each of those of the n rays that do not hit the object where the mask
+            has it, shape (k,). The others count as 0.
+        n: number of rays whose mask is known.
+    """
+    return _entropy(logit, torch.ones_like(logit), n)
 
 
 def eikonal(slope: Tensor) -> Tensor:
@@ -48,3 +97,7 @@ def smoothness(normal: Tensor, beside: Tensor) -> Tensor:
 
 def _mean(x: Tensor) -> Tensor:
     return x.sum() / max(len(x), 1)
+
+
+def _entropy(logit: Tensor, target: Tensor, n: int) -> Tensor:
+    return torch.nn.functional.binary_cross_entropy_with_logits(logit, target, reduction="sum") / max(n, 1)

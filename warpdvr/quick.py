@@ -86,6 +86,8 @@ class QuickMarch:
 
     @torch.no_grad()
     def __call__(self, field: Any, rays: Rays) -> Hit:
+        if rays.which is not None:
+            raise ValueError("QuickMarch: remembers a field of one shape, but these rays look at several (Rays.which)")
         evaluations = self.refresh(field) if len(self.value) == 0 else 0
         near, far = rays.clip(field.bounds)
         o, d = (a.detach().float().contiguous() for a in (rays.origin, rays.direction))

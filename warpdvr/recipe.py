@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+WEIGHTS = "color", "mask", "eikonal", "smooth", "gradient", "depth", "freespace", "occupancy"
+"""The terms of the loss."""
+
+MILESTONES = 0.125, 0.25, 0.625
+"""Progress at which the number of samples changes: 50, 100 and 250 of 400 thousand steps in DVR."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -23,6 +29,19 @@ class Recipe:
     """Weight of the eikonal loss; for fields with a Lipschitz bound, which are meant to be distances."""
     smooth: float = 0.005
     """Weight of the smoothness of normals."""
+    gradient: float = 0.0
+    """Weight of the image gradient loss; with it, rays are drawn as blocks of 2 x 2 pixels."""
+    depth: float = 0.0
+    """Weight of the depth loss, for views with depth maps or with single points of known depth."""
+    freespace: float = 0.0
+    """Weight of the freespace loss, which asks at a random point of a ray, or its hit; `mask` asks at the nearest."""
+    occupancy: float = 0.0
+    """Weight of the occupancy loss, which does the same for rays of the object that do not hit."""
+    samples: tuple[int, ...] = ()
+    """Search hits by a `DenseMarch` with so many samples on a ray, which change at `MILESTONES`; none: remember values,
+    see `warpdvr.quick`."""
+    cameras: float = 0.0
+    """Learning rate of the cameras [radian, scene unit]; 0 takes them as they are."""
     sharpness: tuple[float, float] = (60.0, 600.0)
     """Of the soft mask, first and last [1 / scene unit]; occupancy logits are sharp by themselves and take 1."""
 
@@ -30,13 +49,25 @@ class Recipe:
         positive = (*self.sharpness, 1.0 if self.rate is None else self.rate)
         if self.rays < 1 or not all(0 < a < math.inf for a in positive):
             raise ValueError(f"fit: rays, rate and sharpness must be positive, got {self}")
-        if min(self.color, self.mask, self.eikonal, self.smooth) < 0:
+        if min(self.cameras, *(getattr(self, name) for name in WEIGHTS)) < 0:
             raise ValueError(f"fit: no weight may be negative, got {self}")
+        if not any(getattr(self, name) for name in WEIGHTS):
+            raise ValueError(f"fit: at least one of the weights must be positive: {', '.join(WEIGHTS)}")
+        if len(self.samples) not in (0, 1, len(MILESTONES) + 1) or any(n < 2 for n in self.samples):
+            raise ValueError(
+                f"fit: samples must be one number or {len(MILESTONES) + 1}, each at least 2, got {list(self.samples)}"
+            )
 
     def sharp(self, progress: float) -> float:
         """Return the sharpness of the soft mask; it grows by equal factors."""
         first, last = self.sharpness
         return first * math.pow(last / first, progress)
+
+    def march(self, progress: float) -> int | None:
+        """Return how many samples there are on a ray, or None if there is no fixed number."""
+        if len(self.samples) < 2:
+            return self.samples[0] if self.samples else None
+        return self.samples[sum(progress >= m for m in MILESTONES)]
 
     def groups(self, field: nn.Module, rates: Mapping[str, float]) -> list[dict[str, object]]:
         """Return the field's parameters for an optimiser, those of one learning rate together, as `rate` and `params`.
@@ -56,6 +87,18 @@ class Recipe:
             groups.setdefault(next(e for e in endings if name.endswith(e)), []).append(parameter)
         factor = 1.0 if self.rate is None else self.rate / rates[""]
         return [{"params": some, "rate": factor * rates[ending]} for ending, some in groups.items()]
+
+
+RECIPES = {
+    "quick": Recipe(),
+    "dvr": Recipe(
+        color=3.0, mask=0.0, eikonal=0.0, smooth=0.05, freespace=1.0, occupancy=1.0, samples=(16, 32, 64, 128)
+    ),
+}
+"""Recipes by name: ours, and the weights and the sampling of DVR for images alone (Niemeyer et al. 2020, supplement).
+
+DVR sums over the colours' channels where `warpdvr.loss` takes their mean, hence its weight of 1 is 3 here. With depth
+maps it gives `depth` 10 for ShapeNet and 1 for DTU, where `smooth` is 0.1, and `gradient` 1 for sums, 0.75 here."""
 
 
 def schedule(progress: float) -> float:

@@ -12,7 +12,7 @@ from torch import nn
 
 from warpdvr.fields.registry import make
 from warpdvr.isosurface import extract
-from warpdvr.recipe import Recipe
+from warpdvr.recipe import RECIPES, Recipe
 from warpdvr.views import Views, load, mesh_views
 
 Table = dict[str, Any]
@@ -34,7 +34,8 @@ class Scene:
     field: Table = dataclasses.field(default_factory=lambda: dict(DEFAULT_FIELD))
     """`kind`, the field's name, and its options."""
     fit: Table = dataclasses.field(default_factory=dict)
-    """`minutes` or `iterations`, `seed`, and what `warpdvr.fit.Recipe` holds."""
+    """`minutes` or `iterations`, `seed`, `recipe` (a key of `warpdvr.recipe.RECIPES`; "quick" if there is none), and
+    what is to be another way than in that: what a `warpdvr.Recipe` holds."""
     mesh: Table = dataclasses.field(default_factory=dict)
     """Options of `warpdvr.isosurface.extract`."""
 
@@ -45,7 +46,7 @@ class Scene:
             raise ValueError("scene: [views] needs a folder of photographs or a mesh to render, one of them")
         known = {
             "views": _options(mesh_views if "mesh" in self.views else load) | {"folder": str, "mesh": str},
-            "fit": get_type_hints(Recipe) | {"minutes": float, "iterations": int, "seed": int},
+            "fit": get_type_hints(Recipe) | {"minutes": float, "iterations": int, "seed": int, "recipe": str},
             "mesh": _options(extract),
         }
         for table, kinds in known.items():
@@ -88,9 +89,11 @@ class Scene:
     @property
     def recipe(self) -> Recipe:
         """How to fit."""
-        known = {f.name for f in fields(Recipe)}
+        known, name = {f.name for f in fields(Recipe)}, self.fit.get("recipe", "quick")
+        if name not in RECIPES:
+            raise ValueError(f"scene: [fit] unknown recipe {name!r}; known are {', '.join(RECIPES)}")
         chosen: Table = {k: tuple(v) if isinstance(v, list) else v for k, v in self.fit.items() if k in known}
-        return Recipe(**chosen)
+        return dataclasses.replace(RECIPES[name], **chosen)
 
     def tables(self) -> Table:
         """Return the scene as it is written to a file."""
@@ -133,6 +136,8 @@ def _fits(value: Any, kind: Any) -> bool:
     """Whether a value from a TOML file is of this type; whole numbers are numbers, lists are tuples."""
     if get_origin(kind) is tuple:
         parts = get_args(kind)
+        if parts[-1] is ...:
+            return isinstance(value, list | tuple) and all(_fits(item, parts[0]) for item in value)
         return isinstance(value, list | tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
     if get_args(kind):
         return any(_fits(value, one) for one in get_args(kind))

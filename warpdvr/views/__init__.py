@@ -1,36 +1,49 @@
 """Photographs, masks and cameras in; everything comes out in the scene frame, with the object in the unit sphere.
 
-`load` reads a folder in one of three formats, `mesh_views` renders a mesh. Both return `Views`.
+`load` reads a folder in one of four formats, `mesh_views` renders a mesh. Both return `Views`.
 """
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
-from warpdvr.views import idr, middlebury, transforms
+from warpdvr.views import dvr, idr, middlebury, transforms
+from warpdvr.views.depth import points_of
 from warpdvr.views.mesh import mesh_views
-from warpdvr.views.views import SceneTransform, Views
+from warpdvr.views.views import SceneTransform, SparseDepth, Views
 
-__all__ = ["FORMATS", "SceneTransform", "Views", "load", "mesh_views"]
+__all__ = ["FORMATS", "SceneTransform", "SparseDepth", "Views", "load", "mesh_views"]
 
-FORMATS = (idr, middlebury, transforms)
-"""The readers, asked in this order; each has PATTERN (the files it is recognised by), TITLE and read(folder, ...)."""
+FORMATS = (dvr, idr, middlebury, transforms)
+"""The readers, asked in this order; each has PATTERN (the files it is recognised by), TITLE and read(folder, ...),
+and may have claims(path): whether such a file is its own."""
 
 
-def load(folder: Path | str, *, hold_out: int = 8, cameras: str | None = None) -> Views:
+def load(folder: Path | str, *, hold_out: int = 8, cameras: str | None = None, depth_scale: float = 1.0) -> Views:
     """Read the photographs, masks and cameras in `folder`; its format is detected by the files in it.
 
-    IDR / NeuS (`cameras*.npz`), Middlebury (`*_par.txt`), nerfstudio / instant-ngp / Blender (`transforms*.json`).
+    DVR (`cameras.npz` with camera_mat and world_mat = [R | t]), IDR / NeuS (`cameras*.npz`), Middlebury (`*_par.txt`),
+    nerfstudio / instant-ngp / Blender (`transforms*.json`).
     `Views.found` says what was detected. No file outside of `folder` is read, nothing is unpickled.
+
+    Depth is read where there is some: a map per picture in `depth/`, what a format has of its own (see its module), and
+    sparse points in `points.npz`, arrays `points` (m, 3) in the data's own unit and frame and `visible` (v, m), bool,
+    in the order of the views. Maps are z-depth along the camera's forward axis, not ray length; zeros, negatives, NaN
+    and infinities are missing. Depth that contradicts the masks is refused, see `depth.agreement`.
 
     Args:
         folder: the data set.
         hold_out: views 0, hold_out, 2 hold_out, ... are held out from training; 0 holds out none.
             A test split that comes with the data (`transforms_test.json`) is used instead.
         cameras: name of the camera file in `folder`, where it holds several.
+        depth_scale: factor from the unit of the depth maps to the data's own, that of the cameras' positions.
 
     Raises:
         ValueError: if a file is missing, damaged or of another form than expected, or if files do not fit together.
     """
     folder = Path(folder)
+    if not 0 < depth_scale < math.inf:
+        raise ValueError(f"depth_scale must be positive, got {depth_scale}")
     if hold_out < 0 or hold_out == 1:
         raise ValueError(f"hold_out must be 0 (no view) or at least 2 (every second view), got {hold_out}")
     if not folder.is_dir():
@@ -43,9 +56,12 @@ def load(folder: Path | str, *, hold_out: int = 8, cameras: str | None = None) -
         found = sorted(folder.glob(reader.PATTERN))
         if cameras is not None:
             found = [f for f in found if f.name == cameras]
-        if found:
-            views: Views = reader.read(folder, found, hold_out=hold_out)
-            return views
+        claims: Callable[[Path], bool] | None = getattr(reader, "claims", None)
+        if found and (claims is None or any(map(claims, found))):
+            views: Views = reader.read(folder, found, hold_out=hold_out, depth_scale=depth_scale)
+            if depth_scale != 1 and not views.depths:
+                raise ValueError(f"{folder}: depth_scale is {depth_scale:g}, but there is no depth to scale")
+            return points_of(folder, views)
     known = "; ".join(f"{reader.TITLE} with {reader.PATTERN}" for reader in FORMATS)
     wanted = "a camera file of a known format" if cameras is None else f"a camera file called {cameras!r}"
     raise ValueError(f"{folder}: expected {wanted}, found none; known are {known}")

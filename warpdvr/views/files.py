@@ -1,7 +1,9 @@
 """Read pictures and masks; find files inside of a data set, and never outside of it."""
 
 import re
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,10 +38,60 @@ def subfolder(folder: Path, *names: str) -> Path | None:
 
 def pictures(folder: Path, inside: Path) -> list[Path]:
     """Return the pictures of a folder that belongs to the data set `inside`, numbers in names by their value."""
-    found = (within(inside, f.relative_to(inside)) for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+    return by_number(within(inside, f.relative_to(inside)) for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+
+
+def by_number(found: Iterable[Path]) -> list[Path]:
+    """Return files in order of their names, numbers in those by their value."""
     return sorted(
         found, key=lambda f: [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in _parts(f)]
     )
+
+
+def arrays(path: Path, keys: str = ".*") -> dict[str, np.ndarray]:
+    """Return those arrays of an npz file whose names match `keys`, or that of an npy file under the name "depth".
+
+    Raises:
+        ValueError: if the file cannot be read; nothing is unpickled.
+    """
+    try:
+        with path.open("rb") as opened:  # np.load leaves broken files open
+            held = np.load(opened, allow_pickle=False)
+            if isinstance(held, np.ndarray):
+                return {"depth": held}
+            return {key: held[key] for key in held.files if re.fullmatch(keys, key)}
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        kind = path.suffix.removeprefix(".")
+        raise ValueError(
+            f"{path}: expected an {kind} file of plain arrays, found a file that cannot be read ({error})"
+        ) from error
+
+
+def matrix(path: Path, held: dict[str, np.ndarray], key: str) -> Tensor:
+    """Return the matrix of that name, shape (4, 4), float64; a last row is added to (3, 4).
+
+    Raises:
+        ValueError: if it is missing, not finite or of another shape.
+    """
+    if key not in held:
+        raise ValueError(f"{path}: {key} is missing, expected one per view, numbered from 0")
+    array = held[key]
+    if array.dtype.kind not in "fiu" or array.shape not in ((3, 4), (4, 4)):
+        raise ValueError(f"{path}: {key} must be a (4, 4) matrix of numbers, found {array.dtype} {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{path}: {key} holds a number that is not finite")
+    full = torch.eye(4, dtype=torch.float64)
+    full[:3] = torch.from_numpy(array[:3].astype(np.float64))
+    return full
 
 
 def picture(path: Path) -> tuple[Tensor, Tensor | None]:

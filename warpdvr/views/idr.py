@@ -4,17 +4,15 @@ Conventions as in lioryariv/idr (code/datasets/scene_dataset.py, code/utils/rend
 to camera, OpenCV axes; scale_mat takes the unit sphere to the world; pixel centres at integers.
 """
 
-import re
-import zipfile
-import zlib
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from warpdvr.camera import Camera
 from warpdvr.views import files
+from warpdvr.views.depth import attached
+from warpdvr.views.depthfile import in_folder
 from warpdvr.views.views import SceneTransform, Views, cover, held_out, sizes, split
 
 PATTERN = "cameras*.npz"
@@ -24,14 +22,17 @@ RATIOS = (2.0, 4.0, 8.0, 0.5, 0.25, 0.125, 3.0, 1 / 3, 1.5, 2 / 3)
 """Sizes, in sizes of the images, that matrices for other images may be for."""
 
 
-def read(folder: Path, found: list[Path], *, hold_out: int) -> Views:
-    """Read the data set in `folder`, whose camera files are `found`; pictures and cameras pair up by order."""
+def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float = 1.0) -> Views:
+    """Read the data set in `folder`, whose camera files are `found`; pictures and cameras pair up by order.
+
+    Depth maps in `depth/` are z-depth in units of the data, as `depthfile.single` reads them.
+    """
     path = next((f for name in ("cameras_sphere.npz", "cameras.npz") for f in found if f.name == name), found[0])
     if path.name not in ("cameras_sphere.npz", "cameras.npz") and len(found) > 1:
         names = ", ".join(f.name for f in found)
         raise ValueError(f"{folder}: expected one camera file, found {names}; choose one with the argument `cameras`")
     world, scale = _matrices(files.within(folder, path.name))
-    paths = _images(folder, path, len(world))
+    paths = photographs(folder, path, len(world))
     read_in = [files.picture(f) for f in paths]
     images = tuple(image for image, _ in read_in)
     masks, source = _masks(folder, images)
@@ -45,16 +46,17 @@ def read(folder: Path, found: list[Path], *, hold_out: int) -> Views:
     cameras = tuple(
         _camera(path, i, P, scale, ratio, image) for i, (P, image) in enumerate(zip(world, images, strict=True))
     )
-    return Views(images, masks, cameras, files.unique_names(paths), train, test, scale, said)
+    views = Views(images, masks, cameras, files.unique_names(paths), train, test, scale, said)
+    return attached(views, in_folder(folder, paths), depth_scale)
 
 
 def _matrices(path: Path) -> tuple[list[Tensor], SceneTransform]:
     """Return world_mat of each view, (4, 4) float64, and the scale_mat that they share."""
-    arrays = _arrays(path)
+    arrays = files.arrays(path, r"(world|scale)_mat_\d+")
     n = sum(key.startswith("world_mat_") for key in arrays)
     if n == 0:
         raise ValueError(f"{path}: expected matrices world_mat_0, world_mat_1, ..., found none")
-    world, scale = ([_matrix(path, arrays, f"{kind}_mat_{i}") for i in range(n)] for kind in ("world", "scale"))
+    world, scale = ([files.matrix(path, arrays, f"{kind}_mat_{i}") for i in range(n)] for kind in ("world", "scale"))
     files.enough(path, n)
     for i, matrix in enumerate(world):
         _refuse_dvr(path, i, matrix[:3, :3])
@@ -65,53 +67,27 @@ def _matrices(path: Path) -> tuple[list[Tensor], SceneTransform]:
         return world, SceneTransform(scale[0])
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # np.load leaves broken files open
-            return {key: file[key] for key in file.files if re.fullmatch(r"(world|scale)_mat_\d+", key)}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise ValueError(
-            f"{path}: expected an npz file of plain arrays, found a file that cannot be read ({error})"
-        ) from error
-
-
-def _matrix(path: Path, arrays: dict[str, np.ndarray], key: str) -> Tensor:
-    if key not in arrays:
-        raise ValueError(f"{path}: {key} is missing, expected a world_mat and a scale_mat per view, numbered from 0")
-    array = arrays[key]
-    if array.dtype.kind not in "fiu" or array.shape not in ((3, 4), (4, 4)):
-        raise ValueError(f"{path}: {key} must be a (4, 4) matrix of numbers, found {array.dtype} {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{path}: {key} holds a number that is not finite")
-    matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:3] = torch.from_numpy(array[:3].astype(np.float64))
-    return matrix
-
-
 def _refuse_dvr(path: Path, i: int, left: Tensor) -> None:
     """Refuse world_mat = [R | t], a rotation up to scale: the focal lengths are then elsewhere, in camera_mat.
 
     A key camera_mat does not tell: it stands in IDR files too, with another meaning.
     """
-    square = left @ left.T
-    size = square.diagonal().mean()
-    if size > 0 and (square / size - torch.eye(3).to(left)).abs().max() < 1e-2:
+    if turns(left):
         raise ValueError(
-            f"{path}: world_mat_{i} is [R | t] without K, as in DVR's own files, expected K [R | t] in pixels as in "
-            "IDR's; multiply K into world_mat"
+            f"{path}: world_mat_{i} is [R | t] without K, expected K [R | t] in pixels as in IDR's files, or "
+            "camera_mat into [-1, 1] beside it as in DVR's; multiply K into world_mat"
         )
 
 
-def _images(folder: Path, path: Path, n: int) -> list[Path]:
+def turns(left: Tensor) -> bool:
+    """Say whether a matrix (3, 3) is a rotation, or a mirrored one, up to scale."""
+    square = left @ left.T
+    size = square.diagonal().mean()
+    return bool(size > 0 and (square / size - torch.eye(3).to(left)).abs().max() < 1e-2)
+
+
+def photographs(folder: Path, path: Path, n: int) -> list[Path]:
+    """Return the `n` pictures in `folder`, as many as there are cameras in `path`."""
     home = files.subfolder(folder, "image", "images")
     if home is None:
         raise ValueError(f"{folder}: expected the photographs in a folder image or images, found neither")

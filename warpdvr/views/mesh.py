@@ -14,7 +14,7 @@ from warpdvr.kernels import raycast
 from warpdvr.mesh import Mesh, read_mesh, vertex_normals
 from warpdvr.srgb import encode
 from warpdvr.views.hull import RADIUS
-from warpdvr.views.views import SceneTransform, Views, held_out
+from warpdvr.views.views import SceneTransform, SparseDepth, Views, held_out
 
 SAMPLES = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
 """Where a pixel is sampled [pixel]."""
@@ -33,6 +33,8 @@ def mesh_views(
     distance: float = 3.0,
     up: str | None = None,
     seed: int = 0,
+    depth: bool = False,
+    points: int = 0,
 ) -> Views:
     """Render a mesh from all sides, matte and in soft colours; the mesh is then `Views.truth`.
 
@@ -46,10 +48,14 @@ def mesh_views(
         distance: of the cameras from the origin [scene unit].
         up: the axis of the mesh that points upwards, "y" or "z"; None takes what the asset says, "y" for a file.
         seed: of the small displacements of the cameras.
+        depth: give depth maps too.
+        points: give the depth of so many random points of each view, as structure from motion knows some.
 
     Raises:
         ValueError: if the source does not exist or holds no triangles, or a number makes no sense.
     """
+    if points < 0:
+        raise ValueError(f"mesh_views: points must not be negative, found {points}")
     if count < 1 or test < 0 or count + test < 2 or size < 1 or not distance > 1:
         raise ValueError(
             f"mesh_views: expected count >= 1, test >= 0, together at least 2, size >= 1 and distance > 1, "
@@ -63,6 +69,9 @@ def mesh_views(
     cameras = _cameras(count + test, _frame(up), size, fov, distance, seed)
     studio = _Studio(transform.inverse().apply(vertices), faces, _frame(up))
     images, masks = zip(*map(studio.photograph, cameras), strict=True)
+    depths = tuple(map(studio.depth, cameras)) if depth or points else ()
+    some = torch.Generator().manual_seed(seed)
+    sparse = tuple(_some(z, points, some) for z in depths) if points else ()
     held = tuple(int((i + 0.5) * len(cameras) / test) for i in range(test))
     train = tuple(i for i in range(len(cameras)) if i not in held)
     found = (
@@ -71,7 +80,8 @@ def mesh_views(
         f"1 scene unit = {transform.scale:.4g} units of the mesh."
     )
     names = tuple(f"{i:03d}" for i in range(len(cameras)))
-    return Views(images, masks, cameras, names, train, held, transform, found, Mesh(vertices.float(), faces))
+    truth = Mesh(vertices.float(), faces)
+    return Views(images, masks, cameras, names, train, held, transform, found, truth, depths if depth else (), sparse)
 
 
 class _Studio:
@@ -99,6 +109,13 @@ class _Studio:
         image = (encode(mean) * 255).round().to(torch.uint8)
         return image.reshape(camera.height, camera.width, 3), (per_pixel > len(SAMPLES) / 2).reshape(camera.height, -1)
 
+    def depth(self, camera: Camera) -> Tensor:
+        """Return the depth at the centres of the pixels, shape (h, w), NaN where the mesh is not seen [scene unit]."""
+        rays = camera.rays()
+        face, t, _ = first_hit(self.mesh, rays.origin, rays.direction)
+        z = t * (rays.direction @ camera.pose[:3, 2].float())
+        return torch.where(face >= 0, z, torch.nan).view(camera.height, camera.width)
+
 
 def first_hit(mesh: Any, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return face (n,), -1 for a miss, ray length (n,) and corner weights (n, 3) where rays first meet a `wp.Mesh`."""
@@ -106,6 +123,13 @@ def first_hit(mesh: Any, origin: Tensor, direction: Tensor) -> tuple[Tensor, Ten
     face, t, weight = torch.empty(n, dtype=torch.int32), torch.zeros(n), torch.zeros(n, 3)
     launch(raycast.first_hit, n, [mesh.id, origin, direction], [face, t, weight], per_row=[origin, direction])
     return face, t, weight
+
+
+def _some(depth: Tensor, n: int, generator: torch.Generator) -> SparseDepth:
+    """Return the depths of up to `n` random pixels (h, w) that see the mesh."""
+    v, u = torch.nonzero(~depth.isnan(), as_tuple=True)
+    pick = torch.randperm(len(u), generator=generator)[:n]
+    return SparseDepth(torch.stack([u, v], 1)[pick] + 0.5, depth[v, u][pick])
 
 
 def _read(source: str) -> tuple[Tensor, Tensor, str]:

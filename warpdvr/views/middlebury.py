@@ -11,6 +11,8 @@ from torch import Tensor
 
 from warpdvr.camera import Camera
 from warpdvr.views import files
+from warpdvr.views.depth import attached
+from warpdvr.views.depthfile import in_folder
 from warpdvr.views.hull import normalised
 from warpdvr.views.views import SceneTransform, Views, cover, held_out, sizes, split
 
@@ -18,8 +20,11 @@ PATTERN = "*_par.txt"
 TITLE = "Middlebury"
 
 
-def read(folder: Path, found: list[Path], *, hold_out: int) -> Views:
-    """Read the data set in `folder`, whose camera files are `found`."""
+def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float = 1.0) -> Views:
+    """Read the data set in `folder`, whose camera files are `found`.
+
+    Depth maps in `depth/` are z-depth in units of the data, as `depthfile.single` reads them.
+    """
     if len(found) > 1:
         several = ", ".join(f.name for f in found)
         raise ValueError(f"{folder}: expected one camera file, found {several}; choose one with the argument `cameras`")
@@ -37,7 +42,8 @@ def read(folder: Path, found: list[Path], *, hold_out: int) -> Views:
         f"integers (the format does not say; half a pixel added). {cover(masks, source)}. {held_out(train, test)}."
     )
     names = files.unique_names(paths)
-    return normalised(Views(images, masks, cameras, names, train, test, SceneTransform.identity(), said), folder)
+    views = normalised(Views(images, masks, cameras, names, train, test, SceneTransform.identity(), said), folder)
+    return attached(views, in_folder(folder, paths), depth_scale)
 
 
 def _lines(path: Path) -> list[tuple[str, list[float]]]:

@@ -2,6 +2,10 @@
 
 Camera to world, OpenGL axes, pixel centres at +0.5 (docs.nerf.studio, "Data conventions"; NVlabs/instant-ngp,
 docs/nerf_dataset_tips.md). The world is taken as it is given: `applied_transform` is not undone.
+
+Depth is z-depth in units of the data. `depth_file_path` of a frame names its map; else `depth_train.npz` beside
+`transforms_train.json` (`depth.npz` beside `transforms.json`) holds an array `depth` (frames, h, w); else there is a
+map per picture in `depth/`. What the numbers mean, and which files are read: `depthfile.single`.
 """
 
 import json
@@ -15,6 +19,8 @@ from torch import Tensor
 
 from warpdvr.camera import OPENGL, Camera
 from warpdvr.views import files
+from warpdvr.views.depth import attached
+from warpdvr.views.depthfile import DepthMap, in_folder, single, stacked
 from warpdvr.views.hull import normalised
 from warpdvr.views.views import SceneTransform, Views, cover, held_out, sizes, split
 
@@ -31,11 +37,13 @@ DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 class _Frame:
     table: dict[str, Any]
     """What the file says about this view: its own entries over those of the whole file."""
+    file: Path
+    """The JSON file."""
     where: str
     """File and frame, for messages."""
 
 
-def read(folder: Path, found: list[Path], *, hold_out: int) -> Views:
+def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float = 1.0) -> Views:
     """Read the data set in `folder`, whose camera files are `found`; a validation split is left aside."""
     by_name = {f.name: f for f in found}
     one = (
@@ -65,7 +73,8 @@ def read(folder: Path, found: list[Path], *, hold_out: int) -> Views:
         f"{held_out(train, test)}{' (the split of the data)' if shipped else ''}."
     )
     names = files.unique_names(paths)
-    return normalised(Views(images, masks, cameras, names, train, test, SceneTransform.identity(), said), folder)
+    views = normalised(Views(images, masks, cameras, names, train, test, SceneTransform.identity(), said), folder)
+    return attached(views, _depths(folder, frames, paths), depth_scale)
 
 
 def _frames(folder: Path, path: Path) -> list[_Frame]:
@@ -79,7 +88,7 @@ def _frames(folder: Path, path: Path) -> list[_Frame]:
         raise ValueError(f"{path}: expected an entry `frames`, a list of tables, found none")
     if not frames:
         raise ValueError(f"{path}: expected at least one frame, found an empty list")
-    return [_Frame({**table, **frame}, f"{path}: frame {i}") for i, frame in enumerate(frames)]
+    return [_Frame({**table, **frame}, path, f"{path}: frame {i}") for i, frame in enumerate(frames)]
 
 
 def _picture_path(folder: Path, frame: _Frame, key: str = "file_path") -> Path:
@@ -183,6 +192,26 @@ def _masks(
 
 def _read_masks(paths: list[Path | None], pictures: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor | None, ...]:
     return tuple(None if f is None else files.mask(f, image) for f, (image, _) in zip(paths, pictures, strict=True))
+
+
+def _depths(folder: Path, frames: list[_Frame], paths: list[Path]) -> list[DepthMap | None]:
+    """Return the depth maps that the file names, else those beside the file, else those in a folder."""
+    if any("depth_file_path" in frame.table for frame in frames):
+        return [_named_depth(folder, f) if "depth_file_path" in f.table else None for f in frames]
+    maps: list[DepthMap | None] = []
+    for file in dict.fromkeys(frame.file for frame in frames):
+        n = sum(frame.file == file for frame in frames)
+        path = files.within(folder, file.stem.replace("transforms", "depth", 1) + ".npz")
+        maps += stacked(path, n) if path.is_file() else [None] * n
+    return maps if any(maps) else in_folder(folder, paths)
+
+
+def _named_depth(folder: Path, frame: _Frame) -> DepthMap:
+    name = frame.table["depth_file_path"]
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise ValueError(f"{frame.where}: expected depth_file_path to name a depth map, found {name!r}")
+    with files.naming(frame.where):
+        return single(files.within(folder, name))
 
 
 def _rescaled(frames: list[_Frame], images: tuple[Tensor, ...]) -> str:

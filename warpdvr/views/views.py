@@ -76,6 +76,32 @@ class SceneTransform:
 
 
 @dataclass(frozen=True)
+class SparseDepth:
+    """What structure from motion knows about one view: the depth of single points; not all need lie on the object.
+
+    Raises:
+        ValueError: if the sizes differ, or a depth is not positive and finite.
+    """
+
+    pixel: Tensor
+    """Where the points are seen, shape (m, 2), float32 [pixel], centres at +0.5."""
+    depth: Tensor
+    """z-depth along the camera's forward axis, shape (m,), float32 [scene unit]."""
+
+    def __post_init__(self) -> None:
+        if self.depth.ndim != 1 or tuple(self.pixel.shape) != (len(self.depth), 2):
+            raise ValueError(
+                f"sparse depth: expected pixel (m, 2) and depth (m,), found {tuple(self.pixel.shape)} and "
+                f"{tuple(self.depth.shape)}"
+            )
+        if not bool(((self.depth > 0) & self.depth.isfinite()).all()):
+            raise ValueError("sparse depth: expected depths that are positive and finite")
+
+    def __len__(self) -> int:
+        return len(self.depth)
+
+
+@dataclass(frozen=True)
 class Views:
     """Photographs of one object, with everything known about them.
 
@@ -101,11 +127,16 @@ class Views:
     """What was detected: format, views, size, conventions, scale, masks, split; for the user to read."""
     truth: Mesh | None = None
     """The true mesh, if it is known [unit of the data]."""
+    depths: tuple[Tensor | None, ...] = ()
+    """Per view, z-depth along the camera's forward axis, shape (h, w), float32 [scene unit], NaN where it is missing;
+    None for a view without, () if there is none at all."""
+    points: tuple[SparseDepth | None, ...] = ()
+    """Per view, single points of known depth; None for a view without, () if there is none at all."""
 
     def __post_init__(self) -> None:
         n = len(self.images)
-        for what in ("masks", "cameras", "names"):
-            if len(getattr(self, what)) != n:
+        for what in ("masks", "cameras", "names", "depths", "points"):
+            if len(getattr(self, what)) != n and not (what in ("depths", "points") and getattr(self, what) == ()):
                 raise ValueError(f"views: {n} images, but {len(getattr(self, what))} {what}")
         if sorted((*self.train, *self.test)) != list(range(n)) or not self.train:
             raise ValueError(
@@ -115,6 +146,11 @@ class Views:
             size = (camera.height, camera.width)
             if tuple(image.shape) != (*size, 3) or (mask is not None and tuple(mask.shape) != size):
                 raise ValueError(f"views: image, mask and camera of {name} differ in size")
+        for name, camera, depth in zip(self.names, self.cameras, self.depths or (None,) * n, strict=True):
+            if depth is not None and tuple(depth.shape) != (camera.height, camera.width):
+                raise ValueError(
+                    f"views: the depth of {name} is {tuple(depth.shape)}, expected {(camera.height, camera.width)}"
+                )
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,0 +1,129 @@
+"""Several shapes in one field, told apart by latent codes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from warpdvr.fields.base import Field
+from warpdvr.fields.logit import ball, logit
+from warpdvr.fields.mlp import PositionalEncoding
+
+
+class ConditionalOccupancy(nn.Module):
+    """Occupancy and colour of any shape of a category, given its latent code: DVR's decoder.
+
+    A residual network; each of its blocks adds a linear map of the code (Niemeyer et al. 2020, supplement; Mescheder et
+    al., "Occupancy Networks", 2019). As in `Occupancy` it adds to the logit of a sphere, from which it starts. It is no
+    field yet: `Shapes(decoder, codes)` is one.
+
+    Args:
+        code: length of a latent code.
+        width: of the residual blocks.
+        blocks: how many there are.
+        frequencies: octaves of a positional encoding; DVR has none.
+        radius: of the sphere that it starts from [scene unit].
+        steepness: slope of that sphere's logit, and factor of what is added [1 / scene unit]; thin parts need more.
+        level: the occupancy probability on the surface.
+        bounds: see `Field`.
+    """
+
+    def __init__(
+        self,
+        code: int = 256,
+        width: int = 128,
+        blocks: int = 5,
+        frequencies: int = 0,
+        radius: float = 0.5,
+        steepness: float = 10.0,
+        level: float = 0.5,
+        bounds: Any = 1.0,
+    ):
+        super().__init__()
+        if min(code, width, blocks) < 1:
+            raise ValueError(
+                f"conditional occupancy: needs code, width and blocks >= 1, got {code}, {width} and {blocks}"
+            )
+        self.code, self.bounds = code, bounds
+        self.radius, self.steepness, self.offset = radius, steepness, logit("conditional occupancy", level)
+        self.encode = PositionalEncoding(frequencies)
+        self.first = nn.Linear(self.encode.width, width)
+        self.shift = nn.Linear(code, blocks * width)
+        self.inner: Any = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
+        outer = [nn.Linear(width, width) for _ in range(blocks)]
+        self.outer: Any = nn.ModuleList(outer)
+        self.last = nn.Linear(width, 4)
+        with torch.no_grad():
+            for layer in outer:
+                nn.init.zeros_(layer.weight)
+            self.last.weight[0] = 0.0
+            self.last.bias[0] = 0.0
+
+    def shifts(self, codes: Tensor) -> Tensor:
+        """Return what codes (s, code) add in front of each block, shape (blocks, s, width)."""
+        return self.shift(codes).view(len(codes), len(self.inner), -1).transpose(0, 1)
+
+    def geometry(self, x: Tensor, shifts: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return value (n,) and features (n, 3) at points (n, 3) of the shapes `which` (n,), or of the only one."""
+        h = self.first(self.encode(x))
+        for shift, inner, outer in zip(shifts, self.inner, self.outer, strict=True):
+            h = h + (shift if which is None else shift[which])
+            h = h + outer(torch.relu(inner(torch.relu(h))))
+        out = self.last(torch.relu(h))
+        return self.offset + ball(x, self.radius, self.steepness) - self.steepness * out[:, 0], out[:, 1:]
+
+    def color(self, feature: Tensor) -> Tensor:
+        """Return colours (n, 3) from the features of the geometry; they do not depend on the direction."""
+        return torch.sigmoid(feature)
+
+
+class Shapes(Field):
+    """The shapes of a decoder that belong to latent codes.
+
+    With one code it is a field as any other: it can be rendered, meshed, viewed. With several, rays say which shape
+    each of them looks at (`Rays.which`), and the renderer asks `at(which)`. Differentiable with respect to points,
+    codes (so to whatever made them: an encoder, or a table of free codes) and the decoder's weights.
+
+    Args:
+        decoder: `ConditionalOccupancy`, or a module with the same members.
+        codes: one row for each shape, (s, code); taken as they are, not copied.
+
+    Raises:
+        ValueError: if the codes do not have the decoder's length, or there are none.
+    """
+
+    def __init__(self, decoder: Any, codes: Tensor):
+        super().__init__(decoder.bounds)
+        if codes.ndim != 2 or codes.shape[1] != decoder.code or len(codes) < 1:
+            raise ValueError(
+                f"shapes: expected codes of shape (number of shapes, {decoder.code}), got {tuple(codes.shape)}"
+            )
+        self.decoder, self.codes = decoder, codes
+        self.shifts = decoder.shifts(codes)
+        self.bounds = self.bounds.to(codes)
+        self.which: Tensor | None = None
+
+    def at(self, which: Tensor) -> "Shapes":
+        """Return the field as it answers at n points of the shapes `which` (n,).
+
+        Raises:
+            ValueError: if there is no code for one of them.
+        """
+        if len(which) and int(which.max()) >= len(self.codes):
+            raise ValueError(f"shapes: rays ask for shape {int(which.max())}, but there are {len(self.codes)} codes")
+        told = object.__new__(Shapes)
+        told.__dict__ = {**self.__dict__, "which": which}
+        return told
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.geometry(x)[0]
+
+    def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.which is None and len(self.codes) > 1:
+            raise ValueError(f"shapes: holds {len(self.codes)} shapes, but was not told which one is meant")
+        return self.decoder.geometry(x, self.shifts, self.which)
+
+    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+        if feature is None:
+            raise ValueError("shapes: color needs the features that geometry returns")
+        return self.decoder.color(feature)

@@ -1,0 +1,366 @@
+"""Each term of the loss alone, against the closed form of a ball in float64, worked out from the rays that were drawn.
+
+The ball of the field lies beside that of the photographs, so there are rays of every kind.
+"""
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from reference import Asked, in_double, sphere_t
+from torch import Tensor, nn
+
+from warpdvr.camera import Camera, Rays
+from warpdvr.intersect import DenseMarch
+from warpdvr.objective import NEAR, Objective
+from warpdvr.pixels import BACKGROUND, OBJECT, UNKNOWN, Drawn, Pixels
+from warpdvr.recipe import WEIGHTS, Recipe
+from warpdvr.render import surface
+from warpdvr.views import SceneTransform, Views
+
+RADIUS, BOUNDS = 0.5, 0.8
+ASIDE = torch.tensor([0.0, 0.2, 0.1], dtype=torch.float64)
+"""Where the ball of the photographs lies; it has the same radius."""
+SHARPNESS = (60.0, 600.0)
+
+
+class Ball(Asked):
+    """A ball as a quadratic form, (x x - r r) / 2 r, in colours of the place. It keeps what it was last asked at."""
+
+    def __init__(self, lipschitz: float | None = 3.0):
+        super().__init__(self.form, BOUNDS, lipschitz)
+        self.radius = nn.Parameter(torch.tensor(RADIUS))
+        self.x = torch.zeros(0, 3)
+
+    def form(self, x: Tensor) -> Tensor:
+        self.x = x.detach().double()
+        return (x.square().sum(-1) - self.radius**2) / (2 * self.radius)
+
+    def color(self, x, normal, direction, feature):
+        return paint(x)
+
+
+def paint(x: Tensor) -> Tensor:
+    return 0.5 + 0.4 * (3 * x).sin()
+
+
+def photographs(size: int = 24) -> Views:
+    """Photographs of the other ball: the last two without masks, the first without depth; background has depth too."""
+    images, masks, depths = [], [], []
+    eyes = 3 * nn.functional.normalize(
+        torch.tensor([[3.0, 0, 1], [-1, 2, 0.5], [-1, -2, -0.5], [0.5, 1, 3], [2, -1, -1.0]]), dim=1
+    )
+    cameras = tuple(Camera.look_at(eye, width=size, height=size) for eye in eyes)
+    for camera in cameras:
+        o, d = in_double(camera.rays())
+        t = sphere_t(o, d, RADIUS, ASIDE)
+        image = paint(o + t[:, None] * d).nan_to_num(0.3) ** 2
+        images.append((255 * image).round().to(torch.uint8).view(size, size, 3))
+        masks.append(~t.isnan().view(size, size))
+        z = (t * (d @ camera.pose[:3, 2])).nan_to_num(2.0).float().view(size, size) + 0.03
+        z[::5] = torch.nan
+        depths.append(z)
+    return Views(
+        tuple(images),
+        (*masks[:-2], None, None),
+        cameras,
+        tuple("abcde"),
+        tuple(range(5)),
+        (),
+        SceneTransform.identity(),
+        "a ball",
+        depths=(None, *depths[1:]),
+    )
+
+
+def only(*names: str, rays: int = 2000) -> Recipe:
+    """Return a recipe with these terms alone, each of weight 1."""
+    told: dict[str, Any] = {name: float(name in names) for name in WEIGHTS}
+    return Recipe(rays=rays, sharpness=SHARPNESS, **told)
+
+
+def asked(recipe: Recipe, lipschitz: float | None = 3.0, progress: float = 0.5, drawn: Drawn | None = None) -> Any:
+    """Return the terms, and all that a computation by hand needs."""
+    pixels, field, generator = Pixels(photographs()), Ball(lipschitz), torch.Generator().manual_seed(0)
+    drawn = drawn or pixels.draw(recipe.rays, generator, patches=recipe.gradient > 0)
+    seen = surface(field, drawn.rays, DenseMarch(64))
+    assert field.asked == seen.hit.evaluations + 2 * len(seen.hit.ray)
+    before = generator.clone_state()
+    terms, evaluations = Objective(field, recipe, pixels, generator)(drawn, seen, progress)
+    assert evaluations + seen.hit.evaluations == field.asked
+    o, d = in_double(drawn.rays)
+    r = torch.tensor(RADIUS, dtype=torch.float64, requires_grad=True)
+    hit = ~sphere_t(o, d, RADIUS).isnan()
+    t = torch.full_like(o[:, 0], torch.nan).masked_scatter(hit, sphere_t(o[hit], d[hit], r))
+    return SimpleNamespace(
+        terms=terms,
+        extra=evaluations - 2 * len(seen.hit.ray),
+        places=field.x,
+        field=field,
+        pixels=pixels,
+        before=before,
+        drawn=drawn,
+        seen=seen,
+        r=r,
+        t=t,
+        x=o + t[:, None] * d,
+        hit=hit,
+        label=drawn.label.long(),
+        met=torch.less_equal(*drawn.rays.clip(field.bounds)),
+        at=lambda t: o + t.detach().double()[:, None] * d,
+    )
+
+
+def check(case: Any, name: str, expected: Tensor, extra: int, grows: bool = True) -> None:
+    """Compare the only term, its derivative with respect to the radius, and the number of questions."""
+    assert set(case.terms) == {name}
+    assert case.terms[name].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert case.extra == extra
+    (found,) = torch.autograd.grad(case.terms[name], case.field.radius)
+    (slope,) = torch.autograd.grad(expected, case.r)
+    assert found.item() == pytest.approx(slope.item(), rel=2e-3)
+    assert abs(slope.item()) > 1e-3 or not grows
+
+
+def entropy(logit: Tensor, y: Tensor) -> Tensor:
+    return -(y * logit.sigmoid().log() + (1 - y) * (-logit).sigmoid().log())
+
+
+def form(x: Tensor, r: Tensor) -> Tensor:
+    return (x.square().sum(-1) - r**2) / (2 * r)
+
+
+def shows(case: Any) -> Tensor:
+    """Return which rays hit what the photographs say is the object."""
+    right = case.hit & (case.label == OBJECT)
+    unsure = case.hit & (case.label == UNKNOWN)
+    right[unsure] = case.pixels.inside(case.x[unsure].detach().float())
+    assert 0.1 < right[unsure].float().mean() < 0.9  # both kinds
+    return right
+
+
+def test_there_are_rays_of_every_kind():
+    case = asked(only("color"))
+    known = ~case.drawn.depth.isnan()
+    assert torch.equal(torch.nonzero(case.hit)[:, 0], case.seen.hit.ray)
+    kinds = [(label, hit, deep) for label in (OBJECT, BACKGROUND) for hit in (0, 1) for deep in (0, 1)]
+    for label, hit, deep in kinds:
+        assert ((case.label == label) & (case.hit == hit) & (known == deep)).sum() > 4
+    assert ((case.label == UNKNOWN) & case.hit).sum() > 4 and (~case.met & (case.label == BACKGROUND)).sum() > 4
+
+
+def test_color_is_compared_where_the_object_is_hit():
+    case = asked(only("color"))
+    right = shows(case)
+    difference = (paint(case.x[right]) - case.drawn.color[right]).abs()
+    check(case, "color", difference.sum() / (3 * right.sum()), 0)
+
+
+def test_a_view_without_mask_teaches_colour_only_in_the_hull_of_the_others():
+    """The left half of what the camera on the x axis sees is y < 0."""
+    size = 24
+    eyes = (3.0, 0.0, 0.0), (2.5, 0.5, 1.5)
+    cameras = tuple(Camera.look_at(eye, width=size, height=size) for eye in eyes)
+    image = torch.full((size, size, 3), 51, dtype=torch.uint8)
+    half = (torch.arange(size) < size // 2).expand(size, size)
+    views = Views((image,) * 2, (half, None), cameras, ("a", "b"), (0, 1), (), SceneTransform.identity(), "two")
+    rays = [camera.rays() for camera in cameras]
+    both = Rays(*(torch.cat([getattr(one, name) for one in rays]) for name in ("origin", "direction")))
+    n = size * size
+    label = torch.cat([half.reshape(-1).to(torch.int8), torch.full((n,), UNKNOWN, dtype=torch.int8)])
+    none = torch.full((2 * n,), torch.nan)
+    field = Ball()
+    drawn = Drawn(both, torch.full((2 * n, 3), 0.2), label, none, torch.ones(2 * n))
+    seen = surface(field, both, DenseMarch(64))
+    terms, _ = Objective(field, only("color"), Pixels(views), torch.Generator())(drawn, seen, 0.0)
+    o, d = in_double(both)
+    x = o + sphere_t(o, d, RADIUS)[:, None] * d
+    left = x[:, 1] < 0
+    assert 0.2 < left[n:][~x[n:, 1].isnan()].float().mean() < 0.8
+    assert terms["color"].item() == pytest.approx((paint(x[left]) - 0.2).abs().mean().item(), rel=1e-5)
+
+
+def test_image_gradients_are_compared_in_patches_that_hit_the_object():
+    case = asked(only("gradient", rays=8000))
+    right = shows(case).view(-1, 4)
+    whole = right.all(1)
+    assert 5 < whole.sum() < right.any(1).sum()
+    a, b = paint(case.x).view(-1, 4, 3)[whole], case.drawn.color.double().view(-1, 4, 3)[whole]
+    along = [(a[:, 0] - a[:, k]) - (b[:, 0] - b[:, k]) for k in (1, 2)]
+    check(case, "gradient", (along[0] ** 2 + along[1] ** 2).sqrt().mean(), 0)
+
+
+def test_depth_is_compared_where_it_is_known_and_not_of_the_background():
+    case = asked(only("depth"))
+    right = case.hit & ~case.drawn.depth.isnan() & (case.label != BACKGROUND)
+    assert (case.label[right] == UNKNOWN).any()
+    difference = (case.t * case.drawn.forward - case.drawn.depth)[right].abs()
+    check(case, "depth", difference.mean(), 0)
+
+
+def test_depth_is_not_a_ray_length():
+    case = asked(only("depth"))
+    assert case.drawn.forward.max() - case.drawn.forward.min() > 0.01  # the test above could tell
+
+
+@pytest.mark.parametrize("lipschitz", [3.0, None])
+@pytest.mark.parametrize("progress", [0.0, 0.5])
+def test_mask_is_asked_at_the_nearest_point(lipschitz, progress):
+    case = asked(only("mask"), lipschitz, progress)
+    sharpness = 1.0 if lipschitz is None else 60 * 10**progress
+    growth = 1.0 if lipschitz is None else 10**progress
+    open_ = case.met & ((case.label == BACKGROUND) | ((case.label == OBJECT) & ~case.hit))
+    x = case.at(case.seen.hit.nearest)[open_]
+    assert torch.allclose(case.places, x, atol=1e-5)
+    assert (form(x, case.r)[case.hit[open_]].abs() < 1e-4).all()
+    logit = -sharpness * form(x, case.r)
+    n = (case.met & (case.label != UNKNOWN)).sum()
+    # float32 values at hits, which are 0 up to rounding, times a sharpness of up to 190
+    check(case, "mask", entropy(logit, (case.label[open_] == OBJECT).double()).sum() / n / growth, int(open_.sum()))
+
+
+@pytest.mark.parametrize("name", ["freespace", "occupancy"])
+@pytest.mark.parametrize("lipschitz", [3.0, None])
+def test_free_and_occupied_space_are_asked_at_their_places(lipschitz, name):
+    case = asked(only(name), lipschitz)
+    free = name == "freespace"
+    wanted = case.met & ((case.label == BACKGROUND) if free else (case.label == OBJECT) & ~case.hit)
+    assert len(case.places) == wanted.sum() > 10
+    logit = -(1.0 if lipschitz is None else SHARPNESS[0] * 10**0.5) * form(case.places, case.r)
+    n = (case.label != UNKNOWN).sum()
+    y = torch.full_like(logit, 0.0 if free else 1.0).detach()
+    check(case, name, entropy(logit, y).sum() / n, int(wanted.sum()))
+
+
+def places(case: Any, drawn: Drawn | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the places of the open rays (n, 3), NaN for others, whether they are meant inside, and which are open."""
+    open_ = case.met & ((case.label == BACKGROUND) | ((case.label == OBJECT) & ~case.hit))
+    objective = Objective(case.field, only("freespace"), case.pixels, torch.Generator().manual_seed(5))
+    x, inside = objective._places(drawn or case.drawn, case.seen)
+    assert torch.equal(inside, case.label[open_] == OBJECT)
+    low, high = case.field.bounds
+    assert (x >= low - 1e-5).all() and (x <= high + 1e-5).all()
+    at = torch.full((len(open_), 3), torch.nan, dtype=torch.float64)
+    at[open_] = x.double()
+    o, d = in_double(case.drawn.rays)
+    assert torch.linalg.cross(at - o, d).nan_to_num().norm(dim=1).max() < 1e-5  # on their rays
+    return at, open_ & (case.label == OBJECT), open_
+
+
+def test_free_space_is_asked_at_the_hit_or_anywhere():
+    case = asked(only("color"))
+    x, inside, open_ = places(case)
+    at_hit = open_ & ~inside & case.hit
+    assert at_hit.sum() > 50 and torch.allclose(x[at_hit], case.x[at_hit].detach(), atol=1e-4)
+    o, d = in_double(case.drawn.rays)
+    near, far = case.drawn.rays.clip(case.field.bounds)
+    passes = open_ & ~inside & ~case.hit
+    part = (((x - o) * d).sum(1) - near)[passes] / (far - near)[passes]
+    assert part.min() >= -1e-4 and part.max() <= 1 + 1e-4
+    n = len(part)
+    assert part.mean() == pytest.approx(0.5, abs=4 / math.sqrt(12 * n))  # uniform
+    assert part.square().mean() == pytest.approx(1 / 3, abs=4 * math.sqrt(4 / 45 / n))
+
+
+def test_occupied_space_is_asked_at_a_known_depth_or_in_the_hull():
+    case = asked(only("color", rays=4000))
+    x, inside, _ = places(case)
+    o, d = in_double(case.drawn.rays)
+    deep = inside & ~case.drawn.depth.isnan()
+    z = ((x - o) * d).sum(1) * case.drawn.forward
+    assert deep.sum() > 50 and torch.allclose(z[deep].float(), case.drawn.depth[deep], atol=1e-4)
+    near, far = case.drawn.rays.clip(case.field.bounds)
+    some = inside & ~deep
+    steps = torch.linspace(0, 1, 200)
+    line = (near + (far - near) * steps[:, None])[:, some].T.double()
+    points = o[some, None] + line[..., None] * d[some, None]
+    share = case.pixels.inside(points.reshape(-1, 3).float()).view(line.shape).double().mean(1)
+    found = case.pixels.inside(x[some].float()).double()
+    hope = 1 - (1 - share) ** 8
+    assert some.sum() > 100 and share.mean() < 0.75
+    assert found.mean() == pytest.approx(
+        hope.mean().item(), abs=4 * (hope * (1 - hope)).sum().sqrt().item() / len(hope)
+    )
+
+
+@pytest.mark.parametrize("wrong", [0.5, 9.0])
+def test_a_known_depth_beyond_the_bounds_is_not_believed(wrong):
+    case = asked(only("color"))
+    x, inside, _ = places(case, replace(case.drawn, depth=torch.full_like(case.drawn.depth, wrong)))
+    unknown, _, _ = places(case, replace(case.drawn, depth=torch.full_like(case.drawn.depth, torch.nan)))
+    assert inside.any() and torch.equal(x[inside], unknown[inside])
+
+
+def test_smoothness_compares_hits_with_points_beside_them():
+    case = asked(only("smooth"))
+    n = case.drawn.rays.origin.shape[0] // 8
+    objective = Objective(case.field, only("smooth"), case.pixels, case.before)
+    _, pick = objective._around(case.seen.x.detach())
+    x, beside = case.x[case.hit][pick], case.places
+    aside = beside - x.detach()
+    assert len(beside) == len(pick) == n and len(pick.unique()) > n // 2
+    assert aside.square().mean().sqrt() == pytest.approx(NEAR, rel=0.2) and aside.mean().abs() < NEAR / 2
+    difference = nn.functional.normalize(x, dim=1) - nn.functional.normalize(beside, dim=1)
+    check(case, "smooth", difference.norm(dim=1).mean(), n, grows=False)
+
+
+def test_eikonal_is_asked_anywhere_near_hits_and_at_them():
+    case = asked(only("eikonal"))
+    n = case.drawn.rays.origin.shape[0] // 8
+    beside, at_hits = case.places, case.x[case.hit]
+    assert len(beside) == 2 * n
+    assert (beside[:n].abs() <= BOUNDS).all() and (beside[:n].abs().amax(0) > 0.9 * BOUNDS).all()
+    assert ((beside[n:].norm(dim=1) - RADIUS).abs() < 5 * NEAR).all()
+    slope = torch.cat([beside, at_hits]).norm(dim=1) / case.r
+    check(case, "eikonal", (slope - 1).square().mean(), 2 * n)
+
+
+def test_only_distances_have_an_eikonal_term():
+    recipe = only("eikonal", "smooth", "color")
+    assert set(asked(recipe).terms) == {"color", "smooth", "eikonal"}
+    case = asked(recipe, lipschitz=None)
+    assert set(case.terms) == {"color", "smooth"} and case.extra == 2000 // 8
+    with pytest.raises(ValueError, match=r"^fit: the recipe weighs eikonal alone, .* but Ball.lipschitz is None$"):
+        asked(only("eikonal"), lipschitz=None)
+
+
+def test_all_terms_together_are_what_each_is_alone():
+    every = asked(only(*WEIGHTS, rays=400))
+    assert set(every.terms) == set(WEIGHTS)
+    drawn, alone = every.drawn, 0
+    for name in WEIGHTS:
+        case = asked(only(name, rays=400), drawn=drawn)
+        alone += case.extra
+        if name not in ("freespace", "occupancy", "smooth", "eikonal"):  # those ask at random places
+            assert case.terms[name].item() == every.terms[name].item()
+    assert every.extra == alone - 400 // 8  # smoothness and eikonal share the points beside hits
+
+
+def test_a_term_does_not_depend_on_the_number_of_rays():
+    """Of rays that are settled or whose place is certain, all are there twice."""
+    case = asked(only("gradient"))
+    sure = case.hit | ((case.label == OBJECT) & ~case.drawn.depth.isnan()) | (case.label == UNKNOWN)
+    index = torch.nonzero(sure.view(-1, 4).all(1).repeat_interleave(4))[:, 0]
+    names = "color", "gradient", "depth", "mask", "freespace", "occupancy"
+    found = []
+    for rows in (index, torch.cat([index, index])):
+        told = {name: getattr(case.drawn, name)[rows] for name in ("rays", "color", "label", "depth", "forward")}
+        terms = asked(only(*names, rays=len(rows)), drawn=Drawn(**told)).terms
+        found.append({name: terms[name].item() for name in names})
+    assert found[0] == pytest.approx(found[1], rel=1e-5) and min(found[0].values()) > 0
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_without_a_hit_every_term_is_a_number(name):
+    case = asked(only("color"))
+    rays = case.drawn.rays[torch.nonzero(~case.hit)[:, 0]]
+    n = 4 * (len(rays) // 4)
+    drawn = Drawn(rays[:n], torch.zeros(n, 3), torch.zeros(n, dtype=torch.int8), torch.ones(n), torch.ones(n))
+    case = asked(only(name, rays=n), drawn=drawn)
+    term = case.terms[name]
+    term.backward()
+    assert len(case.seen.hit.ray) == 0 and term.isfinite()
+    assert (term > 0) == (name in ("mask", "freespace", "eikonal"))

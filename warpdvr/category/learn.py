@@ -1,0 +1,185 @@
+"""Learn a category: pictures in, shapes out, compared with other pictures of the same objects."""
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from warpdvr import loss
+from warpdvr.bracket import told
+from warpdvr.camera import Rays
+from warpdvr.category.model import Reconstructor, prepared
+from warpdvr.category.objects import Category, Pool
+from warpdvr.fields.conditional import Shapes
+from warpdvr.intersect import DenseMarch
+from warpdvr.recipe import schedule
+from warpdvr.render import Surface, surface
+from warpdvr.views import Views
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """How a category is learnt."""
+
+    objects: int = 16
+    """Objects in a step, one picture of each for the encoder."""
+    rays: int = 128
+    """Rays for each of them, through any of its pictures."""
+    samples: int = 16
+    """Samples on a ray, as in DVR at first (`DenseMarch`)."""
+    splits: int = 2
+    """How often an interval between two of them that may hide a thin part is halved (`DenseMarch`)."""
+    rate: float = 1e-3
+    """Highest learning rate of Adam, see `warpdvr.recipe.schedule`."""
+    color: float = 1.0
+    """Weight of the photometric loss."""
+    mask: float = 1.0
+    """Weight of the silhouette loss."""
+    depth: float = 0.0
+    """Weight of the depth loss, for categories with depth maps (2.5D supervision; DVR takes 10)."""
+    zoom: float = 0.1
+    """How much a picture is enlarged or made smaller by chance, so that the encoder does not learn it by heart."""
+    tint: float = 0.2
+    """How much its colours are changed by chance."""
+
+
+class Learning:
+    """A reconstructor on its way; `for step in Learning(...)` runs it, each step being its losses by name."""
+
+    def __init__(
+        self, model: Reconstructor, category: Category, *, minutes: float, lesson: Lesson | None = None, seed: int = 0
+    ):
+        """Prepare to learn from the category's training objects; the model is changed in place.
+
+        Args:
+            model: the reconstructor.
+            category: its held-out objects are not looked at.
+            minutes: how long to learn; only steps count.
+            lesson: weights, rates and sizes.
+            seed: of the objects, pictures and rays that are drawn.
+
+        Raises:
+            ValueError: if the duration is not positive, or depth is to be learnt from and some object has none.
+        """
+        if not 0 < minutes < math.inf:
+            raise ValueError(f"train-category: minutes must be positive, got {minutes}")
+        self.model, self.minutes, self.lesson = model, minutes, lesson or Lesson()
+        chosen = [category.views[i] for i in category.train]
+        if self.lesson.depth and (without := [i for i in category.train if not category.views[i].depths]):
+            raise ValueError(
+                f"train-category: depth is to be learnt from, but {category.names[without[0]]} has none "
+                f"({len(without)} objects without)"
+            )
+        self.pictures = [pictures(views) for views in chosen]
+        self.pool = Pool(chosen)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=0.0, betas=(0.9, 0.99))
+        self.iteration, self.seconds, self.evaluations = 0, 0.0, 0
+
+    def __iter__(self) -> "Learning":
+        return self
+
+    def __next__(self) -> dict[str, float]:
+        """Take one step.
+
+        Raises:
+            StopIteration: at the end.
+            RuntimeError: if the loss is not a number.
+        """
+        if self.progress >= 1:
+            self.model.eval()
+            raise StopIteration
+        start = time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lesson.rate * schedule(self.progress)
+        self.model.train()
+        n = min(self.lesson.objects, len(self.pictures))
+        objects = torch.randperm(len(self.pictures), generator=self.generator)[:n]
+        shapes = self.model(self._changed(torch.stack([self._one_of(self.pictures[i]) for i in objects.tolist()])))
+        rays, color, label, t = self.pool.draw(objects, self.lesson.rays, self.generator)
+        seen = surface(shapes, rays, DenseMarch(self.lesson.samples, splits=self.lesson.splits, block=8))
+        terms = self._terms(shapes, rays, (color, label, t), seen)
+        losses = {name: float(term.detach()) for name, term in terms.items()}
+        if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
+            raise RuntimeError(
+                f"train-category: the loss {wrong[0]} is {losses[wrong[0]]} at step {self.iteration + 1}"
+            )
+        total = torch.stack([getattr(self.lesson, name) * term for name, term in terms.items()]).sum()
+        self.optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.iteration += 1
+        self.seconds += time.perf_counter() - start
+        return losses | {"total": float(total.detach())}
+
+    @property
+    def progress(self) -> float:
+        """How much is done, from 0 to 1."""
+        return min(self.seconds / (60 * self.minutes), 1.0)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that a later session needs beside the model's weights, as tensors."""
+        moments = {
+            f"{i}.{name}": torch.as_tensor(value).clone()
+            for i, state in self.optimizer.state_dict()["state"].items()
+            for name, value in state.items()
+        }
+        counts = torch.tensor([self.iteration, self.evaluations, self.seconds], dtype=torch.float64)
+        return {**moments, "counts": counts, "generator": self.generator.get_state()}
+
+    def resume(self, state: dict[str, Tensor]) -> None:
+        """Go on from a `state`; the model must have the weights that belong to it."""
+        self.iteration, self.evaluations = int(state["counts"][0]), int(state["counts"][1])
+        self.seconds = float(state["counts"][2])
+        self.generator.set_state(state["generator"])
+        packed = self.optimizer.state_dict()
+        for key, value in state.items():
+            index, _, name = key.partition(".")
+            if name:
+                packed["state"].setdefault(int(index), {})[name] = value.clone()
+        self.optimizer.load_state_dict(packed)
+
+    def _terms(
+        self, shapes: Shapes, rays: Rays, said: tuple[Tensor, Tensor, Tensor], seen: Surface
+    ) -> dict[str, Tensor]:
+        (color, label, t), ray = said, seen.hit.ray
+        right = label[ray]
+        asked = ~seen.hit.nearest.isnan()
+        open_ = asked & ~torch.zeros_like(label).index_copy(0, ray, right)
+        x = rays.at(seen.hit.nearest.nan_to_num())[open_]
+        which = None if rays.which is None else rays.which[open_]
+        soft = -told(shapes, which).value(x)
+        self.evaluations += seen.hit.evaluations + 2 * len(ray) + len(x)
+        terms = {
+            "color": loss.photometric(seen.color[right], color[ray][right]),
+            "mask": loss.silhouette(soft, label[open_], int(asked.sum())),
+        }
+        if self.lesson.depth:
+            known = right & ~t[ray].isnan()
+            terms["depth"] = loss.depth(seen.t[known], t[ray][known])
+        return terms
+
+    def _one_of(self, some: Tensor) -> Tensor:
+        return some[int(torch.randint(len(some), (1,), generator=self.generator))]
+
+    def _changed(self, pictures: Tensor) -> Tensor:
+        """Return pictures (b, 3, h, w), uint8, in [0, 1] and a little changed: larger or smaller, of other colours."""
+        n, lesson = len(pictures), self.lesson
+        chance = 2 * torch.rand(n, 7, generator=self.generator) - 1
+        frame = torch.zeros(n, 2, 3)
+        frame[:, 0, 0] = frame[:, 1, 1] = 1 + lesson.zoom * chance[:, 0]
+        frame[:, :, 2] = 0.5 * lesson.zoom * chance[:, 1:3]
+        dark = 1 - pictures.float() / 255  # so that what comes in from outside of the picture is white
+        grid = torch.nn.functional.affine_grid(frame, list(dark.shape), align_corners=False)
+        dark = torch.nn.functional.grid_sample(dark, grid, align_corners=False)
+        gain = 1 + lesson.tint * (chance[:, 3:4] + 0.5 * chance[:, 4:7])
+        return (1 - gain[..., None, None] * dark).clamp(0, 1)
+
+
+def pictures(views: Views) -> Tensor:
+    """Return the pictures of an object as the encoder sees them, (v, 3, SIZE, SIZE), uint8."""
+    cut = [prepared(image, mask) for image, mask in zip(views.images, views.masks, strict=True) if mask is not None]
+    return (torch.stack(cut) * 255).round().to(torch.uint8)

@@ -1,0 +1,121 @@
+"""A category: many objects in one frame, each photographed from several sides."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from warpdvr.camera import Rays
+from warpdvr.pixels import OBJECT, Pixels
+from warpdvr.views import Views, load
+
+EVERY = 6
+"""One object in so many is held out."""
+
+MARGIN = 0.02
+"""Room around the objects that a category's bounds leave [scene unit]."""
+
+
+@dataclass(frozen=True)
+class Category:
+    """Objects that share their axes, their scale and what they are."""
+
+    names: tuple[str, ...]
+    """Per object, the name of its folder."""
+    views: tuple[Views, ...]
+    """Per object, its pictures, masks and cameras, in the category's frame."""
+    train: tuple[int, ...]
+    """Indices of the objects to learn from."""
+    test: tuple[int, ...]
+    """Indices of the objects that are held out."""
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+
+def read(folder: Path, *, every: int = EVERY) -> Category:
+    """Read the objects of a category, one folder each, in any form that `warpdvr.views.load` knows.
+
+    Args:
+        folder: with a folder for each object; other files in it are not looked at.
+        every: one object in so many is held out, from the middle of the first so many on.
+
+    Raises:
+        ValueError: if there are fewer than three objects, one cannot be read or has a view without a mask, or all would
+            be held out.
+    """
+    if every < 2:
+        raise ValueError(f"{folder}: every must be at least 2, so that there are objects to learn from, got {every}")
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder with a folder for each object, found none")
+    homes = sorted(home for home in folder.iterdir() if home.is_dir() and not home.name.startswith("."))
+    if len(homes) < 3:
+        raise ValueError(
+            f"{folder}: expected at least three objects, to learn from and to hold out, found {len(homes)}; to fit one "
+            "object, use `warpdvr fit`"
+        )
+    views = tuple(load(home, hold_out=0) for home in homes)
+    for home, own in zip(homes, views, strict=True):
+        if any(mask is None for mask in own.masks):
+            raise ValueError(f"{home}: expected a mask for every view, found views without one")
+    test = tuple(range(min(every // 2, len(homes) - 1), len(homes), every))
+    train = tuple(i for i in range(len(homes)) if i not in test)
+    return Category(tuple(home.name for home in homes), views, train, test)
+
+
+class Pool:
+    """The pixels of several objects, from which a batch of some of them draws its rays."""
+
+    def __init__(self, objects: Sequence[Views]):
+        self.pixels = [Pixels(views) for views in objects]
+
+    def draw(self, objects: Tensor, rays: int, generator: torch.Generator) -> tuple[Rays, Tensor, Tensor, Tensor]:
+        """Return rays through pixels of each of some objects, those of one after the other.
+
+        Args:
+            objects: indices (b,).
+            rays: for each object; one with sparse points of known depth adds an eighth as many through those.
+            generator: of the random numbers.
+
+        Returns:
+            n rays, b * rays without sparse points, with `Rays.which` counting the objects of the batch; their colours
+            (n, 3), whether they see the object (n,), and their depths along the ray, NaN where unknown (n,) [scene
+            unit].
+        """
+        drawn = [self.pixels[i].draw(rays, generator) for i in objects.tolist()]
+        which = torch.arange(len(drawn)).repeat_interleave(torch.tensor([len(a.rays) for a in drawn]))
+        o, d = (torch.cat([getattr(a.rays, name) for a in drawn]) for name in ("origin", "direction"))
+        t = torch.cat([a.depth / a.forward for a in drawn])
+        return Rays(o, d, which), torch.cat([a.color for a in drawn]), torch.cat([a.label for a in drawn]) == OBJECT, t
+
+
+def bounds(objects: Sequence[Views], *, cells: int = 48) -> Tensor:
+    """Return a box (2, 3) around the objects' visual hulls [scene unit]: what some view sees beside is outside.
+
+    A cell counts if the hull may come into it, since parts thinner than a cell need not contain a cell's centre.
+    """
+    steps = (torch.arange(cells) + 0.5) / cells * 2 - 1
+    x = torch.cartesian_prod(steps, steps, steps)
+    full = torch.zeros(len(x), dtype=torch.bool)
+    for views in objects:
+        rest = ~full
+        full[rest] = Pixels(_grown(views, 3**0.5 / cells)).inside(x[rest])
+    kept = x[full]
+    if len(kept) == 0:
+        raise ValueError("category: the masks have no place in common, check that the cameras belong to the pictures")
+    room = MARGIN + 1 / cells
+    return torch.stack([kept.amin(0) - room, kept.amax(0) + room])
+
+
+def _grown(objects: Views, by: float) -> Views:
+    """Return views whose masks reach farther: by a length in the unit sphere [scene unit], and by a pixel."""
+    masks = []
+    for camera, mask in zip(objects.cameras, objects.masks, strict=True):
+        near = max(float(camera.centre.norm()) - 1, 0.5)
+        reach = 1 + math.ceil(float(camera.K.diagonal()[:2].max()) * by / near)  # 1: half covered ones are left out
+        wide = None if mask is None else torch.nn.functional.max_pool2d(mask.float()[None], 2 * reach + 1, 1, reach)
+        masks.append(None if wide is None else wide[0] > 0)
+    return replace(objects, masks=tuple(masks))

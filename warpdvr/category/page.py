@@ -1,0 +1,94 @@
+"""A page of pictures: what was seen, what was made of it, and what is true."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from warpdvr.atomic import replacing
+from warpdvr.camera import Camera
+from warpdvr.category import judge
+from warpdvr.category.judge import Judgement
+from warpdvr.category.learn import pictures
+from warpdvr.category.model import Reconstructor
+from warpdvr.category.objects import Category
+from warpdvr.category.photograph import Model, models
+from warpdvr.render import gridded_intersect, render
+from warpdvr.views import files
+from warpdvr.visible import visible_surface
+
+SIDES = (-2.0, 1.2, 1.9), (1.6, -0.9, 2.4)
+"""Where a shape is looked at from: in front and above, and behind and below."""
+
+SIZE = 128
+"""Width and height of a picture on the page [pixel]."""
+
+
+def compare(network: Reconstructor, category: Category, meshes: Path, out: Path) -> dict[str, list[Judgement]]:
+    """Reconstruct each held-out object from its first picture, judge that beside two baselines, and write a page.
+
+    The baselines are the decoder's shape for the mean code, and the nearest of the true meshes that were learnt from,
+    chosen with the truth in hand.
+
+    Args:
+        network: that reconstructs.
+        category: what it learnt from.
+        meshes: the true ones, what `photograph` was given.
+        out: the picture file: a row for each object with input, reconstruction from two sides, truth from two sides.
+
+    Returns:
+        "reconstruction", "mean shape" and "nearest shape", each with one judgement for each held-out object.
+    """
+    true = models(meshes, category.names)
+    seen = {name: visible_surface(model.mesh) for name, model in true.items()}
+    known = [category.names[i] for i in category.train]
+    average = judge.mean_shape(network, category)
+    scores: dict[str, list[Judgement]] = {"reconstruction": [], "mean shape": [], "nearest shape": []}
+    rows = []
+    for i in category.test:
+        name = category.names[i]
+        look = pictures(category.views[i])[:1].float() / 255
+        with files.naming(name):
+            field, mesh = judge.reconstructed(network, look)
+        nearest = known[judge.nearest_shape(seen[name], [seen[one] for one in known])]
+        for what, shape in zip(scores, (mesh, average, true[nearest].mesh), strict=True):
+            scores[what].append(judge.judge(shape, true[name].mesh, visible=seen[name]))
+        rows.append([_enlarged(look[0]), *sides(field), *_photographs(true[name])])
+    _write(out, rows)
+    return scores
+
+
+def two_sides(field: Any, out: Path) -> None:
+    """Write a picture of a field from two sides."""
+    _write(out, [sides(field)])
+
+
+@torch.no_grad()
+def sides(field: Any) -> list[Tensor]:
+    """Return pictures (h, w, 3) of a field from `SIDES`, uint8."""
+    intersect, _ = gridded_intersect(field)
+    return [torch.from_numpy(render(field, camera, intersect=intersect).picture()) for camera in cameras()]
+
+
+def _photographs(model: Model) -> list[Tensor]:
+    parts = [model.picture(camera, 3) for camera in cameras()]
+    return [torch.where(mask[..., None], image, 255) for image, mask, _ in parts]
+
+
+def cameras() -> list[Camera]:
+    """Return the cameras of `SIDES`."""
+    return [Camera.look_at(eye, up=(0, 1, 0), fov=38, width=SIZE, height=SIZE) for eye in SIDES]
+
+
+def _enlarged(look: Tensor) -> Tensor:
+    large = torch.nn.functional.interpolate(look[None], size=(SIZE, SIZE), mode="nearest")[0]
+    return (large.permute(1, 2, 0) * 255).round().to(torch.uint8)
+
+
+def _write(out: Path, rows: list[list[Tensor]]) -> None:
+    whole = torch.cat([torch.cat(row, 1) for row in rows]).numpy()
+    with replacing(out) as unfinished:
+        PIL.Image.fromarray(np.ascontiguousarray(whole)).save(unfinished)

@@ -1,0 +1,171 @@
+"""What a fit makes small: the terms of its loss, for a batch of rays and what they see."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warpdvr import loss
+from warpdvr.pixels import BACKGROUND, OBJECT, UNKNOWN, Drawn, Pixels
+from warpdvr.recipe import WEIGHTS, Recipe
+from warpdvr.render import Surface
+from warpdvr.shade import gradient, slope_cost, unit
+
+NEAR = 0.02
+"""Standard deviation of the way from a hit to the point whose normal should be alike [scene unit]."""
+
+GUESSES = 8
+"""Places on a ray that are tried, where a point of it is wanted that lies in the hull of the masks."""
+
+
+class Objective:
+    """The terms that a recipe gives a weight, each a mean over the set that `warpdvr.loss` states for it."""
+
+    def __init__(self, field: Any, recipe: Recipe, pixels: Pixels, generator: torch.Generator):
+        """Keep what is needed.
+
+        Raises:
+            ValueError: if eikonal alone has a weight, but the field is no distance: nothing would be learnt.
+        """
+        self.field, self.recipe, self.pixels, self.generator = field, recipe, pixels, generator
+        self.is_distance = getattr(field, "lipschitz", None) is not None
+        if not self.is_distance and not any(getattr(recipe, name) for name in WEIGHTS if name != "eikonal"):
+            raise ValueError(
+                f"fit: the recipe weighs eikonal alone, which is for distances, but {type(field).__name__}.lipschitz "
+                "is None"
+            )
+
+    def __call__(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+        """Return the terms by name, before their weights, and how often the field was asked, shading included.
+
+        Only terms with a weight are there, and nothing is asked for the others. The total is differentiable with
+        respect to the field and, through the rays, to the cameras.
+
+        Args:
+            drawn: rays and what the photographs say.
+            seen: what they see.
+            progress: of the fit, from 0 to 1.
+        """
+        recipe, asked = self.recipe, (1 + slope_cost(self.field)) * len(seen.hit.ray)
+        terms: dict[str, Tensor] = {}
+        for wanted, term in (
+            (recipe.color > 0, self._color),
+            (recipe.gradient > 0, self._gradient),
+            (recipe.depth > 0, self._depth),
+            (recipe.mask > 0, self._mask),
+            (recipe.freespace > 0 or recipe.occupancy > 0, self._occupancy),
+            (recipe.smooth > 0 or (recipe.eikonal > 0 and self.is_distance), self._slopes),
+        ):
+            if wanted:
+                some, evaluations = term(drawn, seen, progress)
+                terms |= some
+                asked += evaluations
+        return terms, asked
+
+    def _color(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+        right = self._right(drawn, seen)
+        return {"color": loss.photometric(seen.color[right], drawn.color[seen.hit.ray][right])}, 0
+
+    def _gradient(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+        n = 4 * (self.recipe.rays // 4)
+        ray, right = seen.hit.ray, self._right(drawn, seen)
+        whole = torch.zeros_like(drawn.label, dtype=torch.bool).index_copy(0, ray, right)[:n].view(-1, 4).all(1)
+        color = torch.zeros_like(drawn.color).index_copy(0, ray, seen.color.to(drawn.color))
+        patches = (a[:n].view(-1, 2, 2, 3)[whole] for a in (color, drawn.color))
+        return {"gradient": loss.image_gradient(*patches)}, 0
+
+    def _depth(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+        ray = seen.hit.ray
+        target = drawn.depth[ray]
+        right = ~target.isnan() & (drawn.label[ray] != BACKGROUND)
+        z = seen.t * drawn.forward[ray]
+        return {"depth": loss.depth(z[right], target[right].to(z))}, 0
+
+    def _mask(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+        known = self._open(drawn, seen) & ~seen.hit.nearest.isnan()
+        sharpness, growth = self._sharpness(progress)
+        x = drawn.rays.at(seen.hit.nearest.nan_to_num())[known].to(self.field.bounds.dtype)
+        soft = -sharpness * self.field.value(x)
+        n = int(((drawn.label != UNKNOWN) & ~seen.hit.nearest.isnan()).sum())
+        return {"mask": loss.silhouette(soft, drawn.label[known] == OBJECT, n) / growth}, len(x)
+
+    def _occupancy(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+        """Free space on rays beside the object, at the hit if there is one; occupancy on its rays that do not hit."""
+        x, inside = self._places(drawn, seen)
+        wanted = torch.where(inside, self.recipe.occupancy > 0, self.recipe.freespace > 0)
+        x, inside = x[wanted], inside[wanted]
+        logit = -self._sharpness(progress)[0] * self.field.value(x)
+        n = int((drawn.label != UNKNOWN).sum())
+        terms = {"freespace": loss.freespace(logit[~inside], n), "occupancy": loss.occupancy(logit[inside], n)}
+        return {name: term for name, term in terms.items() if getattr(self.recipe, name) > 0}, len(x)
+
+    def _slopes(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+        points, pick = self._around(seen.x.detach())
+        distances = self.recipe.eikonal > 0 and self.is_distance
+        points = points if distances else points[len(points) - len(pick) :]
+        _, slope, _ = gradient(self.field, points.requires_grad_())
+        terms = {}
+        if self.recipe.smooth > 0:
+            terms["smooth"] = loss.smoothness(seen.normal[pick], unit(slope[len(slope) - len(pick) :]))
+        if distances:
+            terms["eikonal"] = loss.eikonal(torch.cat([slope.norm(dim=-1), seen.slope]))
+        return terms, slope_cost(self.field) * len(points)
+
+    def _right(self, drawn: Drawn, seen: Surface) -> Tensor:
+        """Return which hits show the object, (k,): the mask says so or, in a view without one, those of the others."""
+        label = drawn.label[seen.hit.ray]
+        right = label == OBJECT
+        unsure = torch.nonzero(label == UNKNOWN)[:, 0]
+        if len(unsure):
+            right[unsure] = self.pixels.inside(seen.x.detach()[unsure].float())
+        return right
+
+    def _open(self, drawn: Drawn, seen: Surface) -> Tensor:
+        """Return which rays are not settled, (n,): their mask is known, and they do not hit the object where it is."""
+        ray = seen.hit.ray
+        settled = torch.zeros_like(drawn.label, dtype=torch.bool)
+        settled = settled.index_copy(0, ray, drawn.label[ray] == OBJECT)
+        return (drawn.label != UNKNOWN) & ~settled
+
+    def _sharpness(self, progress: float) -> tuple[float, float]:
+        """Return the factor from values to logits, and by how much it has grown; occupancy logits are what they are."""
+        if not self.is_distance:
+            return 1.0, 1.0
+        sharpness = self.recipe.sharp(progress)
+        return sharpness, sharpness / self.recipe.sharpness[0]
+
+    @torch.no_grad()
+    def _places(self, drawn: Drawn, seen: Surface) -> tuple[Tensor, Tensor]:
+        """Return a point on each open ray that meets the bounds, (m, 3), and whether it should be inside, (m,).
+
+        That is the hit of a ray beside the object; the known depth of a ray of the object, if it lies in the bounds;
+        else a random place between their ends, for a ray of the object in the hull of the masks if one of `GUESSES`
+        lies there (Niemeyer et al. 2020, section 3.4 and supplement).
+        """
+        near, far = drawn.rays.clip(self.field.bounds)
+        some = torch.nonzero(self._open(drawn, seen) & (near <= far))[:, 0]
+        inside = drawn.label[some] == OBJECT
+        part = torch.rand(len(some), GUESSES, generator=self.generator).to(near)
+        t = near[some, None] + (far - near)[some, None] * part
+        rays = drawn.rays[some]
+        x = rays.origin[:, None] + t[..., None] * rays.direction[:, None]
+        wanted = torch.zeros_like(t, dtype=torch.bool)
+        wanted[inside] = self.pixels.inside(x[inside].view(-1, 3)).view(-1, GUESSES)
+        t = t.gather(1, wanted.to(torch.int8).argmax(1, keepdim=True))[:, 0]
+        depth = (drawn.depth / drawn.forward)[some]
+        t = torch.where(inside & (near[some] <= depth) & (depth <= far[some]), depth, t)
+        hit = torch.full_like(near, torch.nan).index_copy(0, seen.hit.ray, seen.hit.t)[some]
+        t = torch.where(inside | hit.isnan(), t, hit)
+        return (rays.origin + t[:, None] * rays.direction).to(self.field.bounds.dtype), inside
+
+    def _around(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return random points of the bounds and then, if there are hits `x`, near to hits, and near to which.
+
+        There are an eighth as many of both as there are rays.
+        """
+        n, generator = self.recipe.rays // 8, self.generator
+        low, high = self.field.bounds
+        points = low + (high - low) * torch.rand(n, 3, generator=generator).to(low)
+        pick = torch.randint(max(len(x), 1), (n if len(x) else 0,), generator=generator).to(x.device)
+        aside = NEAR * torch.randn(len(pick), 3, generator=generator).to(x)
+        return torch.cat([points, x[pick] + aside]), pick

@@ -139,7 +139,10 @@ class SameField(nn.Module):
         names = {"first": "fc_p", "last": "fc_out", "inner": "fc_0", "outer": "fc_1"}
         ours = self.field[0].named_parameters()
         weights = {".".join(names.get(part, part) for part in name.split(".")): a.detach() for name, a in ours}
-        self.decoder.load_state_dict(weights | {"fc_p.weight": 2 * weights["fc_p.weight"]})
+        last = {f"fc_out.{name}": weights[f"fc_out.{name}"].clone() for name in ("weight", "bias")}
+        for a in last.values():
+            a[0] *= self.field[0].steepness
+        self.decoder.load_state_dict(weights | last | {"fc_p.weight": 2 * weights["fc_p.weight"]})
 
 
 class Peer:
@@ -205,7 +208,7 @@ def compare(ours: Ours, peer: Peer | None, rounds: int) -> list[str]:
     """Measure rounds from the fit's present state on; return the lines of the table."""
     job: Any = ours.job
     first, plain_name = job.iteration, "warpdvr, DenseMarch(64, splits=0)"
-    twin = Occupancy(width=job.field.first.out_features, bounds=HALF)
+    twin = Occupancy(width=job.field.first.out_features, frequencies=0, bounds=HALF)
     names = {f"DVR, {n} samples": n for n in (64, 16)} if peer else {}
     if peer:
         peer.prepare(first, 16)()  # the first one is slow
@@ -235,7 +238,7 @@ def main() -> None:
     torch.manual_seed(0)
     views = mesh_views("warp:bunny", count=29, test=1, size=200)  # 29 and 16 share no factor: rounds see many views
     pixels = SharedPixels(views)
-    field = Occupancy(width=options.width, bounds=HALF)
+    field = Occupancy(width=options.width, frequencies=0, bounds=HALF)
     peer = Peer(options.dvr, field, pixels, options.rays) if options.dvr else None
     ours = Ours(field, pixels, options.rays)
     print(HEAD)

@@ -59,7 +59,7 @@ class ConditionalOccupancy(nn.Module):
             self.last.weight[0] = 0.0
             self.last.bias[0] = 0.0
 
-    def shifts(self, codes: Tensor) -> Tensor:
+    def prepared(self, codes: Tensor) -> Tensor:
         """Return what codes (s, code) add in front of each block, shape (blocks, s, width)."""
         return self.shift(codes).view(len(codes), len(self.inner), -1).transpose(0, 1)
 
@@ -99,7 +99,7 @@ class Shapes(Field):
                 f"shapes: expected codes of shape (number of shapes, {decoder.code}), got {tuple(codes.shape)}"
             )
         self.decoder, self.codes = decoder, codes
-        self.shifts = decoder.shifts(codes)
+        self.ready = decoder.prepared(codes)
         self.bounds = self.bounds.to(codes)
         self.which: Tensor | None = None
 
@@ -121,7 +121,7 @@ class Shapes(Field):
     def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.which is None and len(self.codes) > 1:
             raise ValueError(f"shapes: holds {len(self.codes)} shapes, but was not told which one is meant")
-        return self.decoder.geometry(x, self.shifts, self.which)
+        return self.decoder.geometry(x, self.ready, self.which)
 
     def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
         if feature is None:

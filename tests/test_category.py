@@ -133,6 +133,24 @@ def test_a_batch_of_rays_belongs_to_its_objects(category: Category, true: dict[s
         assert torch.allclose(far[face >= 0], t[own][face >= 0], atol=1e-4)
 
 
+def test_points_of_the_hull_are_inside_and_outside_of_their_own_solid(
+    category: Category, true: dict[str, Model]
+) -> None:
+    chosen, box = torch.tensor([4, 0]), torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
+    pool = Pool(category.views, box)
+    x, which, inside = pool.points(chosen, 600, torch.Generator().manual_seed(0))
+    assert which.tolist() == [0] * 600 + [1] * 600
+    for k, i in enumerate(chosen.tolist()):
+        mesh = true[category.names[i]].mesh
+        solid = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy())
+        deep = torch.from_numpy(trimesh.proximity.signed_distance(solid, x[which == k].numpy()))
+        label = inside[which == k]
+        assert label[deep > 0.06].all() and (deep > 0.06).sum() > 50  # a pixel is 0.09
+        far = deep < -0.35
+        assert label[far].float().mean() < 0.05 and far.sum() > 20  # with six views corners of the hull stand out
+        assert (deep[~label].abs() < 0.1).sum() > 10  # and there are points close to it
+
+
 def test_rays_through_sparse_points_belong_to_their_object_too(category: Category) -> None:
     known = torch.tensor([[0.0, 0.0, 0.9], [0.9, 0.0, 0.0]], dtype=torch.float64)
     points = tuple(SparseDepth(*camera.project(known)) for camera in category.views[0].cameras)
@@ -438,7 +456,7 @@ def test_terms_of_a_ball_are_those_of_its_closed_form(category: Category, monkey
     term = torch.nn.functional.binary_cross_entropy_with_logits(logit, label.double(), reduction="none")
     term[label & ~own.isnan()] = 0
     assert losses["mask"] == pytest.approx(float(term[asked].sum() / asked.sum()), rel=0.01)
-    terms = 2.0 * losses["color"] + 0.5 * losses["mask"] + 10 * losses["depth"]
+    terms = 2.0 * losses["color"] + 0.5 * losses["mask"] + 10 * losses["depth"] + losses["hull"]
     assert losses["total"] == pytest.approx(terms, rel=1e-5)
 
 

@@ -20,7 +20,7 @@ class Balls(nn.Module):
 
     code, bounds = 4, 1.0
 
-    def shifts(self, codes: Tensor) -> Tensor:
+    def prepared(self, codes: Tensor) -> Tensor:
         return codes
 
     def geometry(self, x: Tensor, shifts: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -94,7 +94,7 @@ def test_weights_must_not_be_negative(weight):
     zero: dict[str, Any] = {weight: 0.0}
     below: dict[str, Any] = {weight: -0.1}
     Recipe(**zero)
-    with pytest.raises(ValueError, match=r"^fit: no weight may be negative, got Recipe"):
+    with pytest.raises(ValueError, match=r"^fit: weights must be numbers and not negative, got Recipe"):
         Recipe(**below)
 
 

@@ -1,16 +1,16 @@
 """Scene files: what they may hold, and one sentence for what they may not."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import tomli_w
 
-from warpdvr import scene
+from warpdvr import Fit, scene
 from warpdvr.fields.hashgrid import HashGrid
 from warpdvr.fields.occupancy import Occupancy
 from warpdvr.fields.sdf import SDF
-from warpdvr.recipe import Recipe
+from warpdvr.recipe import RECIPES, Recipe
 from warpdvr.scene import Scene
 
 FULL = """
@@ -68,6 +68,22 @@ def test_what_is_left_out_has_a_default(tmp_path):
     assert isinstance(other.make_field(), Occupancy) and other.options == {"width": 8}
     with pytest.raises(ValueError, match=r"there is no \[views\] table"):
         given.load_views()
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "scenes").glob("*.toml")), ids=lambda p: p.stem)
+def test_the_scenes_that_come_with_us_can_be_fitted(path):
+    given = scene.read(path)
+    assert isinstance(given.recipe, Recipe) and given.make_field() is not None
+    if "views" in given.tables():
+        views = Scene(given.views | {"count": 2, "test": 0, "size": 24}, given.field, given.fit).load_views()
+        assert next(Fit(given.make_field(), views, iterations=1, recipe=given.recipe)).iteration == 1
+
+
+def test_a_recipe_is_taken_by_name_and_changed(tmp_path):
+    given = scene.read(write(tmp_path, '[fit]\nrecipe = "dvr"\ndepth = 10\nsamples = [8, 8, 9, 9]'))
+    assert given.recipe == replace(RECIPES["dvr"], depth=10, samples=(8, 8, 9, 9))
+    with pytest.raises(ValueError, match="unknown recipe 'best'; known are quick, dvr"):
+        _ = scene.read(write(tmp_path, '[fit]\nrecipe = "best"')).recipe
 
 
 def test_folder_is_a_scene(tmp_path):

@@ -47,6 +47,25 @@ def test_silhouette_and_shape_are_those_of_embree(bunny: Views, view: int) -> No
     assert (image[covered == 0] == 0).all() and (image[covered == 4].max(1) > 20).all()
 
 
+def test_depth_is_that_of_embree() -> None:
+    views = mesh_views("warp:bunny", count=2, test=0, size=40, depth=True, points=30)
+    assert views.truth is not None and views.points is not None
+    mesh = trimesh.Trimesh(views.truth.vertices.numpy(), views.truth.faces.numpy(), process=False)
+    for camera, depth, some in zip(views.cameras, views.depths, views.points, strict=True):
+        assert depth is not None and some is not None
+        rays = camera.rays()
+        origin = views.transform.apply(rays.origin).numpy()
+        at, ray, _ = mesh.ray.intersects_location(origin, rays.direction.numpy(), multiple_hits=False)
+        x = views.transform.inverse().apply(torch.from_numpy(at))
+        expected = torch.full((1600,), torch.nan, dtype=torch.float64)
+        expected[torch.from_numpy(ray)] = camera.project(x)[1]
+        same = expected.view(40, 40).isnan() == depth.isnan()
+        assert (~same).sum() <= 1 and (expected.view(40, 40) - depth)[same].nan_to_num().abs().max() < 1e-4
+        column, row = some.pixel.long().unbind(1)
+        assert len(some) == 30 and torch.equal(some.depth, depth[row, column]) and (some.pixel % 1 == 0.5).all()
+    assert mesh_views("warp:bunny", count=2, test=0, size=8).depths == ()
+
+
 def test_hit_is_where_its_weights_and_embree_say(bunny: Views) -> None:
     assert bunny.truth is not None
     vertices, faces = bunny.truth.vertices, bunny.truth.faces

@@ -185,6 +185,8 @@ def _report(scores: dict[str, Any], files: dict[str, Path]) -> None:
     if "chamfer_l1" in scores:
         share = 100 * scores["chamfer_l1"] / scores["extent"]
         print(f"true mesh  Chamfer-L1 {scores['chamfer_l1']:.4g}, {share:.2f} % of the largest extent")
+        volume = "" if scores["volume_iou"] is None else f", IoU of the volumes {scores['volume_iou']:.4f}"
+        print(f"           F-score {scores['f_score']:.4f}, normals {scores['normal_consistency']:.4f}{volume}")
     for what, path in files.items():
         print(f"{what:<10} {path}")
 
@@ -232,14 +234,17 @@ def _parser() -> argparse.ArgumentParser:
     view = _command(commands, "view", _view, "look at a field in a window")
     view.add_argument("what", type=Path, metavar="RUN_OR_SCENE", help="folder of a run, or scene file")
     view.add_argument("--screenshot", type=Path, metavar="FILE.png", help="write a picture instead; needs no display")
-    category.add(partial(_command, commands))
+    category.add(partial(_command, commands, device=False))
     return parser
 
 
-def _command(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, function: Any, text: str, device: bool = True) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
     parser.set_defaults(command=function)
-    parser.add_argument("--device", type=_device, default="cpu", metavar="DEVICE", help="cpu or cuda (default: cpu)")
+    if device:
+        parser.add_argument(
+            "--device", type=_device, default="cpu", metavar="DEVICE", help="cpu or cuda (default: cpu)"
+        )
     return parser
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from warpdvr.camera import Camera
 from warpdvr.fields.base import Field
 from warpdvr.intersect import DenseMarch, Hit, Intersect, Status
+from warpdvr.moments import packed, unpack
 from warpdvr.objective import Objective
 from warpdvr.pixels import Pixels
 from warpdvr.poses import Poses
@@ -148,13 +149,8 @@ class Fit:
 
     def state(self) -> dict[str, Tensor]:
         """Return all that a later session needs beside the field's weights, as tensors."""
-        moments = {
-            f"{i}.{name}": torch.as_tensor(value).clone()
-            for i, state in self.optimizer.state_dict()["state"].items()
-            for name, value in state.items()
-        }
         counts = torch.tensor([self.iteration, self.evaluations, self.seconds], dtype=torch.float64)
-        state = {**moments, "counts": counts, "generator": self.generator.get_state()}
+        state = {**packed(self.optimizer), "counts": counts, "generator": self.generator.get_state()}
         if isinstance(self.intersect, QuickMarch):
             state["remembered"] = self.intersect.state()
         if self.poses:
@@ -174,18 +170,13 @@ class Fit:
         self.generator.set_state(state["generator"].cpu())
         if isinstance(self.intersect, QuickMarch) and "remembered" in state:
             self.intersect.resume(state["remembered"])
-        if self.poses and "cameras" in state:
+        if self.poses:
+            if "cameras" not in state:
+                raise ValueError(
+                    "fit: cameras are to be refined, but the saved state is of a fit that took them as given"
+                )
             self.poses.resume(state["cameras"])
-        packed = self.optimizer.state_dict()
-        for key, value in state.items():
-            index, _, name = key.partition(".")
-            if name:
-                packed["state"].setdefault(int(index), {})[name] = value.clone()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for index, moments in packed["state"].items():
-            if index >= len(parameters) or moments["exp_avg"].shape != parameters[index].shape:
-                raise ValueError("fit: the saved state belongs to a field with other parameters")
-        self.optimizer.load_state_dict(packed)
+        unpack(self.optimizer, state)
 
     def _step(self, progress: float) -> dict[str, float]:
         for group in self.optimizer.param_groups:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from warpdvr import loss
-from warpdvr.pixels import BACKGROUND, OBJECT, UNKNOWN, Drawn, Pixels
+from warpdvr.pixels import OBJECT, UNKNOWN, Drawn, Pixels
 from warpdvr.recipe import WEIGHTS, Recipe
 from warpdvr.render import Surface
 from warpdvr.shade import gradient, slope_cost, unit
@@ -76,8 +76,12 @@ class Objective:
 
     def _depth(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         ray = seen.hit.ray
-        target = drawn.depth[ray]
-        right = ~target.isnan() & (drawn.label[ray] != BACKGROUND)
+        target, label = drawn.depth[ray], drawn.label[ray]
+        right = ~target.isnan() & (label == OBJECT)
+        unsure = torch.nonzero(~target.isnan() & (label == UNKNOWN))[:, 0]
+        if len(unsure):  # no mask says whether the known point is one of the object
+            known = drawn.rays[ray[unsure]].at((target / drawn.forward[ray])[unsure]).detach()
+            right[unsure] = self.pixels.inside(known, drawn.pose)
         z = seen.t * drawn.forward[ray]
         return {"depth": loss.depth(z[right], target[right].to(z))}, 0
 
@@ -95,7 +99,7 @@ class Objective:
         wanted = torch.where(inside, self.recipe.occupancy > 0, self.recipe.freespace > 0)
         x, inside = x[wanted], inside[wanted]
         logit = -self._sharpness(progress)[0] * self.field.value(x)
-        n = int((drawn.label != UNKNOWN).sum())
+        n = int(((drawn.label != UNKNOWN) & ~seen.hit.nearest.isnan()).sum())
         terms = {"freespace": loss.freespace(logit[~inside], n), "occupancy": loss.occupancy(logit[inside], n)}
         return {name: term for name, term in terms.items() if getattr(self.recipe, name) > 0}, len(x)
 
@@ -117,7 +121,7 @@ class Objective:
         right = label == OBJECT
         unsure = torch.nonzero(label == UNKNOWN)[:, 0]
         if len(unsure):
-            right[unsure] = self.pixels.inside(seen.x.detach()[unsure].float())
+            right[unsure] = self.pixels.inside(seen.x.detach()[unsure].float(), drawn.pose)
         return right
 
     def _open(self, drawn: Drawn, seen: Surface) -> Tensor:
@@ -150,7 +154,7 @@ class Objective:
         rays = drawn.rays[some]
         x = rays.origin[:, None] + t[..., None] * rays.direction[:, None]
         wanted = torch.zeros_like(t, dtype=torch.bool)
-        wanted[inside] = self.pixels.inside(x[inside].view(-1, 3)).view(-1, GUESSES)
+        wanted[inside] = self.pixels.inside(x[inside].view(-1, 3), drawn.pose).view(-1, GUESSES)
         t = t.gather(1, wanted.to(torch.int8).argmax(1, keepdim=True))[:, 0]
         depth = (drawn.depth / drawn.forward)[some]
         t = torch.where(inside & (near[some] <= depth) & (depth <= far[some]), depth, t)

@@ -30,6 +30,8 @@ class Drawn:
     """Depth along the camera's forward axis, shape (n,), NaN where it is not known [scene unit]."""
     forward: Tensor
     """Depth for a unit of ray length, shape (n,)."""
+    pose: Tensor
+    """Cameras of the training views, shape (v, 4, 4) [scene unit]."""
 
 
 class Pixels:
@@ -96,21 +98,35 @@ class Pixels:
         rays = rays_of(self.K, pose, view, pixel)
         depth = rays.direction.new_full((len(where),), torch.nan) if depth is None else depth
         forward = (rays.direction.detach() * pose.detach()[view, :3, 2]).sum(-1)
-        return Drawn(rays, self.color[where].float() / 255, self.label[where], depth, forward)
+        return Drawn(rays, self.color[where].float() / 255, self.label[where], depth, forward, pose.detach())
 
-    def inside(self, x: Tensor) -> Tensor:
-        """Return whether points (n, 3) lie in the hull of the masks: on the object, or unknown, in every view, (n,)."""
-        within = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    def inside(self, x: Tensor, pose: Tensor | None = None) -> Tensor:
+        """Return whether points (n, 3) lie in the hull of the masks: on the object, or unknown, in every view, (n,).
+
+        Args:
+            x: the points [scene unit].
+            pose: cameras of the training views (v, 4, 4), where they are not those of the views.
+        """
+        return self.votes(x, pose)[0] == 0
+
+    def votes(self, x: Tensor, pose: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return how many views see background at points (n, 3), and how many have them in the image, each (n,), int64.
+
+        The arguments are those of `inside`.
+        """
+        pose = self.pose if pose is None else pose
+        against, within = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)
         for view in range(len(self.pose)):
-            R, centre = self.pose[view, :3, :3], self.pose[view, :3, 3]
+            R, centre = pose[view, :3, :3], pose[view, :3, 3]
             local = (x - centre) @ R
             z = local[:, 2]
             uv = (local / z[:, None]) @ self.K[view].T
             u, v = uv[:, 0].floor().long(), uv[:, 1].floor().long()
             seen = (z > 0) & (u >= 0) & (v >= 0) & (u < self.width[view]) & (v < self.height[view])
             where = self.start[view] + v * self.width[view] + u
-            within &= ~seen | (self.label[torch.where(seen, where, 0)] != BACKGROUND)
-        return within
+            within += seen
+            against += seen & (self.label[torch.where(seen, where, 0)] == BACKGROUND)
+        return against, within
 
     def _where(self, n: int, generator: torch.Generator) -> Tensor:
         counts = int(SHARES[0] * n), int(SHARES[1] * n)

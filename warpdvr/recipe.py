@@ -49,8 +49,8 @@ class Recipe:
         positive = (*self.sharpness, 1.0 if self.rate is None else self.rate)
         if self.rays < 1 or not all(0 < a < math.inf for a in positive):
             raise ValueError(f"fit: rays, rate and sharpness must be positive, got {self}")
-        if min(self.cameras, *(getattr(self, name) for name in WEIGHTS)) < 0:
-            raise ValueError(f"fit: no weight may be negative, got {self}")
+        if not all(0 <= a < math.inf for a in (self.cameras, *(getattr(self, name) for name in WEIGHTS))):
+            raise ValueError(f"fit: weights must be numbers and not negative, got {self}")
         if not any(getattr(self, name) for name in WEIGHTS):
             raise ValueError(f"fit: at least one of the weights must be positive: {', '.join(WEIGHTS)}")
         if len(self.samples) not in (0, 1, len(MILESTONES) + 1) or any(n < 2 for n in self.samples):

@@ -256,7 +256,7 @@ def _save(run: Run, scene: Scene, views: Views, field: Any, job: Fit, up: tuple[
         weights=field.state_dict(),
         transform=views.transform,
         up=up,
-        cameras=views.cameras,
+        cameras=job.cameras,
         fit=job.state(),
     )
     held.save(run.checkpoint)

@@ -116,7 +116,8 @@ def _reconstruct(options: argparse.Namespace) -> None:
         field, mesh = judge.reconstructed(model, look, resolution=options.resolution)
     mesh.save(out)
     page.two_sides(field, out.with_name(f"{out.stem}_sides.png"))
-    print(f"{out}: {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles\n{out.stem}_sides.png: two views of it")
+    print(f"{out}: {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles")
+    print(f"{out.with_name(out.stem + '_sides.png')}: two views of it")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

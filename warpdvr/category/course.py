@@ -116,6 +116,9 @@ def follow(course: Course, category: Category, job: Learning) -> Iterator[dict[s
     def save() -> None:
         Learnt(job.model, str(course.category), held_out, job.state()).save(course.checkpoint)
 
+    for stale in ("scores.json", "page.png"):
+        (course.folder / stale).unlink(missing_ok=True)
+    _cut(course.folder / "log.jsonl", job.iteration)
     some: list[dict[str, float]] = []
     saved = time.monotonic()
     try:
@@ -133,6 +136,15 @@ def follow(course: Course, category: Category, job: Learning) -> Iterator[dict[s
                     saved = time.monotonic()
     finally:
         save()
+
+
+def _cut(log: Path, iteration: int) -> None:
+    """Drop the rows of a log behind the step from which a learning goes on, and one that was cut off."""
+    if log.is_file():
+        rows = [row for row in log.read_text().splitlines() if row.endswith("}")]
+        kept = [row for row in rows if json.loads(row)["iteration"] <= iteration]
+        with replacing(log) as unfinished:
+            unfinished.write_text("".join(f"{row}\n" for row in kept))
 
 
 def _row(job: Learning, mean: dict[str, float]) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from warpdvr.bracket import told
 from warpdvr.camera import Rays
 from warpdvr.category.model import Reconstructor, prepared
 from warpdvr.category.objects import Category, Pool
+from warpdvr.fields.base import box
 from warpdvr.fields.conditional import Shapes
 from warpdvr.intersect import DenseMarch
+from warpdvr.moments import packed, unpack
 from warpdvr.recipe import schedule
 from warpdvr.render import Surface, surface
 from warpdvr.views import Views
@@ -25,24 +27,37 @@ class Lesson:
 
     objects: int = 16
     """Objects in a step, one picture of each for the encoder."""
-    rays: int = 128
+    rays: int = 64
     """Rays for each of them, through any of its pictures."""
+    points: int = 512
+    """Points for each of them, in and beside its visual hull."""
     samples: int = 16
     """Samples on a ray, as in DVR at first (`DenseMarch`)."""
     splits: int = 2
     """How often an interval between two of them that may hide a thin part is halved (`DenseMarch`)."""
-    rate: float = 1e-3
+    rate: float = 2e-3
     """Highest learning rate of Adam, see `warpdvr.recipe.schedule`."""
     color: float = 1.0
     """Weight of the photometric loss."""
     mask: float = 1.0
     """Weight of the silhouette loss."""
+    hull: float = 1.0
+    """Weight of the occupancy loss at points of which the masks say that they are inside or outside. That is seen far
+    sooner than by rays; what is hollow is left to the others. DVR asks at the depth of the visual hull instead."""
     depth: float = 0.0
     """Weight of the depth loss, for categories with depth maps (2.5D supervision; DVR takes 10)."""
     zoom: float = 0.1
     """How much a picture is enlarged or made smaller by chance, so that the encoder does not learn it by heart."""
     tint: float = 0.2
     """How much its colours are changed by chance."""
+
+    def __post_init__(self) -> None:
+        if min(self.objects, self.rays) < 1 or self.samples < 2 or not 0 < self.rate < math.inf:
+            raise ValueError(
+                f"train-category: objects, rays and rate must be positive, and samples at least 2, got {self}"
+            )
+        if not all(0 <= a < math.inf for a in (self.color, self.mask, self.hull, self.depth, self.zoom, self.tint)):
+            raise ValueError(f"train-category: weights and changes must be numbers and not negative, got {self}")
 
 
 class Learning:
@@ -73,7 +88,7 @@ class Learning:
                 f"({len(without)} objects without)"
             )
         self.pictures = [pictures(views) for views in chosen]
-        self.pool = Pool(chosen)
+        self.pool = Pool(chosen, box(model.decode.bounds) if self.lesson.hull else None)
         self.generator = torch.Generator().manual_seed(seed)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=0.0, betas=(0.9, 0.99))
         self.iteration, self.seconds, self.evaluations = 0, 0.0, 0
@@ -100,7 +115,7 @@ class Learning:
         shapes = self.model(self._changed(torch.stack([self._one_of(self.pictures[i]) for i in objects.tolist()])))
         rays, color, label, t = self.pool.draw(objects, self.lesson.rays, self.generator)
         seen = surface(shapes, rays, DenseMarch(self.lesson.samples, splits=self.lesson.splits, block=8))
-        terms = self._terms(shapes, rays, (color, label, t), seen)
+        terms = self._terms(shapes, rays, (color, label, t), seen) | self._hull(shapes, objects)
         losses = {name: float(term.detach()) for name, term in terms.items()}
         if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
             raise RuntimeError(
@@ -109,7 +124,12 @@ class Learning:
         total = torch.stack([getattr(self.lesson, name) * term for name, term in terms.items()]).sum()
         self.optimizer.zero_grad()
         total.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        if not bool(torch.isfinite(norm)):
+            raise RuntimeError(
+                f"train-category: the gradient is not finite at step {self.iteration + 1}; the weights of the step "
+                "before are kept, try a smaller rate"
+            )
         self.optimizer.step()
         self.iteration += 1
         self.seconds += time.perf_counter() - start
@@ -122,25 +142,15 @@ class Learning:
 
     def state(self) -> dict[str, Tensor]:
         """Return all that a later session needs beside the model's weights, as tensors."""
-        moments = {
-            f"{i}.{name}": torch.as_tensor(value).clone()
-            for i, state in self.optimizer.state_dict()["state"].items()
-            for name, value in state.items()
-        }
         counts = torch.tensor([self.iteration, self.evaluations, self.seconds], dtype=torch.float64)
-        return {**moments, "counts": counts, "generator": self.generator.get_state()}
+        return {**packed(self.optimizer), "counts": counts, "generator": self.generator.get_state()}
 
     def resume(self, state: dict[str, Tensor]) -> None:
         """Go on from a `state`; the model must have the weights that belong to it."""
         self.iteration, self.evaluations = int(state["counts"][0]), int(state["counts"][1])
         self.seconds = float(state["counts"][2])
         self.generator.set_state(state["generator"])
-        packed = self.optimizer.state_dict()
-        for key, value in state.items():
-            index, _, name = key.partition(".")
-            if name:
-                packed["state"].setdefault(int(index), {})[name] = value.clone()
-        self.optimizer.load_state_dict(packed)
+        unpack(self.optimizer, state)
 
     def _terms(
         self, shapes: Shapes, rays: Rays, said: tuple[Tensor, Tensor, Tensor], seen: Surface
@@ -162,6 +172,14 @@ class Learning:
             terms["depth"] = loss.depth(seen.t[known], t[ray][known])
         return terms
 
+    def _hull(self, shapes: Shapes, objects: Tensor) -> dict[str, Tensor]:
+        if not self.lesson.hull:
+            return {}
+        x, which, inside = self.pool.points(objects, self.lesson.points, self.generator)
+        self.evaluations += len(x)
+        logit = -shapes.at(which).value(x)
+        return {"hull": loss.silhouette(logit, inside, len(x))}
+
     def _one_of(self, some: Tensor) -> Tensor:
         return some[int(torch.randint(len(some), (1,), generator=self.generator))]
 
@@ -180,6 +198,6 @@ class Learning:
 
 
 def pictures(views: Views) -> Tensor:
-    """Return the pictures of an object as the encoder sees them, (v, 3, SIZE, SIZE), uint8."""
-    cut = [prepared(image, mask) for image, mask in zip(views.images, views.masks, strict=True) if mask is not None]
+    """Return the pictures of an object as the encoder sees them, (v, 3, SIZE, SIZE), uint8; not those held out."""
+    cut = [prepared(views.images[i], mask) for i in views.train if (mask := views.masks[i]) is not None]
     return (torch.stack(cut) * 255).round().to(torch.uint8)

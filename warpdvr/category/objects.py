@@ -18,6 +18,12 @@ EVERY = 6
 MARGIN = 0.02
 """Room around the objects that a category's bounds leave [scene unit]."""
 
+PLACES = 100_000
+"""Points that are looked up in the masks of an object."""
+
+ASIDE = 0.04
+"""Standard deviation of the way from a point of a visual hull to one near it [scene unit]."""
+
 
 @dataclass(frozen=True)
 class Category:
@@ -69,8 +75,29 @@ def read(folder: Path, *, every: int = EVERY) -> Category:
 class Pool:
     """The pixels of several objects, from which a batch of some of them draws its rays."""
 
-    def __init__(self, objects: Sequence[Views]):
+    def __init__(self, objects: Sequence[Views], bounds: Tensor | None = None):
+        """Flatten the objects' pictures; with bounds (2, 3), find points in and beside their visual hulls too."""
         self.pixels = [Pixels(views) for views in objects]
+        self.hulls = [] if bounds is None else [_hull(pixels, bounds) for pixels in self.pixels]
+
+    def points(self, objects: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return n points of each of some objects: half of them in or near its visual hull, the rest anywhere.
+
+        Args:
+            objects: indices (b,).
+            n: for each object.
+            generator: of the random numbers.
+
+        Returns:
+            points (b * n, 3) [scene unit], which of the b objects they belong to (b * n,), and whether they are inside.
+        """
+        x, inside = [], []
+        for i in objects.tolist():
+            for places, label in self.hulls[i]:
+                pick = torch.randint(len(places), (n // 2,), generator=generator)
+                x.append(places[pick])
+                inside.append(label[pick])
+        return torch.cat(x), torch.arange(len(objects)).repeat_interleave(2 * (n // 2)), torch.cat(inside)
 
     def draw(self, objects: Tensor, rays: int, generator: torch.Generator) -> tuple[Rays, Tensor, Tensor, Tensor]:
         """Return rays through pixels of each of some objects, those of one after the other.
@@ -90,6 +117,28 @@ class Pool:
         o, d = (torch.cat([getattr(a.rays, name) for a in drawn]) for name in ("origin", "direction"))
         t = torch.cat([a.depth / a.forward for a in drawn])
         return Rays(o, d, which), torch.cat([a.color for a in drawn]), torch.cat([a.label for a in drawn]) == OBJECT, t
+
+
+def _hull(pixels: Pixels, bounds: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return points and whether they are inside of the visual hull, first in and near it, then anywhere.
+
+    Nothing is said where a single view sees background, since a thin part that is seen from its edge may be missed
+    there, and where more than a quarter of the views do not look.
+    """
+    low, high = bounds
+    generator = torch.Generator().manual_seed(0)
+    anywhere, label = _told(pixels, low + (high - low) * torch.rand(PLACES, 3, generator=generator))
+    full = anywhere[label] if label.any() else torch.zeros(1, 3)
+    near = full[torch.randint(len(full), (PLACES // 4,), generator=generator)]
+    some = slice(PLACES // 4)
+    return _told(pixels, near + ASIDE * torch.randn(near.shape, generator=generator)), (anywhere[some], label[some])
+
+
+def _told(pixels: Pixels, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return those points (n, 3) of which the masks say something, and whether they are inside."""
+    against, within = pixels.votes(x)
+    told = (against >= 2) | ((against == 0) & (4 * within >= 3 * len(pixels.pose)))
+    return x[told], against[told] == 0
 
 
 def bounds(objects: Sequence[Views], *, cells: int = 48) -> Tensor:

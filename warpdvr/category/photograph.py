@@ -116,8 +116,8 @@ class _Studio:
         model = Model(mesh)
         cameras = self._cameras(name)
         images, masks, depths = zip(*(model.picture(camera, self.samples) for camera in cameras), strict=True)
-        if not any(bool(mask.any()) for mask in masks):
-            raise ValueError(f"it is too thin to cover a pixel of {self.size} x {self.size} in any view")
+        if not all(bool(mask.any()) for mask in masks):
+            raise ValueError(f"it is too thin to cover a pixel of {self.size} x {self.size} in every view")
         names, train = tuple(f"{i:04d}" for i in range(self.views)), tuple(range(self.views))
         identity, found = SceneTransform.identity(), f"Mesh {name}, rendered."
         return Views(images, masks, cameras, names, train, (), identity, found, depths=depths)

@@ -1,0 +1,31 @@
+"""What an optimiser remembers, as tensors that a checkpoint can hold."""
+
+import torch
+from torch import Tensor
+
+
+def packed(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the state of each parameter as `index.name`, such as `0.exp_avg`."""
+    return {
+        f"{i}.{name}": torch.as_tensor(value).clone()
+        for i, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+
+
+def unpack(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+    """Give an optimiser what `packed` returned; entries whose names hold no point are not looked at.
+
+    Raises:
+        ValueError: if it has other parameters.
+    """
+    whole = optimizer.state_dict()
+    for key, value in state.items():
+        index, _, name = key.partition(".")
+        if name:
+            whole["state"].setdefault(int(index), {})[name] = value.clone()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, moments in whole["state"].items():
+        if index >= len(parameters) or moments["exp_avg"].shape != parameters[index].shape:
+            raise ValueError("fit: the saved state belongs to a field with other parameters")
+    optimizer.load_state_dict(whole)

@@ -456,7 +456,7 @@ def test_terms_of_a_ball_are_those_of_its_closed_form(category: Category, monkey
     term = torch.nn.functional.binary_cross_entropy_with_logits(logit, label.double(), reduction="none")
     term[label & ~own.isnan()] = 0
     assert losses["mask"] == pytest.approx(float(term[asked].sum() / asked.sum()), rel=0.01)
-    terms = 2.0 * losses["color"] + 0.5 * losses["mask"] + 10 * losses["depth"] + losses["hull"]
+    terms = 2.0 * losses["color"] + 0.5 * losses["mask"] + 10 * losses["depth"] + losses["hull"] + losses["code"]
     assert losses["total"] == pytest.approx(terms, rel=1e-5)
 
 

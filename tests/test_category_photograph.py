@@ -314,7 +314,7 @@ def test_an_archive_gives_what_its_folder_does(tmp_path: Path) -> None:
         square(tmp_path / "in" / name)
     zipped(tmp_path / "in.zip", tmp_path / "in", "category/")
     for source in ("in", "in.zip"):
-        assert photograph(tmp_path / source, tmp_path / f"{source}.out", views=2, size=16) == []
+        assert photograph(tmp_path / source, tmp_path / f"{source}.out", views=2, size=48) == []
     for f in (tmp_path / "in.out").rglob("*.png"):
         assert f.read_bytes() == (tmp_path / "in.zip.out" / f.relative_to(tmp_path / "in.out")).read_bytes()
     assert len(list((tmp_path / "in.zip.out").rglob("*.png"))) == 8

@@ -14,7 +14,7 @@ from reference import Asked, in_double, sphere_t
 from torch import Tensor, nn
 
 from warpdvr.camera import Camera, Rays
-from warpdvr.intersect import DenseMarch
+from warpdvr.intersect import DenseMarch, Status
 from warpdvr.objective import NEAR, Objective
 from warpdvr.pixels import BACKGROUND, OBJECT, UNKNOWN, Drawn, Pixels
 from warpdvr.recipe import WEIGHTS, Recipe
@@ -231,36 +231,40 @@ def test_free_and_occupied_space_are_asked_at_their_places(lipschitz, name):
     case = asked(only(name), lipschitz)
     free = name == "freespace"
     wanted = case.met & ((case.label == BACKGROUND) if free else (case.label == OBJECT) & ~case.hit)
-    assert len(case.places) == wanted.sum() > 10
+    assert len(case.places) == wanted.sum() if free else 10 < len(case.places) <= wanted.sum()
     logit = -(1.0 if lipschitz is None else SHARPNESS[0] * 10**0.5) * form(case.places, case.r)
     n = (case.met & (case.label != UNKNOWN)).sum()
     y = torch.full_like(logit, 0.0 if free else 1.0).detach()
-    check(case, name, entropy(logit, y).sum() / n, int(wanted.sum()))
+    check(case, name, entropy(logit, y).sum() / n, len(case.places))
 
 
 def places(case: Any, drawn: Drawn | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the places of the open rays (n, 3), NaN for others, whether they are meant inside, and which are open."""
-    open_ = case.met & ((case.label == BACKGROUND) | ((case.label == OBJECT) & ~case.hit))
+    """Return the places on the rays (n, 3), NaN where none is asked, which are meant inside, and which are open."""
+    open_ = torch.nonzero(case.met & ((case.label == BACKGROUND) | ((case.label == OBJECT) & ~case.hit)))[:, 0]
     objective = Objective(case.field, only("freespace"), case.pixels, torch.Generator().manual_seed(5))
-    x, inside = objective._places(drawn or case.drawn, case.seen)
-    assert torch.equal(inside, case.label[open_] == OBJECT)
+    x, inside, ray = objective._places(drawn or case.drawn, case.seen)
     low, high = case.field.bounds
     assert (x >= low - 1e-5).all() and (x <= high + 1e-5).all()
-    at = torch.full((len(open_), 3), torch.nan, dtype=torch.float64)
-    at[open_] = x.double()
-    o, d = in_double(case.drawn.rays)
-    assert torch.linalg.cross(at - o, d).nan_to_num().norm(dim=1).max() < 1e-5  # on their rays
-    return at, open_ & (case.label == OBJECT), open_
+    o, d = in_double(case.drawn.rays[ray])
+    assert torch.linalg.cross(x.double() - o, d).norm(dim=1).max() < 1e-5  # on their rays
+    assert set(ray.tolist()) <= set(open_.tolist()) and len(ray.unique()) == len(ray)
+    assert torch.equal(inside, case.label[ray] == OBJECT)
+    at, is_inside = torch.full((len(case.label), 3), torch.nan, dtype=torch.float64), torch.zeros_like(case.met)
+    at[ray], is_inside[ray] = x.double(), inside
+    is_open = torch.zeros_like(case.met).index_fill(0, open_, True)
+    assert not at[is_open & (case.label == BACKGROUND)].isnan().any()
+    return at, is_inside, is_open
 
 
 def test_free_space_is_asked_at_the_hit_or_anywhere():
     case = asked(only("color"))
-    x, inside, open_ = places(case)
-    at_hit = open_ & ~inside & case.hit
+    x, _, open_ = places(case)
+    free = open_ & (case.label == BACKGROUND)
+    at_hit = free & case.hit
     assert at_hit.sum() > 50 and torch.allclose(x[at_hit], case.x[at_hit].detach(), atol=1e-4)
     o, d = in_double(case.drawn.rays)
     near, far = case.drawn.rays.clip(case.field.bounds)
-    passes = open_ & ~inside & ~case.hit
+    passes = free & ~case.hit
     part = (((x - o) * d).sum(1) - near)[passes] / (far - near)[passes]
     assert part.min() >= -1e-4 and part.max() <= 1 + 1e-4
     n = len(part)
@@ -270,23 +274,40 @@ def test_free_space_is_asked_at_the_hit_or_anywhere():
 
 def test_occupied_space_is_asked_at_a_known_depth_or_in_the_hull():
     case = asked(only("color", rays=4000))
-    x, inside, _ = places(case)
+    x, inside, open_ = places(case)
     o, d = in_double(case.drawn.rays)
     deep = inside & ~case.drawn.depth.isnan()
     z = ((x - o) * d).sum(1) * case.drawn.forward
     assert deep.sum() > 50 and torch.allclose(z[deep].float(), case.drawn.depth[deep], atol=1e-4)
     near, far = case.drawn.rays.clip(case.field.bounds)
-    some = inside & ~deep
-    steps = torch.linspace(0, 1, 200)
-    line = (near + (far - near) * steps[:, None])[:, some].T.double()
+    some = open_ & (case.label == OBJECT) & case.drawn.depth.isnan()
+    line = (near + (far - near) * torch.linspace(0, 1, 200)[:, None])[:, some].T.double()
     points = o[some, None] + line[..., None] * d[some, None]
-    share = case.pixels.inside(points.reshape(-1, 3).float()).view(line.shape).double().mean(1)
-    found = case.pixels.inside(x[some].float()).double()
-    hope = 1 - (1 - share) ** 8
-    assert some.sum() > 100 and share.mean() < 0.75
-    assert found.mean() == pytest.approx(
-        hope.mean().item(), abs=4 * (hope * (1 - hope)).sum().sqrt().item() / len(hope)
-    )
+    share = in_hull(case, points.reshape(-1, 3)).view(line.shape).double().mean(1)
+    hope = 1 - (1 - share) ** 16
+    assert in_hull(case, x[some & inside]).all() and share.mean() < 0.75
+    spread = (hope * (1 - hope)).sum().sqrt().item()
+    assert (some & inside).sum() > 100 and abs((some & inside).sum() - hope.sum()) < 4 * spread + 1
+
+
+def in_hull(case: Any, x: Tensor) -> Tensor:
+    """No view sees background there, and half of them look there."""
+    against, within = case.pixels.votes(x.float())
+    return (against == 0) & (2 * within >= len(case.pixels.pose))
+
+
+def test_a_ray_that_begins_inside_should_begin_in_free_space():
+    case = asked(only("color"))
+    field = Ball()
+    field.bounds = torch.tensor([[-0.3, -0.3, -0.3], [0.3, 0.3, 0.3]])  # the ball reaches beyond them
+    seen = surface(field, case.drawn.rays, DenseMarch(16))
+    begins = (seen.hit.status == int(Status.INSIDE)) & (case.label != UNKNOWN)
+    assert (begins & (case.label == OBJECT)).sum() > 50
+    x, inside, ray = Objective(field, only("freespace"), case.pixels, torch.Generator())._places(case.drawn, seen)
+    near, _ = case.drawn.rays.clip(field.bounds)
+    asked_there = begins[ray]
+    assert asked_there.sum() == begins.sum() and not inside[asked_there].any()
+    assert torch.allclose(x[asked_there], case.drawn.rays.at(near)[ray][asked_there], atol=1e-5)
 
 
 @pytest.mark.parametrize("wrong", [0.5, 9.0])
@@ -331,13 +352,14 @@ def test_only_distances_have_an_eikonal_term():
 
 
 def test_all_terms_together_are_what_each_is_alone():
-    every = asked(only(*WEIGHTS, rays=400))
-    assert set(every.terms) == set(WEIGHTS)
+    names = [name for name in WEIGHTS if name != "occupancy"]  # how often that asks is left to chance
+    every = asked(only(*names, rays=400))
+    assert set(every.terms) == set(names)
     drawn, alone = every.drawn, 0
-    for name in WEIGHTS:
+    for name in names:
         case = asked(only(name, rays=400), drawn=drawn)
         alone += case.extra
-        if name not in ("freespace", "occupancy", "smooth", "eikonal"):  # those ask at random places
+        if name not in ("freespace", "smooth", "eikonal"):  # those ask at random places
             assert case.terms[name].item() == every.terms[name].item()
     assert every.extra == alone - 400 // 8  # smoothness and eikonal share the points beside hits
 

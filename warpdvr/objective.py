@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from warpdvr import loss
+from warpdvr.intersect import Status
 from warpdvr.pixels import OBJECT, UNKNOWN, Drawn, Pixels
 from warpdvr.recipe import WEIGHTS, Recipe
 from warpdvr.render import Surface
@@ -14,7 +15,7 @@ from warpdvr.shade import gradient, slope_cost, unit
 NEAR = 0.02
 """Standard deviation of the way from a hit to the point whose normal should be alike [scene unit]."""
 
-GUESSES = 8
+GUESSES = 16
 """Places on a ray that are tried, where a point of it is wanted that lies in the hull of the masks."""
 
 
@@ -95,7 +96,7 @@ class Objective:
 
     def _occupancy(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         """Free space on rays beside the object, at the hit if there is one; occupancy on its rays that do not hit."""
-        x, inside = self._places(drawn, seen)
+        x, inside, _ = self._places(drawn, seen)
         wanted = torch.where(inside, self.recipe.occupancy > 0, self.recipe.freespace > 0)
         x, inside = x[wanted], inside[wanted]
         logit = -self._sharpness(progress)[0] * self.field.value(x)
@@ -139,28 +140,38 @@ class Objective:
         return sharpness, sharpness / self.recipe.sharpness[0]
 
     @torch.no_grad()
-    def _places(self, drawn: Drawn, seen: Surface) -> tuple[Tensor, Tensor]:
-        """Return a point on each open ray that meets the bounds, (m, 3), and whether it should be inside, (m,).
+    def _places(self, drawn: Drawn, seen: Surface) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a point on each of some open rays, (m, 3), whether it should be inside, (m,), and the rays, (m,).
 
-        That is the hit of a ray beside the object; the known depth of a ray of the object, if it lies in the bounds;
-        else a random place between their ends, for a ray of the object in the hull of the masks if one of `GUESSES`
-        lies there (Niemeyer et al. 2020, section 3.4 and supplement).
+        For a ray beside the object that is its hit, or a random place between the ends of the bounds; for a ray of the
+        object its known depth, or one of `GUESSES` places that lies in the hull of the masks: if none does, nothing is
+        asked (Niemeyer et al. 2020, section 3.4 and supplement). A ray whose first sample is inside already should find
+        its beginning free, whatever it is a ray of.
         """
         near, far = drawn.rays.clip(self.field.bounds)
         some = torch.nonzero(self._open(drawn, seen) & (near <= far))[:, 0]
-        inside = drawn.label[some] == OBJECT
+        rays, near, far = drawn.rays[some], near[some], far[some]
+        begins = seen.hit.status[some] == int(Status.INSIDE)
+        inside = (drawn.label[some] == OBJECT) & ~begins
         part = torch.rand(len(some), GUESSES, generator=self.generator).to(near)
-        t = near[some, None] + (far - near)[some, None] * part
-        rays = drawn.rays[some]
+        t = near[:, None] + (far - near)[:, None] * part
         x = rays.origin[:, None] + t[..., None] * rays.direction[:, None]
         wanted = torch.zeros_like(t, dtype=torch.bool)
-        wanted[inside] = self.pixels.inside(x[inside].view(-1, 3), drawn.pose).view(-1, GUESSES)
+        wanted[inside] = self._in_hull(x[inside].view(-1, 3), drawn.pose).view(-1, GUESSES)
         t = t.gather(1, wanted.to(torch.int8).argmax(1, keepdim=True))[:, 0]
         depth = (drawn.depth / drawn.forward)[some]
-        t = torch.where(inside & (near[some] <= depth) & (depth <= far[some]), depth, t)
-        hit = torch.full_like(near, torch.nan).index_copy(0, seen.hit.ray, seen.hit.t)[some]
-        t = torch.where(inside | hit.isnan(), t, hit)
-        return (rays.origin + t[:, None] * rays.direction).to(self.field.bounds.dtype), inside
+        known = inside & (near <= depth) & (depth <= far)
+        hit = torch.full_like(drawn.forward, torch.nan).index_copy(0, seen.hit.ray, seen.hit.t)[some]
+        for where, place in ((known, depth), (~inside & ~hit.isnan(), hit), (begins, near)):
+            t = torch.where(where, place, t)
+        asked = ~inside | known | wanted.any(1)
+        x = (rays.origin + t[:, None] * rays.direction).to(self.field.bounds.dtype)
+        return x[asked], inside[asked], some[asked]
+
+    def _in_hull(self, x: Tensor, pose: Tensor) -> Tensor:
+        """Return whether no view sees background at points (n, 3), and at least half of them look there, (n,)."""
+        against, within = self.pixels.votes(x, pose)
+        return (against == 0) & (2 * within >= len(pose))
 
     def _around(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return random points of the bounds and then, if there are hits `x`, near to hits, and near to which.

@@ -20,6 +20,12 @@ from warpdvr.recipe import schedule
 from warpdvr.render import Surface, surface
 from warpdvr.views import Views
 
+SPREAD = 0.05
+"""Standard deviation of free codes at first; small, so that like objects come to have like ones."""
+
+CODES = 5.0
+"""Learning rate of free codes, as a multiple of the others'."""
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -27,15 +33,15 @@ class Lesson:
 
     objects: int = 16
     """Objects in a step, one picture of each for the encoder."""
-    rays: int = 64
+    rays: int = 96
     """Rays for each of them, through any of its pictures."""
-    points: int = 512
+    points: int = 256
     """Points for each of them, in and beside its visual hull."""
     samples: int = 16
     """Samples on a ray, as in DVR at first (`DenseMarch`)."""
     splits: int = 2
     """How often an interval between two of them that may hide a thin part is halved (`DenseMarch`)."""
-    rate: float = 2e-3
+    rate: float = 1e-3
     """Highest learning rate of Adam, see `warpdvr.recipe.schedule`."""
     color: float = 1.0
     """Weight of the photometric loss."""
@@ -46,6 +52,11 @@ class Lesson:
     sooner than by rays; what is hollow is left to the others. DVR asks at the depth of the visual hull instead."""
     depth: float = 0.0
     """Weight of the depth loss, for categories with depth maps (2.5D supervision; DVR takes 10)."""
+    free: float = 0.6
+    """Progress up to which each object has a free code, as in an auto-decoder (Park et al., "DeepSDF", 2019), that the
+    encoder learns to guess; from then on the encoder's codes are decoded. From the start they would all be alike."""
+    code: float = 1.0
+    """Weight of the distance of guessed codes from free ones."""
     zoom: float = 0.1
     """How much a picture is enlarged or made smaller by chance, so that the encoder does not learn it by heart."""
     tint: float = 0.2
@@ -56,7 +67,9 @@ class Lesson:
             raise ValueError(
                 f"train-category: objects, rays and rate must be positive, and samples at least 2, got {self}"
             )
-        if not all(0 <= a < math.inf for a in (self.color, self.mask, self.hull, self.depth, self.zoom, self.tint)):
+        if not all(
+            0 <= a < math.inf for a in (self.color, self.mask, self.hull, self.depth, self.code, self.zoom, self.tint)
+        ):
             raise ValueError(f"train-category: weights and changes must be numbers and not negative, got {self}")
 
 
@@ -90,7 +103,9 @@ class Learning:
         self.pictures = [pictures(views) for views in chosen]
         self.pool = Pool(chosen, box(model.decode.bounds) if self.lesson.hull else None)
         self.generator = torch.Generator().manual_seed(seed)
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=0.0, betas=(0.9, 0.99))
+        self.codes = torch.nn.Parameter(SPREAD * torch.randn(len(chosen), model.decode.code, generator=self.generator))
+        groups = [{"params": list(model.parameters()), "rate": 1.0}, {"params": [self.codes], "rate": CODES}]
+        self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99))
         self.iteration, self.seconds, self.evaluations = 0, 0.0, 0
 
     def __iter__(self) -> "Learning":
@@ -108,14 +123,18 @@ class Learning:
             raise StopIteration
         start = time.perf_counter()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lesson.rate * schedule(self.progress)
+            group["lr"] = group["rate"] * self.lesson.rate * schedule(self.progress)
         self.model.train()
         n = min(self.lesson.objects, len(self.pictures))
         objects = torch.randperm(len(self.pictures), generator=self.generator)[:n]
-        shapes = self.model(self._changed(torch.stack([self._one_of(self.pictures[i]) for i in objects.tolist()])))
+        look = self._changed(torch.stack([self._one_of(self.pictures[i]) for i in objects.tolist()]))
+        guessed, free = self.model.encode(look), self.progress < self.lesson.free
+        shapes = Shapes(self.model.decode, self.codes[objects] if free else guessed)
         rays, color, label, t = self.pool.draw(objects, self.lesson.rays, self.generator)
         seen = surface(shapes, rays, DenseMarch(self.lesson.samples, splits=self.lesson.splits, block=8))
         terms = self._terms(shapes, rays, (color, label, t), seen) | self._hull(shapes, objects)
+        if free:
+            terms["code"] = (guessed - self.codes[objects].detach()).square().mean()
         losses = {name: float(term.detach()) for name, term in terms.items()}
         if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
             raise RuntimeError(
@@ -143,13 +162,20 @@ class Learning:
     def state(self) -> dict[str, Tensor]:
         """Return all that a later session needs beside the model's weights, as tensors."""
         counts = torch.tensor([self.iteration, self.evaluations, self.seconds], dtype=torch.float64)
-        return {**packed(self.optimizer), "counts": counts, "generator": self.generator.get_state()}
+        return {
+            **packed(self.optimizer),
+            "counts": counts,
+            "generator": self.generator.get_state(),
+            "codes": self.codes.detach().clone(),
+        }
 
     def resume(self, state: dict[str, Tensor]) -> None:
         """Go on from a `state`; the model must have the weights that belong to it."""
         self.iteration, self.evaluations = int(state["counts"][0]), int(state["counts"][1])
         self.seconds = float(state["counts"][2])
         self.generator.set_state(state["generator"])
+        with torch.no_grad():
+            self.codes.copy_(state["codes"])
         unpack(self.optimizer, state)
 
     def _terms(

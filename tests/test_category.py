@@ -430,6 +430,35 @@ def test_held_out_objects_are_not_looked_at(category: Category, clock: None) -> 
     assert list(learning(category, seconds=2)) == list(learning(other, seconds=2))
 
 
+def test_decoder_and_encoder_learn_one_after_the_other_and_then_together(category: Category, clock: None) -> None:
+    job = learning(category, seconds=10, stages=(0.3, 0.6), pictures=8)
+
+    def weights() -> list[list[Tensor]]:
+        parts = job.model.encode.parameters(), job.model.decode.parameters(), [job.codes]
+        return [[p.detach().clone() for p in part] for part in parts]
+
+    def moved(steps: int) -> tuple[set[str], list[bool]]:
+        before, losses = weights(), [next(job) for _ in range(steps)]
+        pairs = zip(before, weights(), strict=True)
+        changed = [any(not torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in pairs]
+        return {name for one in losses for name in one}, changed
+
+    shown = {"color", "mask", "hull", "total"}
+    assert moved(3) == (shown, [False, True, True])
+    assert moved(3) == ({"code", "total"}, [True, False, False])
+    assert moved(4) == (shown, [True, True, False])
+
+
+def test_the_encoder_learns_to_guess_free_codes(category: Category, clock: None) -> None:
+    job = learning(category, seconds=10, stages=(0.0, 1.0), pictures=40, rate=1e-9)
+    first = next(job)
+    guessed = [job.model.encode(some.float() / 255).mean(0) for some in job.pictures]
+    assert first["total"] == pytest.approx(first["code"]) and first["code"] > 0
+    with torch.no_grad():
+        job.codes[:] = torch.stack(guessed)
+    assert next(job)["code"] < 0.5 * first["code"]
+
+
 def test_terms_of_a_ball_are_those_of_its_closed_form(category: Category, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network begins with a ball, whatever it is shown."""
     job = Learning(
@@ -456,7 +485,7 @@ def test_terms_of_a_ball_are_those_of_its_closed_form(category: Category, monkey
     term = torch.nn.functional.binary_cross_entropy_with_logits(logit, label.double(), reduction="none")
     term[label & ~own.isnan()] = 0
     assert losses["mask"] == pytest.approx(float(term[asked].sum() / asked.sum()), rel=0.01)
-    terms = 2.0 * losses["color"] + 0.5 * losses["mask"] + 10 * losses["depth"] + losses["hull"] + losses["code"]
+    terms = 2.0 * losses["color"] + 0.5 * losses["mask"] + 10 * losses["depth"] + losses["hull"]
     assert losses["total"] == pytest.approx(terms, rel=1e-5)
 
 

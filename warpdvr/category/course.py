@@ -52,7 +52,9 @@ class Course:
             raise ValueError(f"{folder}: expected the folder of a category run (train-category), found no course.toml")
         try:
             held = tomllib.loads(path.read_text())
-            lesson = Lesson(**held.pop("lesson"))
+            chosen: dict[str, Any] = dict(held.pop("lesson"))
+            chosen |= {k: tuple(v) for k, v in chosen.items() if isinstance(v, list)}
+            lesson = Lesson(**chosen)
             minutes = float(held.pop("minutes"))
             return cls(folder, Path(held.pop("category")), minutes, lesson, **held)
         except (ValueError, TypeError, KeyError) as error:  # of TOML and of UTF-8 too
@@ -126,7 +128,7 @@ def follow(course: Course, category: Category, job: Learning) -> Iterator[dict[s
             for losses in job:
                 some.append(losses)
                 if len(some) == LOG:
-                    mean = {name: sum(row[name] for row in some) / LOG for name in losses}
+                    mean = _mean(some)
                     some.clear()
                     log.write(json.dumps(_row(job, mean)) + "\n")
                     log.flush()
@@ -136,6 +138,12 @@ def follow(course: Course, category: Category, job: Learning) -> Iterator[dict[s
                     saved = time.monotonic()
     finally:
         save()
+
+
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of each loss over the rows that have it."""
+    known = {name: [row[name] for row in rows if name in row] for row in rows for name in row}
+    return {name: sum(values) / len(values) for name, values in known.items()}
 
 
 def _cut(log: Path, iteration: int) -> None:

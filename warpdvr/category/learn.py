@@ -52,24 +52,23 @@ class Lesson:
     sooner than by rays; what is hollow is left to the others. DVR asks at the depth of the visual hull instead."""
     depth: float = 0.0
     """Weight of the depth loss, for categories with depth maps (2.5D supervision; DVR takes 10)."""
-    free: float = 0.6
-    """Progress up to which each object has a free code, as in an auto-decoder (Park et al., "DeepSDF", 2019), that the
-    encoder learns to guess; from then on the encoder's codes are decoded. From the start they would all be alike."""
-    code: float = 1.0
-    """Weight of the distance of guessed codes from free ones."""
+    stages: tuple[float, float] = (0.5, 0.75)
+    """Progress up to which the decoder learns, each object having a free code, as in an auto-decoder (Park et al.,
+    "DeepSDF", 2019); then the encoder learns to guess these codes from pictures, and from the second number on both
+    learn together. Together from the start, all codes stay alike for long."""
+    pictures: int = 64
+    """Pictures in a step of the encoder alone."""
     zoom: float = 0.1
     """How much a picture is enlarged or made smaller by chance, so that the encoder does not learn it by heart."""
     tint: float = 0.2
     """How much its colours are changed by chance."""
 
     def __post_init__(self) -> None:
-        if min(self.objects, self.rays) < 1 or self.samples < 2 or not 0 < self.rate < math.inf:
+        if min(self.objects, self.rays, self.pictures) < 1 or self.samples < 2 or not 0 < self.rate < math.inf:
             raise ValueError(
                 f"train-category: objects, rays and rate must be positive, and samples at least 2, got {self}"
             )
-        if not all(
-            0 <= a < math.inf for a in (self.color, self.mask, self.hull, self.depth, self.code, self.zoom, self.tint)
-        ):
+        if not all(0 <= a < math.inf for a in (self.color, self.mask, self.hull, self.depth, self.zoom, self.tint)):
             raise ValueError(f"train-category: weights and changes must be numbers and not negative, got {self}")
 
 
@@ -125,22 +124,14 @@ class Learning:
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * self.lesson.rate * schedule(self.progress)
         self.model.train()
-        n = min(self.lesson.objects, len(self.pictures))
-        objects = torch.randperm(len(self.pictures), generator=self.generator)[:n]
-        look = self._changed(torch.stack([self._one_of(self.pictures[i]) for i in objects.tolist()]))
-        guessed, free = self.model.encode(look), self.progress < self.lesson.free
-        shapes = Shapes(self.model.decode, self.codes[objects] if free else guessed)
-        rays, color, label, t = self.pool.draw(objects, self.lesson.rays, self.generator)
-        seen = surface(shapes, rays, DenseMarch(self.lesson.samples, splits=self.lesson.splits, block=8))
-        terms = self._terms(shapes, rays, (color, label, t), seen) | self._hull(shapes, objects)
-        if free:
-            terms["code"] = (guessed - self.codes[objects].detach()).square().mean()
+        decoder, both = self.lesson.stages
+        terms = self._guess() if decoder <= self.progress < both else self._decode(free=self.progress < decoder)
         losses = {name: float(term.detach()) for name, term in terms.items()}
         if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
             raise RuntimeError(
                 f"train-category: the loss {wrong[0]} is {losses[wrong[0]]} at step {self.iteration + 1}"
             )
-        total = torch.stack([getattr(self.lesson, name) * term for name, term in terms.items()]).sum()
+        total = torch.stack([getattr(self.lesson, name, 1.0) * term for name, term in terms.items()]).sum()
         self.optimizer.zero_grad()
         total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -178,6 +169,22 @@ class Learning:
             self.codes.copy_(state["codes"])
         unpack(self.optimizer, state)
 
+    def _guess(self) -> dict[str, Tensor]:
+        """Return how far the codes that the encoder guesses are from the free ones."""
+        objects = torch.randint(len(self.pictures), (self.lesson.pictures,), generator=self.generator)
+        guessed = self.model.encode(self._look(objects))
+        return {"code": (guessed - self.codes[objects].detach()).square().mean()}
+
+    def _decode(self, *, free: bool) -> dict[str, Tensor]:
+        """Return the terms of rays and points of some objects, decoded from their free codes or from pictures."""
+        n = min(self.lesson.objects, len(self.pictures))
+        objects = torch.randperm(len(self.pictures), generator=self.generator)[:n]
+        codes = self.codes[objects] if free else self.model.encode(self._look(objects))
+        shapes = Shapes(self.model.decode, codes)
+        rays, color, label, t = self.pool.draw(objects, self.lesson.rays, self.generator)
+        seen = surface(shapes, rays, DenseMarch(self.lesson.samples, splits=self.lesson.splits, block=8))
+        return self._terms(shapes, rays, (color, label, t), seen) | self._hull(shapes, objects)
+
     def _terms(
         self, shapes: Shapes, rays: Rays, said: tuple[Tensor, Tensor, Tensor], seen: Surface
     ) -> dict[str, Tensor]:
@@ -206,8 +213,11 @@ class Learning:
         logit = -shapes.at(which).value(x)
         return {"hull": loss.silhouette(logit, inside, len(x))}
 
-    def _one_of(self, some: Tensor) -> Tensor:
-        return some[int(torch.randint(len(some), (1,), generator=self.generator))]
+    def _look(self, objects: Tensor) -> Tensor:
+        """Return a picture of each of some objects, a little changed, (b, 3, h, w)."""
+        some = [self.pictures[i] for i in objects.tolist()]
+        which = [int(torch.randint(len(one), (1,), generator=self.generator)) for one in some]
+        return self._changed(torch.stack([one[i] for one, i in zip(some, which, strict=True)]))
 
     def _changed(self, pictures: Tensor) -> Tensor:
         """Return pictures (b, 3, h, w), uint8, in [0, 1] and a little changed: larger or smaller, of other colours."""

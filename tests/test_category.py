@@ -91,7 +91,7 @@ def learning(category: Category, *, seconds: float = 1000, seed: int = 0, **less
 
 
 def lessons(**lesson: Any) -> Lesson:
-    return Lesson(**{"objects": 4, "rays": 32, "samples": 16} | lesson)
+    return Lesson(**{"objects": 4, "rays": 32, "samples": 16, "hull": 1.0} | lesson)
 
 
 # Objects

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,18 @@ class Field(nn.Module, ABC):
         """
         facing = (normal * direction).sum(-1, keepdim=True).abs()
         return (0.25 + 0.6 * facing).expand_as(x)
+
+
+def told(field: Any, which: Tensor | None, index: Tensor | None = None) -> Any:
+    """Return the field as it answers at n points.
+
+    Args:
+        field: any module that meets the contract of `Field`.
+        which: of its shapes, one for each point or, with `index`, for each of something that points belong to; None
+            for a field of one shape, which is returned as it is.
+        index: what each point belongs to, such as its ray, shape (n,).
+    """
+    return field if which is None else field.at(which if index is None else which[index])
 
 
 def box(bounds: Bounds) -> Tensor:

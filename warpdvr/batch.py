@@ -9,6 +9,7 @@ from torch import Tensor
 
 from warpdvr.bracket import ask, close_in
 from warpdvr.camera import Rays
+from warpdvr.fields.base import told
 from warpdvr.kernels import status as _status
 
 
@@ -66,7 +67,7 @@ class Batch:
     def ask(self, x: Tensor, ray: Tensor) -> Tensor:
         """Return the field's values at points (n, 3) on rays (n,), and count them."""
         self.evaluations += len(x)
-        return ask(self.field, x, None if self.which is None else self.which[ray])
+        return ask(told(self.field, self.which, ray), x)
 
     def cross(self, ray: Tensor, ends: tuple[Tensor, ...], found: Tensor) -> None:
         """Give each ray the foremost of the brackets `ends` that were found for it."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.bridge import launch
+from warpdvr.fields.base import told
 from warpdvr.kernels import bracket as _bracket
 
 CHUNK = 1 << 16
@@ -15,23 +16,13 @@ STEPS = 40
 """More than bisection needs from the longest ray down to neighbouring float32 numbers."""
 
 
-def told(field: Any, which: Tensor | None) -> Any:
-    """Return the field as it answers at n points of the shapes `which` (n,), or as it is if it is one shape (None)."""
-    return field if which is None else field.at(which)
-
-
-def ask(field: Any, x: Tensor, which: Tensor | None = None) -> Tensor:
+def ask(field: Any, x: Tensor) -> Tensor:
     """Return `field.value` at float32 points (n, 3) as float32 (n,), whatever the field's own precision.
 
-    Args:
-        field: asked for `value` only.
-        x: the points.
-        which: of the field's shapes, for each point (n,); None for a field of one shape.
-
     Raises:
-        ValueError: if the field returns another shape of tensor.
+        ValueError: if the field returns another shape.
     """
-    value = told(field, which).value(x.to(field.bounds.dtype))
+    value = field.value(x.to(field.bounds.dtype))
     if value.shape != x.shape[:1]:
         raise ValueError(
             f"{type(field).__name__}.value: expected shape {tuple(x.shape[:1])} for points {tuple(x.shape)}, "
@@ -69,7 +60,7 @@ def close_in(
             break
         t, x, done = o.new_empty(n), o.new_empty(n, 3), torch.empty(n, dtype=torch.bool, device=o.device)
         launch(_bracket.propose, n, [brackets, o, d, tolerance, active], [t, x])
-        value = ask(field, x, None if which is None else which[active])
+        value = ask(told(field, which, active), x)
         launch(_bracket.narrow, n, [t, value, tolerance, active], [done], state=[brackets])
         evaluations += n
         active = active[~done]

@@ -50,8 +50,7 @@ class Objective:
         recipe, asked = self.recipe, (1 + slope_cost(self.field)) * len(seen.hit.ray)
         terms: dict[str, Tensor] = {}
         for wanted, term in (
-            (recipe.color > 0, self._color),
-            (recipe.gradient > 0, self._gradient),
+            (recipe.color > 0 or recipe.gradient > 0, self._color),
             (recipe.depth > 0, self._depth),
             (recipe.mask > 0, self._mask),
             (recipe.freespace > 0 or recipe.occupancy > 0, self._occupancy),
@@ -64,16 +63,16 @@ class Objective:
         return terms, asked
 
     def _color(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
-        right = self._right(drawn, seen)
-        return {"color": loss.photometric(seen.color[right], drawn.color[seen.hit.ray][right])}, 0
-
-    def _gradient(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
-        n = 4 * (self.recipe.rays // 4)
-        ray, right = seen.hit.ray, self._right(drawn, seen)
-        whole = torch.zeros_like(drawn.label, dtype=torch.bool).index_copy(0, ray, right)[:n].view(-1, 4).all(1)
-        color = torch.zeros_like(drawn.color).index_copy(0, ray, seen.color.to(drawn.color))
-        patches = (a[:n].view(-1, 2, 2, 3)[whole] for a in (color, drawn.color))
-        return {"gradient": loss.image_gradient(*patches)}, 0
+        ray, right, terms = seen.hit.ray, self._right(drawn, seen), {}
+        if self.recipe.color > 0:
+            terms["color"] = loss.photometric(seen.color[right], drawn.color[ray][right])
+        if self.recipe.gradient > 0:
+            n = 4 * (self.recipe.rays // 4)
+            whole = torch.zeros_like(drawn.label, dtype=torch.bool).index_copy(0, ray, right)[:n].view(-1, 4).all(1)
+            color = torch.zeros_like(drawn.color).index_copy(0, ray, seen.color.to(drawn.color))
+            patches = (a[:n].view(-1, 2, 2, 3)[whole] for a in (color, drawn.color))
+            terms["gradient"] = loss.image_gradient(*patches)
+        return terms, 0
 
     def _depth(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         ray = seen.hit.ray
@@ -87,11 +86,11 @@ class Objective:
         return {"depth": loss.depth(z[right], target[right].to(z))}, 0
 
     def _mask(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
-        known = self._open(drawn, seen) & ~seen.hit.nearest.isnan()
+        known = self._known(drawn, seen)
+        n, known = int(known.sum()), known & self._open(drawn, seen)
         sharpness, growth = self._sharpness(progress)
         x = drawn.rays.at(seen.hit.nearest.nan_to_num())[known].to(self.field.bounds.dtype)
         soft = -sharpness * self.field.value(x)
-        n = int(((drawn.label != UNKNOWN) & ~seen.hit.nearest.isnan()).sum())
         return {"mask": loss.silhouette(soft, drawn.label[known] == OBJECT, n) / growth}, len(x)
 
     def _occupancy(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
@@ -100,7 +99,7 @@ class Objective:
         wanted = torch.where(inside, self.recipe.occupancy > 0, self.recipe.freespace > 0)
         x, inside = x[wanted], inside[wanted]
         logit = -self._sharpness(progress)[0] * self.field.value(x)
-        n = int(((drawn.label != UNKNOWN) & ~seen.hit.nearest.isnan()).sum())
+        n = int(self._known(drawn, seen).sum())
         terms = {"freespace": loss.freespace(logit[~inside], n), "occupancy": loss.occupancy(logit[inside], n)}
         return {name: term for name, term in terms.items() if getattr(self.recipe, name) > 0}, len(x)
 
@@ -124,6 +123,10 @@ class Objective:
         if len(unsure):
             right[unsure] = self.pixels.inside(seen.x.detach()[unsure].float(), drawn.pose)
         return right
+
+    def _known(self, drawn: Drawn, seen: Surface) -> Tensor:
+        """Return which rays meet the bounds and have a mask, (n,)."""
+        return (drawn.label != UNKNOWN) & ~seen.hit.nearest.isnan()
 
     def _open(self, drawn: Drawn, seen: Surface) -> Tensor:
         """Return which rays are not settled, (n,): their mask is known, and they do not hit the object where it is."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from warpdvr.atomic import replacing
-from warpdvr.bracket import told
 from warpdvr.camera import Camera, Rays, pixel_centres
+from warpdvr.fields.base import told
 from warpdvr.grid import BoundGrid
 from warpdvr.implicit import reattach
 from warpdvr.intersect import DenseMarch, Hit, Intersect, SphereTrace, Status
@@ -136,7 +136,7 @@ def surface(field: Any, rays: Rays, intersect: Intersect) -> Surface:
     """Return what the rays see, packed: only rays that hit. Differentiable where autograd is recording."""
     hit = intersect(field, rays)
     dtype = field.bounds.dtype
-    field = told(field, None if rays.which is None else rays.which[hit.ray])
+    field = told(field, rays.which, hit.ray)
     o, d = rays.origin[hit.ray].to(dtype), rays.direction[hit.ray].to(dtype)
     t = reattach(field.value, o, d, hit.t)
     x = o + t[:, None].to(dtype) * d
@@ -168,7 +168,7 @@ def soft_mask(field: Any, rays: Rays, hit: Hit, sharpness: float) -> tuple[Tenso
     deepest, evaluations = _deepest(field, rays, hit)
     asked = ~deepest.isnan()
     x = rays.at(deepest.nan_to_num())[asked].to(field.bounds.dtype)
-    field = told(field, None if rays.which is None else rays.which[asked])
+    field = told(field, rays.which, asked)
     soft = torch.sigmoid(-sharpness * field.value(x))
     return soft.new_zeros(len(rays)).masked_scatter(asked, soft), evaluations + len(x)
 
@@ -184,8 +184,11 @@ def _deepest(field: Any, rays: Rays, hit: Hit) -> tuple[Tensor, int]:
     steps = torch.linspace(0, 1, DEPTHS + 1, device=far.device).square()
     t = hit.t[:, None] + (far - hit.t)[:, None] * steps
     x = rays.origin[hit.ray][:, None] + t[..., None] * rays.direction[hit.ray][:, None]
-    which = None if rays.which is None else rays.which[hit.ray].repeat_interleave(t.shape[1])
-    value = told(field, which).value(x.reshape(-1, 3).to(field.bounds.dtype)).view(t.shape)
+    value = (
+        told(field, rays.which, hit.ray.repeat_interleave(t.shape[1]))
+        .value(x.reshape(-1, 3).to(field.bounds.dtype))
+        .view(t.shape)
+    )
     best = t.gather(1, value.argmin(1, keepdim=True))[:, 0]
     return hit.nearest.index_copy(0, hit.ray, best), t.numel()
 

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from warpdvr import loss
-from warpdvr.bracket import told
 from warpdvr.camera import Rays
 from warpdvr.category.model import Reconstructor, prepared
 from warpdvr.category.objects import Category, Pool
-from warpdvr.fields.base import box
+from warpdvr.fields.base import box, told
 from warpdvr.fields.conditional import Shapes
 from warpdvr.intersect import DenseMarch
 from warpdvr.moments import packed, unpack
@@ -193,8 +192,7 @@ class Learning:
         asked = ~seen.hit.nearest.isnan()
         open_ = asked & ~torch.zeros_like(label).index_copy(0, ray, right)
         x = rays.at(seen.hit.nearest.nan_to_num())[open_]
-        which = None if rays.which is None else rays.which[open_]
-        soft = -told(shapes, which).value(x)
+        soft = -told(shapes, rays.which, open_).value(x)
         self.evaluations += seen.hit.evaluations + 2 * len(ray) + len(x)
         terms = {
             "color": loss.photometric(seen.color[right], color[ray][right]),

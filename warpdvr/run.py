@@ -19,7 +19,7 @@ import tomli_w
 import torch
 from torch import Tensor
 
-from warpdvr import checkpoint, turntable
+from warpdvr import checkpoint, journal, turntable
 from warpdvr.atomic import replacing
 from warpdvr.camera import Camera
 from warpdvr.checkpoint import Checkpoint
@@ -148,7 +148,7 @@ def fit(run: Run, scene: Scene, views: Views, field: Any, job: Fit) -> Iterator[
     """
     for stale in (run.mesh, run.usd, run.scores):
         stale.unlink(missing_ok=True)
-    _cut(run.log, job.iteration)
+    journal.cut(run.log, job.iteration)
     up = turntable.upwards(torch.stack([camera.pose for camera in views.cameras]))
     due = math.floor(job.progress * REPORTS) + 1
     some = views.test[:: math.ceil(len(views.test) / LOOKS) or 1]
@@ -260,22 +260,6 @@ def _save(run: Run, scene: Scene, views: Views, field: Any, job: Fit, up: tuple[
         fit=job.state(),
     )
     held.save(run.checkpoint)
-
-
-def _cut(log: Path, iteration: int) -> None:
-    """Drop the rows of a log behind the step from which a fit goes on."""
-    if log.is_file():
-        rows = [row for row in log.read_text().splitlines() if _iteration(row) <= iteration]
-        with replacing(log) as unfinished:
-            unfinished.write_text("".join(f"{row}\n" for row in rows))
-
-
-def _iteration(row: str) -> float:
-    """Return the step of a row of a log; infinity for one that was cut off when the fit was killed."""
-    try:
-        return float(json.loads(row)["iteration"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
 
 
 def _write(log: Any, step: Step, **more: float) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import tomli_w
 import torch
 
+from warpdvr import journal
 from warpdvr.atomic import replacing
 from warpdvr.category import objects
 from warpdvr.category.learn import Learning, Lesson
@@ -120,7 +121,7 @@ def follow(course: Course, category: Category, job: Learning) -> Iterator[dict[s
 
     for stale in ("scores.json", "page.png"):
         (course.folder / stale).unlink(missing_ok=True)
-    _cut(course.folder / "log.jsonl", job.iteration)
+    journal.cut(course.folder / "log.jsonl", job.iteration)
     some: list[dict[str, float]] = []
     saved = time.monotonic()
     try:
@@ -144,15 +145,6 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
     """Return the mean of each loss over the rows that have it."""
     known = {name: [row[name] for row in rows if name in row] for row in rows for name in row}
     return {name: sum(values) / len(values) for name, values in known.items()}
-
-
-def _cut(log: Path, iteration: int) -> None:
-    """Drop the rows of a log behind the step from which a learning goes on, and one that was cut off."""
-    if log.is_file():
-        rows = [row for row in log.read_text().splitlines() if row.endswith("}")]
-        kept = [row for row in rows if json.loads(row)["iteration"] <= iteration]
-        with replacing(log) as unfinished:
-            unfinished.write_text("".join(f"{row}\n" for row in kept))
 
 
 def _row(job: Learning, mean: dict[str, float]) -> dict[str, Any]:

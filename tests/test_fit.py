@@ -569,3 +569,9 @@ def test_every_term_at_once():
         parts = sum(told[name] * step.losses[name] for name in WEIGHTS)
         assert step.losses["total"] == pytest.approx(parts, rel=1e-5)
     assert all(value.isfinite().all() for value in weights(field).values())
+
+
+def test_nothing_to_change_is_an_error():
+    field = Sphere(0.4).requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter of Sphere wants a gradient"):
+        Fit(field, ball(), iterations=1)

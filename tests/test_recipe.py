@@ -134,3 +134,10 @@ def test_recipes_by_name():
         "occupancy": 1.0,
     }
     assert dvr.samples == (16, 32, 64, 128) and dvr.cameras == 0 and dvr.rays == 2048
+
+
+def test_what_wants_no_gradient_is_not_fitted():
+    field = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+    field[0].requires_grad_(False)
+    groups = Recipe().groups(field, {"": 1.0})
+    assert [id(p) for g in groups for p in g["params"]] == [id(p) for p in field[1].parameters()]

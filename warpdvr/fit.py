@@ -71,7 +71,7 @@ class Fit:
         """Prepare a fit; the field is changed in place.
 
         Args:
-            field: any module that meets the contract of `warpdvr.Field`.
+            field: any module that meets the contract of `warpdvr.Field`; parameters that want no gradient are kept.
             views: photographs with masks; only the training views are used.
             minutes, iterations: how long; exactly one of them.
             recipe: weights and schedules.
@@ -80,8 +80,8 @@ class Fit:
                 the `grid` of another one, is refreshed as the field changes.
 
         Raises:
-            ValueError: if not exactly one positive duration is given, no training view has a mask, or depth is to be
-                learnt from and none is known.
+            ValueError: if not exactly one positive duration is given, no training view has a mask, depth is to be
+                learnt from and none is known, or there is nothing to change.
         """
         if (minutes is None) == (iterations is None):
             raise ValueError(f"fit: give minutes or iterations, one of them; got {minutes} and {iterations}")
@@ -94,13 +94,15 @@ class Fit:
         if self.recipe.depth and self.pixels.depth is None and self.pixels.sparse is None:
             raise ValueError("fit: the recipe weighs depth, but none of the training views has any")
         self.generator = torch.Generator().manual_seed(seed)
-        self.parameters = list(field.parameters())
+        self.parameters = [p for p in field.parameters() if p.requires_grad]
         groups = self.recipe.groups(field, getattr(field, "rates", Field.rates))
         self.views = views
         self.poses = Poses(self.pixels.pose) if self.recipe.cameras else None
         if self.poses:
             self.parameters += self.poses.parameters()
             groups.append({"params": list(self.poses.parameters()), "rate": self.recipe.cameras})
+        if not self.parameters:
+            raise ValueError(f"fit: no parameter of {type(field).__name__} wants a gradient, and cameras are kept")
         self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
         self.objective = Objective(field, self.recipe, self.pixels, self.generator)
         self.intersect = intersect or (DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else QuickMarch(field))

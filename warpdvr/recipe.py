@@ -70,7 +70,7 @@ class Recipe:
         return self.samples[sum(progress >= m for m in MILESTONES)]
 
     def groups(self, field: nn.Module, rates: Mapping[str, float]) -> list[dict[str, object]]:
-        """Return the field's parameters for an optimiser, those of one learning rate together, as `rate` and `params`.
+        """Return the parameters that want a gradient, those of one learning rate together, as `rate` and `params`.
 
         Args:
             field: its named parameters are taken.
@@ -84,6 +84,8 @@ class Recipe:
         endings = sorted(rates, key=len, reverse=True)
         groups: dict[str, list[Tensor]] = {}
         for name, parameter in field.named_parameters():
+            if not parameter.requires_grad:
+                continue
             groups.setdefault(next(e for e in endings if name.endswith(e)), []).append(parameter)
         factor = 1.0 if self.rate is None else self.rate / rates[""]
         return [{"params": some, "rate": factor * rates[ending]} for ending, some in groups.items()]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from warpdvr.fields.base import Field
+from warpdvr.fields.layers import Activation, Dense, Encode, Layer
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
 from warpdvr.fields.slope import steepest
 
@@ -43,7 +44,8 @@ class SDF(Field):
     ):
         super().__init__(bounds)
         self.encode, self.encode_view = PositionalEncoding(frequencies), PositionalEncoding(view_frequencies)
-        self.distance = MLP(self.encode.width, width, depth, 1 + features, Squareplus(sharpness))
+        bend = Squareplus(sharpness)
+        self.distance, self.bend = MLP(self.encode.width, width, depth, 1 + features, bend), bend.b
         self.distance.start_as_sphere(radius)
         inputs = self.encode.width + 3 + self.encode_view.width + features
         self.radiance = MLP(inputs, color_width, color_depth, 3, torch.relu)
@@ -68,6 +70,13 @@ class SDF(Field):
             raise ValueError("sdf: color needs the features that geometry returns")
         inputs = [self.encode(x), normal, self.encode_view(direction), feature]
         return torch.sigmoid(self.radiance(torch.cat(inputs, -1)))
+
+    def as_layers(self) -> list[Layer]:
+        """Return what `value` does, for bounds that are proven (warpdvr/fields/layers.py)."""
+        *hidden, last = self.distance.layers
+        bend = Activation("squareplus", self.bend)
+        steps = [step for layer in hidden for step in (Dense(layer.weight, layer.bias), bend)]
+        return [Encode(self.encode.scales), *steps, Dense(last.weight[:1], last.bias[:1])]
 
     def bound_slope(self, points: int = 16384, margin: float = 1.25) -> int:
         """Measure |grad value| at random points of the bounds; `lipschitz` is the largest, times `margin`."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from warpdvr.camera import Camera, Rays, pixel_centres
 from warpdvr.fields.base import Field
+from warpdvr.fields.layers import Activation, Dense, Layer, Skip
 
 TRAINED = {"bunny": 1.4, "fox": 3.0, "hammer": None, "birdcage_occ": None}
 """The networks of the data folder's weights/neural_implicit_queries, and an upper bound of |grad value| (measured by
@@ -43,6 +44,13 @@ class Network(Field):
             else:
                 x = {"relu": torch.relu, "elu": nn.functional.elu}[kind](x)
         return x
+
+    def as_layers(self) -> list[Layer]:
+        steps = [step.split() for step in self.steps if not step.startswith("squeeze_last")]
+        return [
+            Dense(self.get_parameter(f"A{i}").T, self.get_parameter(f"b{i}")) if kind == "dense" else Activation(kind)
+            for kind, i in steps
+        ]
 
 
 def trained(data: Path, name: str) -> Field:
@@ -85,6 +93,14 @@ class Perceptron(Field):
             if i < len(self.layers) - 1:
                 h = self.activation(h)
         return h[..., 0]
+
+    def as_layers(self) -> list[Layer]:
+        bend = Activation("softplus", 100) if isinstance(self.activation, nn.Softplus) else Activation("relu")
+        steps: list[Layer] = []
+        for i, layer in enumerate(self.layers):
+            skip = [Skip(0.5**0.5)] if i == self.skip else []
+            steps += [*skip, Dense(layer.get_parameter("weight"), layer.get_parameter("bias")), bend]
+        return steps[:-1]
 
 
 def view(n: int, fov: float = 50.0, distance: float = 1.6) -> Rays:

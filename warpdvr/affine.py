@@ -1,0 +1,220 @@
+"""Affine arithmetic through a plain network: what its value can be in a whole segment or box, proven.
+
+Sharp and Jacobson, "Spelunking the Deep" (2022), section 3: a number is base + sum of slope_j eps_j + error, where
+|eps_j| <= 1: one eps for each direction of the input, and one error for all the rest ("affine fixed"). What the
+activations add is then weighed once more with the slopes of all that follows them, from the last layer back to the
+first: the error of a form with a symbol for each neuron ("affine all") over the same bands, at the price of one.
+
+Everything runs in float64 and each rounding is counted into the error (Higham, "Accuracy and Stability of Numerical
+Algorithms", 2nd ed., section 3.1), so that the bounds hold for the network in exact arithmetic with the weights as
+they are. Values that the field computes can lie outside of them by their own rounding, and by 2e-9 / beta for each
+softplus, which Torch makes straight above 20 / beta.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from warpdvr.fields.layers import Activation, Dense, Encode, Skip
+
+COST = 4
+"""What one bound along a segment costs, counted in points: base, slope, error, and the way back."""
+
+ULP = 2.0**-53
+"""Half the distance from 1 to the next float64: the relative rounding of one operation."""
+SLACK = 2.0**-44
+"""Covers the rounding of an activation and its enclosure, relative to 1 + the size of its arguments."""
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A dense layer in float64, with what its rounding is bounded by."""
+
+    weight: Tensor
+    size: Tensor
+    """|weight|."""
+    bias: Tensor
+    rows: Tensor
+    """Euclidean length of each row of `weight`, shape (outputs,)."""
+    norm: float
+    """An upper bound of its spectral norm."""
+    rounding: float
+    """gamma_n: relative rounding of a sum of so many products, twice what it can be."""
+
+
+class Affine:
+    """A network that bounds its value."""
+
+    def __init__(self, field: Any):
+        """Take the weights as they are now.
+
+        Args:
+            field: has `as_layers` (warpdvr/fields/layers.py).
+
+        Raises:
+            ValueError: if it has not, or if it names something unknown.
+        """
+        name = type(field).__name__
+        if not callable(getattr(field, "as_layers", None)):
+            raise ValueError(
+                f"{name}: has no as_layers() and so no proven bounds, which need a plain network that lists its layers "
+                "(warpdvr/fields/layers.py); use DenseMarch for this field"
+            )
+        self.encode: Tensor | None = None
+        self.steps: list[_Product | Activation | Skip] = []
+        for i, layer in enumerate(field.as_layers()):
+            if isinstance(layer, Encode) and i == 0:
+                self.encode = layer.scales.detach().double()
+            elif isinstance(layer, Dense):
+                self.steps.append(_product(layer))
+            elif isinstance(layer, Skip) or (isinstance(layer, Activation) and layer.kind in KINDS):
+                self.steps.append(layer)
+            else:
+                raise ValueError(f"{name}.as_layers: {layer} at place {i} is not known; see warpdvr/fields/layers.py")
+        if not self.steps or not isinstance(self.steps[-1], _Product) or len(self.steps[-1].bias) != 1:
+            raise ValueError(f"{name}.as_layers: must end in a Dense with one output, the value")
+
+    @torch.no_grad()
+    def bound(self, x: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return base (n,), slopes (n, k) and error (n,) of the value at x + sum eps_j spread_j, |eps_j| <= 1.
+
+        It differs from base + sum slope_j eps_j by at most the error.
+
+        Args:
+            x: middles, shape (n, 3), float64; may be rounded, by less than `SLACK` (1 + |x|).
+            spread: how far it goes from there along each of k directions, shape (n, k, 3), float64.
+        """
+        h = torch.cat([x[:, None], spread], 1)
+        error = SLACK * (1 + h.abs().sum(1))
+        if self.encode is not None:
+            h, error = _encoded(h, error, self.encode)
+        first, first_error = h, error
+        passed: list[Any] = []  # for the way back: what each step adds, and by what it multiplies
+        for step in self.steps:
+            if isinstance(step, _Product):
+                added = step.rounding * (h.norm(dim=-1).sum(1, keepdim=True) * step.rows + step.bias.abs())
+                error = (1 + step.rounding) * (error @ step.size.T) + added
+                h = h @ step.weight.T
+                h[:, 0] += step.bias
+                passed.append((added, step))
+            elif isinstance(step, Skip):
+                h = step.scale * torch.cat([h, first], -1)
+                error = step.scale * torch.cat([error, first_error], -1)
+                passed.append((None, step))
+            else:
+                h, error, added, slope = _bent(h, error, step)
+                passed.append((added, slope))
+        error = torch.minimum(error[:, 0], _way_back(passed, first_error))
+        return h[:, 0, 0], h[:, 1:, 0], error + SLACK * (error + h[..., 0].abs().sum(1))
+
+
+def enclose(activation: Activation, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return slope, offset and error such that the activation of each x in [low, high] is slope x + offset +- error.
+
+    The slope is that of the chord. What is left, phi(x) - slope x, is largest and smallest at the ends or where
+    phi' = slope.
+    """
+    phi, turns = KINDS[activation.kind]
+    p = activation.parameter
+    slope = ((phi(high, p) - phi(low, p)) / (high - low)).nan_to_num(0.0).clamp(-1, 1)
+    if activation.kind in PERIODIC:
+        slope = torch.where(high - low > math.pi, 0.0, slope)  # so that each kind of turn is met once, or at 0 slope
+    places = [low, high, *(torch.maximum(torch.minimum(at, high), low) for at in turns(slope, low, p))]
+    left = torch.stack([phi(at, p) - slope * at for at in places])
+    least, most = left.amin(0), left.amax(0)
+    return slope, 0.5 * (least + most), 0.5 * (most - least) + SLACK * (1 + low.abs() + high.abs())
+
+
+def _bent(h: Tensor, error: Tensor, activation: Activation) -> tuple[Tensor, ...]:
+    """Return forms (n, 1 + k, w) and errors (n, w) after an activation, and what it added and multiplied them by."""
+    radius = (1 + SLACK) * (h[:, 1:].abs().sum(1) + error)
+    slope, offset, added = enclose(activation, h[:, 0] - radius, h[:, 0] + radius)
+    h = h * slope[:, None]
+    h[:, 0] += offset
+    return h, error * slope.abs() + added, added, slope
+
+
+def _encoded(h: Tensor, error: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the forms and errors of (x, sin, cos); what a sine adds depends on no other layer."""
+    angle, wide = ((a[..., None, :] * scales[:, None]).flatten(-2) for a in (h, error))
+    waves = [_bent(angle, wide, Activation(kind))[:2] for kind in ("sine", "cosine")]
+    return torch.cat([h, *(w[0] for w in waves)], -1), torch.cat([error, *(w[1] for w in waves)], -1)
+
+
+def _way_back(passed: list[Any], first_error: Tensor) -> Tensor:
+    """Return the error (n,) of the last layer: what each step added, times the slope of all that follows it.
+
+    `blur` bounds the rounding of `g`, in Euclidean length.
+    """
+    n, inputs = first_error.shape
+    g, blur = first_error.new_ones(n, 1), first_error.new_zeros(n, 1)
+    total, around = first_error.new_zeros(n), first_error.new_zeros(n, inputs)
+    for added, step in reversed(passed):
+        if added is not None:
+            total = total + ((g.abs() + blur) * added).sum(1)
+        if isinstance(step, _Product):
+            blur = step.norm * (blur + step.rounding * g.norm(dim=1, keepdim=True))
+            g = g @ step.weight
+        elif isinstance(step, Skip):
+            g, blur = step.scale * g, abs(step.scale) * blur
+            around = around + g[:, -inputs:].abs() + blur
+            g = g[:, :-inputs]
+        else:
+            g = g * step
+            blur = blur + ULP * g.norm(dim=1, keepdim=True)
+    return total + ((g.abs() + blur + around) * first_error).sum(1)
+
+
+def _product(layer: Dense) -> _Product:
+    weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
+    power = weight / weight.abs().max().clamp_min(1e-300)
+    power = power.T @ power if len(weight) > weight.shape[1] else power @ power.T
+    power = power @ power
+    norm = 1.01 * (power @ power).norm() ** 0.125 * weight.abs().max()  # |A|_2 <= |(A A^T)^4|_F^(1/8)
+    rounding = 2 * (max(weight.shape) + 4) * ULP
+    return _Product(weight, weight.abs(), bias, weight.norm(dim=1) * (1 + rounding), float(norm), rounding)
+
+
+def _softplus_turn(slope: Tensor, low: Tensor, beta: float) -> list[Tensor]:
+    return [torch.logit(slope.clamp(0, 1)) / beta]
+
+
+def _squareplus_turn(slope: Tensor, low: Tensor, b: float) -> list[Tensor]:
+    s = 2 * slope - 1
+    return [s * (b / (1 - s * s).clamp_min(0)).sqrt().nan_to_num(0.0)]
+
+
+def _tanh_turn(slope: Tensor, low: Tensor, _: float) -> list[Tensor]:
+    at = (1 - slope.clamp(0, 1)).sqrt().atanh()
+    return [at, -at]
+
+
+def _sine_turn(slope: Tensor, low: Tensor, _: float) -> list[Tensor]:
+    at, turn = slope.acos(), 2 * math.pi
+    return [side + turn * ((low - side) / turn).ceil() for side in (at, -at)]
+
+
+def _cosine_turn(slope: Tensor, low: Tensor, _: float) -> list[Tensor]:
+    return [at - math.pi / 2 for at in _sine_turn(slope, low + math.pi / 2, _)]
+
+
+_Values = Callable[[Tensor, float], Tensor]
+_Turns = Callable[[Tensor, Tensor, float], Sequence[Tensor]]
+
+KINDS: dict[str, tuple[_Values, _Turns]] = {
+    "relu": (lambda x, _: x.relu(), lambda slope, low, _: [torch.zeros_like(low)]),
+    "elu": (lambda x, _: functional.elu(x), lambda slope, low, _: [slope.clamp_min(0).log()]),
+    "softplus": (lambda x, beta: functional.softplus(x, beta, 40), _softplus_turn),
+    "squareplus": (lambda x, b: 0.5 * (x + (x * x + b).sqrt()), _squareplus_turn),
+    "tanh": (lambda x, _: x.tanh(), _tanh_turn),
+    "sine": (lambda x, _: x.sin(), _sine_turn),
+    "cosine": (lambda x, _: x.cos(), _cosine_turn),
+}
+"""For each kind its values, and where its derivative is a given slope (the first such places from `low` on)."""
+
+PERIODIC = {"sine", "cosine"}

@@ -8,6 +8,8 @@ A bracket is one row (x1, x2, x3, f1, f2, f3): x1 the newest point, x2 the other
 
 import warp as wp
 
+ALIKE = wp.constant(4.0)  # slopes on both sides of a point may differ by this factor, if the root is to be near
+
 bracket = wp.types.vector(length=6, dtype=wp.float32)
 
 
@@ -59,7 +61,11 @@ def narrow(
     # outputs
     done: wp.array[wp.bool],
 ):
-    """Replace the end of the same sign; done when an end is exactly 0 or the ends are closer than `tolerance`."""
+    """Replace the end of the same sign; done when an end is exactly 0 or the root surely within `tolerance` of one.
+
+    That is where the ends are so close, or where the newest is: the slopes on both sides of it are about alike, and by
+    the smaller one the root lies within a quarter of `tolerance`.
+    """
     i = wp.tid()
     s = brackets[active[i]]
     f = value[i]
@@ -76,4 +82,8 @@ def narrow(
     brackets[active[i]] = s
     # halving a bracket of neighbouring floats changes nothing any more
     width = wp.abs(s[1] - s[0])
-    done[i] = f == 0.0 or wp.isnan(f) or width <= tolerance or width <= 2.4e-7 * wp.abs(s[0])
+    beside = wp.abs(s[5] - f) / wp.max(wp.abs(s[2] - s[0]), 1.0e-30)
+    across = wp.abs(s[4] - f) / wp.max(width, 1.0e-30)
+    least = wp.min(beside, across)
+    close = 4.0 * wp.abs(f) <= tolerance * least and wp.max(beside, across) <= ALIKE * least
+    done[i] = f == 0.0 or wp.isnan(f) or width <= tolerance or close or width <= 2.4e-7 * wp.abs(s[0])

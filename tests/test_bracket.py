@@ -54,8 +54,8 @@ def test_the_root_is_found(name: str, device: torch.device) -> None:
     t, evaluations = solve(along_x(function), torch.zeros(1), torch.ones(1), device)
     if name == "three roots":
         assert min(abs(t.item() - r) for r in (0.2, 0.5, 0.8)) <= TOLERANCE
-    else:
-        assert abs(t.item() - root) <= 1.5 * TOLERANCE
+    else:  # where the root is threefold, values of 1e-14 lie 2e-5 from it
+        assert abs(t.item() - root) <= (3e-5 if name == "flat root" else 1.5 * TOLERANCE)
     assert evaluations <= BUDGET.get(name, STEPS)
 
 
@@ -98,7 +98,7 @@ def test_an_end_that_is_exactly_zero_costs_nothing(device: torch.device) -> None
 def test_a_bracket_shorter_than_the_tolerance_costs_nothing(device: torch.device) -> None:
     t, evaluations = solve(along_x(lambda t: 0.3 - t), torch.tensor([0.2]), torch.tensor([0.32]), device, 0.2)
     assert evaluations == 0
-    assert t.item() == pytest.approx(0.32)  # the end with the smaller value
+    assert t.item() == pytest.approx(0.3)  # where a line through the ends is 0
 
 
 def test_far_away_it_stops_at_neighbouring_floats(device: torch.device) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 from networks import SLOPE, TRAINED, trained, view, views
-from reference import Asked, aimed, beams, clip, double, first_crossing, in_double
+from reference import Asked, aimed, beams, clip, double, first_crossing, in_double, sphere_t
 from torch import Tensor
 
 from warpdvr import DenseMarch, Hit, Rays, SphereTrace, Status, extract
-from warpdvr.boxes import bounds, corners, differences, dilate, dilate_blocks
+from warpdvr.boxes import bounds, corners, differences, dilate, dilate_blocks, surprise
 from warpdvr.bridge import launch
 from warpdvr.fields.analytic import Box, Sphere, Torus
 from warpdvr.grid import BoundGrid
@@ -59,7 +59,7 @@ def lengths(hit: Hit) -> Tensor:
 
 
 def both(grid: BoundGrid) -> list[Any]:
-    return [DenseMarch(grid=grid), SphereTrace(grid=grid, thinnest=1e-4, max_steps=1024)]
+    return [DenseMarch(grid=grid), SphereTrace(grid=grid, thinnest=1e-4, max_steps=1024, tolerance=5e-6)]
 
 
 def leaves(grid: BoundGrid, x: Tensor) -> Tensor:
@@ -279,6 +279,70 @@ def test_a_stale_grid_gives_true_hits_and_no_false_start(device: torch.device) -
         assert inside.status.tolist() == [Status.INSIDE]
 
 
+@pytest.mark.parametrize("cut", [0.01, 0.1])
+def test_a_model_that_is_wrong_is_found_out(cut: float, device: torch.device) -> None:
+    """The ball shrank after the grid was built: what lands lies on the new one, and no ray lands beside it."""
+    grid = BoundGrid(Asked(ball, lipschitz=1.0).to(device))
+    new = Sphere(0.5 - cut).to(device)
+    rays = aimed(1000, seed=3, spread=0.3, device=device)
+    for solve in both(grid):
+        hit = solve(new, rays)
+        assert new.value(rays[hit.ray].at(hit.t)).abs().max() < 2e-5
+        assert not ((hit.status == Status.HIT) & ~(SphereTrace()(new, rays).status == Status.HIT)).any()
+
+
+# ---- models: a hit for one or two queries
+
+
+MODELLED: dict[str, tuple[Function, float, int]] = {
+    "ball": (lambda x: x.norm(dim=-1) - 0.4, 1.0, 2),
+    "bumpy": (
+        lambda x: 0.7 * (x.norm(dim=-1) - 0.35 + 0.03 * torch.sin(x * torch.tensor([20.0, 17, 23]).to(x)).prod(-1)),
+        1.2,
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELLED)
+def test_two_queries_are_enough_for_a_hit(name: str, device: torch.device) -> None:
+    """All queries of 256 x 256 rays over those that hit; hits and depths are those without a grid."""
+    function, lipschitz, most = MODELLED[name]
+    field = Asked(function, lipschitz=lipschitz).to(device)
+    rays = moved(view(256), device)
+    grid = BoundGrid(field)
+    for solve, plain in ((DenseMarch(grid=grid), DenseMarch()), (SphereTrace(grid=grid), SphereTrace(tolerance=1e-6))):
+        field.asked = 0
+        hit = solve(field, rays)
+        assert field.asked == hit.evaluations <= most * len(hit.t)
+        right = plain(field, rays)
+        assert torch.equal(hit.ray, right.ray)
+        assert (hit.t - right.t).abs().max() < (1e-5 if isinstance(solve, DenseMarch) else 5e-5)
+
+
+def test_two_queries_are_enough_for_a_hit_on_a_network(data: Path, device: torch.device) -> None:
+    field = trained(data, "bunny").to(device)
+    rays = moved(view(256, distance=2.5), device)
+    hit, right = DenseMarch(grid=BoundGrid(field))(field, rays), SphereTrace(tolerance=1e-6)(field, rays)
+    assert hit.evaluations <= 2 * len(hit.t)
+    assert torch.equal(hit.ray, right.ray)
+    assert (hit.t - right.t).abs().max() < 1e-5
+
+
+def test_the_model_of_a_quadratic_is_exact(device: torch.device) -> None:
+    """Second-order terms and all mixed ones of a box are what kernels/model.py takes a field for."""
+    bend = torch.tensor([1.0, -2.0, 3.0])
+    lattice = torch.cartesian_prod(*[torch.linspace(0, 1, 3)] * 3)
+
+    def quadratic(x: Tensor) -> Tensor:
+        return (bend * x * x).sum(-1) / 2 + x.prod(-1) + x[:, 0] * x[:, 1] - x[:, 2] + 0.3
+
+    corner = quadratic(torch.cartesian_prod(*[torch.arange(2.0)] * 3))[:, None].to(device)
+    found = surprise(corner, bend[:, None].to(device), quadratic(lattice).view(1, 3, 3, 3).to(device))
+    assert found.item() < 1e-6
+    assert surprise(corner, 0 * bend[:, None].to(device), quadratic(lattice).view(1, 3, 3, 3).to(device)).item() > 0.1
+
+
 # ---- refreshing
 
 
@@ -362,3 +426,18 @@ def test_the_mesh_of_a_hard_field_is_the_same(name: str, device: torch.device) -
             continue
         own = extract(field, resolution=resolution, project=0, colors=False)
         assert torch.equal(own.faces, dense.faces)
+
+
+@pytest.mark.parametrize("scale", [1.5, 2.0])
+def test_a_lipschitz_bound_that_is_none_is_not_relied_on(scale: float, device: torch.device) -> None:
+    rays = view(64)
+    honest, wrong = (Asked(lambda x: scale * (x.norm(dim=-1) - 0.4), lipschitz=bound) for bound in (scale, 1.0))
+    exact = sphere_t(*in_double(rays), 0.4)
+    rays = Rays(rays.origin.to(device), rays.direction.to(device))
+    for field in (honest.to(device), wrong.to(device)):
+        grid = BoundGrid(field)
+        assert grid.limit == (scale if field is honest else float("inf"))
+        for solve in (DenseMarch(grid=grid), SphereTrace(grid=grid)):
+            hit = solve(field, rays)
+            assert torch.equal(hit.ray.cpu(), torch.nonzero(~exact.isnan())[:, 0])
+            assert (hit.t.cpu() - exact[hit.ray.cpu()]).abs().max() < 5e-5

@@ -123,7 +123,7 @@ def thinnest(solve: Any) -> float:
     """What a ray must pass through to be seen by a solver, and a margin."""
     plain = solve.solve if isinstance(solve, Gridded) else solve
     if isinstance(plain, SphereTrace):
-        return 2.1e-3
+        return 2.1e-3 if plain.grid or isinstance(solve, Gridded) else 1.05 * plain.thinnest
     return 0.028 if plain.splits == 0 else 1e-3
 
 
@@ -145,7 +145,8 @@ def test_every_ray_of_a_grazing_fan_is_right(solve: Any, device: torch.device) -
     assert hit.ray.tolist() == list(range(200))
     expected = sphere_t(*in_double(rays), 0.5)[:200]
     slope = (1 - (impact[:200] / 0.5).square()).sqrt()
-    assert ((hit.t.cpu() - expected).abs() * slope).max() < 1e-6
+    plain = solve.solve if isinstance(solve, Gridded) else solve
+    assert ((hit.t.cpu() - expected).abs() * slope).max() < max(1e-6, 0.25 * plain.tolerance)
 
 
 # ---- 1, 2, 3: a ray that starts inside is no hit
@@ -287,15 +288,26 @@ def test_over_relaxation_pays_and_never_steps_over_a_wall(device: torch.device) 
     rays = beams(torch.stack([x, 0 * x, 0 * x + 1], 1), DOWN, device)
     for relaxation in (1.0, 1.5, 1.9):
         hit = SphereTrace(relaxation=relaxation)(field, rays)
-        assert hit.t.tolist() == pytest.approx([1.295] * 300, abs=2e-6)
+        assert hit.t.tolist() == pytest.approx([1.295] * 300, abs=2e-5)
 
 
-def test_with_a_bound_that_is_too_small_a_hit_still_lies_on_the_surface(device: torch.device) -> None:
-    field = Asked(lambda x: 2 * (x.norm(dim=-1) - 0.5), lipschitz=1.0).to(device)
-    rays = aimed(1000, seed=1, spread=0.5, device=device)
-    hit = SphereTrace()(field, rays)
-    assert len(hit.t) > 50
-    assert (rays[hit.ray].at(hit.t).norm(dim=-1) - 0.5).abs().max() < 1e-5
+@pytest.mark.parametrize("scale", [1.5, 2.0, 8.0])
+def test_a_bound_that_is_too_small_is_noticed_and_no_ray_is_missed(scale: float, device: torch.device) -> None:
+    field = Asked(lambda x: scale * (x.norm(dim=-1) - 0.5), lipschitz=1.0).to(device)
+    rays = aimed(1000, seed=1, spread=0.5)
+    expected = sphere_t(*in_double(rays), 0.5)
+    with pytest.warns(UserWarning, match=rf"Asked.lipschitz is 1, but .* traced with {int(scale)}"):
+        t = spread(SphereTrace()(field, Rays(rays.origin.to(device), rays.direction.to(device))))
+    assert torch.equal(t.isnan(), expected.isnan())
+    assert (t - expected).nan_to_num(0).abs().max() < 2e-5
+
+
+def test_a_field_without_any_bound_is_not_believed_to_be_missed(device: torch.device) -> None:
+    field = Asked(lambda x: torch.where((40 * x[:, 2]).sin() > 0, 1.0, 0.001), lipschitz=1.0).to(device)
+    rays = beams(torch.rand(100, 3) * 0.1 + torch.tensor([0.0, 0.0, 1.0]), DOWN, device)
+    with pytest.warns(UserWarning, match="values differ by more"):
+        hit = SphereTrace()(field, rays)
+    assert set(statuses(hit)) == {Status.GAVE_UP}
 
 
 # ---- 24: ordinary inputs
@@ -390,7 +402,7 @@ def test_sphere_tracing_wants_a_bound_and_says_what_works_without(device: torch.
         lambda: DenseMarch(n=1),
         lambda: DenseMarch(block=0),
         lambda: DenseMarch(splits=-1),
-        lambda: SphereTrace(relaxation=2.0),
+        lambda: SphereTrace(relaxation=2.1),
         lambda: SphereTrace(relaxation=0.9),
         lambda: SphereTrace(thinnest=0.0),
         lambda: SphereTrace(max_steps=0),
@@ -428,7 +440,7 @@ def test_dense_march_pays_every_sample_of_a_miss(device: torch.device) -> None:
 def test_sphere_tracing_asks_exactly_what_it_must(device: torch.device) -> None:
     field = height(0.5).to(device)
     plain = SphereTrace(relaxation=1.0)(field, beams((0, 0, 1), DOWN, device))
-    assert plain.evaluations == field.asked == 2  # 0.5 free, then exactly 0
+    assert plain.evaluations == field.asked == 3  # 0.5 free, a little behind it, and the root between
     field.asked = 0
     relaxed = SphereTrace()(field, beams((0, 0, 1), DOWN, device))
     assert relaxed.evaluations == field.asked == 3  # 0.5 free, 0.25 behind it, and the root between

@@ -112,7 +112,7 @@ def test_edges_that_the_grid_rounds_off_are_seen(device):
 
 def test_corrections_bring_the_crossing_closer():
     field, rays = Translate(Torus(0.6, 0.25), (0.01, 0.02, 0.0)), aimed(2000)
-    exact = found(DenseMarch(n=512)(field, rays), 2000)
+    exact = found(DenseMarch(n=512, tolerance=1e-7)(field, rays), 2000)
     errors = []
     for corrections in (1, 2, 3):
         t = found(QuickMarch(field, cells=24, corrections=corrections)(field, rays), 2000)

@@ -24,7 +24,7 @@ def bounds(
 
     Args:
         corner: values at the corners, shape (8, n).
-        around: `differences` in the box and its neighbours, shape (9, n).
+        around: `differences` in the box and its neighbours, in the first 9 of its rows (k, n).
         side: of the boxes, shape (3,) [scene unit].
         spread, bend: see `BoundGrid`.
         limit: a bound of |grad value|, infinite if there is none.
@@ -36,7 +36,7 @@ def bounds(
     steepest = (length + r).clamp_max(limit)
     lower, upper = corner.amin(0), corner.amax(0)
     rounding = 1e-6 * torch.maximum(lower.abs(), upper.abs())
-    width = torch.minimum(steepest * (float(side.norm()) / 2), around[6:].sum(0) * (bend / 8)) + rounding
+    width = torch.minimum(steepest * (float(side.norm()) / 2), around[6:9].sum(0) * (bend / 8)) + rounding
     known = (width + r + lower + upper).isfinite()
     lower = torch.where(known, lower - width, -torch.inf)
     upper = torch.where(known, upper + width, torch.inf)
@@ -66,6 +66,36 @@ def differences(value: Tensor, side: Tensor) -> Tensor:
         ends[4 - 2 * axis] = ends[5 - 2 * axis] = 1
         found.append(_pairs(torch.nn.functional.pad(second, ends), [0, 1, 2]))
     return torch.stack(found)
+
+
+def bends(value: Tensor) -> Tensor:
+    """Return the mean second differences of each box along each axis, (3, m, x, y, z): those of its corners, signed.
+
+    A corner at the end of an axis has those of the one before.
+    """
+    found = []
+    for axis in range(3):
+        bend, n = value.diff(n=2, dim=axis + 1), value.shape[axis + 1] - 2
+        bend = torch.cat([bend.narrow(axis + 1, 0, 1), bend, bend.narrow(axis + 1, n - 1, 1)], axis + 1)
+        for other in range(3):
+            m = bend.shape[other + 1] - 1
+            bend = (bend.narrow(other + 1, 0, m) + bend.narrow(other + 1, 1, m)) / 2
+        found.append(bend)
+    return torch.stack(found)
+
+
+def surprise(corner: Tensor, bend: Tensor, value: Tensor) -> Tensor:
+    """Return by how much values in boxes differ at most from what kernels/model.py expects there, (m,).
+
+    Args:
+        corner: values at the corners, shape (8, m).
+        bend: `bends` of the boxes, shape (3, m).
+        value: at the corners of the halves, shape (m, 3, 3, 3).
+    """
+    place = torch.cartesian_prod(*[torch.linspace(0, 1, 3)] * 3).to(corner)
+    weight = torch.where(HALVES.to(place.device)[:, None] == 1, place, 1 - place).prod(-1)
+    expected = weight.T @ corner - (place * (1 - place) / 2) @ bend
+    return (value.reshape(-1, 27).T - expected).abs().amax(0)
 
 
 def dilate(found: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def close_in(
         field: asked for `value` only, without gradient.
         o, d: origin and direction of the ray of each bracket, float32 (k, 3).
         ends: low, high, f_low, f_high, each (k,), with f_low > 0 >= f_high or a zero end.
-        tolerance: the bracket is closed in until it is this short [scene unit].
+        tolerance: how far off a root may be [scene unit]; for simple roots, near which values are about straight.
         which: of the field's shapes, for each bracket (k,); None for a field of one shape.
     """
     low, high, f_low, f_high = ends
@@ -64,6 +64,8 @@ def close_in(
         launch(_bracket.narrow, n, [t, value, tolerance, active], [done], state=[brackets])
         evaluations += n
         active = active[~done]
-    first = brackets[:, 3].abs() <= brackets[:, 4].abs()
-    t = torch.where(first, brackets[:, 0], brackets[:, 1])
-    return torch.where(brackets[:, 3].isnan(), torch.nan, t), evaluations
+    a, b, _, f, g, _ = brackets.unbind(1)
+    nearer = torch.where(f.abs() <= g.abs(), a, b)
+    closed = ((b - a).abs() <= tolerance) & (f * g != 0) & (f != g)
+    t = torch.where(closed, a + (b - a) * (f / (f - g)), nearer)
+    return torch.where(f.isnan(), torch.nan, t), evaluations

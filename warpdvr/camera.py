@@ -132,6 +132,11 @@ class Camera:
         """Camera centre in the world, shape (3,) [scene unit]."""
         return self.pose[:3, 3]
 
+    @property
+    def pixel(self) -> float:
+        """Width of a pixel on a plane in front of the camera at distance 1, the smaller one of width and height."""
+        return 1 / max(abs(float(self.K[0, 0])), abs(float(self.K[1, 1])))
+
     def krt(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return K, R and t with x_camera = R x_world + t."""
         inverse = torch.linalg.inv(self.pose)

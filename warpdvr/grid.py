@@ -7,13 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpdvr.boxes import HALVES, bounds, corners, differences, dilate, dilate_blocks
+from warpdvr.boxes import HALVES, bends, bounds, corners, differences, dilate, dilate_blocks, surprise
 from warpdvr.bracket import ask_all
 from warpdvr.bridge import launch
 from warpdvr.kernels import grid as _grid
 
+EXCESS = 1.02
+"""By how much values may differ more than a Lipschitz bound allows before it is taken for none."""
+
 AHEAD = 1.5
 """How much further than since the last refresh values are expected to move until the next."""
+
+GOOD = 0.18
+"""A box is not halved any more where a model's slope is wrong by no more than this part of it."""
+ROUNDING = 1e-6
+"""Of values, by which a model is taken for wrong at least."""
 
 
 class BoundGrid:
@@ -21,16 +29,24 @@ class BoundGrid:
 
     Built from values at the corners of the boxes alone, so it serves every field. The value in a box is bounded by the
     values at its corners and, for what the field does between them, by the second differences around it; the gradient
-    by the first differences around it. Boxes that may hold the surface are halved down to `finest`.
+    by the first differences around it. Boxes that may hold the surface are halved down to `finest`,
+    until the values at their corners foretell those between them; they are kept as a model of the field there, whose
+    error is what it was found to be in the box of twice the size (kernels/model.py).
 
     These are estimates, not proofs. A march that meets a contradiction takes smaller steps; but a part much smaller
     than `cells` that shows in none of their corners (a needle on a plateau) is not seen. `DenseMarch()` is the check.
 
-    Takes 28 bytes per box, largest or halved, and 4 per corner of the largest: 3 to 13 MB. `to` moves it.
+    Takes 28 bytes per box, largest or halved, 48 per model, and 4 per corner of the largest: 2 to 20 MB. `to` moves it.
     """
 
     def __init__(
-        self, field: Any, *, cells: int | None = None, finest: int = 128, spread: float = 1.25, bend: float = 4.0
+        self,
+        field: Any,
+        *,
+        cells: int | None = None,
+        finest: int | None = None,
+        spread: float = 1.25,
+        bend: float = 4.0,
     ):
         """Ask the field at the corners of the largest boxes, and near the surface at those of their halves.
 
@@ -38,7 +54,8 @@ class BoundGrid:
             field: any module that meets the contract of `warpdvr.Field`.
             cells: number of the largest boxes along the longest side of the bounds; by default 32 for fields with a
                 Lipschitz bound, whose values tell of a surface from afar, and 64 for all others.
-            finest: halving ends at this many boxes along that side.
+            finest: halving ends at this many boxes along that side, at the latest; by default 256 for fields with a
+                Lipschitz bound and 128 for all others.
             spread: factor on the spread of first differences, for the bounds of the gradient.
             bend: factor on what second differences say of smooth fields, for the bounds of the value; 4 covers kinks.
 
@@ -47,6 +64,8 @@ class BoundGrid:
         """
         if cells is None:
             cells = 64 if getattr(field, "lipschitz", None) is None else 32
+        if finest is None:
+            finest = 128 if getattr(field, "lipschitz", None) is None else 256
         if cells < 2 or not spread >= 1 or not bend >= 1:
             raise ValueError(
                 f"BoundGrid: needs cells >= 2, spread >= 1 and bend >= 1, got {cells}, {spread} and {bend}"
@@ -84,6 +103,8 @@ class BoundGrid:
         value = self._ask(field, self._corners())
         moved = torch.zeros_like(value) if full else AHEAD * (value - self._value).abs()
         self._value = value
+        lattice = value.view(1, *(n + 1 for n in self.cells))
+        self.limit = _limit(field, corners(lattice).reshape(8, -1), self.side)
         self._grow(field, value, moved)
         self._cost = self.evaluations - before
         self._saved = 0 if full else self._saved - self._cost
@@ -137,24 +158,52 @@ class BoundGrid:
         shape = [1, *(n + 1 for n in self.cells)]
         block, wider = value.view(shape), dilate(corners(moved.view(shape)).amax(0)[None]).view(-1)
         cell = torch.cartesian_prod(*(torch.arange(n, device=value.device) for n in self.cells))
-        around, tree, n = dilate(differences(block, self.side)), [], 0
+        around, tree, n = dilate(differences(block, self.side)).view(9, -1), [], 0
+        around = torch.cat([around, torch.full_like(around[:2], torch.inf)])
+        models, n_model = [], 0
         for level in range(self.levels):
-            corner, side = corners(block).reshape(8, -1), self.side / 2**level
-            settings = side, self.spread, self.bend, slope_limit(field)
-            lower, upper, slope = bounds(corner, around.reshape(9, -1), *settings)
+            corner, bend, side = corners(block).reshape(8, -1), bends(block).view(3, -1), self.side / 2**level
+            settings = side, self.spread, self.bend, self.limit
+            lower, upper, slope = bounds(corner, around, *settings)
             lower, upper = lower - wider, upper + wider
+            model, good = self._model(corner, bend, around[9:11], (lower, slope, wider), side)
+            lower, upper = _tighter(model, lower, upper)
             child, n = torch.full_like(lower, -1, dtype=torch.int32), n + len(lower)
             tree.append((child, lower, upper, slope))
-            parent = torch.nonzero(_may_hold(lower, upper))[:, 0]
-            if level + 1 == self.levels or len(parent) == 0:
+            hold, last = _may_hold(lower, upper), level + 1 == self.levels
+            ends = torch.nonzero(hold & (good | last) & model.isfinite().all(0))[:, 0]
+            child[ends] = -2 - n_model - torch.arange(len(ends), device=child.device).int()
+            models.append(model[:, ends].T)
+            n_model += len(ends)
+            parent = torch.nonzero(hold & ~good)[:, 0]
+            if last or len(parent) == 0:
                 break
             child[parent] = (n + 8 * torch.arange(len(parent), device=child.device)).int()
             block = self._halve(field, cell[parent], corner[:, parent], level + 1)
-            beyond = around.reshape(9, -1)[:, parent].index_fill(0, torch.arange(6, 9, device=child.device), 0)
-            around = dilate_blocks(differences(block, side / 2), cell[parent], max(self.cells) << level, beyond)
+            beyond = around[:, parent].index_fill(0, torch.arange(6, 11, device=child.device), 0)
+            wrong = torch.stack([surprise(corner[:, parent], bend[:, parent], block), around[9, parent]])
+            found = torch.cat([differences(block, side / 2), wrong.view(2, -1, 1, 1, 1).expand(2, -1, 2, 2, 2)])
+            around = dilate_blocks(found, cell[parent], max(self.cells) << level, beyond).reshape(11, -1)
             cell = (2 * cell[parent, None] + HALVES.to(cell)).view(-1, 3)
             wider = wider[parent].repeat_interleave(8)
         self.child, self.lower, self.upper, self.slope = map(torch.cat, zip(*tree, strict=True))
+        self.models = torch.cat(models).contiguous()
+
+    def _model(
+        self, corner: Tensor, bend: Tensor, wrong: Tensor, bound: tuple[Tensor, ...], side: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return models of boxes (kernels/model.py), shape (12, n), and where they are good enough not to be halved.
+
+        A model is taken for as wrong as that of the box's whole was where the field was asked; less if that was much
+        less than one generation before: 8 times there where the field is smooth, twice at a kink.
+        """
+        lower, slope, wider = bound
+        ratio = torch.where(wrong[1] < torch.inf, wrong[0] / wrong[1], 1)
+        factor = torch.where(wrong[1] < torch.inf, (4 * ratio).clamp(0.25, 1), 2)
+        error = wrong[0] * factor + wider + ROUNDING * corner.abs().amax(0)
+        error = torch.minimum(corner.amin(0) - lower, error)
+        good = 4 * error < GOOD * float(side.min()) * slope[:, :3].norm(dim=1)
+        return torch.cat([corner, bend, error[None]]), good & (wrong[0] < torch.inf)
 
     def _halve(self, field: Any, cell: Tensor, corner: Tensor, level: int) -> Tensor:
         """Return the values at the corners of the halves of boxes (m, 3) of one level less, as blocks (m, 3, 3, 3)."""
@@ -169,10 +218,23 @@ class BoundGrid:
         return value.view(-1, 3, 3, 3)
 
 
-def slope_limit(field: Any) -> float:
-    """Return the field's Lipschitz bound, infinity for one without."""
+def _limit(field: Any, corner: Tensor, side: Tensor) -> float:
+    """Return the field's Lipschitz bound; infinity for one without, or if the corners of a box differ by more."""
     bound = getattr(field, "lipschitz", None)
-    return float(bound) if bound is not None and bound > 0 else math.inf
+    if bound is None or not bound > 0:
+        return math.inf
+    place = HALVES.to(side) * side
+    i, j = torch.triu_indices(8, 8, 1, device=side.device)
+    change = (corner[i] - corner[j]).abs().amax(1) / (place[i] - place[j]).norm(dim=1)
+    return float(bound) if float(change.nan_to_num().max()) <= EXCESS * bound else math.inf
+
+
+def _tighter(model: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Return bounds that are no wider than those of the models."""
+    corner, bend, error = model[:8], model[8:11] / 8, model[11]
+    least = corner.amin(0) - bend.clamp_min(0).sum(0) - error
+    most = corner.amax(0) - bend.clamp_max(0).sum(0) + error
+    return torch.where(least > lower, least, lower), torch.where(most < upper, most, upper)
 
 
 def _may_hold(lower: Tensor, upper: Tensor) -> Tensor:

@@ -4,25 +4,30 @@ Nothing here is recorded for autograd, so memory does not grow with the number o
 makes a hit differentiable afterwards.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from warpdvr import lipschitz
 from warpdvr.batch import Batch, Hit, Status
 from warpdvr.bridge import launch
 from warpdvr.camera import Rays
-from warpdvr.grid import BoundGrid, slope_limit
-from warpdvr.kernels import grid as _grid
+from warpdvr.cones import free
+from warpdvr.grid import BoundGrid
 from warpdvr.kernels import march as _march
-from warpdvr.kernels import status as _status
 from warpdvr.kernels import trace as _trace
+from warpdvr.through import through
 
 __all__ = ["DenseMarch", "Hit", "Intersect", "SphereTrace", "Status"]
 
 MOST_STEPS = 1024
 """Samples on one ray through a grid after which a `DenseMarch` gives up."""
+
+TRIES = 6
+"""Bounds that are tried before misses are not believed."""
 
 
 class Intersect(Protocol):
@@ -55,8 +60,8 @@ class DenseMarch:
     """Factor on the slopes seen around such an interval."""
     block: int = 8
     """Samples that are evaluated together before it is asked who is done."""
-    tolerance: float = 1e-6
-    """Length to which the crossing is closed in [scene unit]."""
+    tolerance: float = 5e-6
+    """How far off the crossing a hit may lie at most [scene unit]."""
     grid: BoundGrid | None = None
     """Bounds of the field: it is then asked only where they leave room for a surface, as closely as they demand. The
     shortest step is an eighth of the last split: the length of the bounds' diagonal / (n - 1) / 2**(splits + 3)."""
@@ -74,7 +79,8 @@ class DenseMarch:
         batch = Batch(field, rays)
         if self.grid is not None:
             diagonal = float((field.bounds[1] - field.bounds[0]).norm())
-            _through(self.grid, batch, diagonal / (self.n - 1) / 2 ** (self.splits + 3), 1.5, MOST_STEPS)
+            thinnest = diagonal / (self.n - 1) / 2 ** (self.splits + 3)
+            through(self.grid, batch, thinnest, 1.5, MOST_STEPS, self.tolerance)
             return batch.finish(self.tolerance)
         spacing = (batch.far - batch.near) / (self.n - 1)
         before = spacing.new_full((len(rays), 3), torch.nan)
@@ -119,25 +125,35 @@ class DenseMarch:
 class SphereTrace:
     """Steps as long as the field's Lipschitz bound says is free, for fields that have one.
 
-    Over-relaxed, with the way back when a step went too far, and a bracketed finish (kernels/bracket.py). Parts thinner
-    than `thinnest` along the ray may be stepped over.
+    Rays from one eye begin where cones around many of them end (warpdvr/cones.py); then each steps as far as its
+    values let it hope, and makes sure (kernels/trace.py); a bracket closes the crossing in. Parts thinner than
+    `thinnest` along the ray may be stepped over. The bound is checked on the way: where values differ by more than it
+    allows, all is done again with a larger one, and a warning says so if the field had promised it; what even then is
+    not decided gave up. Which rays come together changes a hit within `tolerance`.
     """
 
     max_steps: int = 256
     """Field evaluations on one ray before it gives up."""
-    relaxation: float = 1.5
-    """Factor on the free distance, from 1 (plain sphere tracing) to below 2."""
-    thinnest: float = 2e-3
-    """The shortest step [scene unit]."""
-    tolerance: float = 1e-6
-    """Length to which the crossing is closed in [scene unit]."""
+    relaxation: float = 2.0
+    """The longest step, as a factor on the free distance: from 1 (plain sphere tracing) to 2."""
+    thinnest: float = 5e-3
+    """The shortest step, and the longest gap between what is known to be free [scene unit]."""
+    tolerance: float = 5e-5
+    """How far off the crossing a hit may lie at most, a tenth of it as a rule [scene unit]."""
     grid: BoundGrid | None = None
     """Bounds of the field: it is then asked only where they leave room for a surface, and steps are as long as the
     slopes there allow. Fields without a Lipschitz bound can be traced with it."""
+    cones: bool = True
+    """Whether rays from one eye share what is free, and all a look at the bound; else each is decided alone."""
+    pixel: float = 0.0
+    """Width of a pixel at distance 1 (`Camera.pixel`): `thinnest` is nowhere less than a pixel wide, and hits may be a
+    tenth of one off. 0 looks equally closely at all distances."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.relaxation < 2 or self.thinnest <= 0 or self.max_steps < 1:
-            raise ValueError(f"SphereTrace: needs 1 <= relaxation < 2, thinnest > 0 and max_steps >= 1, got {self}")
+        if not 1 <= self.relaxation <= 2 or self.thinnest <= 0 or self.max_steps < 1 or self.pixel < 0:
+            raise ValueError(
+                f"SphereTrace: needs 1 <= relaxation <= 2, thinnest > 0, pixel >= 0 and max_steps >= 1, got {self}"
+            )
 
     @property
     def points_per_ray(self) -> int:
@@ -145,56 +161,50 @@ class SphereTrace:
 
     @torch.no_grad()
     def __call__(self, field: Any, rays: Rays) -> Hit:
-        if self.grid is not None:
-            batch = Batch(field, rays)
-            _through(self.grid, batch, self.thinnest, self.relaxation, self.max_steps)
-            return batch.finish(self.tolerance)
-        bound = getattr(field, "lipschitz", None)
-        if bound is None:
-            raise ValueError(
-                f"SphereTrace: {type(field).__name__}.lipschitz is None, but sphere tracing needs an upper bound of "
-                "|grad value|; use DenseMarch for this field, or give SphereTrace a BoundGrid"
-            )
-        if not 0 < bound < float("inf"):
-            raise ValueError(f"SphereTrace: {type(field).__name__}.lipschitz must be positive and finite, got {bound}")
         batch = Batch(field, rays)
+        if self.grid is not None:
+            through(self.grid, batch, self.thinnest, self.relaxation, self.max_steps, self.tolerance)
+            return batch.finish(self.tolerance)
+        bound = promised = lipschitz.promised(field)
+        if self.cones:
+            bound *= lipschitz.excess(lipschitz.differences(batch) / bound)
+        for _ in range(TRIES):
+            asked, batch = batch.evaluations, Batch(field, rays)
+            batch.evaluations = asked
+            excess = lipschitz.excess(self._trace(batch, bound))
+            bound *= excess
+            if excess == 1:
+                break
+        else:
+            batch.status[batch.status == int(Status.MISS)] = int(Status.GAVE_UP)
+        if bound > promised and not lipschitz.measures(field):
+            warnings.warn(
+                f"SphereTrace: {type(field).__name__}.lipschitz is {promised:g}, but values differ by more; it was "
+                f"traced with {bound:.3g}",
+                stacklevel=2,
+            )
+        found = batch.high[batch.status == int(Status.HIT)]
+        closest = float(found.min()) if self.pixel and len(found) else 0.0
+        return batch.finish(max(self.tolerance, 0.1 * self.pixel * closest))
+
+    def _trace(self, batch: Batch, bound: float) -> float:
+        """Decide rays as far as `max_steps` do it; return the steepest difference of values in units of `bound`."""
+        memory = batch.near.new_zeros(len(batch.near), _trace.memory._length_)
+        memory[:, int(_trace.SURE)], memory[:, int(_trace.AHEAD)] = batch.near, torch.nan
+        memory[:, int(_trace.APART)] = self.thinnest
+        start = free(batch, bound, self.thinnest) if self.cones else None
+        if start is not None:
+            if lipschitz.excess(start.steepest) > 1:
+                return start.steepest
+            batch.high[start.ray] = start.t
+            memory[start.ray, int(_trace.SURE)], memory[start.ray, int(_trace.FALL)] = start.sure, start.fall
+        settings = [batch.near, batch.far, bound, self.relaxation, self.thinnest, self.pixel]
         for _ in range(self.max_steps):
             active = batch.active()
             if len(active) == 0:
                 break
             x = batch.o.new_empty(len(active), 3)
             launch(_trace.propose, len(active), [batch.o, batch.d, batch.high, active], [x])
-            value = batch.ask(x, active)
-            launch(
-                _trace.narrow,
-                len(active),
-                [value, batch.far, float(bound), self.relaxation, self.thinnest, active],
-                [],
-                state=batch.state(),
-                per_row=[value],
-            )
-        return batch.finish(self.tolerance)
-
-
-def _through(grid: BoundGrid, batch: Batch, thinnest: float, relaxation: float, max_steps: int) -> None:
-    """March a batch through a grid, no step shorter than `thinnest` (kernels/grid.py)."""
-    if batch.which is not None:
-        raise ValueError("BoundGrid: holds for a field of one shape, but these rays look at several (Rays.which)")
-    grid.check(batch.field)
-    slopes = [grid.lower, grid.upper, grid.slope, slope_limit(batch.field), relaxation, thinnest]
-    lines, ends = [batch.o, batch.d, batch.near, batch.far], [batch.near, batch.far]
-    memory = batch.near.new_full((len(batch.near), _grid.memory._length_), torch.nan)
-    memory[:, int(_grid.DROP)], memory[:, int(_grid.LEAST)] = 0.0, torch.inf
-    active = batch.active()
-    walks = torch.ones(len(active), dtype=torch.bool, device=active.device)
-    for step in range(max_steps + 1):
-        x = batch.o.new_empty(len(active), 3)
-        state = [batch.status, batch.low, batch.high, batch.f_low, memory]
-        launch(_grid.walk, len(active), [*lines, *grid.frame(), *slopes, walks, active], [x], state=state)
-        going = batch.status[active.long()] == int(_status.ACTIVE)
-        active, x = active[going], x[going]
-        if len(active) == 0 or step == max_steps:
-            break
-        value, walks = batch.ask(x, active), torch.empty(len(active), dtype=torch.bool, device=x.device)
-        launch(_grid.judge, len(active), [value, *ends, thinnest, active], [walks], state=[*batch.state(), memory])
-    batch.guess(memory[:, int(_grid.WHERE)], memory[:, int(_grid.LEAST)])
+            value, state = batch.ask(x, active), [*batch.state(), memory]
+            launch(_trace.narrow, len(active), [value, *settings, active], [], state=state, per_row=[value])
+        return float(memory[:, int(_trace.STEEPEST)].max()) if len(memory) else 0.0

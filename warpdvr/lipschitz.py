@@ -1,0 +1,68 @@
+"""Lipschitz bounds of fields: who has one, and whether it is one."""
+
+from typing import Any
+
+import torch
+
+from warpdvr.batch import Batch
+from warpdvr.fields.base import Field
+
+ROUNDING = 1.02
+"""By how much values may differ more than a bound allows before it is taken for wrong."""
+
+GROWTH = 1.1
+"""Factor on the steepest difference that was seen, for the bound that is tried next."""
+
+PAIRS = 32
+"""Pairs of random points at which a bound is checked before it is relied on."""
+
+APART = 0.01
+"""How far apart these are, as a part of the bounds' diagonal."""
+
+FEWEST = 64
+"""Rays below which the pairs cost more than they are worth."""
+
+
+def promised(field: Any) -> float:
+    """Return the Lipschitz bound of a field.
+
+    Raises:
+        ValueError: if it has none, or one that bounds nothing.
+    """
+    bound = getattr(field, "lipschitz", None)
+    if bound is None:
+        raise ValueError(
+            f"SphereTrace: {type(field).__name__}.lipschitz is None, but sphere tracing needs an upper bound of "
+            "|grad value|; use DenseMarch for this field, or give SphereTrace a BoundGrid"
+        )
+    if not 0 < bound < float("inf"):
+        raise ValueError(f"SphereTrace: {type(field).__name__}.lipschitz must be positive and finite, got {bound}")
+    return float(bound)
+
+
+def measures(field: Any) -> bool:
+    """Return whether a field's bound is what it has measured (`Field.bound_slope`), and no promise."""
+    return getattr(type(field), "bound_slope", Field.bound_slope) is not Field.bound_slope
+
+
+def excess(steepest: float) -> float:
+    """Return the factor that a bound needs after differences of `steepest` times it were seen; 1 if it may stay."""
+    return GROWTH * steepest if steepest > ROUNDING else 1.0
+
+
+def differences(batch: Batch) -> float:
+    """Return the steepest difference of values at `PAIRS` pairs of points; 0 for fewer than `FEWEST` rays.
+
+    A ray that leaps over everything after one look cannot notice that the bound is wrong.
+    """
+    if len(batch.o) < FEWEST:
+        return 0.0
+    low, high = batch.field.bounds.detach().float()
+    generator = torch.Generator().manual_seed(0)
+    place = torch.rand(PAIRS, 3, generator=generator).to(low)
+    aside = torch.nn.functional.normalize(torch.randn(PAIRS, 3, generator=generator), dim=-1).to(low)
+    a = low + (high - low) * place
+    b = (a + APART * (high - low).norm() * aside).clamp(low, high)
+    ray = torch.zeros(2 * PAIRS, dtype=torch.int64, device=low.device)
+    f, g = batch.ask(torch.cat([a, b]), ray).view(2, PAIRS)
+    return float(((f - g).abs() / (a - b).norm(dim=-1).clamp_min(1e-6)).nan_to_num().max())

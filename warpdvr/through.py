@@ -1,0 +1,58 @@
+"""The march through a BoundGrid, for every field."""
+
+import torch
+
+from warpdvr.batch import Batch
+from warpdvr.bridge import launch
+from warpdvr.grid import BoundGrid
+from warpdvr.kernels import judge as _judge
+from warpdvr.kernels import status as _status
+from warpdvr.kernels import through as _through
+
+FINEST = 1 / 64
+"""The shortest step is no longer than this, in sides of the finest boxes: models see parts that are thinner."""
+
+
+def through(
+    grid: BoundGrid, batch: Batch, thinnest: float, relaxation: float, max_steps: int, tolerance: float
+) -> None:
+    """March a batch through a grid (kernels/through.py).
+
+    Args:
+        grid: of the batch's field.
+        batch: its rays are decided, as far as `max_steps` samples on each do it.
+        thinnest: the shortest step [scene unit].
+        relaxation: factor on steps that are free of the surface, from 1 to below 2.
+        max_steps: samples on one ray.
+        tolerance: a ray has landed where it is certain of the surface's place up to this [scene unit].
+    """
+    if batch.which is not None:
+        raise ValueError("BoundGrid: holds for a field of one shape, but these rays look at several (Rays.which)")
+    grid.check(batch.field)
+    thinnest = min(thinnest, FINEST * float(grid.side.min()) / 2 ** (grid.levels - 1))
+    known = [grid.lower, grid.upper, grid.slope, grid.models, grid.limit, relaxation, thinnest]
+    lines, ends = [batch.o, batch.d, batch.near, batch.far], [batch.near, batch.far]
+    memory = _blank(batch)
+    active = batch.active()
+    walks = torch.ones(len(active), dtype=torch.bool, device=active.device)
+    for step in range(max_steps + 1):
+        x = batch.o.new_empty(len(active), 3)
+        state = [batch.status, batch.low, batch.high, batch.f_low, memory]
+        launch(_through.walk, len(active), [*lines, *grid.frame(), *known, walks, active], [x], state=state)
+        going = batch.status[active.long()] == int(_status.ACTIVE)
+        active, x = active[going], x[going]
+        if len(active) == 0 or step == max_steps:
+            break
+        value, walks = batch.ask(x, active), torch.empty(len(active), dtype=torch.bool, device=x.device)
+        inputs = [value, *ends, thinnest, tolerance, active]
+        launch(_judge.judge, len(active), inputs, [walks], state=[*batch.state(), memory])
+    batch.guess(memory[:, int(_judge.WHERE)], memory[:, int(_judge.LEAST)])
+
+
+def _blank(batch: Batch) -> torch.Tensor:
+    """Return what is remembered of rays that have not begun."""
+    memory = batch.near.new_zeros(len(batch.near), _judge.memory._length_)
+    for part, value in ((_judge.SURE, torch.nan), (_judge.BEHIND, torch.nan), (_judge.LEAST, torch.inf)):
+        memory[:, int(part)] = value
+    memory[:, int(_judge.WHERE)] = torch.nan
+    return memory

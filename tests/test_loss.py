@@ -31,6 +31,7 @@ LOSSES = {
         6 * random(RAYS) - 3,
         lambda x, row: loss.silhouette(only(x, row), only(NUMBER > 0.5, row), len(row)),
     ),
+    "hinge": (random(RAYS) - 0.5, lambda x, row: loss.hinge(only(x, row), only(NUMBER > 0.5, row), len(row))),
     "freespace": (6 * random(RAYS) - 3, lambda x, row: loss.freespace(only(x, row), len(row))),
     "occupancy": (6 * random(RAYS) - 3, lambda x, row: loss.occupancy(only(x, row), len(row))),
     "eikonal": (2 * random(RAYS), lambda x, row: loss.eikonal(x[row])),
@@ -127,6 +128,23 @@ def test_silhouette_stays_finite_far_from_the_surface():
     assert soft.grad is not None and torch.allclose(soft.grad, torch.tensor([0.5, -0.5]))
 
 
+def test_hinge_by_hand():
+    value = torch.tensor([0.3, -0.2, 0.05, 0.3, -0.2, 0.05], requires_grad=True)
+    target = torch.tensor([True, True, True, False, False, False])
+    found = loss.hinge(value, target, 10, margin=0.1)
+    assert found.item() == pytest.approx((0.2 + 0 + 0 + 0 + 0.3 + 0.05) / 10)
+    found.backward()
+    expected = torch.tensor([1.0, 0, 0, 0, -1, -1]) / 10
+    assert value.grad is not None and torch.allclose(value.grad, expected)
+
+
+def test_hinge_pushes_a_hit_beside_the_object_outwards():
+    """A hit's value is 0 up to rounding, of either sign."""
+    value = torch.tensor([1e-6, -1e-6, 0.0], requires_grad=True)
+    (slope,) = torch.autograd.grad(loss.hinge(value, torch.zeros(3).bool(), 3), value)
+    assert torch.allclose(slope, torch.full((3,), -1 / 3))
+
+
 def test_eikonal_by_hand():
     slope = torch.tensor([1.0, 3.0, 0.0], requires_grad=True)
     value = loss.eikonal(slope)
@@ -180,10 +198,10 @@ def test_over_nothing_it_is_zero_and_so_is_its_gradient(start, term):
     assert value.item() == 0 and slope.item() == 0
 
 
-@pytest.mark.parametrize("term", [loss.silhouette, loss.freespace, loss.occupancy])
+@pytest.mark.parametrize("term", [loss.silhouette, loss.hinge, loss.freespace, loss.occupancy])
 def test_rays_that_need_no_teaching_count_as_zero(term):
     none = torch.zeros(0, requires_grad=True)
-    value = term(none, torch.zeros(0).bool(), 5) if term is loss.silhouette else term(none, 5)
+    value = term(none, torch.zeros(0).bool(), 5) if term in (loss.silhouette, loss.hinge) else term(none, 5)
     (slope,) = torch.autograd.grad(value, none)
     assert value.item() == 0 and slope.shape == (0,)
 

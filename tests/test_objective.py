@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from reference import Asked, in_double, sphere_t
+from reference import Asked, difference, in_double, pixel_rays, sphere_t
 from torch import Tensor, nn
 
-from warpdvr.camera import Camera, Rays
+from warpdvr.camera import Camera, Rays, pixel_centres
 from warpdvr.intersect import DenseMarch, Status
 from warpdvr.objective import NEAR, Objective
 from warpdvr.pixels import BACKGROUND, OBJECT, UNKNOWN, Drawn, Pixels
@@ -85,7 +85,7 @@ def only(*names: str, rays: int = 2000) -> Recipe:
 def asked(recipe: Recipe, lipschitz: float | None = 3.0, progress: float = 0.5, drawn: Drawn | None = None) -> Any:
     """Return the terms, and all that a computation by hand needs."""
     pixels, field, generator = Pixels(photographs()), Ball(lipschitz), torch.Generator().manual_seed(0)
-    drawn = drawn or pixels.draw(recipe.rays, generator, patches=recipe.gradient > 0)
+    drawn = drawn or pixels.draw(recipe.rays, generator, patches=recipe.blocks)
     seen = surface(field, drawn.rays, DenseMarch(64))
     assert field.asked == seen.hit.evaluations + 2 * len(seen.hit.ray)
     before = generator.clone_state()
@@ -225,6 +225,52 @@ def test_mask_is_asked_at_the_nearest_point(lipschitz, progress):
     check(case, "mask", entropy(logit, (case.label[open_] == OBJECT).double()).sum() / n / growth, int(open_.sum()))
 
 
+@pytest.mark.parametrize("lipschitz", [3.0, None])
+def test_hinge_is_asked_at_the_nearest_point(lipschitz):
+    case = asked(only("hinge"), lipschitz)
+    open_ = case.met & ((case.label == BACKGROUND) | ((case.label == OBJECT) & ~case.hit))
+    value = form(case.at(case.seen.hit.nearest)[open_], case.r)
+    inside = case.label[open_] == OBJECT
+    assert inside.sum() > 50 and (~inside & (value < 1e-5)).sum() > 50
+    wrong = torch.cat([(value - 1e-4)[inside], (1e-4 - value)[~inside]]).clamp_min(0)
+    check(case, "hinge", wrong.sum() / (case.met & (case.label != UNKNOWN)).sum(), int(open_.sum()))
+
+
+def test_an_outline_is_told_by_all_pixels_whatever_their_mask():
+    case = asked(only("outline"))
+    color = torch.where(case.hit[:, None], paint(case.x).nan_to_num(), 1.0)
+    assert set(case.terms) == {"outline"} and case.extra > 0
+    expected = (color - case.drawn.color).abs().mean()
+    assert case.terms["outline"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_colours_in_blocks_move_an_outline_as_finite_differences_say():
+    """Blocks that cover an image, at their four places. The photograph is black: the loss is the mean colour."""
+    size, sky = 64, (0.02, 0.1, 0.05)
+    camera = Camera.look_at((2.2, 0.4, 0.3), width=size, height=size)
+    blocks = pixel_centres(size, size).view(size // 2, 2, size // 2, 2, 2).transpose(1, 2).reshape(-1, 2)
+    n, none = size * size, torch.full((size * size,), torch.nan)
+    field, pixels, solve = Ball(), Pixels(photographs()), DenseMarch(64)
+    found: list[Tensor] = []
+    recipe = replace(only("outline", rays=n), background=sky)
+    for offset in torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 2):
+        rays = camera.rays(blocks + offset)
+        drawn = Drawn(rays, torch.zeros(n, 3), torch.zeros(n, dtype=torch.int8), none, torch.ones(n), pixels.pose)
+        seen = surface(field, rays, solve)
+        terms, _ = Objective(field, recipe, pixels, torch.Generator())(drawn, seen, 0.0, solve)
+        found += torch.autograd.grad(terms["outline"], field.radius)
+    fine = pixel_centres(8 * size, 8 * size).numpy() / 8
+    o, d = (torch.tensor(a.copy()) for a in pixel_rays(camera.K.numpy(), camera.pose.numpy(), fine))
+
+    def mean(radius: Tensor) -> Tensor:
+        t = sphere_t(o, d, radius)[:, None]
+        return torch.where(t.isnan(), torch.tensor(sky).double(), paint(o + t * d).nan_to_num()).mean()
+
+    expected = difference(mean, torch.tensor(RADIUS), 0.01).item()
+    assert torch.stack(found).mean().item() == pytest.approx(expected, rel=0.03)
+    assert min(found) > 0.8 * expected and max(found) < 1.2 * expected  # from a quarter of the blocks
+
+
 @pytest.mark.parametrize("name", ["freespace", "occupancy"])
 @pytest.mark.parametrize("lipschitz", [3.0, None])
 def test_free_and_occupied_space_are_asked_at_their_places(lipschitz, name):
@@ -361,7 +407,8 @@ def test_all_terms_together_are_what_each_is_alone():
         alone += case.extra
         if name not in ("freespace", "smooth", "eikonal"):  # those ask at random places
             assert case.terms[name].item() == every.terms[name].item()
-    assert every.extra == alone - 400 // 8  # smoothness and eikonal share the points beside hits
+    shared = asked(only("mask", rays=400), drawn=drawn).extra  # mask and hinge ask at the same points
+    assert every.extra == alone - shared - 400 // 8  # smoothness and eikonal share the points beside hits
 
 
 def test_a_term_does_not_depend_on_the_number_of_rays():
@@ -369,7 +416,7 @@ def test_a_term_does_not_depend_on_the_number_of_rays():
     case = asked(only("gradient"))
     sure = case.hit | ((case.label == OBJECT) & ~case.drawn.depth.isnan()) | (case.label == UNKNOWN)
     index = torch.nonzero(sure.view(-1, 4).all(1).repeat_interleave(4))[:, 0]
-    names = "color", "gradient", "depth", "mask", "freespace", "occupancy"
+    names = "color", "gradient", "depth", "mask", "hinge", "outline", "freespace", "occupancy"
     found = []
     for rows in (index, torch.cat([index, index])):
         told = {name: getattr(case.drawn, name)[rows] for name in ("rays", "color", "label", "depth", "forward")}
@@ -389,4 +436,4 @@ def test_without_a_hit_every_term_is_a_number(name):
     term = case.terms[name]
     term.backward()
     assert len(case.seen.hit.ray) == 0 and term.isfinite()
-    assert (term > 0) == (name in ("mask", "freespace", "eikonal"))
+    assert (term > 0) == (name in ("mask", "outline", "freespace", "eikonal"))

@@ -113,6 +113,16 @@ def test_samples_change_where_they_did_in_dvr():
     assert told == [16, 16, 32, 32, 64, 64, 128, 128, 128]
 
 
+def test_what_needs_neighbours_is_drawn_in_blocks():
+    assert not Recipe().blocks and Recipe(gradient=0.1).blocks and Recipe(outline=0.1).blocks
+
+
+@pytest.mark.parametrize("wrong", [(0.0, 0.5), (0.0, 0.5, 1.1), (-0.1, 0.5, 1.0), (math.nan, 0.5, 1.0)])
+def test_backgrounds_that_are_no_colour(wrong):
+    with pytest.raises(ValueError, match=r"^fit: background must be three numbers in \[0, 1\], got \["):
+        Recipe(background=wrong)
+
+
 def test_one_number_of_samples_stays_and_none_stays_none():
     assert {Recipe(samples=(7,)).march(a / 4) for a in range(5)} == {7}
     assert {Recipe().march(a / 4) for a in range(5)} == {None}
@@ -125,7 +135,7 @@ def test_samples_that_make_no_sense(samples):
 
 
 def test_recipes_by_name():
-    assert set(RECIPES) == {"quick", "dvr"} and RECIPES["quick"] == Recipe()
+    assert set(RECIPES) == {"quick", "dvr", "code"} and RECIPES["quick"] == Recipe()
     dvr = RECIPES["dvr"]
     assert {name: getattr(dvr, name) for name in WEIGHTS if getattr(dvr, name)} == {
         "color": 3.0,  # 1 where the channels are summed
@@ -139,5 +149,5 @@ def test_recipes_by_name():
 def test_what_wants_no_gradient_is_not_fitted():
     field = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
     field[0].requires_grad_(False)
-    groups = Recipe().groups(field, {"": 1.0})
+    groups: Any = Recipe().groups(field, {"": 1.0})
     assert [id(p) for g in groups for p in g["params"]] == [id(p) for p in field[1].parameters()]

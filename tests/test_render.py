@@ -2,6 +2,8 @@
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +21,7 @@ from warpdvr import Camera, DenseMarch, Image, SphereTrace, Status, render
 from warpdvr.fields.analytic import Box, Plane, Sphere, Union
 from warpdvr.fields.base import Field
 from warpdvr.fields.sdf import SDF
-from warpdvr.render import bytes_per_point, default_intersect
+from warpdvr.render import _deepest, bytes_per_point, default_intersect, soft_mask
 
 CAMERA = Camera.look_at((1.6, 1.2, 0.9), width=48, height=40)
 FACING = Camera.look_at((0.0, 0.0, 3.0), up=(0.0, 1.0, 0.0), width=32, height=24)
@@ -81,7 +83,7 @@ def test_embree_sees_the_same_ball(device: torch.device) -> None:
     assert np.abs(found - depth)[both].max() < 5e-3  # grazing
 
 
-@pytest.mark.parametrize("solve", [DenseMarch(), SphereTrace()])
+@pytest.mark.parametrize("solve", [DenseMarch(), SphereTrace(cones=False)])
 def test_chunks_do_not_show(solve: Any, device: torch.device) -> None:
     torch.manual_seed(0)
     field = SDF(width=16, depth=2).to(device)
@@ -89,7 +91,8 @@ def test_chunks_do_not_show(solve: Any, device: torch.device) -> None:
     piece = 8 * bytes_per_point(field) * 100
     parts = render(field, CAMERA, intersect=solve, silhouette=20.0, memory=piece)
     tiny = render(Sphere(0.5).to(device), FACING.resized(8, 6), intersect=solve, memory=1)
-    assert torch.equal(tiny.depth.nan_to_num(), render(Sphere(0.5).to(device), FACING.resized(8, 6)).depth.nan_to_num())
+    large = render(Sphere(0.5).to(device), FACING.resized(8, 6), intersect=solve)
+    assert torch.equal(tiny.depth.nan_to_num(), large.depth.nan_to_num())
     # a product of matrices rounds otherwise in batches of other sizes; counts are exact in the next test
     assert abs(whole.evaluations - parts.evaluations) <= 1e-3 * whole.evaluations
     assert torch.equal(whole.status, parts.status)
@@ -99,12 +102,22 @@ def test_chunks_do_not_show(solve: Any, device: torch.device) -> None:
 
 
 def test_chunks_give_the_same_image_bit_for_bit(device: torch.device) -> None:
-    for solve in (DenseMarch(), SphereTrace()):
+    for solve in (DenseMarch(), SphereTrace(cones=False)):
         field = Box((0.8, 0.5, 0.3)).to(device)
         whole, parts = (render(field, CAMERA, intersect=solve, memory=m) for m in (1 << 30, 100_000))
         assert whole.evaluations == parts.evaluations
         for name in ("rgb", "depth", "normal", "status"):
             assert torch.equal(getattr(whole, name).nan_to_num(), getattr(parts, name).nan_to_num()), name
+
+
+def test_chunks_are_tiles_whose_rays_share_cones(device: torch.device) -> None:
+    """Counts then grow little, and hits stay where they are, within what the intersector allows."""
+    field, camera = Sphere(0.5).to(device), FACING.resized(160, 120)
+    whole, parts = (render(field, camera, memory=m) for m in (1 << 30, bytes_per_point(field) * 1000))
+    assert whole.evaluations < parts.evaluations < 1.35 * whole.evaluations
+    assert torch.equal(whole.status, parts.status)
+    for name in ("rgb", "depth", "normal"):
+        assert torch.allclose(getattr(whole, name), getattr(parts, name), rtol=0, atol=1e-4, equal_nan=True), name
 
 
 @pytest.mark.parametrize("solve", [DenseMarch(), SphereTrace()])
@@ -288,6 +301,47 @@ def test_the_soft_mask_moves_as_finite_differences_say(solve: Any, device: torch
         return torch.sigmoid(-20 * (distance[asked].cpu() - radius)).sum()
 
     assert found.item() == pytest.approx(difference(mass, torch.tensor(0.5).double(), 1e-4).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("solve", [DenseMarch(1024), SphereTrace()], ids=["dense", "trace"])
+def test_the_soft_mask_follows_weights_and_cameras(solve: Any, device: torch.device) -> None:
+    """Missed and hit rays. In float64, with the places on the rays held, for a parameter, a shift and a turn."""
+    field, sharpness = double(Box((0.9, 0.6, 0.5))).to(device), 15.0
+    shift = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    turn = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    rays = moved(shift, turn).to(device).rays()
+    hit = solve(field, rays)
+    soft, _ = soft_mask(field, rays, hit, sharpness)
+    weight = torch.linspace(-1, 2, len(soft), dtype=torch.float64, device=soft.device)
+    found = torch.autograd.grad((weight * soft).sum(), [field.size, shift, turn])
+    t = _deepest(field, rays, hit)[0].double()
+    asked = ~t.isnan()
+    assert 100 < len(hit.ray) < asked.sum() - 100
+
+    at = [torch.tensor([0.9, 0.6, 0.5]).double(), torch.zeros(3).double(), torch.zeros(3).double()]
+
+    def mass(a: Tensor, i: int) -> Tensor:
+        given = [*at]
+        given[i] = a
+        size, camera = given[0], moved(given[1], given[2])
+        o, d = pixel_rays(camera.K.numpy(), camera.pose.numpy(), centres())
+        x = torch.tensor(o.copy()) + t.cpu()[:, None] * torch.tensor(d)
+        q = x.abs() - size / 2
+        value = q.clamp_min(0).norm(dim=1) + q.amax(1).clamp_max(0)
+        return (weight.cpu() * torch.sigmoid(-sharpness * value))[asked.cpu()].sum()
+
+    for i in range(3):
+        expected = difference(partial(mass, i=i), at[i], 1e-6)
+        assert (found[i].cpu() - expected).norm() < 1e-4 * expected.norm() and expected.norm() > 1
+
+
+def moved(shift: Tensor, turn: Tensor) -> Camera:
+    """Return the camera shifted in the world and turned about its centre, to first order as a rotation."""
+    a, b, c = turn.unbind()
+    zero = torch.zeros_like(a)
+    turned = torch.linalg.matrix_exp(torch.stack([zero, -c, b, c, zero, -a, -b, a, zero]).view(3, 3))
+    pose = torch.cat([turned @ CAMERA.pose[:3, :3], (CAMERA.pose[:3, 3] + shift)[:, None]], 1)
+    return replace(CAMERA, pose=torch.cat([pose, torch.tensor([[0.0, 0, 0, 1]]).double()]))
 
 
 def test_the_peak_of_memory_does_not_grow_with_the_samples() -> None:

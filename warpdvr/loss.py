@@ -4,9 +4,12 @@ number of pixels; over an empty set it is 0, with a gradient of 0."""
 import torch
 from torch import Tensor
 
+MARGIN = 1e-4
+"""What `hinge` leaves between the smallest value on a ray and 0 [field value]: more than a crossing's value is off."""
+
 
 def photometric(color: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of sRGB colours, over k pixels where the surface is seen and should be.
+    """Mean absolute difference of sRGB colours, over k pixels: where the surface is seen and should be, or all.
 
     Args:
         color, target: shape (k, 3), in [0, 1].
@@ -25,6 +28,23 @@ def silhouette(soft: Tensor, target: Tensor, n: int) -> Tensor:
         n: number of rays whose mask is known.
     """
     return _entropy(soft, target.to(soft), n)
+
+
+def hinge(value: Tensor, target: Tensor, n: int, margin: float = MARGIN) -> Tensor:
+    """How far the smallest value on a ray is on the wrong side, mean over the n rays whose mask is known.
+
+    relu(value - margin) where the mask has the object, relu(margin - value) where it has background (Liu et al. 2020,
+    "DIST", the silhouette loss of its code, where the margin is the threshold of convergence, 5e-5). DIST takes means
+    over the wrong rays alone, so that one wrong ray pulls as hard as a thousand; here wrong rays pull each alike.
+
+    Args:
+        value: smallest value on the ray, or that at its hit, for those of the n rays that do not hit the object where
+            the mask has it, shape (k,). The others count as 0.
+        target: True where the mask has the object, shape (k,).
+        n: number of rays whose mask is known.
+        margin: in the unit of the value.
+    """
+    return torch.relu(torch.where(target, value - margin, margin - value)).sum() / max(n, 1)
 
 
 def depth(z: Tensor, target: Tensor) -> Tensor:

@@ -1,15 +1,18 @@
 """What a fit makes small: the terms of its loss, for a batch of rays and what they see."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from warpdvr import loss
-from warpdvr.intersect import Status
+from warpdvr.intersect import Intersect, Status
+from warpdvr.known import beside
+from warpdvr.outline import Seen, boundary
 from warpdvr.pixels import OBJECT, UNKNOWN, Drawn, Pixels
 from warpdvr.recipe import WEIGHTS, Recipe
-from warpdvr.render import Surface
+from warpdvr.render import Surface, default_intersect
 from warpdvr.shade import gradient, slope_cost, unit
 
 NEAR = 0.02
@@ -36,23 +39,28 @@ class Objective:
                 "is None"
             )
 
-    def __call__(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+    def __call__(
+        self, drawn: Drawn, seen: Surface, progress: float, intersect: Intersect | None = None
+    ) -> tuple[dict[str, Tensor], int]:
         """Return the terms by name, before their weights, and how often the field was asked, shading included.
 
         Only terms with a weight are there, and nothing is asked for the others. The total is differentiable with
         respect to the field and, through the rays, to the cameras.
 
         Args:
-            drawn: rays and what the photographs say.
+            drawn: rays and what the photographs say; in blocks of 2 x 2 pixels if `Recipe.blocks`.
             seen: what they see.
             progress: of the fit, from 0 to 1.
+            intersect: how the surface is found, for the term `outline`; by default as in `warpdvr.render`.
         """
         recipe, asked = self.recipe, (1 + slope_cost(self.field)) * len(seen.hit.ray)
         terms: dict[str, Tensor] = {}
         for wanted, term in (
             (recipe.color > 0 or recipe.gradient > 0, self._color),
             (recipe.depth > 0, self._depth),
-            (recipe.mask > 0, self._mask),
+            (recipe.known > 0, self._beside),
+            (recipe.outline > 0, partial(self._outline, intersect or default_intersect(self.field))),
+            (recipe.mask > 0 or recipe.hinge > 0, self._mask),
             (recipe.freespace > 0 or recipe.occupancy > 0, self._occupancy),
             (recipe.smooth > 0 or (recipe.eikonal > 0 and self.is_distance), self._slopes),
         ):
@@ -74,6 +82,21 @@ class Objective:
             terms["gradient"] = loss.image_gradient(*patches)
         return terms, 0
 
+    def _outline(
+        self, intersect: Intersect, drawn: Drawn, seen: Surface, progress: float
+    ) -> tuple[dict[str, Tensor], int]:
+        """All colours of whole blocks. A pixel has half of its neighbours in its block, hence the factor of 2."""
+        n = 4 * (self.recipe.rays // 4)
+        hits = int((seen.hit.ray < n).sum())
+        ray, color = seen.hit.ray[:hits], seen.color[:hits]
+        behind = torch.tensor(self.recipe.background).to(color).expand(n, 3)
+        t = seen.t.new_full((n,), torch.nan).index_copy(0, ray, seen.t[:hits]).detach()
+        normal = torch.zeros_like(behind).index_copy(0, ray, seen.normal[:hits]).detach()
+        image = Seen(drawn.rays[:n], (n // 4, 2, 2), seen.hit.status[:n], t, normal, behind)
+        moved, evaluations = boundary(self.field, image, intersect)
+        rgb = behind.index_copy(0, ray, color) + 2 * moved
+        return {"outline": loss.photometric(rgb, drawn.color[:n].to(rgb))}, evaluations
+
     def _depth(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         ray = seen.hit.ray
         target, label = drawn.depth[ray], drawn.label[ray]
@@ -85,13 +108,21 @@ class Objective:
         z = seen.t * drawn.forward[ray]
         return {"depth": loss.depth(z[right], target[right].to(z))}, 0
 
+    def _beside(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+        term, asked = beside(self.field, drawn, self.pixels)
+        return {"known": term}, asked
+
     def _mask(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         known = self._known(drawn, seen)
         n, known = int(known.sum()), known & self._open(drawn, seen)
         sharpness, growth = self._sharpness(progress)
         x = drawn.rays.at(seen.hit.nearest.nan_to_num())[known].to(self.field.bounds.dtype)
-        soft = -sharpness * self.field.value(x)
-        return {"mask": loss.silhouette(soft, drawn.label[known] == OBJECT, n) / growth}, len(x)
+        value, target, terms = self.field.value(x), drawn.label[known] == OBJECT, {}
+        if self.recipe.mask > 0:
+            terms["mask"] = loss.silhouette(-sharpness * value, target, n) / growth
+        if self.recipe.hinge > 0:
+            terms["hinge"] = loss.hinge(value, target, n)
+        return terms, len(x)
 
     def _occupancy(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         """Free space on rays beside the object, at the hit if there is one; occupancy on its rays that do not hit."""

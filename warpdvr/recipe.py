@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-WEIGHTS = "color", "mask", "eikonal", "smooth", "gradient", "depth", "freespace", "occupancy"
+WEIGHTS = (
+    "color", "mask", "hinge", "outline", "eikonal", "smooth", "gradient", "depth", "known", "freespace", "occupancy"
+)  # fmt: skip
 """The terms of the loss."""
 
 MILESTONES = 0.125, 0.25, 0.625
@@ -25,6 +27,13 @@ class Recipe:
     """Weight of the photometric loss."""
     mask: float = 1.0
     """Weight of the silhouette loss, which is divided by the growth of its sharpness."""
+    hinge: float = 0.0
+    """Weight of the hinge loss of the silhouette, which needs no sharpness [1 / field value]."""
+    outline: float = 0.0
+    """Weight of the photometric loss over all pixels, whatever their masks say: colours then move outlines, see
+    `warpdvr.outline`. For photographs in front of a plain `background`; rays are drawn as blocks of 2 x 2 pixels."""
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """sRGB colour in [0, 1] where nothing is hit, for the term `outline`."""
     eikonal: float = 0.1
     """Weight of the eikonal loss; for fields with a Lipschitz bound, which are meant to be distances."""
     smooth: float = 0.005
@@ -33,6 +42,9 @@ class Recipe:
     """Weight of the image gradient loss; with it, rays are drawn as blocks of 2 x 2 pixels."""
     depth: float = 0.0
     """Weight of the depth loss, for views with depth maps or with single points of known depth."""
+    known: float = 0.0
+    """Weight of |value| at points of known depth, which teaches where no ray hits, too (`warpdvr.known`); for fields
+    that are distances near their surface."""
     freespace: float = 0.0
     """Weight of the freespace loss, which asks at a random point of a ray, or its hit; `mask` asks at the nearest."""
     occupancy: float = 0.0
@@ -40,6 +52,8 @@ class Recipe:
     samples: tuple[int, ...] = ()
     """Search hits by a `DenseMarch` with so many samples on a ray, which change at `MILESTONES`; none: remember values,
     see `warpdvr.quick`."""
+    cells: int = 64
+    """Cells of the grid in which values are remembered, along the longest side of the bounds."""
     cameras: float = 0.0
     """Learning rate of the cameras [radian, scene unit]; 0 takes them as they are."""
     sharpness: tuple[float, float] = (60.0, 600.0)
@@ -53,10 +67,19 @@ class Recipe:
             raise ValueError(f"fit: weights must be numbers and not negative, got {self}")
         if not any(getattr(self, name) for name in WEIGHTS):
             raise ValueError(f"fit: at least one of the weights must be positive: {', '.join(WEIGHTS)}")
+        if len(self.background) != 3 or not all(0 <= a <= 1 for a in self.background):
+            raise ValueError(f"fit: background must be three numbers in [0, 1], got {list(self.background)}")
+        if self.cells < 2:
+            raise ValueError(f"fit: cells must be at least 2, got {self.cells}")
         if len(self.samples) not in (0, 1, len(MILESTONES) + 1) or any(n < 2 for n in self.samples):
             raise ValueError(
                 f"fit: samples must be one number or {len(MILESTONES) + 1}, each at least 2, got {list(self.samples)}"
             )
+
+    @property
+    def blocks(self) -> bool:
+        """Whether rays are drawn as blocks of 2 x 2 pixels."""
+        return self.gradient > 0 or self.outline > 0
 
     def sharp(self, progress: float) -> float:
         """Return the sharpness of the soft mask; it grows by equal factors."""
@@ -96,6 +119,7 @@ RECIPES = {
     "dvr": Recipe(
         color=3.0, mask=0.0, eikonal=0.0, smooth=0.05, freespace=1.0, occupancy=1.0, samples=(16, 32, 64, 128)
     ),
+    "code": Recipe(rays=128, color=0.0, eikonal=0.0, smooth=0.0, cells=32),
 }
 """Recipes by name: ours, and the weights and the sampling of DVR for images alone (Niemeyer et al. 2020, supplement).
 

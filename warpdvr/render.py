@@ -1,5 +1,6 @@
 """From a field and a camera to an image."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from warpdvr.fields.base import told
 from warpdvr.grid import BoundGrid
 from warpdvr.implicit import reattach
 from warpdvr.intersect import DenseMarch, Hit, Intersect, SphereTrace, Status
+from warpdvr.outline import Seen, boundary
 from warpdvr.shade import gradient, normal_color, slope_cost, unit
 
 MEMORY = 512 << 20
@@ -48,7 +50,7 @@ class Image:
     """A rendered view of h x w pixels."""
 
     rgb: Tensor
-    """sRGB colour in [0, 1] over the background, shape (h, w, 3); differentiable."""
+    """sRGB colour in [0, 1] over the background, shape (h, w, 3); differentiable, where outlines move if asked for."""
     depth: Tensor
     """Depth along the camera's forward axis (not ray length), shape (h, w) [scene unit]; differentiable, NaN where the
     ray does not hit."""
@@ -59,7 +61,7 @@ class Image:
     status: Tensor
     """A `Status` for every pixel, shape (h, w), int32."""
     evaluations: int
-    """How often the field was asked, counted in points: intersection, and shading of the hits."""
+    """How often the field was asked, counted in points: intersection, shading of the hits, and what else is there."""
     silhouette: Tensor | None = None
     """Soft mask in (0, 1), shape (h, w), if asked for: sigmoid(-sharpness * value) at the smallest value met on the ray
     (Yariv et al. 2020, eq. 7), behind the first surface too; differentiable with respect to the field."""
@@ -91,6 +93,7 @@ def render(
     intersect: Intersect | None = None,
     background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
     silhouette: float | None = None,
+    outline: bool = False,
     memory: int = MEMORY,
 ) -> Image:
     """Render a field.
@@ -105,6 +108,7 @@ def render(
             `DenseMarch()`.
         background: sRGB colour where no ray hits, shape (3,) or (h, w, 3).
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
+        outline: give `Image.rgb` the gradient by which outlines move, too; its values stay, see `warpdvr.outline`.
         memory: about how much the evaluation of one chunk of rays may take [byte]. A recorded gradient comes on top.
     """
     solver = intersect or default_intersect(field)
@@ -112,22 +116,30 @@ def render(
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
     points = max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1)
     chunk = max(1, memory // (bytes_per_point(field) * points))
-    parts = []
-    for some in pixel.split(chunk):
-        rays = camera.rays(some)
+    parts, tiles = [], _tiles(pixel, chunk)
+    for tile in tiles:
+        rays = camera.rays(pixel[tile])
         parts.append(_part(field, camera, rays, surface(field, rays, solver), silhouette))
-    depth, normal, color, status, soft = (torch.cat([part[i] for part in parts]) for i in range(5))
+    back = torch.cat(tiles).argsort()
+    depth, normal, color, status, soft = (torch.cat([part[i] for part in parts])[back] for i in range(5))
     mask = status == int(Status.HIT)
     shape = camera.height, camera.width
     behind = torch.as_tensor(background, dtype=color.dtype, device=color.device).expand(*shape, 3)
     mask = mask.view(shape)
+    rgb, evaluations = torch.where(mask[..., None], color.view(*shape, 3), behind), sum(part[5] for part in parts)
+    if outline and torch.is_grad_enabled():
+        rays = camera.rays(pixel)
+        t = (depth / (rays.direction @ camera.pose[:3, 2].to(rays.direction))).detach()
+        seen = Seen(rays, (1, *shape), status, t, normal.detach(), behind.detach().reshape(-1, 3))
+        moved, asked = boundary(field, seen, solver, chunk=chunk)
+        rgb, evaluations = rgb + moved.view_as(rgb), evaluations + asked
     return Image(
-        rgb=torch.where(mask[..., None], color.view(*shape, 3), behind),
+        rgb=rgb,
         depth=depth.view(shape),
         normal=normal.view(*shape, 3),
         mask=mask,
         status=status.view(shape),
-        evaluations=sum(part[5] for part in parts),
+        evaluations=evaluations,
         silhouette=None if silhouette is None else soft.view(shape),
     )
 
@@ -220,6 +232,16 @@ def _part(field: Any, camera: Camera, rays: Rays, seen: Surface, sharpness: floa
     soft, asked = (z.new_zeros(n), 0) if sharpness is None else soft_mask(field, rays, seen.hit, sharpness)
     shading = (int(torch.is_grad_enabled()) + slope_cost(field)) * len(ray)
     return depth, normal, color, seen.hit.status, soft, seen.hit.evaluations + shading + asked
+
+
+def _tiles(pixel: Tensor, most: int) -> list[Tensor]:
+    """Return indices of pixels in parts of at most `most` that lie close together, because cones like neighbours."""
+    if len(pixel) <= most:
+        return [torch.arange(len(pixel), device=pixel.device)]
+    side = max(1, math.isqrt(most))
+    column, row = (pixel / side).floor().long().unbind(1)
+    order = (row * (int(column.max()) + 1) + column).argsort(stable=True)
+    return list(order.split(most))
 
 
 def _bright_when_near(depth: Tensor, mask: Tensor) -> Tensor:

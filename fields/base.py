@@ -27,6 +27,10 @@ class Field(nn.Module, ABC):
     step: float | None = None
     """Width of the central differences by which slopes and normals are taken [scene unit]; None: exact derivatives."""
 
+    options: Mapping[str, Any] | None = None
+    """What `make` needs to make this field again for the weights of a checkpoint, in plain values; None: what it was
+    made with. For fields that are made from a file, which may be gone by then."""
+
     rates: Mapping[str, float] = {"": 2e-3}
     """Learning rates of a fit, by how a parameter's name ends; the longest ending counts."""
 
@@ -59,6 +63,13 @@ class Field(nn.Module, ABC):
         A fit calls it now and then. Nothing to do for a field whose bound does not change, or that has none.
         """
         return 0
+
+    def prior(self) -> Tensor | None:
+        """Return what the field itself would like to be small, with its weight: a differentiable scalar, or None.
+
+        A fit adds it to its loss. It is how a field says which of its parameters are likely, such as latent codes.
+        """
+        return None
 
     def anneal(self, progress: float) -> None:
         """Show as much detail as a fit should teach at `progress`, from 0 to 1; nothing to do for most fields."""

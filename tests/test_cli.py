@@ -16,7 +16,7 @@ import torch
 from pxr import Usd, UsdValidation  # noqa: TID253  (what is tested here is what it reads)
 from tqdm import tqdm
 
-from warpdvr import cli
+from warpdvr import jobs
 from warpdvr.camera import Camera
 from warpdvr.checkpoint import load
 from warpdvr.cli import main
@@ -210,7 +210,7 @@ def test_interrupted_fit_can_be_resumed(
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "Fit", Interrupted)
+        patch.setattr(jobs, "Fit", Interrupted)
         assert main(["fit", str(scene), "--out", str(out)]) == 130
     last_line = capsys.readouterr().err.splitlines()[-1]
     assert last_line.startswith("warpdvr: interrupted") and f"--out {out} --resume" in last_line
@@ -230,7 +230,7 @@ def test_interrupted_between_two_steps(scene: Path, tmp_path: Path, monkeypatch:
             if Bar.shown == 9:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "tqdm", Bar)
+    monkeypatch.setattr(jobs, "tqdm", Bar)
     assert main(["fit", str(scene), "--out", str(tmp_path / "run")]) == 130
     assert int(load(tmp_path / "run" / "checkpoint.safetensors").fit["counts"][0]) == 9
 
@@ -324,6 +324,21 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return said
 
 
+def test_a_known_surface_gets_new_colours(
+    fitted: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "painted"
+    assert main(["fit", str(scene), "--shape", str(fitted), "--out", str(out), "--iterations", "30"]) == 0
+    before, after = load(fitted / "checkpoint.safetensors").weights, load(out / "checkpoint.safetensors").weights
+    assert all(torch.equal(after[f"shape.{name}"], value) for name, value in before.items())
+    assert read_mesh(out / "mesh.ply").vertices.shape == read_mesh(fitted / "mesh.ply").vertices.shape
+    assert main(["fit", "--out", str(out), "--resume", "--iterations", "40"]) == 0
+    assert "resumed keeps its shape" in refused(capsys, "fit", "--out", out, "--resume", "--shape", fitted)
+    write_idr(tmp_path / "elsewhere")
+    said = refused(capsys, "fit", tmp_path / "elsewhere", "--shape", fitted, "--out", tmp_path / "new")
+    assert "its frame is another" in said and not (tmp_path / "new").exists()
+
+
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
     write_idr(tmp_path / "data")
@@ -352,7 +367,7 @@ def test_mistakes_in_photographs(photographs: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--field", "cube"], "unknown field 'cube'; known are box, hashgrid, hashgrid-occupancy, occupancy"),
+        (["--field", "cube"], "unknown field 'cube'; known are box, deepsdf, hashgrid, hashgrid-occupancy, occupancy"),
         (["--minutes", "0"], "minutes must be positive, got 0"),
         (["--minutes", "-1"], "minutes must be positive, got -1"),
         (["--minutes", "nan"], "minutes must be positive, got nan"),

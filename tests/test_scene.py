@@ -110,7 +110,7 @@ WRONG = {
     "unknown table": ("[viewz]\na = 1", "expected the tables views, field, fit and mesh, found viewz"),
     "a table called format": ("[format]\na = 1", "expected the tables views, field, fit and mesh, found format"),
     "no table": ("fit = 3", "expected the tables views, field, fit and mesh, found fit"),
-    "option of fit": ("[fit]\nspeed = 1", r"\[fit\] has no option 'speed'; known are cameras, color, depth, eikonal"),
+    "option of fit": ("[fit]\nspeed = 1", r"\[fit\] has no option 'speed'; known are .*cells, color, depth, eikonal"),
     "option of mesh": (
         "[mesh]\nsize = 1",
         r"\[mesh\] has no option 'size'; known are cavities, colors, grid, largest, project",

@@ -45,7 +45,8 @@ class Step:
     seconds: float
     """Time spent fitting, earlier sessions included, without the time that reports take."""
     losses: dict[str, float]
-    """The terms of the recipe by name before their weights, and the weighted sum as `total`."""
+    """The terms of the recipe by name before their weights, `prior` as the field weighs it, and the
+    weighted sum as `total`."""
     evaluations: int
     """Field evaluations so far, counted in points."""
 
@@ -80,8 +81,8 @@ class Fit:
                 the `grid` of another one, is refreshed as the field changes.
 
         Raises:
-            ValueError: if not exactly one positive duration is given, no training view has a mask, depth is to be
-                learnt from and none is known, or there is nothing to change.
+            ValueError: if not exactly one positive duration is given, no training view has a mask or depth, depth is
+                to be learnt from and none is known, or there is nothing to change.
         """
         if (minutes is None) == (iterations is None):
             raise ValueError(f"fit: give minutes or iterations, one of them; got {minutes} and {iterations}")
@@ -91,7 +92,7 @@ class Fit:
         self.field, self.recipe = field, recipe or Recipe()
         self.minutes, self.iterations = minutes, iterations
         self.pixels = Pixels(views, field.bounds.device)
-        if self.recipe.depth and self.pixels.depth is None and self.pixels.sparse is None:
+        if not self.pixels.deep and (self.recipe.depth or self.recipe.known):
             raise ValueError("fit: the recipe weighs depth, but none of the training views has any")
         self.generator = torch.Generator().manual_seed(seed)
         self.parameters = [p for p in field.parameters() if p.requires_grad]
@@ -105,7 +106,9 @@ class Fit:
             raise ValueError(f"fit: no parameter of {type(field).__name__} wants a gradient, and cameras are kept")
         self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
         self.objective = Objective(field, self.recipe, self.pixels, self.generator)
-        self.intersect = intersect or (DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else QuickMarch(field))
+        self.intersect = intersect or (
+            DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else QuickMarch(field, cells=self.recipe.cells)
+        )
         self.scheduled = intersect is None and bool(self.recipe.samples)
         self.iteration, self.evaluations, self.seconds = 0, 0, 0.0
         self.without_hit = 0
@@ -187,10 +190,13 @@ class Fit:
             self.field.anneal(progress)
         self._look(self.iteration)
         pose = self.poses() if self.poses else None
-        drawn = self.pixels.draw(self.recipe.rays, self.generator, patches=self.recipe.gradient > 0, pose=pose)
-        seen = surface(self.field, drawn.rays, self._solver(progress))
+        drawn = self.pixels.draw(self.recipe.rays, self.generator, patches=self.recipe.blocks, pose=pose)
+        solver = self._solver(progress)
+        seen = surface(self.field, drawn.rays, solver)
         self._check(seen.hit)
-        losses, asked = self.objective(drawn, seen, progress)
+        losses, asked = self.objective(drawn, seen, progress, solver)
+        if (prior := self.field.prior() if hasattr(self.field, "prior") else None) is not None:
+            losses["prior"] = prior
         self.evaluations += seen.hit.evaluations + asked
         known = {name: float(term.detach()) for name, term in losses.items()}
         if wrong := [name for name, value in known.items() if not math.isfinite(value)]:
@@ -198,7 +204,7 @@ class Fit:
                 f"fit: the loss {' and '.join(wrong)} is {known[wrong[0]]} at step {self.iteration + 1}; the "
                 "weights of the step before are kept, try a smaller rate"
             )
-        total = sum(getattr(self.recipe, name) * term for name, term in losses.items())
+        total: Any = sum(getattr(self.recipe, name, 1.0) * term for name, term in losses.items())
         self._descend(total)
         return known | {"total": float(total.detach())}
 
@@ -229,7 +235,7 @@ class Fit:
 
     def _check(self, hit: Hit) -> None:
         self.without_hit = 0 if len(hit.ray) else self.without_hit + 1
-        if self.without_hit < PATIENCE:
+        if self.without_hit < PATIENCE or self.recipe.known:  # which brings a surface to where none is
             return
         inside = float((hit.status == int(Status.INSIDE)).float().mean())
         what = "fills the cameras' surroundings" if inside > 0.5 else "is empty"

@@ -40,16 +40,19 @@ class Pixels:
     def __init__(self, views: Views, device: torch.device | str = "cpu"):
         """Flatten the training views.
 
+        Without any mask only pixels of known depth are drawn; those without, such as holes of a depth map, say nothing.
+
         Raises:
-            ValueError: if no training view has a mask: nothing would say where the object ends.
+            ValueError: if no training view has a mask or depth: nothing would say where the object is.
         """
         chosen = views.train
-        if all(views.masks[i] is None for i in chosen):
-            raise ValueError("fit: none of the training views has a mask, at least one is needed to find the outline")
         self.color = torch.cat([views.images[i].reshape(-1, 3) for i in chosen]).to(device)
         self.label = torch.cat([_label(views.images[i], views.masks[i]) for i in chosen]).to(device)
         self.depth = _depths(views, device)
         self.sparse = _sparse(views, device)
+        self.masked = any(views.masks[i] is not None for i in chosen)
+        if not self.masked and not self.deep:
+            raise ValueError("fit: none of the training views has a mask, at least one is needed to find the outline")
         self.K = torch.stack([views.cameras[i].K for i in chosen]).float().to(device)
         self.pose = torch.stack([views.cameras[i].pose for i in chosen]).float().to(device)
         size = [views.images[i].shape[:2] for i in chosen]
@@ -58,7 +61,14 @@ class Pixels:
         near = torch.cat([_near(views.masks[i], views.images[i]) for i in chosen]).to(device)
         rim = torch.cat([_rim(views.masks[i], views.images[i]) for i in chosen]).to(device)
         self.block = torch.arange(4, device=device)
+        if not self.masked:
+            near = torch.zeros_like(near) if self.depth is None else ~self.depth.isnan()
         self.near, self.rim = torch.nonzero(near)[:, 0], torch.nonzero(rim)[:, 0]
+
+    @property
+    def deep(self) -> bool:
+        """Whether the depth of any pixel or point is known."""
+        return self.sparse is not None or (self.depth is not None and not bool(self.depth.isnan().all()))
 
     def draw(self, n: int, generator: torch.Generator, *, patches: bool = False, pose: Tensor | None = None) -> Drawn:
         """Return n random pixels as rays: `SHARES` around the object and its outline, the rest anywhere.
@@ -129,6 +139,8 @@ class Pixels:
         return against, within
 
     def _where(self, n: int, generator: torch.Generator) -> Tensor:
+        if not self.masked:
+            return self._choose(self.near, n, generator) if len(self.near) else self.near
         counts = int(SHARES[0] * n), int(SHARES[1] * n)
         parts = (self.near, counts[0]), (self.rim, counts[1]), (None, n - sum(counts))
         return torch.cat([self._choose(among, count, generator) for among, count in parts])

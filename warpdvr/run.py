@@ -252,7 +252,7 @@ def true_mesh(path: Path | None, views: Views) -> Mesh | None:
 def _save(run: Run, scene: Scene, views: Views, field: Any, job: Fit, up: tuple[float, float, float]) -> None:
     held = Checkpoint(
         kind=scene.field["kind"],
-        options=scene.options,
+        options=dict(getattr(field, "options", None) or scene.options),
         weights=field.state_dict(),
         transform=views.transform,
         up=up,

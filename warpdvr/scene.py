@@ -21,6 +21,13 @@ DEFAULT_FIELD: Table = {"kind": "hashgrid", "bounds": 1.1}
 """What is fitted if nothing else is asked for. A little larger than the unit sphere: hulls of masks are not exact."""
 
 
+VIEWS = {"folder": str, "mesh": str, "normalise": bool}
+"""Options of [views] beside those of the function that it is for."""
+
+FIT = {"minutes": float, "iterations": int, "seed": int, "recipe": str}
+"""Options of [fit] beside those of a recipe."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """The four tables of a scene file; each may be left out.
@@ -30,7 +37,7 @@ class Scene:
     """
 
     views: Table = dataclasses.field(default_factory=dict)
-    """`folder` and the options of `warpdvr.views.load`, or `mesh` and those of `mesh_views`."""
+    """`folder` and the options of `warpdvr.views.load`, or `mesh` and those of `mesh_views`; `normalise` for both."""
     field: Table = dataclasses.field(default_factory=lambda: dict(DEFAULT_FIELD))
     """`kind`, the field's name, and its options."""
     fit: Table = dataclasses.field(default_factory=dict)
@@ -45,8 +52,8 @@ class Scene:
         if self.views and ("folder" in self.views) == ("mesh" in self.views):
             raise ValueError("scene: [views] needs a folder of photographs or a mesh to render, one of them")
         known = {
-            "views": _options(mesh_views if "mesh" in self.views else load) | {"folder": str, "mesh": str},
-            "fit": get_type_hints(Recipe) | {"minutes": float, "iterations": int, "seed": int, "recipe": str},
+            "views": _options(mesh_views if "mesh" in self.views else load) | VIEWS,
+            "fit": get_type_hints(Recipe) | FIT,
             "mesh": _options(extract),
         }
         for table, kinds in known.items():
@@ -71,7 +78,9 @@ class Scene:
         if "folder" in self.views:
             return load(self.views["folder"], **options)
         if "mesh" in self.views:
-            return mesh_views(self.views["mesh"], **options)
+            normalise = options.pop("normalise", True)
+            views = mesh_views(self.views["mesh"], **options)
+            return views if normalise else views.as_given()
         raise ValueError("scene: there is no [views] table, so there are no photographs to work with")
 
     def make_field(self) -> nn.Module:

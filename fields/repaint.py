@@ -1,0 +1,62 @@
+"""A surface that is known already, in new colours."""
+
+from typing import Any
+
+from torch import Tensor
+
+from warpdvr.fields.base import Field
+from warpdvr.fields.hashgrid import RATES, Radiance, show
+
+
+class Repaint(Field):
+    """The surface of another field, which stays as it is, with a radiance that is learnt anew.
+
+    After Liu et al., "DIST" (2020), section 4.3, "texture re-rendering". A fit changes the colours only; the field's
+    own colour, if it has one, is not asked.
+
+    Args:
+        shape: a field; in a scene file a table with its `kind`. Its parameters want no gradient any more.
+        levels, coarsest, finest, size: grids of the colour, see `HashGrid`.
+        width, depth, view_frequencies: network of the colour, see `HashGrid`.
+    """
+
+    rates = RATES
+
+    def __init__(
+        self,
+        shape: Any,
+        levels: int = 8,
+        coarsest: int = 16,
+        finest: int = 512,
+        size: int = 2**16,
+        width: int = 64,
+        depth: int = 2,
+        view_frequencies: int = 0,
+    ):
+        super().__init__(shape.bounds)
+        self.shape = shape.requires_grad_(False)
+        self.radiance = Radiance(0, (levels, coarsest, finest, size), width, depth, view_frequencies, self.bounds)
+
+    @property
+    def lipschitz(self) -> float | None:  # type: ignore[override]
+        return self.shape.lipschitz
+
+    @property
+    def step(self) -> float | None:  # type: ignore[override]
+        return getattr(self.shape, "step", None)
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.shape.value(x)
+
+    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+        return self.radiance(x, normal, direction, x.new_empty(len(x), 0))
+
+    def bound_slope(self) -> int:
+        return self.shape.bound_slope() if hasattr(self.shape, "bound_slope") else 0
+
+    def anneal(self, progress: float) -> None:
+        show(progress, self.radiance.encode)
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Repaint":
+        self.radiance.requires_grad_(requires_grad)
+        return self

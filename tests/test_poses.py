@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from warpdvr.camera import Camera, rays_of
+from warpdvr.cameras.alignment import camera_errors
 from warpdvr.fields.analytic import Sphere, Torus
 from warpdvr.fields.sdf import SDF
 from warpdvr.fit import Fit
@@ -33,11 +34,24 @@ def start(n: int = 4, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def moved_by(pose: Tensor, six: Tensor) -> Tensor:
-    """Return a pose (4, 4) turned about its centre by a rotation vector and then shifted, by SciPy."""
-    turned = pose.double().clone()
-    turned[:3, :3] = torch.from_numpy(Rotation.from_rotvec(six[:3].numpy()).as_matrix()) @ turned[:3, :3]
-    turned[:3, 3] += six[3:]
-    return turned
+    """Return a pose (4, 4) turned in its own axes about the scene's origin, and then shifted, by SciPy.
+
+    A point at x in the camera's axes is to be at exp(w) (x - o) + o + u, where the origin is at o.
+    """
+    given = pose.double()
+    o = torch.linalg.inv(given)[:3, 3]
+    motion = torch.eye(4, dtype=torch.float64)
+    motion[:3, :3] = torch.from_numpy(Rotation.from_rotvec(six[:3].numpy()).as_matrix())
+    motion[:3, 3] = o - motion[:3, :3] @ o + six[3:]
+    return given @ motion
+
+
+def turned_by(pose: Tensor, turn: Rotation, shift: Tensor) -> Tensor:
+    """Return a pose (4, 4) turned about its centre and shifted, in the world's axes."""
+    found = pose.double().clone()
+    found[:3, :3] = torch.from_numpy(turn.as_matrix()) @ found[:3, :3]
+    found[:3, 3] += shift
+    return found
 
 
 def test_cameras_start_where_they_are(device):
@@ -57,10 +71,13 @@ def test_cameras_are_moved_as_by_rotation_vectors(device):
     assert torch.allclose(poses().detach().cpu(), expected, atol=1e-12)
 
 
-def test_a_quarter_turn_about_the_first_axis():
-    poses = Poses(torch.eye(4)[None])
-    poses.moved.data[0] = torch.tensor([np.pi / 2, 0, 0, 1, 2, 3])
-    expected = torch.tensor([[1.0, 0, 0, 1], [0, 0, -1, 2], [0, 1, 0, 3], [0, 0, 0, 1]])
+def test_a_quarter_turn_about_the_object():
+    """A camera 3 in front of the origin that turns about its downward axis goes round to the side and still looks."""
+    given = torch.eye(4)
+    given[2, 3] = -3
+    poses = Poses(given[None])
+    poses.moved.data[0] = torch.tensor([0, np.pi / 2, 0, 0.1, 0.2, 0.3])
+    expected = torch.tensor([[0.0, 0, 1, -3 + 0.1], [0, 1, 0, 0.2], [-1, 0, 0, 0.3], [0, 0, 0, 1]])
     assert torch.allclose(poses()[0], expected, atol=1e-6)
 
 
@@ -97,7 +114,10 @@ def test_depth_is_differentiable_with_respect_to_the_cameras(device, angle):
         return (weight * torch.cat(lengths)).sum()
 
     expected = difference(total, six)
-    assert (found.cpu() - expected).norm() < 1e-3 * expected.norm() and (expected.abs().amax(0) > 0.1).all()
+    assert (found.cpu() - expected).norm() < 1e-3 * expected.norm() and (expected.abs().amax(0) > 0.01).all(), (
+        expected.abs().amax(0),
+        (found.cpu() - expected).norm() / expected.norm(),
+    )
 
 
 class Patterned(Torus):
@@ -129,8 +149,8 @@ def shaken(views: Views, degrees: float) -> Views:
     found = list(views.cameras)
     for i in views.train:
         axis = generator.normal(size=3)
-        six = torch.tensor([*np.deg2rad(degrees) * axis / np.linalg.norm(axis), 0, 0, 0])
-        found[i] = replace(found[i], pose=moved_by(found[i].pose, six))
+        turn = Rotation.from_rotvec(np.deg2rad(degrees) * axis / np.linalg.norm(axis))
+        found[i] = replace(found[i], pose=turned_by(found[i].pose, turn, torch.zeros(3)))
     return replace(views, cameras=tuple(found))
 
 
@@ -144,7 +164,7 @@ def test_cameras_that_were_turned_find_their_way_back():
     """To a shape that is known and hardly moves, so that no common motion is left open."""
     field, recipe = Patterned(0.55, 0.25), Recipe(rays=384, rate=1e-9, cameras=4e-3, eikonal=0.0, smooth=0.0)
     views = pictures(field, cameras(4, 40))
-    job = Fit(field, shaken(views, 2.0), iterations=60, recipe=recipe)
+    job = Fit(field, shaken(views, 2.0), iterations=150, recipe=recipe)
     before = off(job.cameras, views.cameras)
     assert before[1:] == pytest.approx([2.0] * 3, abs=1e-4) and before[0] == 0
     steps = list(job)
@@ -153,6 +173,27 @@ def test_cameras_that_were_turned_find_their_way_back():
     assert np.mean([step.losses["total"] for step in steps[-5:]]) < 0.5 * steps[0].losses["total"]
     shift = [float((a.centre - b.centre).norm()) for a, b in zip(job.cameras, views.cameras, strict=True)]
     assert max(shift) < 0.05 and field.major.item() == pytest.approx(0.55, abs=1e-5)
+
+
+def test_shape_and_drifting_cameras_of_a_sequence_are_found_together():
+    """Each camera of a ride around is off by a little more than the one before: a walk at random, as trackers drift."""
+    ride = [Camera.look_at((3 * np.cos(a), 3 * np.sin(a), 1.2 * np.sin(2 * a)), width=40, height=40)
+            for a in np.linspace(0, 2 * np.pi, 12, endpoint=False)]  # fmt: skip
+    views = replace(pictures(Patterned(0.55, 0.25), tuple(ride)), train=tuple(range(12)), test=())
+    rng, turn, shift, drifted = np.random.default_rng(3), Rotation.identity(), torch.zeros(3).double(), []
+    for camera in views.cameras:
+        turn = Rotation.from_rotvec(np.deg2rad(0.6) * rng.normal(size=3)) * turn
+        shift = shift + 0.04 * torch.from_numpy(rng.normal(size=3))
+        drifted.append(replace(camera, pose=turned_by(camera.pose, turn, shift)))
+    field = Patterned(0.5, 0.3)
+    recipe = Recipe(rays=512, rate=4e-3, cameras=4e-3, eikonal=0.0, smooth=0.0)
+    job = Fit(field, replace(views, cameras=tuple(drifted)), iterations=300, recipe=recipe)
+    list(job)
+    before, after = (camera_errors(some, views.cameras) for some in (drifted, job.cameras))
+    assert before.rotation.mean() > 1 and before.centre.mean() > 0.03
+    print(before, after, field.major.item(), field.minor.item())
+    assert after.rotation.mean() < 0.5 * before.rotation.mean() and after.centre.mean() < 0.7 * before.centre.mean()
+    assert field.major.item() / field.minor.item() == pytest.approx(0.55 / 0.25, rel=0.05)
 
 
 def test_only_cameras_of_training_views_are_refined(device):

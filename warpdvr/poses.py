@@ -5,11 +5,10 @@ from torch import Tensor, nn
 
 
 class Poses(nn.Module):
-    """Camera-to-world matrices (v, 4, 4), each moved by a small rotation about its centre and a shift.
+    """Camera-to-world matrices (v, 4, 4), each moved as `move` says, by numbers that are 0 at first.
 
-    A pose [R | c] becomes [exp(w) R | c + u] with w in radian and u in scene units, both 0 at first: the exponential
-    keeps R a rotation. The photographs do not say where the scene as a whole lies: to rotate and shift all cameras
-    together with the shape changes nothing.
+    The photographs do not say where the scene as a whole lies: to rotate and shift all cameras together with the shape
+    changes nothing.
     """
 
     start: Tensor
@@ -20,12 +19,7 @@ class Poses(nn.Module):
         self.moved = nn.Parameter(start.new_zeros(len(start), 6))
 
     def forward(self) -> Tensor:
-        w, u = self.moved[:, :3], self.moved[:, 3:]
-        zero = torch.zeros_like(w[:, 0])
-        rows = [zero, -w[:, 2], w[:, 1], w[:, 2], zero, -w[:, 0], -w[:, 1], w[:, 0], zero]
-        turn = torch.linalg.matrix_exp(torch.stack(rows, 1).view(-1, 3, 3))
-        top = torch.cat([turn @ self.start[:, :3, :3], (self.start[:, :3, 3] + u)[..., None]], 2)
-        return torch.cat([top, self.start[:, 3:]], 1)
+        return move(self.start, self.moved)
 
     @torch.no_grad()
     def resume(self, moved: Tensor) -> None:
@@ -37,3 +31,28 @@ class Poses(nn.Module):
         if moved.shape != self.moved.shape:
             raise ValueError(f"fit: the saved state has {len(moved)} cameras, but there are {len(self.moved)}")
         self.moved.copy_(moved)
+
+
+def move(pose: Tensor, six: Tensor) -> Tensor:
+    """Return camera-to-world matrices (v, 4, 4), moved in their own axes by `six` = (w, u), (v, 6); differentiable.
+
+    A camera turns by the rotation vector w [radian] about the scene's origin, where the object is, and then shifts by u
+    [scene unit]: with the origin at o in its axes, [R | c] becomes [R | c] [exp(w) | o - exp(w) o + u], which keeps R a
+    rotation. Each number so changes the picture in a way of its own: w by what is seen of the object and by its roll, u
+    by its place and size. A camera that turned about its centre would hardly tell w from u, and an optimiser that
+    scales each number by itself, as Adam does, would creep.
+    """
+    w, u = six[:, :3], six[:, 3:]
+    zero = torch.zeros_like(w[:, 0])
+    rows = [zero, -w[:, 2], w[:, 1], w[:, 2], zero, -w[:, 0], -w[:, 1], w[:, 0], zero]
+    turn = torch.linalg.matrix_exp(torch.stack(rows, 1).view(-1, 3, 3))
+    o = origin(pose)
+    shift = o - (turn @ o[..., None])[..., 0] + u
+    R, centre = pose[:, :3, :3], pose[:, :3, 3]
+    there = centre + (R @ shift[..., None])[..., 0]
+    return torch.cat([torch.cat([R @ turn, there[..., None]], 2), pose[:, 3:]], 1)
+
+
+def origin(pose: Tensor) -> Tensor:
+    """Return where the scene's origin is in the axes of cameras (v, 4, 4), shape (v, 3)."""
+    return -(pose[:, :3, :3].mT @ pose[:, :3, 3:])[..., 0]

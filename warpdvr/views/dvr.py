@@ -13,6 +13,8 @@ structure from motion: `points` (m, 3) [unit of the data], `visibility_0000`, ..
 `visual_hull_depth/` is not read. DTU data in DVR's own packaging have K in world_mat: those are IDR's form.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,14 +48,14 @@ def claims(path: Path) -> bool:
     return turns(world[:3, :3]) and bool((camera[:2, 2].abs() < 2).all())
 
 
-def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float = 1.0) -> Views:
+def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float = 1.0, least: int = 2) -> Views:
     """Read the data set in `folder`, whose camera file is `found`; pictures and cameras pair up by order.
 
     The scene is the frame that scale_mat leads from. Where that is the identity and the cameras do not look at the unit
     sphere, the object is put there.
     """
     path = files.within(folder, found[0].name)
-    scene, projections, factors = _matrices(path)
+    scene, projections, factors = _matrices(path, least)
     paths = photographs(folder, path, len(projections))
     pictures = [files.picture(f) for f in paths]
     images = tuple(image for image, _ in pictures)
@@ -71,6 +73,27 @@ def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float =
     else:
         views = normalised(views, folder)
     return _with_cloud(folder, attached(views, in_folder(folder, paths), depth_scale, factors=factors))
+
+
+def rewritten(folder: Path, found: list[Path], cameras: Sequence[Camera]) -> dict[str, bytes]:
+    """Return the camera file with other cameras, given in the data's own frame: world_mat and its inverse change.
+
+    world_mat becomes [R | t] without a factor, should it have had one.
+    """
+    path = files.within(folder, found[0].name)
+    arrays = files.arrays(path)
+    n = sum(re.fullmatch(r"world_mat_\d+", key) is not None for key in arrays)
+    files.matching(path, n, len(cameras))
+    for i, camera in enumerate(cameras):
+        _, R, t = camera.krt()
+        matrix = torch.eye(4, dtype=torch.float64)
+        matrix[:3] = torch.cat([R, t[:, None]], 1)
+        if f"world_mat_{i}" not in arrays:
+            raise ValueError(f"{path}: world_mat_{i} is missing, expected one per view, numbered from 0")
+        arrays[f"world_mat_{i}"] = matrix.numpy()
+        if f"world_mat_inv_{i}" in arrays:
+            arrays[f"world_mat_inv_{i}"] = torch.linalg.inv(matrix).numpy()
+    return {path.name: files.packed(arrays)}
 
 
 def write(folder: Path, views: Views) -> None:
@@ -103,11 +126,11 @@ def write(folder: Path, views: Views) -> None:
     np.savez(folder / "cameras.npz", **arrays)  # type: ignore[arg-type]
 
 
-def _matrices(path: Path) -> tuple[SceneTransform, list[Tensor], list[float]]:
+def _matrices(path: Path, least: int) -> tuple[SceneTransform, list[Tensor], list[float]]:
     """Return scale_mat, camera_mat world_mat scale_mat (4, 4) of each view, and the length of its unit of depth."""
     arrays = files.arrays(path, r"(world|camera|scale)_mat_\d+")
     n = sum(key.startswith("world_mat_") for key in arrays)
-    files.enough(path, n)
+    files.enough(path, n, least)
     eye = torch.eye(4, dtype=torch.float64)
     scale, projections, factors = eye, [], []
     for i in range(n):

@@ -1,5 +1,6 @@
 """Read pictures and masks; find files inside of a data set, and never outside of it."""
 
+import io
 import re
 import zipfile
 import zlib
@@ -76,6 +77,19 @@ def arrays(path: Path, keys: str = ".*") -> dict[str, np.ndarray]:
         ) from error
 
 
+def packed(held: dict[str, np.ndarray]) -> bytes:
+    """Return an npz file of plain arrays."""
+    stream = io.BytesIO()
+    np.savez(stream, **held)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def matching(path: Path, n: int, given: int) -> None:
+    """Refuse to write another number of cameras than a file has."""
+    if n != given:
+        raise ValueError(f"{path}: holds {n} cameras, expected one for each of the {given} that are to be written")
+
+
 def matrix(path: Path, held: dict[str, np.ndarray], key: str) -> Tensor:
     """Return the matrix of that name, shape (4, 4), float64; a last row is added to (3, 4).
 
@@ -145,10 +159,10 @@ def filled(inside: Tensor, path: Path) -> Tensor:
     return inside
 
 
-def enough(where: Path, n: int) -> None:
-    """Refuse fewer than two views."""
-    if n < 2:
-        raise ValueError(f"{where}: expected at least 2 views, found {n}")
+def enough(where: Path, n: int, least: int = 2) -> None:
+    """Refuse fewer views than needed."""
+    if n < least:
+        raise ValueError(f"{where}: expected at least {least} view{'s' * (least > 1)}, found {n}")
 
 
 @contextmanager

@@ -24,12 +24,16 @@ COARSE, FINE = 32, 48
 def normalised(views: Views, where: Path) -> Views:
     """Return `views`, whose cameras are in the data's own frame, in the scene frame; the axes keep their directions.
 
+    A single view is returned as it is: it does not tell where its object lies.
+
     The visual hull of the masks lies within `RADIUS` of the origin, to about 2 %: a cell of the carved grid. With fewer
     than two masks the object is taken to be where the optical axes meet, and to be as large as the images allow.
 
     Raises:
         ValueError: if the hull is empty, or the cameras do not look at anything in common; names `where`.
     """
+    if len(views) == 1:
+        return views
     known = [(c, m) for c, m in zip(views.cameras, views.masks, strict=True) if m is not None]
     try:
         if len(known) >= 2:

@@ -1,9 +1,11 @@
-"""Read IDR / NeuS data: `cameras*.npz` beside `image/` and `mask/`.
+"""Read IDR / NeuS data, and write its cameras: `cameras*.npz` beside `image/` and `mask/`.
 
 Conventions as in lioryariv/idr (code/datasets/scene_dataset.py, code/utils/rend_util.py): world_mat = K [R | t], world
 to camera, OpenCV axes; scale_mat takes the unit sphere to the world; pixel centres at integers.
 """
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,21 +24,18 @@ RATIOS = (2.0, 4.0, 8.0, 0.5, 0.25, 0.125, 3.0, 1 / 3, 1.5, 2 / 3)
 """Sizes, in sizes of the images, that matrices for other images may be for."""
 
 
-def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float = 1.0) -> Views:
+def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float = 1.0, least: int = 2) -> Views:
     """Read the data set in `folder`, whose camera files are `found`; pictures and cameras pair up by order.
 
     Depth maps in `depth/` are z-depth in units of the data, as `depthfile.single` reads them.
     """
-    path = next((f for name in ("cameras_sphere.npz", "cameras.npz") for f in found if f.name == name), found[0])
-    if path.name not in ("cameras_sphere.npz", "cameras.npz") and len(found) > 1:
-        names = ", ".join(f.name for f in found)
-        raise ValueError(f"{folder}: expected one camera file, found {names}; choose one with the argument `cameras`")
-    world, scale = _matrices(files.within(folder, path.name))
+    path = _path(folder, found)
+    world, scale = _matrices(files.within(folder, path.name), least)
     paths = photographs(folder, path, len(world))
     read_in = [files.picture(f) for f in paths]
     images = tuple(image for image, _ in read_in)
     masks, source = _masks(folder, images)
-    ratio = _ratio(world, images)
+    ratio = _ratio(world, [(image.shape[1], image.shape[0]) for image in images])
     train, test = split(len(images), hold_out)
     said = (
         f"{TITLE}, {path.name}: {len(images)} views of {sizes(images)} pixels, world_mat = K [R | t], pixel centres at "
@@ -50,14 +49,43 @@ def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float =
     return attached(views, in_folder(folder, paths), depth_scale)
 
 
-def _matrices(path: Path) -> tuple[list[Tensor], SceneTransform]:
+def rewritten(folder: Path, found: list[Path], cameras: Sequence[Camera]) -> dict[str, bytes]:
+    """Return the camera file with other cameras, given in the data's own frame: world_mat and its inverse change.
+
+    The matrices stay for images of the size that they were for; scale_mat and all other arrays are kept.
+    """
+    path = files.within(folder, _path(folder, found).name)
+    arrays = files.arrays(path)
+    n = sum(re.fullmatch(r"world_mat_\d+", key) is not None for key in arrays)
+    files.matching(path, n, len(cameras))
+    world = [files.matrix(path, arrays, f"world_mat_{i}") for i in range(n)]
+    ratio = _ratio(world, [(camera.width, camera.height) for camera in cameras])
+    for i, camera in enumerate(cameras):
+        matrix = torch.eye(4, dtype=torch.float64)
+        matrix[:3] = torch.linalg.inv(_to_image(ratio)) @ camera.matrix().double()
+        arrays[f"world_mat_{i}"] = matrix.numpy()
+        if f"world_mat_inv_{i}" in arrays:
+            arrays[f"world_mat_inv_{i}"] = torch.linalg.inv(matrix).numpy()
+    return {path.name: files.packed(arrays)}
+
+
+def _path(folder: Path, found: list[Path]) -> Path:
+    """Return the camera file that is read."""
+    path = next((f for name in ("cameras_sphere.npz", "cameras.npz") for f in found if f.name == name), found[0])
+    if path.name not in ("cameras_sphere.npz", "cameras.npz") and len(found) > 1:
+        names = ", ".join(f.name for f in found)
+        raise ValueError(f"{folder}: expected one camera file, found {names}; choose one with the argument `cameras`")
+    return path
+
+
+def _matrices(path: Path, least: int) -> tuple[list[Tensor], SceneTransform]:
     """Return world_mat of each view, (4, 4) float64, and the scale_mat that they share."""
     arrays = files.arrays(path, r"(world|scale)_mat_\d+")
     n = sum(key.startswith("world_mat_") for key in arrays)
     if n == 0:
         raise ValueError(f"{path}: expected matrices world_mat_0, world_mat_1, ..., found none")
     world, scale = ([files.matrix(path, arrays, f"{kind}_mat_{i}") for i in range(n)] for kind in ("world", "scale"))
-    files.enough(path, n)
+    files.enough(path, n, least)
     for i, matrix in enumerate(world):
         _refuse_dvr(path, i, matrix[:3, :3])
     for i, matrix in enumerate(scale):
@@ -107,14 +135,12 @@ def _masks(folder: Path, images: tuple[Tensor, ...]) -> tuple[tuple[Tensor | Non
     return tuple(files.mask(f, image) for f, image in zip(paths, images, strict=True)), f"{home.name}/ (white = object)"
 
 
-def _ratio(world: list[Tensor], images: tuple[Tensor, ...]) -> float:
-    """Return the size that the matrices are for, in sizes of the images, judged by the principal point.
+def _ratio(world: list[Tensor], size: list[tuple[int, int]]) -> float:
+    """Return the size that the matrices are for, in sizes of the images (w, h), judged by the principal point.
 
     It is near the middle of a photograph. Images stay as they are unless it is clearly nearer for another size.
     """
-    middle = torch.stack(
-        [_principal(P) / torch.tensor([i.shape[1], i.shape[0]]) for P, i in zip(world, images, strict=True)]
-    )
+    middle = torch.stack([_principal(P) / torch.tensor(own) for P, own in zip(world, size, strict=True)])
     at = middle.nan_to_num().median(0).values
     off = {ratio: float((at / ratio - 0.5).abs().max()) for ratio in (1.0, *RATIOS)}
     best = min(off, key=lambda ratio: off[ratio])
@@ -130,9 +156,13 @@ def _principal(P: Tensor) -> Tensor:
 def _camera(path: Path, i: int, world: Tensor, scale: SceneTransform, ratio: float, image: Tensor) -> Camera:
     """Return a camera in the unit sphere's frame: u_image = (u_matrix + 0.5) / ratio with pixel centres at +0.5."""
     height, width = image.shape[:2]
-    to_image = torch.tensor([[1 / ratio, 0, 0.5 / ratio], [0, 1 / ratio, 0.5 / ratio], [0, 0, 1]], dtype=torch.float64)
     with files.naming(f"{path}: world_mat_{i}"):
-        return Camera.from_projection(to_image @ (world @ scale.matrix)[:3], width, height)
+        return Camera.from_projection(_to_image(ratio) @ (world @ scale.matrix)[:3], width, height)
+
+
+def _to_image(ratio: float) -> Tensor:
+    """Return the matrix (3, 3) from pixels of the matrices, centres at integers, to those of the images."""
+    return torch.tensor([[1 / ratio, 0, 0.5 / ratio], [0, 1 / ratio, 0.5 / ratio], [0, 0, 1]], dtype=torch.float64)
 
 
 def _rescaled(ratio: float) -> str:

@@ -1,9 +1,10 @@
-"""Read Middlebury multi-view stereo data: `*_par.txt` beside the photographs.
+"""Read Middlebury multi-view stereo data, and write its cameras: `*_par.txt` beside the photographs.
 
 File format: README.txt of the data sets at vision.middlebury.edu/mview (Seitz et al., CVPR 2006): the number of images,
 then per line `name k11 .. k33 r11 .. r33 t1 t2 t3`, P = K [R | t], world to camera, OpenCV axes, origin top left.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,16 +21,13 @@ PATTERN = "*_par.txt"
 TITLE = "Middlebury"
 
 
-def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float = 1.0) -> Views:
+def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float = 1.0, least: int = 2) -> Views:
     """Read the data set in `folder`, whose camera files are `found`.
 
     Depth maps in `depth/` are z-depth in units of the data, as `depthfile.single` reads them.
     """
-    if len(found) > 1:
-        several = ", ".join(f.name for f in found)
-        raise ValueError(f"{folder}: expected one camera file, found {several}; choose one with the argument `cameras`")
-    path = files.within(folder, found[0].name)
-    lines = _lines(path)
+    path = _path(folder, found)
+    lines = _lines(path, least)
     paths = [files.within(folder, name) for name, _ in lines]
     images = tuple(files.picture(f)[0] for f in paths)
     cameras = tuple(
@@ -46,7 +44,27 @@ def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float =
     return attached(views, in_folder(folder, paths), depth_scale)
 
 
-def _lines(path: Path) -> list[tuple[str, list[float]]]:
+def rewritten(folder: Path, found: list[Path], cameras: Sequence[Camera]) -> dict[str, bytes]:
+    """Return the camera file with other cameras, given in the data's own frame: R and t change."""
+    path = _path(folder, found)
+    lines = _lines(path, 1)
+    files.matching(path, len(lines), len(cameras))
+    text = [str(len(lines))]
+    for (name, numbers), camera in zip(lines, cameras, strict=True):
+        _, R, t = camera.krt()
+        text.append(" ".join([name, *map(repr, [*numbers[:9], *R.double().flatten().tolist(), *t.double().tolist()])]))
+    return {path.name: "".join(f"{line}\n" for line in text).encode()}
+
+
+def _path(folder: Path, found: list[Path]) -> Path:
+    """Return the camera file that is read."""
+    if len(found) > 1:
+        several = ", ".join(f.name for f in found)
+        raise ValueError(f"{folder}: expected one camera file, found {several}; choose one with the argument `cameras`")
+    return files.within(folder, found[0].name)
+
+
+def _lines(path: Path, least: int) -> list[tuple[str, list[float]]]:
     """Return name and 21 numbers per view."""
     try:
         first, *rest = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()] or [[]]
@@ -55,7 +73,7 @@ def _lines(path: Path) -> list[tuple[str, list[float]]]:
         raise ValueError(f"{path}: expected the number of images in the first line, found something else") from error
     if n != len(rest):
         raise ValueError(f"{path}: expected {n} lines of cameras, as its first line says, found {len(rest)}")
-    files.enough(path, n)
+    files.enough(path, n, least)
     return [(line[0], _numbers(path, line)) for line in rest]
 
 

@@ -1,4 +1,6 @@
-"""Read nerfstudio, instant-ngp and Blender data: `transforms.json`, or `transforms_train.json` and `_test.json`.
+"""Read nerfstudio, instant-ngp and Blender data, and write its cameras.
+
+They are in `transforms.json`, or in `transforms_train.json` and `transforms_test.json`.
 
 Camera to world, OpenGL axes, pixel centres at +0.5 (docs.nerf.studio, "Data conventions"; NVlabs/instant-ngp,
 docs/nerf_dataset_tips.md). The world is taken as it is given: `applied_transform` is not undone.
@@ -10,6 +12,7 @@ map per picture in `depth/`. What the numbers mean, and which files are read: `d
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,22 +46,14 @@ class _Frame:
     """File and frame, for messages."""
 
 
-def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float = 1.0) -> Views:
+def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float = 1.0, least: int = 2) -> Views:
     """Read the data set in `folder`, whose camera files are `found`; a validation split is left aside."""
-    by_name = {f.name: f for f in found}
-    one = (
-        by_name.get("transforms.json")
-        or by_name.get("transforms_train.json")
-        or (found[0] if len(found) == 1 else None)
-    )
-    if one is None:
-        raise ValueError(f"{folder}: expected transforms.json or transforms_train.json, found {', '.join(by_name)}")
+    one, *rest = _paths(folder, found)
     frames = _frames(folder, one)
-    n_train = len(frames)
-    shipped = "transforms_test.json" in by_name and one.name == "transforms_train.json"
-    if shipped:
-        frames += _frames(folder, by_name["transforms_test.json"])
-    files.enough(one, len(frames))
+    n_train, shipped = len(frames), bool(rest)
+    for path in rest:
+        frames += _frames(folder, path)
+    files.enough(one, len(frames), least)
     paths = [_picture_path(folder, frame) for frame in frames]
     pictures = [files.picture(f) for f in paths]
     images = tuple(image for image, _ in pictures)
@@ -75,6 +70,30 @@ def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float =
     names = files.unique_names(paths)
     views = normalised(Views(images, masks, cameras, names, train, test, SceneTransform.identity(), said), folder)
     return attached(views, _depths(folder, frames, paths), depth_scale)
+
+
+def rewritten(folder: Path, found: list[Path], cameras: Sequence[Camera]) -> dict[str, bytes]:
+    """Return the camera files with other cameras, given in the data's own frame: transform_matrix changes."""
+    paths = _paths(folder, found)
+    counts = [len(_frames(folder, path)) for path in paths]
+    files.matching(paths[0], sum(counts), len(cameras))
+    poses, written = iter(cameras), {}
+    for path in paths:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        for frame in table["frames"]:
+            frame["transform_matrix"] = (next(poses).pose.double() @ OPENGL).tolist()
+        written[path.name] = (json.dumps(table, indent=2) + "\n").encode()
+    return written
+
+
+def _paths(folder: Path, found: list[Path]) -> list[Path]:
+    """Return the files that are read: that of all views, or those of the training and of the held-out views."""
+    by_name = {f.name: f for f in found}
+    one = by_name.get("transforms.json", by_name.get("transforms_train.json", found[0] if len(found) == 1 else None))
+    if one is None:
+        raise ValueError(f"{folder}: expected transforms.json or transforms_train.json, found {', '.join(by_name)}")
+    shipped = "transforms_test.json" in by_name and one.name == "transforms_train.json"
+    return [one, by_name["transforms_test.json"]] if shipped else [one]
 
 
 def _frames(folder: Path, path: Path) -> list[_Frame]:

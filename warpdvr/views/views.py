@@ -155,6 +155,18 @@ class Views:
     def __len__(self) -> int:
         return len(self.images)
 
+    def as_given(self) -> "Views":
+        """Return the views with the data's own frame and unit as the scene's, so that `transform` is the identity."""
+        scale = self.transform.scale
+        return replace(
+            self,
+            cameras=tuple(map(self.transform.to_data, self.cameras)),
+            transform=SceneTransform.identity(),
+            found=f"{self.found} The scene is left in the data's own frame and unit.",
+            depths=tuple(None if z is None else z * scale for z in self.depths),
+            points=tuple(None if p is None else replace(p, depth=p.depth * scale) for p in self.points),
+        )
+
 
 def split(n: int, hold_out: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the indices of the training and of the held-out views: every `hold_out`-th, from the first on, or none."""

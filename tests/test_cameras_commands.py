@@ -1,0 +1,128 @@
+"""The command that refines cameras against a run, and the cameras that a run leaves behind."""
+
+import argparse
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_cameras import errors, off
+from test_poses import cameras, pictures
+
+from warpdvr.cameras.commands import add, of_run, write_run
+from warpdvr.checkpoint import Checkpoint
+from warpdvr.fields.analytic import Sphere
+from warpdvr.run import Run
+from warpdvr.scene import Scene
+from warpdvr.views import SceneTransform, Views, load
+from warpdvr.views.dvr import write
+
+
+def ball(n: int = 4, size: int = 48) -> Views:
+    """A ball off the middle, in a frame of its own: 1 scene unit is 2 of the data's."""
+    views = pictures(Sphere(0.5, (0.1, 0.0, -0.1)), cameras(n, size))  # type: ignore[arg-type]
+    return replace(views, transform=SceneTransform.around(torch.tensor([1.0, -2.0, 3.0]), 2.0))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run of a ball that is as it should be, and whose cameras were refined."""
+    views = ball()
+    write(tmp_path / "data", views)
+    fit = {"iterations": 1, "cameras": 1e-3}
+    scene = Scene({"folder": str(tmp_path / "data"), "hold_out": 2}, {"kind": "sphere", "radius": 0.5}, fit, {})
+    held = Run.create(tmp_path / "run", scene)
+    field = Sphere(0.5, (0.1, 0.0, -0.1))
+    own = off(views, 1.0, 0.01).cameras
+    held_up = (0.0, 0.0, 1.0)
+    Checkpoint(
+        kind="sphere",
+        options={},
+        weights=field.state_dict(),
+        transform=views.transform,
+        up=held_up,
+        cameras=own,
+        fit={},
+    ).save(held.checkpoint)
+    return held
+
+
+def go(*arguments: object) -> None:
+    """Run the command as the command line does."""
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+
+    def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text)
+        one.set_defaults(command=function, device=torch.device("cpu"))
+        return one
+
+    add(command)
+    options = parser.parse_args(["refine-cameras", *map(str, arguments)])
+    options.command(options)
+
+
+def test_cameras_of_a_run_are_written_in_the_format_of_its_data(run: Run, tmp_path: Path) -> None:
+    views = run.scene().load_views()
+    (path,) = write_run(run, views)
+    assert path == run.folder / "cameras" / "cameras.npz"
+    again = shutil.copytree(tmp_path / "data", tmp_path / "again")
+    shutil.copy(path, again)
+    assert errors(load(again).cameras, run.load().cameras).max() < 1e-4
+
+
+def test_cameras_that_were_taken_as_given_are_not_written(run: Run) -> None:
+    scene = run.scene()
+    run.keep(replace(scene, fit={"iterations": 1}))
+    assert write_run(run, scene.load_views()) == [] and not (run.folder / "cameras").exists()
+
+
+def test_command_refines_the_cameras_of_a_folder(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A ball shows where it is and how large, not how it is turned: the reprojected centre is what must be right."""
+    rough = replace(off(ball(), 3.0, 0.05))
+    folder = tmp_path / "rough"
+    write(folder, rough)
+    go(run.folder, folder, "--out", tmp_path / "out", "--size", 48)
+    said = capsys.readouterr().out
+    assert "4 of 4 cameras are refined" in said and "after" in said and str(tmp_path / "out" / "cameras.npz") in said
+    shutil.copy(tmp_path / "out" / "cameras.npz", folder)
+    views, true = load(folder), ball()
+    x = torch.tensor([[0.1, 0.0, -0.1]], dtype=torch.float64)
+    for some, limit in ((views, 0.1), (rough, np.inf)):
+        apart = [
+            float((a.project(x)[0] - b.project(x)[0]).norm()) for a, b in zip(some.cameras, true.cameras, strict=True)
+        ]
+        assert max(apart) < limit and (limit < np.inf or max(apart) > 1)
+
+
+def test_only_held_out_views(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    go(run.folder, "--out", tmp_path / "out", "--views", "held-out", "--size", 48)
+    assert "2 of 4 cameras are refined" in capsys.readouterr().out
+    again = shutil.copytree(tmp_path / "data", tmp_path / "again")
+    shutil.copy(tmp_path / "out" / "cameras.npz", again)
+    moved = errors(load(again).cameras, run.load().cameras).max(1)
+    assert (moved[[1, 3]] < 1e-4).all() and (moved[[0, 2]] > 1e-3).all()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--views", "nobody"], r"^--views: there is no view 'nobody'; known are 0000, 0001, 0002, 0003$"),
+        (["--cameras", "x.npz"], r"^--cameras names a file in FOLDER, but none is given$"),
+        (["--by", "normal"], r"^refine: what can be compared is color, mask, depth, got \['normal'\]$"),
+    ],
+)
+def test_bad_arguments(run: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        go(run.folder, "--out", tmp_path / "out", *arguments)
+
+
+def test_a_run_without_cameras_in_files(run: Run) -> None:
+    run.keep(replace(run.scene(), views={"mesh": "warp:bunny"}))
+    assert write_run(run, ball()) == []
+    with pytest.raises(
+        ValueError, match=rf"^{run.folder}: the run has no cameras in files, its views are rendered; give"
+    ):
+        of_run(run, None)

@@ -1,0 +1,1 @@
+"""Cameras that are refined against a known shape, compared with others, and written out."""

@@ -26,6 +26,9 @@ class ConditionalOccupancy(nn.Module):
         steepness: slope of that sphere's logit, and factor of what is added [1 / scene unit]; thin parts need more.
         level: the occupancy probability on the surface.
         bounds: see `Field`.
+        symmetric: axis (0, 1, 2 for x, y, z) along which all shapes are their own mirror image about the origin, so
+            that one half has to be learnt and a picture of one side says what the other is like; colours too. None:
+            no such thing is assumed. What is not symmetric cannot be represented then.
     """
 
     def __init__(
@@ -38,13 +41,16 @@ class ConditionalOccupancy(nn.Module):
         steepness: float = 10.0,
         level: float = 0.5,
         bounds: Any = 1.0,
+        symmetric: int | None = None,
     ):
         super().__init__()
+        if symmetric not in (None, 0, 1, 2):
+            raise ValueError(f"conditional occupancy: symmetric must be an axis 0, 1 or 2, or None, got {symmetric}")
         if min(code, width, blocks) < 1:
             raise ValueError(
                 f"conditional occupancy: needs code, width and blocks >= 1, got {code}, {width} and {blocks}"
             )
-        self.code, self.bounds = code, bounds
+        self.code, self.bounds, self.symmetric = code, bounds, symmetric
         self.radius, self.steepness, self.offset = radius, steepness, logit("conditional occupancy", level)
         self.encode = PositionalEncoding(frequencies)
         self.first = nn.Linear(self.encode.width, width)
@@ -65,12 +71,18 @@ class ConditionalOccupancy(nn.Module):
 
     def geometry(self, x: Tensor, shifts: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return value (n,) and features (n, 3) at points (n, 3) of the shapes `which` (n,), or of the only one."""
-        h = self.first(self.encode(x))
+        h = self.first(self.encode(self._folded(x)))
         for shift, inner, outer in zip(shifts, self.inner, self.outer, strict=True):
             h = h + (shift if which is None else shift[which])
             h = h + outer(torch.relu(inner(torch.relu(h))))
         out = self.last(torch.relu(h))
         return self.offset + ball(x, self.radius, self.steepness) - self.steepness * out[:, 0], out[:, 1:]
+
+    def _folded(self, x: Tensor) -> Tensor:
+        """Return points (n, 3), those on the far side of the plane of symmetry as their mirror images."""
+        if self.symmetric is None:
+            return x
+        return torch.stack([p.abs() if i == self.symmetric else p for i, p in enumerate(x.unbind(-1))], -1)
 
     def color(self, feature: Tensor) -> Tensor:
         """Return colours (n, 3) from the features of the geometry; they do not depend on the direction."""

@@ -111,5 +111,5 @@ def widen(
         return
     from_here = sure[k] + 0.9 * thinnest
     t[k] = wp.clamp(leap(from_here, ball, fall[k], here, sine[k]), enter[k], leave[k])
-    if gain < 0.5 * edge or t[k] <= from_here or t[k] <= here + SAME:
+    if gain < 0.3 * edge or t[k] <= from_here or t[k] <= here + SAME:
         state[k] = ENDED

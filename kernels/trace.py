@@ -21,8 +21,9 @@ AHEAD = wp.constant(3)  # a sample that was taken too early, NaN if there is non
 VALUE = wp.constant(4)  # the value there
 STEEPEST = wp.constant(5)  # the steepest difference seen, in units of the bound
 
-SLACK = wp.constant(0.9)  # part of the open gap that is counted on
+SLACK = wp.constant(0.95)  # part of the open gap that is counted on
 BEHIND = wp.constant(1.05)  # how far behind the expected root a ray lands, so that the sample closes a bracket
+CAUTION = wp.constant(2.0)  # factor on slopes seen, where a part may hide between two samples
 SHALLOW = wp.constant(0.8)  # the lowest point of a parabola is looked at if it is lower than this part of the samples
 
 
@@ -62,19 +63,22 @@ def between(low: float, reach: float, fall: float, thinnest: float, m: memory, l
 
 @wp.func
 def dip(a: float, b: float, step: float, before: float, apart: float) -> float:
-    """How far behind a the parabola through the last three samples has its lowest point, 0 if it is high.
+    """How far behind a values may have their lowest point, 0 if there is no hint that it is low.
 
-    The values a and b lie `step` apart, and in front of a they fell by `before` for each unit of length.
+    The values a and b lie `step` apart, and in front of a they fell by `before` for each unit of length. The hints are
+    the parabola through the three samples, and lines of `CAUTION` times the steepest slope seen, which meet at a kink.
     """
     now = (a - b) / step
     bend = 2.0 * (before - now) / (step + apart)
-    if bend <= 0.0:
-        return 0.0
-    first = now + 0.5 * bend * step
-    at = first / bend
-    if at <= 0.05 * step or at >= 0.95 * step or a - 0.5 * first * at > SHALLOW * wp.min(a, b):
-        return 0.0
-    return at
+    if bend > 0.0:
+        first = now + 0.5 * bend * step
+        at = first / bend
+        if at > 0.05 * step and at < 0.95 * step and a - 0.5 * first * at < SHALLOW * wp.min(a, b):
+            return at
+    steep = CAUTION * wp.max(before, wp.abs(now))
+    if a + b < steep * step:
+        return wp.clamp(0.5 * (step + (a - b) / steep), 0.1 * step, 0.9 * step)
+    return 0.0
 
 
 @wp.kernel(enable_backward=False)
@@ -127,6 +131,8 @@ def narrow(
         m[FALL] = (f_low[r] - f) / ((here - low[r]) * lipschitz)
         m[APART] = here - low[r]
         m[STEEPEST] = wp.max(m[STEEPEST], wp.abs(m[FALL]))
+    fell = m[FALL] * lipschitz
+    stride = m[APART]
     early = here - reach > m[SURE] + thinnest and (first or here > low[r] + 1.001 * thinnest)
     if first and (f <= 0.0 or early):  # look where it should be free
         if here <= m[SURE]:
@@ -161,8 +167,13 @@ def narrow(
         low[r] = here
         f_low[r] = f
         end = m[AHEAD] - wp.abs(m[VALUE]) / lipschitz
+        hidden = float(0.0)
         if m[SURE] + thinnest < end and here + 1.001 * thinnest < m[AHEAD]:
-            t[r] = between(here, reach, m[FALL], thinnest, m, lipschitz)
+            hidden = between(here, reach, m[FALL], thinnest, m, lipschitz) - here
+        elif m[SURE] < end and m[VALUE] > 0.0 and m[APART] > 0.25 * thinnest and not first:
+            hidden = dip(f, m[VALUE], m[APART], fell, stride)
+        if hidden > 0.0:
+            t[r] = here + hidden
             remembered[r] = m
             return
         here = m[AHEAD]

@@ -148,6 +148,15 @@ def test_cameras_ten_degrees_off_find_back(kinds: tuple[str, ...]) -> None:
     assert (after[:, 0] < 0.2).all() and (after[:, 1] < 0.002).all()
 
 
+@pytest.mark.parametrize("seed", [4, 5])
+def test_the_object_is_found_before_it_is_turned(seed: int) -> None:
+    """From these starts all six numbers at once lead astray, to 78 and 124 degrees: roll and shift come first."""
+    views = seen(size=60)
+    far = off(views, seed=seed)
+    after = errors(refine(shape(), far, [1]), views.cameras)
+    assert after[1, 0] < 0.2 and after[1, 1] < 0.002
+
+
 def test_outlines_alone_are_enough() -> None:
     views = seen(1, 240, depth=False)
     far = off(views, seed=2)

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reference import pixel_rays, sphere_t
 from test_cameras import errors, off
 from test_poses import cameras, pictures
 
-from warpdvr.cameras.commands import add, of_run, write_run
+from warpdvr.camera import pixel_centres
+from warpdvr.cameras.commands import add, in_scene, of_run, write_run
 from warpdvr.checkpoint import Checkpoint
 from warpdvr.fields.analytic import Sphere
 from warpdvr.run import Run
 from warpdvr.scene import Scene
-from warpdvr.views import SceneTransform, Views, load
+from warpdvr.views import SceneTransform, SparseDepth, Views, load
 from warpdvr.views.dvr import write
 
 
@@ -95,6 +97,40 @@ def test_command_refines_the_cameras_of_a_folder(run: Run, tmp_path: Path, capsy
             float((a.project(x)[0] - b.project(x)[0]).norm()) for a, b in zip(some.cameras, true.cameras, strict=True)
         ]
         assert max(apart) < limit and (limit < np.inf or max(apart) > 1)
+
+
+def test_command_takes_depth_maps_in_the_data_s_unit(run: Run, tmp_path: Path) -> None:
+    """Without masks, the depth of a ball is all that says where it is: by the closed form in float64."""
+    true, centre = ball(3), torch.tensor([0.1, 0.0, -0.1], dtype=torch.float64)
+    depths = []
+    for camera in true.cameras:
+        o, d = pixel_rays(camera.K.numpy(), camera.pose.numpy(), pixel_centres(48, 48).double().numpy())
+        t = sphere_t(torch.from_numpy(o.copy()), torch.from_numpy(d), 0.5, centre)
+        depths.append((t * (torch.from_numpy(d) @ camera.pose[:3, 2])).float().view(48, 48))
+    rough, folder = off(replace(true, masks=(None,) * 3, depths=tuple(depths)), 1.0, 0.05), tmp_path / "rough"
+    write(folder, rough)
+    go(run.folder, folder, "--out", tmp_path / "out", "--by", "depth", "--size", 48)
+    shutil.copy(tmp_path / "out" / "cameras.npz", folder)
+    apart = []
+    for some in (load(folder).cameras, rough.cameras):
+        here, there = (
+            [(camera.pose[:3, :3].T @ (centre - camera.centre)) for camera in cameras]
+            for cameras in (some, true.cameras)
+        )
+        apart.append([float((a - b).norm()) for a, b in zip(here, there, strict=True)])
+    assert max(apart[0]) < 2e-3 and min(apart[1]) > 0.02
+
+
+def test_views_are_brought_into_the_scene_with_all_that_has_a_length() -> None:
+    """1 scene unit is 2 of the data's."""
+    known = SparseDepth(torch.tensor([[3.5, 4.5]]), torch.tensor([5.0]))
+    given = replace(ball(2), depths=(torch.full((48, 48), 3.0), None), points=(None, known))
+    found = in_scene(replace(given, transform=SceneTransform.identity()), given.transform)
+    assert found.depths[0] is not None and found.depths[1] is None and bool((found.depths[0] == 1.5).all())
+    assert found.points[0] is None and found.points[1] is not None and found.points[1].depth.tolist() == [2.5]
+    assert torch.equal(found.points[1].pixel, known.pixel) and found.transform is given.transform
+    for a, b in zip(found.cameras, given.cameras, strict=True):
+        assert torch.allclose(2 * a.centre + torch.tensor([1.0, -2.0, 3.0]).double(), b.centre)
 
 
 def test_only_held_out_views(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

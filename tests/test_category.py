@@ -19,13 +19,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from warpdvr import checkpoint
-from warpdvr.category import course, judge, learn, model, objects, page
+from warpdvr.category import course, judge, learn, look, model, objects, page
 from warpdvr.category.course import Course, follow
 from warpdvr.category.judge import Judgement
+from warpdvr.category.known import Known
 from warpdvr.category.learn import Learning, Lesson
 from warpdvr.category.model import Learnt, Reconstructor
 from warpdvr.category.objects import Category, Pool
 from warpdvr.category.photograph import Model, models, photograph
+from warpdvr.category.refine import Refinement
 from warpdvr.checkpoint import Checkpoint
 from warpdvr.fields.resnet import ImageEncoder
 from warpdvr.mesh import Mesh
@@ -90,8 +92,23 @@ def learning(category: Category, *, seconds: float = 1000, seed: int = 0, **less
     return Learning(tiny(), category, minutes=seconds / 60, lesson=lessons(**lesson), seed=seed)
 
 
+def untaught(category: Category, **options: Any) -> Learnt:
+    """Return a network that has learnt nothing yet."""
+    codes = torch.randn(len(category.train), TINY["code"], generator=torch.Generator().manual_seed(1))
+    return Learnt(tiny(**options), "", (), Known.of(codes, [category.views[i] for i in category.train]), {})
+
+
 def lessons(**lesson: Any) -> Lesson:
-    return Lesson(**{"objects": 4, "rays": 32, "samples": 16, "hull": 1.0} | lesson)
+    return Lesson(**{"objects": 4, "rays": 32, "samples": 16, "decoder": 1.0} | lesson)
+
+
+NOTHING = Known(
+    torch.zeros(1, 8),
+    torch.zeros(1, dtype=torch.long),
+    torch.zeros(1, 32, 32, dtype=torch.uint8),
+    torch.eye(4)[None],
+    torch.eye(3)[None],
+)
 
 
 # Objects
@@ -266,7 +283,7 @@ SIZES = [(64, 64), (100, 40), (31, 90), (20, 24), (1, 1), (200, 200)]
 def test_a_picture_is_what_pillow_makes_of_it(tmp_path: Path, size: tuple[int, int], mode: str) -> None:
     image = painted(*size, mode)
     image.save(tmp_path / "a.png")
-    found = model.picture(tmp_path / "a.png")
+    found = look.picture(tmp_path / "a.png").small
     assert found.shape == (1, 3, 64, 64) and found.dtype == torch.float32
     assert (found - expected(image)).abs().max() < 1.6 / 255
 
@@ -275,28 +292,28 @@ def test_sixteen_bits_are_read_as_eight(tmp_path: Path) -> None:
     grey = np.arange(60, dtype=np.uint16).reshape(6, 10) * 4
     Image.fromarray(grey * 257).save(tmp_path / "deep.png")
     Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "flat.png")
-    assert torch.equal(model.picture(tmp_path / "deep.png"), model.picture(tmp_path / "flat.png"))
+    deep, flat = (look.picture(tmp_path / f"{name}.png") for name in ("deep", "flat"))
+    assert torch.equal(deep.small, flat.small) and torch.equal(deep.image, flat.image)
 
 
 def test_a_mask_cuts_a_picture_out() -> None:
     image = torch.full((64, 64, 3), 51, dtype=torch.uint8)
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[10:20, 30:50] = True
-    assert torch.equal(model.prepared(image, mask), torch.where(mask, 0.2, 1.0).expand(3, 64, 64))
+    assert torch.equal(look.prepared(image, mask), torch.where(mask, 0.2, 1.0).expand(3, 64, 64))
 
 
 def test_a_network_comes_back_from_disk(tmp_path: Path) -> None:
     made = tiny(bounds=[[-0.5, -0.6, -0.7], [0.5, 0.6, 0.8]], radius=0.3)
-    look = torch.rand(3, 3, 64, 64)
-    for _ in range(3):  # so that the running means are their own
-        made(look)
-    Learnt(made, "/planes", ("a", "b"), {"counts": torch.tensor([1.0, 2.0])}).save(tmp_path / "c.safetensors")
+    shown = torch.rand(3, 3, 64, 64)
+    kept = {"counts": torch.tensor([1.0, 2.0])}
+    Learnt(made, "/planes", ("a", "b"), NOTHING, kept).save(tmp_path / "c.safetensors")
     back = model.load(tmp_path / "c.safetensors")
     assert back.folder == "/planes" and back.held_out == ("a", "b") and not back.model.training
     assert back.learning.keys() == {"counts"} and back.learning["counts"].tolist() == [1, 2]
     x, which = torch.rand(6, 3) - 0.5, torch.arange(3).repeat(2)
     with torch.no_grad():
-        one, other = made.eval()(look), back.model(look)
+        one, other = made.eval()(shown), back.model(shown)
         assert torch.equal(one.codes, other.codes) and one.codes.std(0).min() > 0
         assert torch.equal(one.at(which).value(x), other.at(which).value(x))
     assert torch.equal(one.bounds, other.bounds) and float(one.bounds[1, 2]) == pytest.approx(0.8)
@@ -313,7 +330,7 @@ class Bomb:
 
 
 def harmed(kind: str, path: Path) -> None:
-    Learnt(tiny(), "/planes", ("a",), {}).save(path)
+    Learnt(tiny(), "/planes", ("a",), NOTHING, {}).save(path)
     if kind == "cut":
         path.write_bytes(path.read_bytes()[:-100])
     elif kind == "noise":
@@ -348,7 +365,7 @@ def test_what_is_no_network_is_refused_in_a_sentence(tmp_path: Path, kind: str) 
 
 
 def test_a_network_is_no_checkpoint_of_a_fit(tmp_path: Path) -> None:
-    Learnt(tiny(), "/planes", ("a",), {}).save(tmp_path / "c.safetensors")
+    Learnt(tiny(), "/planes", ("a",), NOTHING, {}).save(tmp_path / "c.safetensors")
     with pytest.raises(ValueError, match="expected a checkpoint") as told:
         checkpoint.load(tmp_path / "c.safetensors")
     assert "\n" not in str(told.value)
@@ -379,19 +396,19 @@ def test_the_encoder_has_the_layout_of_resnet_18() -> None:
 
 def test_every_pixel_has_a_say_in_the_code() -> None:
     torch.manual_seed(0)
-    look = torch.rand(2, 3, 40, 48, requires_grad=True)
-    code = ImageEncoder(code=7, width=4).eval()(look)
+    shown = torch.rand(2, 3, 40, 48, requires_grad=True)
+    code = ImageEncoder(code=7, width=4).eval()(shown)
     assert code.shape == (2, 7)
-    (slope,) = torch.autograd.grad(code[0].square().sum(), look)
+    (slope,) = torch.autograd.grad(code[0].square().sum(), shown)
     assert (slope[0] != 0).float().mean() > 0.9 and not slope[1].any()
 
 
 def test_the_code_is_linear_in_the_mean_over_the_picture() -> None:
     encoder = ImageEncoder(code=7, width=4)
     encoder.layers = torch.nn.Sequential()
-    look = torch.rand(2, 32, 3, 5)
-    mean = (2 * look - 1).flatten(2).sum(2) / 15
-    assert torch.allclose(encoder(look), mean @ encoder.last.weight.T + encoder.last.bias, atol=1e-6)
+    shown = torch.rand(2, 32, 3, 5)
+    mean = (2 * shown - 1).flatten(2).sum(2) / 15
+    assert torch.allclose(encoder(shown), mean @ encoder.last.weight.T + encoder.last.bias, atol=1e-6)
 
 
 # Learning
@@ -413,7 +430,7 @@ def test_a_learning_that_was_stopped_goes_on_as_if_it_was_not(category: Category
     whole = list(learning(category, seconds=8))
     first = learning(category, seconds=8)
     parts = [next(first) for _ in range(4)]
-    Learnt(first.model, "", (), first.state()).save(tmp_path / "c.safetensors")
+    Learnt(first.model, "", (), first.known(), first.state()).save(tmp_path / "c.safetensors")
     held = model.load(tmp_path / "c.safetensors")
     second = Learning(held.model, category, minutes=8 / 60, lesson=lessons(), seed=0)
     second.resume(held.learning)
@@ -427,8 +444,8 @@ def test_held_out_objects_are_not_looked_at(category: Category, clock: None) -> 
     assert list(learning(category, seconds=2)) == list(learning(other, seconds=2))
 
 
-def test_decoder_and_encoder_learn_one_after_the_other_and_then_together(category: Category, clock: None) -> None:
-    job = learning(category, seconds=10, stages=(0.3, 0.6), pictures=8)
+def test_decoder_and_encoder_learn_one_after_the_other(category: Category, clock: None) -> None:
+    job = learning(category, seconds=10, decoder=0.6, pictures=8)
 
     def weights() -> list[list[Tensor]]:
         parts = job.model.encode.parameters(), job.model.decode.parameters(), [job.codes]
@@ -441,13 +458,13 @@ def test_decoder_and_encoder_learn_one_after_the_other_and_then_together(categor
         return {name for one in losses for name in one}, changed
 
     shown = {"color", "mask", "hull", "total"}
-    assert moved(3) == (shown, [False, True, True])
-    assert moved(3) == ({"code", "total"}, [True, False, False])
-    assert moved(4) == (shown, [True, True, False])
+    assert moved(6) == (shown, [False, True, True])
+    assert moved(4) == ({"code", "total"}, [True, False, False])
 
 
 def test_the_encoder_learns_to_guess_free_codes(category: Category, clock: None) -> None:
-    job = learning(category, seconds=10, stages=(0.0, 1.0), pictures=40, rate=1e-9)
+    job = learning(category, seconds=1000, decoder=1e-9, pictures=40, rate=1e-9)
+    next(job)
     first = next(job)
     guessed = [job.model.encode(some.float() / 255).mean(0) for some in job.pictures]
     assert first["total"] == pytest.approx(first["code"]) and first["code"] > 0
@@ -509,6 +526,32 @@ def test_a_loss_that_is_no_number_is_named(category: Category) -> None:
         next(job)
 
 
+@pytest.mark.parametrize("axis", [None, 2])
+def test_pictures_are_mirrored_only_where_shapes_are_symmetric(category: Category, axis: int | None) -> None:
+    job = Learning(tiny(symmetric=axis), category, minutes=1, lesson=lessons(zoom=0.0, tint=0.0))
+    shown = torch.randint(0, 256, (40, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    seen = job._changed(shown)
+    turned = [torch.allclose(a, b.flip(2) / 255, atol=1e-3) for a, b in zip(seen, shown, strict=True)]
+    same = [torch.allclose(a, b / 255, atol=1e-3) for a, b in zip(seen, shown, strict=True)]
+    assert all(a != b for a, b in zip(turned, same, strict=True))
+    assert sum(turned) == 0 if axis is None else 8 < sum(turned) < 32
+
+
+def test_a_reconstruction_is_told_of_the_present_codes(category: Category, clock: None) -> None:
+    job = learning(category, seconds=10)
+    first = job.known()
+    next(job)
+    second = job.known()
+    assert not torch.equal(first.codes, second.codes) and torch.equal(second.codes, job.codes)
+    assert torch.equal(first.outline, second.outline) and len(first.outline) == 24
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5, math.nan])
+def test_the_share_of_the_decoder_must_make_sense(share: float) -> None:
+    with pytest.raises(ValueError, match="decoder must be a share"):
+        Lesson(decoder=share)
+
+
 @pytest.mark.parametrize("minutes", [0.0, -1.0, math.inf, math.nan])
 def test_a_duration_must_make_sense(category: Category, minutes: float) -> None:
     with pytest.raises(ValueError, match="minutes must be positive"):
@@ -521,11 +564,11 @@ def test_a_duration_must_make_sense(category: Category, minutes: float) -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let courses learn with small networks."""
-    monkeypatch.setattr(course, "Reconstructor", lambda bounds: tiny(bounds=bounds))
+    monkeypatch.setattr(course, "Reconstructor", tiny)
 
 
 def begun(home: Path, folder: Path, *, seconds: float = 25, overwrite: bool = False) -> Course:
-    made = Course(folder, home / "out", seconds / 60, lessons(depth=0.5), seed=3, every=2)
+    made = Course(folder, home / "out", seconds / 60, lessons(depth=0.5), seed=3, every=2, symmetric="y")
     made.begin(overwrite=overwrite)
     return made
 
@@ -607,6 +650,14 @@ def test_a_course_file_that_makes_no_sense_is_refused(tmp_path: Path, home: Path
         Course.open(held.folder)
 
 
+def test_a_course_tells_the_network_of_the_symmetry(home: Path, tmp_path: Path, small: None) -> None:
+    held = begun(home, tmp_path / "run")
+    assert Course.open(held.folder).symmetric == "y"
+    assert held.learning(held.objects()).model.decode.symmetric == 1
+    plain = replace(held, symmetric="")
+    assert plain.learning(plain.objects()).model.decode.symmetric is None
+
+
 # Judge and page
 
 
@@ -673,15 +724,17 @@ def test_means_are_those_of_each_figure() -> None:
 
 
 def test_a_page_shows_what_was_seen_and_what_is_true(home: Path, tmp_path: Path, category: Category) -> None:
-    scores = page.compare(tiny(radius=0.5), category, home / "in", tmp_path / "page.png")
-    assert list(scores) == ["reconstruction", "mean shape", "nearest shape"]
+    held = untaught(category, radius=0.5)
+    scores = page.compare(held, category, home / "in", tmp_path / "page.png", refinement=Refinement(steps=3))
+    assert list(scores) == ["reconstruction", "without refinement", "mean shape", "nearest shape"]
     assert all(len(some) == 1 and some[0].chamfer_l1 > 0.01 for some in scores.values())
-    assert scores["reconstruction"] == scores["mean shape"]  # of an untrained network: the ball of its beginning
+    beginning = scores["mean shape"]  # of an untrained network: a ball
+    assert scores["reconstruction"] == scores["without refinement"] == beginning
     with Image.open(tmp_path / "page.png") as image:
         assert image.format == "PNG" and image.size == (5 * 128, 128)
         tiles = torch.from_numpy(np.array(image)).float().unflatten(1, (5, 128)).unbind(1)
-    look = learn.pictures(category.views[3])[0].permute(1, 2, 0)
-    assert torch.equal(tiles[0].byte(), look.repeat_interleave(2, 0).repeat_interleave(2, 1))
+    shown = look.first(category.views[3]).image.permute(1, 2, 0)
+    assert torch.equal(tiles[0].byte(), (255 * shown).round().byte())
     for tile in tiles:
         assert (tile[0] == 255).all() and (tile < 250).any()
     yellow = [tile[(tile < 250).any(-1)].mean(0) for tile in tiles]
@@ -697,7 +750,7 @@ def test_meshes_that_are_missing_are_named(home: Path, tmp_path: Path, category:
     (tmp_path / "in").mkdir()
     solid(tmp_path / "in/ball.ply", *SOLIDS["ball"])
     with pytest.raises(ValueError, match=r"mesh of box.*4 are missing"):
-        page.compare(tiny(), category, tmp_path / "in", tmp_path / "page.png")
+        page.compare(untaught(category), category, tmp_path / "in", tmp_path / "page.png")
     assert not (tmp_path / "page.png").exists()
 
 

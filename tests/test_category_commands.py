@@ -135,6 +135,7 @@ def test_alpha_and_white_say_the_same(home: Path, tmp_path: Path) -> None:
     Image.fromarray(np.where(alpha > 0, color, 255).astype(np.uint8)).save(tmp_path / "b.png")
     for name in "ab":
         given = ["reconstruct-image", str(home / "run"), str(tmp_path / f"{name}.png"), "--resolution", "16"]
+        given += ["--steps", "0"]
         assert main([*given, "--out", str(tmp_path / f"{name}.obj")]) == 0
     assert (tmp_path / "a.obj").read_text() == (tmp_path / "b.obj").read_text()
 
@@ -147,7 +148,7 @@ def test_held_out_objects_are_compared_with_their_meshes(
     said = capsys.readouterr().out
     assert {f.name for f in copy.iterdir()} == TRAINED | {"scores.json", "page.png"}
     scores = json.loads((copy / "scores.json").read_text())
-    assert list(scores) == ["reconstruction", "mean shape", "nearest shape"]
+    assert list(scores) == ["reconstruction", "without refinement", "mean shape", "nearest shape"]
     for name, some in scores.items():
         assert len(some) == 1 and set(some[0]) == {"chamfer_l1", "f_score", "iou"}
         assert 0 < some[0]["chamfer_l1"] < 1 and 0 <= some[0]["f_score"] <= 1 and 0 < some[0]["iou"] < 1
@@ -181,7 +182,7 @@ def test_mistakes_in_training_are_told(
     assert "--overwrite" in refused(capsys, "train-category", home / "out", "--out", copy)
     assert "found 0" in refused(capsys, "train-category", home / "in", "--out", copy, "--overwrite")
     assert "category" in refused(capsys, "train-category", home / "out", "--out", copy, "--resume")
-    for option in ("--seed=1", "--seed=0", "--depth=1"):
+    for option in ("--seed=1", "--seed=0", "--depth=1", "--symmetric=x"):
         assert "--resume" in refused(capsys, "train-category", "--out", copy, "--resume", option)
     assert "minutes" in refused(capsys, "train-category", "--out", copy, "--resume", "--minutes=-1")
     assert contents(copy) == before
@@ -235,7 +236,7 @@ def test_a_network_that_sees_nothing_says_so(home: Path, copy: Path, tmp_path: P
     held = model.load(copy / "checkpoint.safetensors")
     with torch.no_grad():
         held.model.decode.last.bias[0] = -10
-    Learnt(held.model, held.folder, held.held_out, held.learning).save(copy / "checkpoint.safetensors")
+    Learnt(held.model, held.folder, held.held_out, held.known, held.learning).save(copy / "checkpoint.safetensors")
     look = home / "out/low/image/0000.png"
     said = refused(capsys, "reconstruct-image", copy, look, "--out", tmp_path / "a.ply")
     assert str(look) in said and "no mesh can be made of what the network sees" in said

@@ -12,6 +12,7 @@ from warpdvr.implicit import reattach
 from warpdvr.intersect import DenseMarch, Hit, SphereTrace, Status
 from warpdvr.isosurface import extract
 from warpdvr.mesh import Mesh
+from warpdvr.ranges import RangeMarch
 from warpdvr.recipe import Recipe
 from warpdvr.render import Image, render
 from warpdvr.views import Views
@@ -27,6 +28,7 @@ __all__ = [
     "Hit",
     "Image",
     "Mesh",
+    "RangeMarch",
     "Rays",
     "Recipe",
     "SphereTrace",

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import warp as wp
-import warp.geometry as wg
 from torch import Tensor
 
 from warpdvr.threads import side_by_side
@@ -148,7 +147,7 @@ def marching_cubes(cell: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         cell: the lowest corner of each cell, shape (n, 3), int32, no cell twice.
-        corner: the values at the corners of each cell in the order of `CORNERS`, shape (n, 8), float32.
+        corner: the values at the corners of each cell in the order of `cube_corners`, shape (n, 8), float32.
 
     Returns:
         Vertices (v, 3) in grid units and faces (m, 3), int64, wound so that negative values lie behind them.
@@ -156,6 +155,8 @@ def marching_cubes(cell: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
     with _scope(cell.device) as device:
         values = wp.from_torch(corner.reshape(-1).contiguous(), requires_grad=False)
         cells = wp.from_torch(cell.int().contiguous(), dtype=wp.vec3i)
+        import warp.geometry as wg
+
         vertices, index = wg.sparse_marching_cubes_from_cells(cells, values, device=device)
         return wp.to_torch(vertices).clone(), wp.to_torch(index).reshape(-1, 3).long()
 
@@ -182,6 +183,8 @@ def sparse_marching_cubes(
     with _scope(low.device) as device:
         x, y, z = (n + 1 for n in cells)
         lower, upper = wp.vec3(*low.tolist()), wp.vec3(*high.tolist())
+        import warp.geometry as wg
+
         found: Any = wg.sparse_marching_cubes(
             batch, x, y, z, lower=lower, upper=upper, lipschitz_bound=lipschitz, device=device
         )
@@ -189,8 +192,12 @@ def sparse_marching_cubes(
         return wp.to_torch(vertices).clone(), wp.to_torch(index).reshape(-1, 3).long()
 
 
-CORNERS: tuple[tuple[int, int, int], ...] = wg.IsoSurfaceMarchingCubes.CUBE_CORNER_OFFSETS
-"""The corners of a cell in the order that `marching_cubes` expects."""
+def cube_corners() -> tuple[tuple[int, int, int], ...]:
+    """Return the corners of a cell in the order that `marching_cubes` expects."""
+    import warp.geometry as wg
+
+    offsets: tuple[tuple[int, int, int], ...] = wg.IsoSurfaceMarchingCubes.CUBE_CORNER_OFFSETS
+    return offsets
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool3d
 
-from warpdvr.bridge import CORNERS, marching_cubes, sparse_marching_cubes
+from warpdvr.bridge import cube_corners, marching_cubes, sparse_marching_cubes
 from warpdvr.grid import BoundGrid
 
 CHUNK = 1 << 17
@@ -118,7 +118,9 @@ def _crossed(solid: Solid, lattice: Lattice) -> Iterator[tuple[Tensor, Tensor]]:
     for first in range(1, x, thick):
         last = min(first + thick, x)
         slab = torch.cat([slab[-1:], solid.values(lattice.corners(first, last)).reshape(-1, y, z)])
-        corner = torch.stack([slab[i : i + last - first, j : j + y - 1, k : k + z - 1] for i, j, k in CORNERS], -1)
+        corner = torch.stack(
+            [slab[i : i + last - first, j : j + y - 1, k : k + z - 1] for i, j, k in cube_corners()], -1
+        )
         inside = (corner < 0).sum(-1)
         cell = ((inside > 0) & (inside < 8)).nonzero()
         yield (cell + cell.new_tensor([first - 1, 0, 0])).int(), corner[tuple(cell.T)]
@@ -132,7 +134,7 @@ def _there(solid: Solid, lattice: Lattice, grid: BoundGrid) -> Iterator[tuple[Te
     for first in range(0, x, thick):
         last = min(first + thick, x)
         cell = _open_cells(solid, lattice, grid, (first, last), fine)
-        place = cell[:, None] + torch.tensor(CORNERS, device=cell.device)
+        place = cell[:, None] + torch.tensor(cube_corners(), device=cell.device)
         key, where = torch.unique(
             (place[..., 0] * (y + 1) + place[..., 1]) * (z + 1) + place[..., 2], return_inverse=True
         )

@@ -15,8 +15,9 @@ from warpdvr.atomic import replacing
 from warpdvr.category import course, judge, page
 from warpdvr.category.course import Course
 from warpdvr.category.learn import Learning, Lesson
-from warpdvr.category.model import picture
+from warpdvr.category.look import picture
 from warpdvr.category.photograph import photograph
+from warpdvr.category.refine import Refinement
 from warpdvr.views import files
 
 MINUTES = 30.0
@@ -42,6 +43,9 @@ def add(command: Any) -> None:
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for the run")
     train.add_argument("--minutes", type=float, metavar="M", help=f"learn for M minutes (default: {MINUTES:g})")
     train.add_argument("--depth", type=float, metavar="W", help="weight of depth maps (default: 0, images and masks)")
+    train.add_argument(
+        "--symmetric", choices=("x", "y", "z"), help="all objects are their own mirror images along this axis"
+    )
     train.add_argument("--seed", type=int, metavar="S", help="of weights, pictures and rays (default: 0)")
     again = train.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue the run in RUN where it was stopped")
@@ -52,10 +56,23 @@ def add(command: Any) -> None:
     one.add_argument("picture", type=Path, metavar="PICTURE", help="any size; white behind the object, or alpha")
     one.add_argument("--out", type=Path, metavar="FILE", help=".ply or .obj (default: beside the picture)")
     one.add_argument("--resolution", type=int, default=128, metavar="N", help="cells along the bounds (default: 128)")
+    _steps(one)
 
     score = command("eval-category", _evaluate, "compare reconstructions of held-out objects with their true meshes")
     score.add_argument("run", type=Path, metavar="RUN", help="folder of a category run")
     score.add_argument("meshes", type=Path, metavar="MESHES", help="what render-category was given")
+    _steps(score)
+
+
+def _steps(parser: argparse.ArgumentParser) -> None:
+    usual = Refinement().steps
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=usual,
+        metavar="N",
+        help=f"in which the shape is fitted to the picture, 0 for the network's guess alone (default: {usual})",
+    )
 
 
 def _render(options: argparse.Namespace) -> None:
@@ -73,9 +90,10 @@ def _render(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     if options.resume:
         held = Course.open(options.out)
-        if options.folder is not None or options.seed is not None or options.depth is not None:
+        if any(given is not None for given in (options.folder, options.seed, options.depth, options.symmetric)):
             raise ValueError(
-                "--resume: a run that is resumed keeps its category, seed and weights; only --minutes may change"
+                "--resume: a run that is resumed keeps its category, seed, weights and symmetry; only --minutes may "
+                "change"
             )
         held = held if options.minutes is None else replace(held, minutes=options.minutes)
         category = held.objects()
@@ -88,7 +106,14 @@ def _train(options: argparse.Namespace) -> None:
         depth = options.depth or 0.0
         if not 0 <= depth < math.inf:
             raise ValueError(f"--depth: expected a weight that is not negative, got {depth}")
-        held = Course(options.out, options.folder.resolve(), minutes, Lesson(depth=depth), options.seed or 0)
+        held = Course(
+            options.out,
+            options.folder.resolve(),
+            minutes,
+            Lesson(depth=depth),
+            options.seed or 0,
+            symmetric=options.symmetric or "",
+        )
         category = held.objects()
         print(f"{len(category.train)} objects to learn from, {len(category.test)} held out")
         job = held.learning(category)
@@ -109,11 +134,12 @@ def _follow(steps: Any, job: Learning) -> None:
 
 
 def _reconstruct(options: argparse.Namespace) -> None:
-    model = Course.open(options.run).learnt()
+    refinement = Refinement(steps=options.steps)
+    learnt = Course.open(options.run).learnt()
     out = options.out or options.picture.with_suffix(".ply")
     look = picture(options.picture)
     with files.naming(options.picture):
-        field, mesh = judge.reconstructed(model, look, resolution=options.resolution)
+        field, mesh = judge.reconstructed(learnt, look, resolution=options.resolution, refinement=refinement)
     mesh.save(out)
     page.two_sides(field, out.with_name(f"{out.stem}_sides.png"))
     print(f"{out}: {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles")
@@ -121,15 +147,16 @@ def _reconstruct(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    held = Course.open(options.run)
-    scores = page.compare(held.learnt(), held.objects(), options.meshes, held.folder / "page.png")
+    held, refinement = Course.open(options.run), Refinement(steps=options.steps)
+    page_ = held.folder / "page.png"
+    scores = page.compare(held.learnt(), held.objects(), options.meshes, page_, refinement=refinement)
     with replacing(held.folder / "scores.json") as unfinished:
         unfinished.write_text(json.dumps({k: [asdict(one) for one in v] for k, v in scores.items()}, indent=2) + "\n")
     print(f"{'mean over held-out objects':28} Chamfer-L1   F-score   silhouette IoU")
     for name, some in scores.items():
         m = judge.mean(some)
         print(f"{name:28} {100 * m.chamfer_l1:8.2f} %  {m.f_score:8.3f}  {m.iou:8.3f}")
-    print(held.folder / "page.png")
+    print(page_)
 
 
 def _pause() -> float:

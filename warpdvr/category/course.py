@@ -40,6 +40,8 @@ class Course:
     seed: int = 0
     every: int = objects.EVERY
     """One object in so many is held out."""
+    symmetric: str = ""
+    """The axis, x, y or z, along which all objects are their own mirror images; nothing if they need not be."""
 
     @classmethod
     def open(cls, folder: Path) -> "Course":
@@ -54,7 +56,6 @@ class Course:
         try:
             held = tomllib.loads(path.read_text())
             chosen: dict[str, Any] = dict(held.pop("lesson"))
-            chosen |= {k: tuple(v) for k, v in chosen.items() if isinstance(v, list)}
             lesson = Lesson(**chosen)
             minutes = float(held.pop("minutes"))
             return cls(folder, Path(held.pop("category")), minutes, lesson, **held)
@@ -104,12 +105,13 @@ class Course:
             job.resume(held.learning)
             return job
         torch.manual_seed(self.seed)
-        model = Reconstructor(bounds=objects.bounds([category.views[i] for i in category.train]))
+        axis = "xyz".index(self.symmetric) if self.symmetric else None
+        model = Reconstructor(bounds=objects.bounds([category.views[i] for i in category.train]), symmetric=axis)
         return Learning(model, category, minutes=self.minutes, lesson=self.lesson, seed=self.seed)
 
-    def learnt(self) -> Reconstructor:
-        """Return the last saved network."""
-        return load(self.checkpoint).model
+    def learnt(self) -> Learnt:
+        """Return what was saved last."""
+        return load(self.checkpoint)
 
 
 def follow(course: Course, category: Category, job: Learning) -> Iterator[dict[str, float]]:
@@ -117,7 +119,7 @@ def follow(course: Course, category: Category, job: Learning) -> Iterator[dict[s
     held_out = tuple(category.names[i] for i in category.test)
 
     def save() -> None:
-        Learnt(job.model, str(course.category), held_out, job.state()).save(course.checkpoint)
+        Learnt(job.model, str(course.category), held_out, job.known(), job.state()).save(course.checkpoint)
 
     for stale in ("scores.json", "page.png"):
         (course.folder / stale).unlink(missing_ok=True)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from warpdvr.bridge import triangle_mesh
 from warpdvr.camera import Camera
-from warpdvr.category.learn import pictures
-from warpdvr.category.model import Reconstructor
+from warpdvr.category.look import Look, first
+from warpdvr.category.model import Learnt, Reconstructor
 from warpdvr.category.objects import Category
+from warpdvr.category.refine import Refinement, refined
 from warpdvr.distance import chamfer
 from warpdvr.fields.conditional import Shapes
 from warpdvr.intersect import DenseMarch
@@ -85,22 +86,24 @@ def around(n: int, size: int) -> list[Camera]:
     return found
 
 
-@torch.no_grad()
-def reconstructed(model: Reconstructor, picture: Tensor, *, resolution: int = 128) -> tuple[Shapes, Mesh]:
-    """Return the shape that a picture (1, 3, h, w) shows, as a field and as a closed mesh in the category's frame.
+def reconstructed(
+    learnt: Learnt, look: Look, *, resolution: int = 128, refinement: Refinement | None = None
+) -> tuple[Shapes, Mesh]:
+    """Return the shape that a picture shows, as a field and as a closed mesh in the category's frame.
 
     Raises:
         ValueError: if the network sees nothing in it, or the resolution is below 1.
     """
-    field = model.eval()(picture)
-    return field, _mesh(field, "what the network sees in this picture", resolution)
+    code = refined(learnt.model.eval(), learnt.known, look, refinement)
+    with torch.no_grad():
+        field = Shapes(learnt.model.decode, code)
+        return field, _mesh(field, "what the network sees in this picture", resolution)
 
 
 @torch.no_grad()
-def mean_shape(model: Reconstructor, category: Category, *, resolution: int = 128) -> Mesh:
-    """Return the decoder's shape for the mean code of all pictures of the objects that were learnt from."""
-    codes = [model.eval().encode(pictures(category.views[i]).float() / 255).mean(0) for i in category.train]
-    field = Shapes(model.decode, torch.stack(codes).mean(0, keepdim=True))
+def mean_shape(learnt: Learnt, *, resolution: int = 128) -> Mesh:
+    """Return the decoder's shape for the mean code of the objects that were learnt from."""
+    field = Shapes(learnt.model.decode, learnt.known.codes.mean(0, keepdim=True))
     return _mesh(field, "the network's mean shape", resolution)
 
 
@@ -121,7 +124,7 @@ def held_out_iou(model: Reconstructor, category: Category, which: Sequence[int] 
     scores = []
     for i in category.test if which is None else which:
         views = category.views[i]
-        field = model.eval()(pictures(views)[:1].float() / 255)
+        field = model.eval()(first(views).small)
         for camera, mask in list(zip(views.cameras, views.masks, strict=True))[1::6]:
             if mask is not None and mask.any():
                 mine = render(field, camera, intersect=DenseMarch(48, splits=1)).mask

@@ -2,14 +2,16 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from warpdvr import loss
 from warpdvr.camera import Rays
-from warpdvr.category.model import Reconstructor, prepared
+from warpdvr.category.known import Known
+from warpdvr.category.look import prepared
+from warpdvr.category.model import Reconstructor
 from warpdvr.category.objects import Category, Pool
 from warpdvr.fields.base import box, told
 from warpdvr.fields.conditional import Shapes
@@ -32,7 +34,7 @@ class Lesson:
 
     objects: int = 16
     """Objects in a step, one picture of each for the encoder."""
-    rays: int = 128
+    rays: int = 96
     """Rays for each of them, through any of its pictures."""
     points: int = 256
     """Points for each of them, in and beside its visual hull."""
@@ -46,28 +48,32 @@ class Lesson:
     """Weight of the photometric loss."""
     mask: float = 1.0
     """Weight of the silhouette loss."""
-    hull: float = 0.0
-    """Weight of the occupancy loss at points of which the masks say that they are inside or outside. That is seen far
-    sooner than by rays; what is hollow is left to the others. DVR asks at the depth of the visual hull instead."""
+    hull: float = 1.0
+    """Weight of the occupancy loss at points of which the masks say that they are inside or outside, which is learnt
+    far sooner than by rays; what is hollow is left to the others."""
     depth: float = 0.0
     """Weight of the depth loss, for categories with depth maps (2.5D supervision; DVR takes 10)."""
-    stages: tuple[float, float] = (0.0, 0.0)
+    decoder: float = 0.75
     """Progress up to which the decoder learns, each object having a free code, as in an auto-decoder (Park et al.,
-    "DeepSDF", 2019); then the encoder learns to guess these codes from pictures, and from the second number on both
-    learn together. That fits the objects learnt from twice as closely, but on 89 of them others became no better."""
+    "DeepSDF", 2019); from then on the encoder learns to guess these codes from pictures."""
     pictures: int = 64
     """Pictures in a step of the encoder alone."""
     zoom: float = 0.1
     """How much a picture is enlarged or made smaller by chance, so that the encoder does not learn it by heart."""
+    noise: float = 0.03
+    """Standard deviation of what is added to free codes, so that near codes come to mean like shapes."""
     tint: float = 0.2
     """How much its colours are changed by chance."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.decoder <= 1:
+            raise ValueError(f"train-category: decoder must be a share above 0 and at most 1, got {self.decoder}")
         if min(self.objects, self.rays, self.pictures) < 1 or self.samples < 2 or not 0 < self.rate < math.inf:
             raise ValueError(
                 f"train-category: objects, rays and rate must be positive, and samples at least 2, got {self}"
             )
-        if not all(0 <= a < math.inf for a in (self.color, self.mask, self.hull, self.depth, self.zoom, self.tint)):
+        weights = self.color, self.mask, self.hull, self.depth, self.zoom, self.tint, self.noise
+        if not all(0 <= a < math.inf for a in weights):
             raise ValueError(f"train-category: weights and changes must be numbers and not negative, got {self}")
 
 
@@ -103,6 +109,7 @@ class Learning:
         self.generator = torch.Generator().manual_seed(seed)
         self.codes = torch.nn.Parameter(SPREAD * torch.randn(len(chosen), model.decode.code, generator=self.generator))
         groups = [{"params": list(model.parameters()), "rate": 1.0}, {"params": [self.codes], "rate": CODES}]
+        self._known = Known.of(self.codes, chosen)
         self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99))
         self.iteration, self.seconds, self.evaluations = 0, 0.0, 0
 
@@ -120,11 +127,11 @@ class Learning:
             self.model.eval()
             raise StopIteration
         start = time.perf_counter()
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["rate"] * self.lesson.rate * schedule(self.progress)
+        low, high = (0.0, self.lesson.decoder) if self.progress < self.lesson.decoder else (self.lesson.decoder, 1.0)
+        for group in self.optimizer.param_groups:  # the rate rises and falls for each
+            group["lr"] = group["rate"] * self.lesson.rate * schedule((self.progress - low) / (high - low))
         self.model.train()
-        decoder, both = self.lesson.stages
-        terms = self._guess() if decoder <= self.progress < both else self._decode(free=self.progress < decoder)
+        terms = self._guess() if low else self._decode()
         losses = {name: float(term.detach()) for name, term in terms.items()}
         if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
             raise RuntimeError(
@@ -148,6 +155,10 @@ class Learning:
     def progress(self) -> float:
         """How much is done, from 0 to 1."""
         return min(self.seconds / (60 * self.minutes), 1.0)
+
+    def known(self) -> Known:
+        """Return what a reconstruction needs to know of the objects, with their present codes."""
+        return replace(self._known, codes=self.codes.detach().clone())
 
     def state(self) -> dict[str, Tensor]:
         """Return all that a later session needs beside the model's weights, as tensors."""
@@ -174,12 +185,12 @@ class Learning:
         guessed = self.model.encode(self._look(objects))
         return {"code": (guessed - self.codes[objects].detach()).square().mean()}
 
-    def _decode(self, *, free: bool) -> dict[str, Tensor]:
-        """Return the terms of rays and points of some objects, decoded from their free codes or from pictures."""
+    def _decode(self) -> dict[str, Tensor]:
+        """Return the terms of rays and points of some objects, decoded from their free codes."""
         n = min(self.lesson.objects, len(self.pictures))
         objects = torch.randperm(len(self.pictures), generator=self.generator)[:n]
-        codes = self.codes[objects] if free else self.model.encode(self._look(objects))
-        shapes = Shapes(self.model.decode, codes)
+        noise = self.lesson.noise * torch.randn(n, self.codes.shape[1], generator=self.generator)
+        shapes = Shapes(self.model.decode, self.codes[objects] + noise)
         rays, color, label, t = self.pool.draw(objects, self.lesson.rays, self.generator)
         seen = surface(shapes, rays, DenseMarch(self.lesson.samples, splits=self.lesson.splits, block=8))
         return self._terms(shapes, rays, (color, label, t), seen) | self._hull(shapes, objects)
@@ -208,8 +219,7 @@ class Learning:
             return {}
         x, which, inside = self.pool.points(objects, self.lesson.points, self.generator)
         self.evaluations += len(x)
-        logit = -shapes.at(which).value(x)
-        return {"hull": loss.silhouette(logit, inside, len(x))}
+        return {"hull": loss.silhouette(-shapes.at(which).value(x), inside, len(x))}
 
     def _look(self, objects: Tensor) -> Tensor:
         """Return a picture of each of some objects, a little changed, (b, 3, h, w)."""
@@ -220,9 +230,11 @@ class Learning:
     def _changed(self, pictures: Tensor) -> Tensor:
         """Return pictures (b, 3, h, w), uint8, in [0, 1] and a little changed: larger or smaller, of other colours."""
         n, lesson = len(pictures), self.lesson
-        chance = 2 * torch.rand(n, 7, generator=self.generator) - 1
+        chance = 2 * torch.rand(n, 8, generator=self.generator) - 1
         frame = torch.zeros(n, 2, 3)
         frame[:, 0, 0] = frame[:, 1, 1] = 1 + lesson.zoom * chance[:, 0]
+        if self.model.decode.symmetric is not None:  # then a mirrored picture shows the same shape
+            frame[:, 0, 0] *= torch.where(chance[:, 7] < 0, -1.0, 1.0)
         frame[:, :, 2] = 0.5 * lesson.zoom * chance[:, 1:3]
         dark = 1 - pictures.float() / 255  # so that what comes in from outside of the picture is white
         grid = torch.nn.functional.affine_grid(frame, list(dark.shape), align_corners=False)

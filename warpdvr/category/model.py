@@ -1,4 +1,4 @@
-"""From one picture to a shape: an encoder, a decoder, and what a picture must look like."""
+"""From one picture to a shape: an encoder and a decoder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from warpdvr import checkpoint
+from warpdvr.category.known import Known
 from warpdvr.fields.conditional import ConditionalOccupancy, Shapes
 from warpdvr.fields.resnet import ImageEncoder
-from warpdvr.views import files
-
-SIZE = 64
-"""Width and height of the pictures that the encoder sees [pixel]."""
 
 
 class Reconstructor(nn.Module):
@@ -22,7 +19,7 @@ class Reconstructor(nn.Module):
     Args:
         code: length of a latent code.
         encoder: channels of the encoder's first stage; 64 is ResNet-18.
-        width, blocks, frequencies, radius, steepness: of the decoder, see `ConditionalOccupancy`.
+        width, blocks, frequencies, radius, steepness, symmetric: of the decoder, see `ConditionalOccupancy`.
         bounds: the box that all shapes lie in, two corners [scene unit].
     """
 
@@ -36,6 +33,7 @@ class Reconstructor(nn.Module):
         radius: float = 0.25,
         steepness: float = 50.0,
         bounds: Any = 1.0,
+        symmetric: int | None = None,
     ):
         super().__init__()
         self.options = {
@@ -47,12 +45,14 @@ class Reconstructor(nn.Module):
             "radius": radius,
             "steepness": steepness,
             "bounds": torch.as_tensor(bounds).tolist(),
+            "symmetric": symmetric,
         }
         self.encode = ImageEncoder(code, encoder)
-        self.decode = ConditionalOccupancy(code, width, blocks, frequencies, radius, steepness, bounds=bounds)
+        shape = code, width, blocks, frequencies, radius, steepness
+        self.decode = ConditionalOccupancy(*shape, bounds=bounds, symmetric=symmetric)
 
     def forward(self, pictures: Tensor) -> Shapes:
-        """Return the shapes that pictures (b, 3, SIZE, SIZE) show, as one field."""
+        """Return the shapes that pictures (b, 3, h, w) show, as one field."""
         return Shapes(self.decode, self.encode(pictures))
 
 
@@ -65,6 +65,8 @@ class Learnt:
     """The category that it learnt from."""
     held_out: tuple[str, ...]
     """Names of the objects that it did not see."""
+    known: Known
+    """The shapes that it learnt from."""
     learning: dict[str, Tensor]
     """`Learning.state()`."""
 
@@ -72,7 +74,8 @@ class Learnt:
         """Write it; a file of that name is replaced at once or not at all."""
         header = {"category": self.folder, "held_out": self.held_out, "options": self.model.options}
         weights = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        checkpoint.write(path, header, weights | {f"learning.{k}": v for k, v in self.learning.items()})
+        known = {f"known.{k}": v for k, v in self.known.tensors().items()}
+        checkpoint.write(path, header, weights | known | {f"learning.{k}": v for k, v in self.learning.items()})
 
 
 def load(path: Path) -> Learnt:
@@ -87,32 +90,5 @@ def load(path: Path) -> Learnt:
             model.load_state_dict(checkpoint.below("model.", tensors))
         except RuntimeError as error:
             raise ValueError(" ".join(str(error).split())) from None
-        learning = checkpoint.below("learning.", tensors)
-        return Learnt(model.eval(), header["category"], tuple(header["held_out"]), learning)
-
-
-def picture(path: Path) -> Tensor:
-    """Read a picture of any size, with or without an alpha channel, as the encoder wants it: (1, 3, SIZE, SIZE).
-
-    Without alpha the background should be white.
-    """
-    image, alpha = files.picture(path)
-    return prepared(image, torch.full_like(image[..., 0], 255) if alpha is None else alpha)[None]
-
-
-def prepared(image: Tensor, alpha: Tensor) -> Tensor:
-    """Return an image (h, w, 3) uint8 over white, in the middle of a square of SIZE, shape (3, SIZE, SIZE) in [0, 1].
-
-    Args:
-        image: straight sRGB colours.
-        alpha: coverage (h, w), uint8, or a mask, bool.
-    """
-    part = alpha.float()[..., None] / (1 if alpha.dtype == torch.bool else 255)
-    over = (part * image.float() / 255 + (1 - part)).permute(2, 0, 1)
-    height, width = over.shape[1:]
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    square = torch.nn.functional.pad(over, (left, side - width - left, top, side - height - top), value=1.0)
-    if side == SIZE:
-        return square
-    return torch.nn.functional.interpolate(square[None], size=(SIZE, SIZE), mode="bilinear", antialias=True)[0]
+        known, learning = Known.told(checkpoint.below("known.", tensors)), checkpoint.below("learning.", tensors)
+        return Learnt(model.eval(), header["category"], tuple(header["held_out"]), known, learning)

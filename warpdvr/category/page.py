@@ -12,10 +12,11 @@ from warpdvr.atomic import replacing
 from warpdvr.camera import Camera
 from warpdvr.category import judge
 from warpdvr.category.judge import Judgement
-from warpdvr.category.learn import pictures
-from warpdvr.category.model import Reconstructor
+from warpdvr.category.look import Look, first
+from warpdvr.category.model import Learnt
 from warpdvr.category.objects import Category
 from warpdvr.category.photograph import Model, models
+from warpdvr.category.refine import Refinement
 from warpdvr.render import gridded_intersect, render
 from warpdvr.views import files
 from warpdvr.visible import visible_surface
@@ -23,40 +24,48 @@ from warpdvr.visible import visible_surface
 SIDES = (-2.0, 1.2, 1.9), (1.6, -0.9, 2.4)
 """Where a shape is looked at from: in front and above, and behind and below."""
 
+ROWS = "reconstruction", "without refinement", "mean shape", "nearest shape"
+"""What is compared with the truth."""
+
 SIZE = 128
 """Width and height of a picture on the page [pixel]."""
 
 
-def compare(network: Reconstructor, category: Category, meshes: Path, out: Path) -> dict[str, list[Judgement]]:
+def compare(
+    learnt: Learnt, category: Category, meshes: Path, out: Path, *, refinement: Refinement | None = None
+) -> dict[str, list[Judgement]]:
     """Reconstruct each held-out object from its first picture, judge that beside two baselines, and write a page.
 
     The baselines are the decoder's shape for the mean code, and the nearest of the true meshes that were learnt from,
     chosen with the truth in hand.
 
     Args:
-        network: that reconstructs.
+        learnt: the network that reconstructs.
         category: what it learnt from.
         meshes: the true ones, what `photograph` was given.
         out: the picture file: a row for each object with input, reconstruction from two sides, truth from two sides.
+        refinement: how the reconstructions are fitted to the pictures.
 
     Returns:
-        "reconstruction", "mean shape" and "nearest shape", each with one judgement for each held-out object.
+        "reconstruction", "without refinement", "mean shape" and "nearest shape", each with one judgement for each
+        held-out object.
     """
     true = models(meshes, category.names)
     seen = {name: visible_surface(model.mesh) for name, model in true.items()}
     known = [category.names[i] for i in category.train]
-    average = judge.mean_shape(network, category)
-    scores: dict[str, list[Judgement]] = {"reconstruction": [], "mean shape": [], "nearest shape": []}
+    average = judge.mean_shape(learnt)
+    scores: dict[str, list[Judgement]] = {name: [] for name in ROWS}
     rows = []
     for i in category.test:
         name = category.names[i]
-        look = pictures(category.views[i])[:1].float() / 255
+        look = first(category.views[i])
         with files.naming(name):
-            field, mesh = judge.reconstructed(network, look)
+            _, guess = judge.reconstructed(learnt, look, refinement=Refinement(steps=0))
+            field, mesh = judge.reconstructed(learnt, look, refinement=refinement)
         nearest = known[judge.nearest_shape(seen[name], [seen[one] for one in known])]
-        for what, shape in zip(scores, (mesh, average, true[nearest].mesh), strict=True):
+        for what, shape in zip(scores, (mesh, guess, average, true[nearest].mesh), strict=True):
             scores[what].append(judge.judge(shape, true[name].mesh, visible=seen[name]))
-        rows.append([_enlarged(look[0]), *sides(field), *_photographs(true[name])])
+        rows.append([_shown(look), *sides(field), *_photographs(true[name])])
     _write(out, rows)
     return scores
 
@@ -83,8 +92,8 @@ def cameras() -> list[Camera]:
     return [Camera.look_at(eye, up=(0, 1, 0), fov=38, width=SIZE, height=SIZE) for eye in SIDES]
 
 
-def _enlarged(look: Tensor) -> Tensor:
-    large = torch.nn.functional.interpolate(look[None], size=(SIZE, SIZE), mode="nearest")[0]
+def _shown(look: Look) -> Tensor:
+    large = torch.nn.functional.interpolate(look.image[None], size=(SIZE, SIZE), mode="nearest")[0]
     return (large.permute(1, 2, 0) * 255).round().to(torch.uint8)
 
 

@@ -1,0 +1,251 @@
+"""From a picture to the shape that looks like it: balls, boxes and cameras in closed form."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from warpdvr.camera import Camera
+from warpdvr.category import look as looks
+from warpdvr.category.known import Known
+from warpdvr.category.look import FINE, Look, look, picture
+from warpdvr.category.model import Reconstructor
+from warpdvr.category.refine import Refinement, refined
+from warpdvr.fields.conditional import ConditionalOccupancy
+from warpdvr.views import SceneTransform, Views
+
+FOV = 40.0
+
+
+class Balls(nn.Module):
+    """A decoder whose code is the radius and the height above the origin of a red ball; the field is a distance."""
+
+    code, symmetric = 2, 2
+    bounds: Any = 1.0
+
+    def prepared(self, codes: Tensor) -> Tensor:
+        return codes[None]
+
+    def geometry(self, x: Tensor, shifts: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
+        radius, height = (shifts[0, 0] if which is None else shifts[0, which]).unbind(-1)
+        centre = torch.stack([torch.zeros_like(height), height, torch.zeros_like(height)], -1)
+        red = torch.tensor([4.0, -4, -4]).expand(len(x), 3)
+        return 50 * ((x - centre).norm(dim=1) - radius), red
+
+    def color(self, feature: Tensor) -> Tensor:
+        return torch.sigmoid(feature)
+
+
+class Guess(nn.Module):
+    """A reconstructor that says the same of every picture."""
+
+    def __init__(self, radius: float, height: float):
+        super().__init__()
+        self.decode, self.said = Balls(), torch.tensor([[radius, height]])
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        return self.said.expand(len(pictures), 2)
+
+
+def guess(radius: float, height: float = 0.0) -> Reconstructor:
+    stands_for: Any = Guess(radius, height)
+    made: Reconstructor = stands_for
+    return made
+
+
+def camera(turn: float, height: float, size: int = FINE) -> Camera:
+    eye = np.array([math.cos(turn), height, math.sin(turn)])
+    return Camera.look_at(3 * eye / np.linalg.norm(eye), up=(0, 1, 0), fov=FOV, width=size, height=size)
+
+
+def of_ball(seen: Camera, radius: float, height: float) -> Tensor:
+    """Return the mask of a ball: rays that pass its centre at less than its radius."""
+    rays = seen.rays()
+    to = torch.tensor([0.0, height, 0.0]) - rays.origin
+    apart = (to - (to * rays.direction).sum(1, keepdim=True) * rays.direction).norm(dim=1)
+    return (apart < radius).view(seen.height, seen.width)
+
+
+def shown(mask: Tensor) -> Look:
+    """Return the picture of a red object."""
+    red = torch.tensor([250, 5, 5], dtype=torch.uint8).expand(*mask.shape, 3)
+    return look(red, mask)
+
+
+def seen_from(cameras: list[Camera], masks: list[Tensor]) -> Views:
+    images = tuple(torch.full((*m.shape, 3), 100, dtype=torch.uint8) for m in masks)
+    names, train = tuple(str(i) for i in range(len(masks))), tuple(range(len(masks)))
+    return Views(images, tuple(masks), tuple(cameras), names, train, (), SceneTransform.identity(), "")
+
+
+SIZES = (0.25, -0.1), (0.4, 0.1), (0.6, 0.0)
+"""Radius and height of the balls that are known."""
+
+
+@pytest.fixture
+def known() -> Known:
+    """Return three balls, each seen from four sides."""
+    cameras = [camera(0.8 + 1.5 * i, 0.4) for i in range(4)]
+    views = [seen_from(cameras, [of_ball(c, *size) for c in cameras]) for size in SIZES]
+    return Known.of(torch.tensor(SIZES), views)
+
+
+# Refinement
+
+
+@pytest.mark.parametrize(("radius", "height"), [(0.45, 0.0), (0.33, 0.1)])
+def test_a_ball_is_found_whatever_the_network_says(known: Known, radius: float, height: float) -> None:
+    """Radius and distance cannot be told apart in one picture, but their ratio can, and the cameras hardly move."""
+    seen = camera(0.9, 0.45)
+    how = Refinement(steps=60, starts=3, rays=400, rate=0.3, move=1e-4, prior=0.0, guess=0.0)
+    found = refined(guess(0.8, 0.0), known, shown(of_ball(seen, radius, height)), how)
+    assert found.shape == (1, 2) and not found.requires_grad
+    assert float(found[0, 0]) == pytest.approx(radius, abs=0.02)
+    assert float(found[0, 1]) == pytest.approx(height, abs=0.05)
+
+
+def test_cameras_move_to_where_the_picture_was_taken_from(known: Known) -> None:
+    """A ball in the middle of the scene but not of the picture: without its camera's help its size is wrong."""
+    seen = camera(0.8, 0.4)
+    pose = seen.pose.clone()
+    pose[:3, 3] -= 0.2 * pose[:3, 0]
+    mask, apart = of_ball(Camera(seen.K, pose, FINE, FINE), 0.4, 0.0), []
+    for move in (0.01, 1e-9):
+        how = Refinement(steps=60, starts=1, rays=400, rate=0.1, move=move, prior=0.0)
+        apart.append(abs(float(refined(guess(0.3), known, shown(mask), how)[0, 0]) - 0.4))
+    assert apart[0] < 0.02 and apart[1] > 0.04
+
+
+def test_the_prior_holds_the_code_where_it_started(known: Known) -> None:
+    mask = of_ball(camera(0.8, 0.4), 0.48, 0.0)
+    apart = []
+    for prior in (0.0, 100.0):
+        how = Refinement(steps=30, starts=1, rays=200, rate=0.1, move=1e-9, prior=prior)
+        found = refined(guess(0.4, 0.0), known, shown(mask), how)
+        apart.append(abs(float(found[0, 0]) - 0.4))
+    assert apart[0] > 0.06 and apart[1] < 0.01
+
+
+def test_without_steps_or_without_an_object_the_network_is_believed(known: Known) -> None:
+    network, mask = guess(0.8, 0.2), of_ball(camera(0.9, 0.45), 0.45, 0.0)
+    said = network.encode(torch.zeros(1)).tolist()
+    assert refined(network, known, shown(mask), Refinement(steps=0)).tolist() == said
+    assert refined(network, known, shown(torch.zeros_like(mask))).tolist() == said
+
+
+def test_an_object_that_fills_the_picture_is_no_mistake(known: Known) -> None:
+    found = refined(guess(0.5, 0.0), known, shown(torch.ones(FINE, FINE, dtype=torch.bool)), Refinement(steps=4))
+    assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("options", [{"steps": -1}, {"starts": 0}, {"best": 0}])
+def test_a_refinement_must_make_sense(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Refinement(**options)
+
+
+# What is known
+
+
+def bent(x: Tensor) -> Tensor:
+    """Return whether points (n, 3) are in a shape that is its own mirror image along z, and along no other axis."""
+    low = torch.tensor([-0.7, -0.1, -0.15]), torch.tensor([0.1, -0.1, -0.6]), torch.tensor([-0.7, -0.1, -0.1])
+    high = torch.tensor([0.6, 0.1, 0.15]), torch.tensor([0.4, 0.0, 0.6]), torch.tensor([-0.4, 0.5, 0.1])
+    return torch.stack([((x > a) & (x < b)).all(1) for a, b in zip(low, high, strict=True)]).any(0)
+
+
+def of_bent(seen: Camera) -> Tensor:
+    rays = seen.rays()
+    t = torch.linspace(1.9, 4.1, 120)
+    x = rays.origin[:, None] + t[:, None] * rays.direction[:, None]
+    return bent(x.reshape(-1, 3)).view(len(rays), -1).any(1).view(seen.height, seen.width)
+
+
+@pytest.fixture(scope="module")
+def cameras() -> list[Camera]:
+    return [camera(0.3 + 0.5 * i, 0.5 - 0.2 * i, 64) for i in range(4)]
+
+
+def known_bent(cameras: list[Camera]) -> Known:
+    balls = seen_from(cameras, [of_ball(c, 0.5, 0.0) for c in cameras])
+    return Known.of(torch.tensor([[1.0], [2.0]]), [balls, seen_from(cameras, [of_bent(c) for c in cameras])])
+
+
+def test_a_known_picture_is_most_like_itself(cameras: list[Camera]) -> None:
+    known = known_bent(cameras)
+    for seen in cameras:
+        chosen, pose, K = known.alike(of_bent(seen), 5, torch.zeros(2), symmetric=None)
+        assert chosen.tolist() == [1, 0] and len(pose) == len(K) == 2
+        assert torch.allclose(pose[0], seen.pose.float()) and torch.allclose(64 * K[0, :2], seen.K.float()[:2])
+
+
+def test_a_mirrored_picture_was_taken_from_the_other_side(cameras: list[Camera]) -> None:
+    known = known_bent(cameras)
+    x = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)).double() - 0.5
+    there = x * torch.tensor([1.0, 1, -1])
+    for seen in cameras:
+        wide = Camera(seen.K + torch.tensor([[0.0, 3, 5], [0, 0, 0], [0, 0, 0]]), seen.pose, 64, 64)
+        known = Known.of(torch.ones(1, 1), [seen_from([wide], [of_bent(wide)])])
+        _, pose, K = known.alike(of_bent(wide).flip(1), 1, torch.zeros(1), symmetric=2)
+        scaled = torch.tensor([[64.0], [64.0], [1.0]]) * K[0]
+        found, _ = Camera(scaled.double(), pose[0].double(), 64, 64).project(x)
+        expected, _ = wide.project(there)
+        expected[:, 0] = 64 - expected[:, 0]
+        assert torch.allclose(found, expected, atol=1e-3)
+
+
+def test_outlines_in_wide_pictures_are_in_the_middle_of_a_square() -> None:
+    wide = Camera.look_at((0.0, 1.0, 3.0), up=(0, 1, 0), fov=FOV, width=90, height=40)
+    known = Known.of(torch.ones(1, 1), [seen_from([wide], [of_ball(wide, 0.5, 0.1)])])
+    x = torch.rand(20, 3, generator=torch.Generator().manual_seed(1)).double() - 0.5
+    uv, _ = wide.project(x)
+    square = Camera(torch.tensor([[90.0], [90.0], [1.0]]) * known.K[0].double(), known.pose[0].double(), 90, 90)
+    assert torch.allclose(square.project(x)[0], uv + torch.tensor([0.0, 25.0]), atol=1e-4)
+    covered = known.outline[0].float() / 255 * (90 / 32) ** 2
+    assert float(covered.sum()) == pytest.approx(float(of_ball(wide, 0.5, 0.1).sum()), rel=0.05)
+
+
+# Looks
+
+
+def test_what_is_white_and_joined_to_the_border_is_background(tmp_path: Any) -> None:
+    image = np.full((128, 128, 3), 255, np.uint8)
+    image[30:90, 20:100] = (40, 60, 200)
+    image[50:60, 40:70] = 255  # a white window in it
+    image[:20, :5] = 252  # not quite white, but bright
+    Image.fromarray(image).save(tmp_path / "a.png")
+    expected = torch.zeros(128, 128, dtype=torch.bool)
+    expected[30:90, 20:100] = True
+    assert torch.equal(picture(tmp_path / "a.png").mask, expected)
+    cut = np.concatenate([image, np.where(expected, 255, 0)[..., None].astype(np.uint8)], 2)
+    Image.fromarray(cut).save(tmp_path / "b.png")
+    assert torch.equal(picture(tmp_path / "b.png").mask, expected)
+    assert torch.equal(picture(tmp_path / "b.png").image[:, expected], picture(tmp_path / "a.png").image[:, expected])
+    assert looks.SIZE == 64 and picture(tmp_path / "b.png").small.shape == (1, 3, 64, 64)
+
+
+# Symmetry
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_symmetric_decoder_knows_no_left_and_right(axis: int) -> None:
+    torch.manual_seed(0)
+    decoder = ConditionalOccupancy(code=3, width=8, blocks=2, frequencies=2, symmetric=axis)
+    nn.init.normal_(decoder.last.weight)
+    x, shifts = torch.rand(40, 3) - 0.5, decoder.prepared(torch.randn(1, 3))
+    for other in range(3):
+        sign = torch.ones(3).index_fill(0, torch.tensor([other]), -1.0)
+        same = [
+            torch.allclose(a, b)
+            for a, b in zip(*(decoder.geometry(p, shifts, None) for p in (x, x * sign)), strict=True)
+        ]
+        assert same == [other == axis] * 2
+
+
+def test_an_axis_must_be_one() -> None:
+    with pytest.raises(ValueError, match=r"symmetric must be an axis .* got 3"):
+        Reconstructor(symmetric=3)

@@ -1,0 +1,107 @@
+"""What a picture must be like to be looked at: square, cut out, on white."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from warpdvr.views import Views, files
+
+SIZE = 64
+"""Width and height of the pictures that the encoder sees [pixel]."""
+
+FINE = 128
+"""Width and height of those that a shape is fitted to [pixel]."""
+
+WHITE = 250 / 255
+"""What is at least as bright in all channels, and joined to the border, is taken for the background."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A picture of one object, in the middle of a square."""
+
+    small: Tensor
+    """Over white, as the encoder sees it, (1, 3, SIZE, SIZE), in [0, 1]."""
+    image: Tensor
+    """Over white, (3, FINE, FINE), in [0, 1]."""
+    mask: Tensor
+    """Where the object is, (FINE, FINE), bool."""
+
+
+def look(image: Tensor, alpha: Tensor | None) -> Look:
+    """Return a picture (h, w, 3), uint8, of straight sRGB colours, as it is looked at.
+
+    Args:
+        image: the picture.
+        alpha: coverage (h, w), uint8, or a mask, bool; None: what is not white is the object.
+    """
+    known = torch.ones_like(image[..., 0], dtype=torch.bool) if alpha is None else alpha
+    fine = prepared(image, known, FINE)
+    mask = ~_background(fine) if alpha is None else inside(alpha)
+    return Look(prepared(image, known)[None], fine, mask)
+
+
+def picture(path: Path) -> Look:
+    """Read a picture of any size, with an alpha channel or with white behind the object."""
+    return look(*files.picture(path))
+
+
+def first(views: Views) -> Look:
+    """Return the first picture of an object."""
+    i = views.train[0]
+    return look(views.images[i], views.masks[i])
+
+
+def prepared(image: Tensor, alpha: Tensor, size: int = SIZE) -> Tensor:
+    """Return an image (h, w, 3) uint8 over white, in the middle of a square, shape (3, size, size) in [0, 1].
+
+    Args:
+        image: straight sRGB colours.
+        alpha: coverage (h, w), uint8, or a mask, bool.
+        size: of the square [pixel].
+    """
+    part = _part(alpha)[..., None]
+    over = (part * image.float() / 255 + (1 - part)).permute(2, 0, 1)
+    return _square(over, size, 1.0)
+
+
+def inside(alpha: Tensor) -> Tensor:
+    """Return where a coverage or mask (h, w) has the object, in the middle of a square (FINE, FINE), bool."""
+    return _square(_part(alpha)[None], FINE, 0.0)[0] > 0.5
+
+
+def squared(K: Tensor, width: int, height: int) -> Tensor:
+    """Return the intrinsics (3, 3) of a picture when it is in the middle of a square of width 1."""
+    side = max(width, height)
+    moved = K.clone()
+    moved[0, 2] += (side - width) // 2
+    moved[1, 2] += (side - height) // 2
+    return torch.tensor([[1 / side], [1 / side], [1.0]]) * moved
+
+
+def _part(alpha: Tensor) -> Tensor:
+    return alpha.float() / (1 if alpha.dtype == torch.bool else 255)
+
+
+def _square(channels: Tensor, size: int, beside: float) -> Tensor:
+    """Return (c, h, w) in the middle of a square, (c, size, size), with `beside` where there was nothing."""
+    height, width = channels.shape[1:]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    square = torch.nn.functional.pad(channels, (left, side - width - left, top, side - height - top), value=beside)
+    if side == size:
+        return square
+    return torch.nn.functional.interpolate(square[None], size=(size, size), mode="bilinear", antialias=True)[0]
+
+
+def _background(image: Tensor) -> Tensor:
+    """Return the white part of an image (3, s, s) that is joined to its border, (s, s), bool."""
+    white = (image >= WHITE).all(0)
+    found = torch.nn.functional.pad(torch.zeros_like(white)[1:-1, 1:-1], (1, 1, 1, 1), value=True) & white
+    while True:
+        more = torch.nn.functional.max_pool2d(found.float()[None], 3, 1, 1)[0].bool() & white
+        if torch.equal(more, found):
+            return found
+        found = more

@@ -1,0 +1,161 @@
+"""From one picture to the known kind of shape that looks like it: code and camera are fitted to the picture."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from warpdvr.camera import Rays
+from warpdvr.category.known import Known
+from warpdvr.category.look import FINE, Look
+from warpdvr.category.model import Reconstructor
+from warpdvr.fields.base import told
+from warpdvr.fields.conditional import Shapes
+from warpdvr.intersect import DenseMarch
+
+AROUND = 8
+"""So far beside the outline rays are drawn [pixel]."""
+
+EDGE = 3
+"""Half of the rays are drawn so close to the outline [pixel]."""
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """How code and camera are fitted."""
+
+    steps: int = 60
+    """A third of them for the cameras of all starts, the rest for cameras and codes of the best; 0 leaves it with the
+    encoder's code."""
+    starts: int = 3
+    """Known shapes to start from, and cameras for the encoder's shape."""
+    best: int = 2
+    """So many of them go on."""
+    rays: int = 1280
+    """Rays in a step, for all that are fitted together."""
+    samples: int = 24
+    """Samples on a ray (`DenseMarch`)."""
+    rate: float = 0.01
+    """Highest learning rate of Adam for codes [standard deviation of the known ones, along each of their axes]."""
+    move: float = 0.005
+    """The same for cameras [radian, scene unit]."""
+    prior: float = 0.01
+    """Weight of the squared distance to the code that is started from, in standard deviations."""
+    guess: float = 0.1
+    """Weight of the squared distance to the encoder's code, as a share of the variance of the known ones, in the
+    choice of the best."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or min(self.starts, self.best) < 1:
+            raise ValueError(f"refinement: steps must not be negative, starts and best at least 1, got {self}")
+
+
+def refined(model: Reconstructor, known: Known, look: Look, refinement: Refinement | None = None) -> Tensor:
+    """Return the code (1, code) of a shape that looks like a picture, by analysis and synthesis.
+
+    The camera is not known. Known pictures with a like outline say where it may stand and what the shape may be; the
+    encoder says so too. From each of these starts first the camera and then both are fitted to the silhouette, as DVR
+    fits a shape (Niemeyer et al. 2020) with one picture instead of many. The code is held near its start, where shapes
+    are like those that the decoder learnt. Colours do not count: a livery says nothing of the shape.
+    """
+    how = refinement or Refinement()
+    own: Tensor = model.encode(look.small).detach()
+    if how.steps < 1 or not look.mask.any():
+        return own
+    axes = known.axes()
+    odd = how.guess * (known.codes - own).square().sum(1) / axes.square().sum().clamp_min(1e-12)
+    chosen, pose, K = known.alike(look.mask, how.starts, odd, symmetric=model.decode.symmetric)
+    codes = torch.cat([own.expand(len(chosen), -1), known.codes[chosen]])
+    odd = torch.cat([torch.zeros(len(chosen)), odd[chosen]])
+    attempt = _Attempt(model, look.mask, how, codes, pose.repeat(2, 1, 1), K.repeat(2, 1, 1), axes)
+    best = (attempt.run((how.steps + 2) // 3, 0, 0.0) + odd).topk(min(how.best, len(codes)), largest=False).indices
+    attempt.keep(best)
+    cost = attempt.run(how.steps - (how.steps + 2) // 3, 1, how.rate) + odd[best]
+    return attempt.codes()[cost.argmin()][None].detach()
+
+
+class _Attempt:
+    """k codes and cameras that are fitted to a picture side by side."""
+
+    def __init__(
+        self, model: Reconstructor, mask: Tensor, how: Refinement, codes: Tensor, pose: Tensor, K: Tensor, axes: Tensor
+    ):
+        self.decoder, self.mask, self.how, self.axes = model.decode, mask, how, axes
+        self.start, self.pose, self.K = codes, pose, K
+        self.along, self.moved = torch.zeros(len(codes), len(axes)), torch.zeros(len(codes), 6)
+        self.near = _grown(mask, AROUND)
+        edge = _grown(mask, EDGE) & _grown(~mask, EDGE)
+        self.edge = edge if edge.any() else self.near
+
+    def codes(self) -> Tensor:
+        """Return the codes, (k, code)."""
+        return self.start + self.along @ self.axes
+
+    def keep(self, chosen: Tensor) -> None:
+        """Go on with some of them."""
+        for name in ("start", "pose", "K", "along", "moved"):
+            setattr(self, name, getattr(self, name)[chosen])
+
+    def run(self, steps: int, seed: int, rate: float) -> Tensor:
+        """Take steps, codes at this rate; return what each of the k costs, (k,), the mean over their last third."""
+        generator = torch.Generator().manual_seed(seed)
+        self.along, self.moved = self.along.detach().requires_grad_(), self.moved.detach().requires_grad_()
+        groups = [{"params": [self.along], "rate": rate}, {"params": [self.moved], "rate": self.how.move}]
+        optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99))
+        costs = []
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = group["rate"] * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            cost = self._cost(generator)
+            self.along.grad, self.moved.grad = torch.autograd.grad(cost.sum(), [self.along, self.moved])
+            optimizer.step()
+            costs.append(cost.detach())
+        return torch.stack(costs[-max(steps // 3, 1) :]).mean(0) if costs else torch.zeros(len(self.start))
+
+    def _cost(self, generator: torch.Generator) -> Tensor:
+        """Return what each of the k costs at rays that are drawn, (k,)."""
+        k, n = len(self.start), max(self.how.rays // len(self.start), 2)
+        pixel = torch.cat([_drawn(where, n // 2, generator) for where in (self.edge, self.near)])
+        label = self.mask[pixel[:, 0], pixel[:, 1]].repeat(k)
+        each = self._entropy(self._rays(pixel.flip(1) + 0.5), label).view(k, -1).mean(1)
+        return each + self.how.prior * self.along.square().sum(1)
+
+    def _entropy(self, rays: Rays, label: Tensor) -> Tensor:
+        """Return the cross entropy of the silhouette of each ray (n,), 0 where it hits the object and should."""
+        shapes = Shapes(self.decoder, self.codes())
+        with torch.no_grad():
+            hit = DenseMarch(self.how.samples, splits=1, block=8)(shapes, rays)
+        right = torch.zeros_like(label).index_fill(0, hit.ray, True) & label
+        at = torch.nonzero(~hit.nearest.isnan() & ~right)[:, 0]
+        value = told(shapes, rays.which, at).value(rays[at].at(hit.nearest[at]))
+        entropy = torch.nn.functional.binary_cross_entropy_with_logits(-value, label[at].float(), reduction="none")
+        return torch.zeros(len(rays)).index_copy(0, at, entropy)
+
+    def _rays(self, place: Tensor) -> Rays:
+        """Return rays through places (n, 2) [pixel] of each of the k cameras, turned about the origin and shifted."""
+        k, n = len(self.pose), len(place)
+        local = torch.cat([place / FINE, torch.ones(n, 1)], 1) @ torch.linalg.inv(self.K).transpose(1, 2)
+        turn = _turn(self.moved[:, :3])
+        d = torch.nn.functional.normalize(local @ (turn @ self.pose[:, :3, :3]).transpose(1, 2), dim=-1)
+        o = (turn @ self.pose[:, :3, 3:])[..., 0] + self.moved[:, 3:]
+        which = torch.arange(k).repeat_interleave(n)
+        return Rays(o[:, None].expand(k, n, 3).reshape(-1, 3), d.reshape(-1, 3), which)
+
+
+def _turn(w: Tensor) -> Tensor:
+    """Return the rotations (k, 3, 3) about axes by angles |w|, w (k, 3) [radian]."""
+    zero = torch.zeros_like(w[:, 0])
+    rows = [zero, -w[:, 2], w[:, 1], w[:, 2], zero, -w[:, 0], -w[:, 1], w[:, 0], zero]
+    turned: Tensor = torch.linalg.matrix_exp(torch.stack(rows, 1).view(-1, 3, 3))
+    return turned
+
+
+def _grown(mask: Tensor, by: int) -> Tensor:
+    return torch.nn.functional.max_pool2d(mask.float()[None], 2 * by + 1, 1, by)[0] > 0
+
+
+def _drawn(where: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Return n pixels (n, 2), row and column, drawn from those of a mask."""
+    found = torch.nonzero(where)
+    return found[torch.randint(len(found), (n,), generator=generator)]

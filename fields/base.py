@@ -110,6 +110,6 @@ def box(bounds: Bounds) -> Tensor:
     corners = torch.as_tensor(bounds, dtype=torch.float32)
     if corners.ndim == 0:
         corners = corners * torch.tensor([[-1.0], [1.0]]).expand(2, 3)
-    if tuple(corners.shape) != (2, 3) or not bool((corners[0] < corners[1]).all()):
+    if tuple(corners.shape) != (2, 3) or not bool((corners.isfinite() & (corners[0] < corners[1])).all()):
         raise ValueError(f"bounds must be a positive number or two corners low < high, got {bounds}")
     return corners.clone()

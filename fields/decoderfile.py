@@ -17,6 +17,9 @@ from torch import Tensor
 LAYER = re.compile(r"(?:module\.)?(?:lin(\d+)\.(?:parametrizations\.)?(weight|bias)([._]\w+)*|(w|b)(\d+))$")
 """Names of arrays that belong to a layer: those of facebookresearch/DeepSDF, or w0, b0, w1, ..."""
 
+UNREADABLE = pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile
+"""What readers raise besides Python's own."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -86,13 +89,16 @@ def _arrays(path: Path) -> tuple[dict[str, Any], Any]:
                 arrays = torch.load(path, map_location="cpu", weights_only=True)
         arrays = arrays.get("model_state_dict", arrays) if isinstance(arrays, dict) else {}
         return {str(k): v for k, v in dict(arrays).items()}, None if told is None else json.loads(told)
-    except pickle.UnpicklingError:
-        raise ValueError(
-            f"{path}: expected the tensors of a decoder, found a file that is damaged or holds code, which is not run"
-        ) from None
-    except (SafetensorError, zipfile.BadZipFile, OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as e:
-        reason = " ".join(str(e).split())[:200]
-        raise ValueError(f"{path}: expected the tensors of a decoder, found a file that is not ({reason})") from None
+    except (*UNREADABLE, OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: expected the tensors of a decoder, found a file that is {_not(error)}") from None
+
+
+def _not(error: Exception) -> str:
+    """Say why a file was refused, without the advice that libraries give: to load it all the same, code and all."""
+    reason = " ".join(str(error).split())[:200]
+    if isinstance(error, pickle.UnpicklingError | KeyError) or "pickle" in reason:  # text is taken for one, too
+        return "none, is damaged, or holds code, which is not run"
+    return f"not ({reason})"
 
 
 def _layers(path: Path, arrays: dict[str, Any], told: Any) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -33,6 +33,8 @@ class Repaint(Field):
         depth: int = 2,
         view_frequencies: int = 0,
     ):
+        if not (hasattr(shape, "value") and hasattr(shape, "bounds")):
+            raise ValueError(f"repaint: shape must be a field, or a table with the kind of one, got {shape!r}")
         super().__init__(shape.bounds)
         self.shape = shape.requires_grad_(False)
         self.radiance = Radiance(0, (levels, coarsest, finest, size), width, depth, view_frequencies, self.bounds)

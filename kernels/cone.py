@@ -11,6 +11,7 @@ ENDED = wp.constant(wp.int32(1))  # the surface is too near: narrower cones, or 
 MISSED = wp.constant(wp.int32(2))  # no ray of the cone meets the surface
 
 SAME = wp.constant(1.0e-5)  # samples closer together tell nothing of a slope [scene unit]
+ROUNDING = wp.constant(5.0e-7)  # of values where the bound is 1, as a part of how far off the eye and the origin lie
 
 
 @wp.func
@@ -25,6 +26,12 @@ def leap(sure: float, reach: float, fall: float, here: float, sine: float) -> fl
     if at <= edge:
         return sure
     return sure + (at * at - edge * edge) / (at * fall + wp.sqrt(at * at - edge * edge * (1.0 - fall * fall)))
+
+
+@wp.func
+def seen(change: float, apart: float, off: float) -> float:
+    """How steep values are that changed by so much, in units of the bound, as far as that is none of rounding."""
+    return (wp.abs(change) - ROUNDING * off) / apart
 
 
 @wp.kernel(enable_backward=False)
@@ -61,6 +68,7 @@ def begin(
 @wp.kernel(enable_backward=False)
 def widen(
     value: wp.array[float],
+    origin: wp.array[wp.vec3],
     cosine: wp.array[float],
     sine: wp.array[float],
     far: wp.array[float],
@@ -88,7 +96,7 @@ def widen(
     edge = here * sine[k]
     if wp.abs(here - last[k]) > SAME:
         change = (reach[k] - ball) / (here - last[k])
-        steepest[k] = wp.max(steepest[k], wp.abs(change))
+        steepest[k] = wp.max(steepest[k], seen(reach[k] - ball, wp.abs(here - last[k]), wp.length(origin[0]) + here))
         fall[k] = wp.clamp(change, 0.0, 1.0)
     last[k] = here
     reach[k] = ball

@@ -35,6 +35,7 @@ OVERSHOOT = wp.constant(1.05)  # a Newton step aims a little behind the root, so
 HUGE = wp.constant(1.0e29)  # values above, and slopes, are taken for unknown
 BLIND = wp.constant(16.0)  # the step where nothing is known, in shortest steps
 FLAT = wp.constant(1.0e-20)  # the smallest slope
+ROUNDING = wp.constant(2.4e-7)  # of the length of a ray: less than that is no way forward
 
 
 @wp.func
@@ -96,7 +97,7 @@ def walk(
         o = wp.cw_div(origin[r] + near[r] * d - base, sides)  # lengths count from near, where they are exact
         e = wp.cw_div(d, sides)
         last = far[r] - near[r]
-        nudge = NUDGE * wp.min(sides[0], wp.min(sides[1], sides[2]))
+        nudge = wp.max(NUDGE * wp.min(sides[0], wp.min(sides[1], sides[2])), ROUNDING * last)
         asked = f_low[r] > 0.0
         start = t[r] - near[r]
         a = float(start)

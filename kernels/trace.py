@@ -9,7 +9,7 @@ crossing is then closed in by a bracket.
 
 import warp as wp
 
-from warpdvr.kernels.cone import leap
+from warpdvr.kernels.cone import ROUNDING, leap, seen
 from warpdvr.kernels.status import GAVE_UP, HIT, INSIDE, MISS
 
 memory = wp.types.vector(length=6, dtype=wp.float32)
@@ -84,6 +84,7 @@ def dip(a: float, b: float, step: float, before: float, apart: float) -> float:
 @wp.kernel(enable_backward=False)
 def narrow(
     value: wp.array[float],
+    origin: wp.array[wp.vec3],
     near: wp.array[float],
     far: wp.array[float],
     lipschitz: float,
@@ -112,6 +113,7 @@ def narrow(
     m = remembered[r]
     reach = wp.abs(f) / lipschitz
     thinnest = wp.max(shortest, pixel * here)
+    off = wp.length(origin[r]) + here
     first = wp.isnan(low[r])
     if f < f_nearest[r]:
         f_nearest[r] = f
@@ -130,14 +132,15 @@ def narrow(
     if not first:
         m[FALL] = (f_low[r] - f) / ((here - low[r]) * lipschitz)
         m[APART] = here - low[r]
-        m[STEEPEST] = wp.max(m[STEEPEST], wp.abs(m[FALL]))
+        m[STEEPEST] = wp.max(m[STEEPEST], seen((f_low[r] - f) / lipschitz, m[APART], off))
     fell = m[FALL] * lipschitz
     stride = m[APART]
     early = here - reach > m[SURE] + thinnest and (first or here > low[r] + 1.001 * thinnest)
     if first and (f <= 0.0 or early):  # look where it should be free
         if here <= m[SURE]:
-            m[STEEPEST] = wp.max(m[STEEPEST], 2.0)  # but this should have been free: the bound is none
             m[SURE] = near[r]
+            if reach > ROUNDING * off:
+                m[STEEPEST] = wp.max(m[STEEPEST], 2.0)  # but this should have been free: the bound is none
         m[AHEAD] = here
         m[VALUE] = f
         t[r] = m[SURE]
@@ -163,7 +166,7 @@ def narrow(
     if m[AHEAD] > here:  # not NaN
         m[FALL] = (f - m[VALUE]) / ((m[AHEAD] - here) * lipschitz)
         m[APART] = m[AHEAD] - here
-        m[STEEPEST] = wp.max(m[STEEPEST], wp.abs(m[FALL]))
+        m[STEEPEST] = wp.max(m[STEEPEST], seen((f - m[VALUE]) / lipschitz, m[APART], off))
         low[r] = here
         f_low[r] = f
         end = m[AHEAD] - wp.abs(m[VALUE]) / lipschitz

@@ -204,7 +204,7 @@ def aside(camera: Camera) -> Camera:
         (lambda v: replace(v, cameras=(aside(v.cameras[0]),)), r"^refine: view v0: its camera looks past the object"),
         (
             lambda v: replace(v, masks=(None,), depths=()),
-            r"^refine: view v0 has nothing to be compared by: no mask, no depth map, and Union has no colour",
+            r"^refine: view v0 has nothing to be compared by, asked for color and mask and depth: .* Union lacks",
         ),
     ],
 )

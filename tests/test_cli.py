@@ -333,10 +333,14 @@ def test_a_known_surface_gets_new_colours(
     assert all(torch.equal(after[f"shape.{name}"], value) for name, value in before.items())
     assert read_mesh(out / "mesh.ply").vertices.shape == read_mesh(fitted / "mesh.ply").vertices.shape
     assert main(["fit", "--out", str(out), "--resume", "--iterations", "40"]) == 0
+    again = tmp_path / "again"
+    assert main(["fit", str(out / "config.toml"), "--out", str(again), "--iterations", "1"]) == 0
+    repeated = load(again / "checkpoint.safetensors").weights
+    assert all(torch.equal(repeated[f"shape.{name}"], value) for name, value in before.items())
     assert "resumed keeps its shape" in refused(capsys, "fit", "--out", out, "--resume", "--shape", fitted)
     write_idr(tmp_path / "elsewhere")
     said = refused(capsys, "fit", tmp_path / "elsewhere", "--shape", fitted, "--out", tmp_path / "new")
-    assert "its frame is another" in said and not (tmp_path / "new").exists()
+    assert "its scene frame is another" in said and not (tmp_path / "new").exists()
 
 
 @pytest.fixture
@@ -368,6 +372,7 @@ def test_mistakes_in_photographs(photographs: Path, capsys: pytest.CaptureFixtur
     ("options", "said"),
     [
         (["--field", "cube"], "unknown field 'cube'; known are box, deepsdf, hashgrid, hashgrid-occupancy, occupancy"),
+        (["--field", "repaint"], "is told with --shape RUN"),
         (["--minutes", "0"], "minutes must be positive, got 0"),
         (["--minutes", "-1"], "minutes must be positive, got -1"),
         (["--minutes", "nan"], "minutes must be positive, got nan"),
@@ -420,7 +425,8 @@ def test_folders_in_use_are_left_alone(
 def test_folder_that_is_no_run(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, command, tmp_path)
     assert "expected the folder of a run, found a folder without config.toml" in said
-    assert str(tmp_path) in refused(capsys, command, tmp_path / "none")
+    said = refused(capsys, command, tmp_path / "none")
+    assert f"{tmp_path / 'none'}: expected the folder of a run" in said and "found nothing" in said
     assert not any(tmp_path.iterdir())
 
 

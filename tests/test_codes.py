@@ -17,6 +17,7 @@ from warpdvr import Fit
 from warpdvr.camera import OPENGL
 from warpdvr.checkpoint import load as load_checkpoint
 from warpdvr.cli import main
+from warpdvr.codes import DEPTH, weighed
 from warpdvr.distance import chamfer
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.deepsdf import DeepSDF
@@ -383,3 +384,39 @@ def test_no_points_at_all_are_said_to_be_none(tmp_path: Path, capsys: pytest.Cap
     assert main(["fit-code", str(decoder), str(folder), "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert "none of the training views has a mask" in error and error.count("\n") == 1
+
+
+def turned(views: Views) -> Views:
+    """Cameras that look away from the object."""
+    back = torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64))
+    return replace(views, cameras=tuple(replace(c, pose=c.pose @ back) for c in views.cameras))
+
+
+def far(views: Views) -> Views:
+    """Depth in another unit."""
+    return replace(views, depths=tuple(None if z is None else 10 * z for z in views.depths))
+
+
+PLACES: dict[str, tuple[Any, str]] = {
+    "cameras look away": (lambda v: replace(turned(v), depths=()), "no ray through a mask meets the decoder's bounds"),
+    "depth in another unit": (far, "no point of known depth lies in the decoder's bounds"),
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_views_in_another_frame_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    """Else the loss is 0, and the mean shape comes out."""
+    change, said = PLACES[kind]
+    folder = store(tmp_path / "views", change(pictures(1, depth=True, size=16)))
+    decoder = octahedron.write(tmp_path / "a.npz")
+    assert main(["fit-code", str(decoder), str(folder), "--out", str(tmp_path / "run"), "--bounds", "0.9"]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_an_empty_depth_map_beside_a_mask_asks_for_nothing(tmp_path: Path) -> None:
+    views = pictures(1, depth=True, size=16)
+    empty = replace(views, depths=tuple(None if z is None else z * torch.nan for z in views.depths))
+    table = {"folder": "unused", "normalise": False}
+    plain, deep = (weighed(Scene(table, {"kind": "deepsdf"}, {}), v).fit for v in (empty, views))
+    assert plain == {} and deep == DEPTH

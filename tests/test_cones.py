@@ -123,3 +123,38 @@ def test_a_pixel_may_be_as_close_as_it_needs_to_be(device: torch.device) -> None
     rim = torch.nn.functional.max_pool2d(solid, 3, 1, 1) + torch.nn.functional.max_pool2d(-solid, 3, 1, 1) > 0
     assert not ((fine.mask != coarse.mask) & ~rim[0, 0]).any()
     assert (fine.depth - coarse.depth).nan_to_num().abs().max() < 0.1 * 2 * camera.pixel
+
+
+@pytest.mark.parametrize(("distance", "thinnest"), [(100, 1e-4), (1e4, 5e-3)])
+@pytest.mark.parametrize("cones", [True, False])
+def test_rounding_far_away_is_not_taken_for_a_wrong_bound(
+    cones: bool, distance: float, thinnest: float, device: torch.device
+) -> None:
+    """A warning would fail this. At 1e4 neighbouring float32 numbers lie 1e-3 apart."""
+    eye = (0.6 * distance, 0.8 * distance, 0.1 * distance)
+    camera = Camera.look_at(eye, fov=math.degrees(1.6 / distance), width=40, height=40)
+    rays = camera.to(device).rays()
+    hit = SphereTrace(cones=cones, thinnest=thinnest)(Asked(ball, lipschitz=1.0).to(device), rays)
+    o, d = in_double(rays[hit.ray])
+    assert len(hit.ray) > 200
+    assert ((o + hit.t.double().cpu()[:, None] * d).norm(dim=-1) - 0.4).abs().max() < 5e-5 + 5e-7 * distance
+
+
+def test_a_surface_that_a_ball_touches_is_not_taken_for_a_wrong_bound(device: torch.device) -> None:
+    """Where the bound is exact, free space ends on the wall, at a value of 0. A warning would fail this."""
+    d = torch.tensor([[1.0, 0, 0], [-1.0, 0, 0]]).repeat(40, 1).to(device)
+    hit = SphereTrace()(Asked(lambda x: 0.3 - x[:, 0], lipschitz=1.0).to(device), Rays(torch.zeros_like(d), d))
+    assert hit.ray.tolist() == list(range(0, 80, 2))
+    assert (hit.t - 0.3).abs().max() < 5e-5
+
+
+def test_rays_past_the_bounds_miss_even_if_no_bound_holds(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warpdvr.intersect.TRIES", 1)
+    rays = rays_of(32, device, fov=120)
+    with pytest.warns(UserWarning, match="differ by more"):
+        hit = SphereTrace()(Asked(lambda x: ball(x) * (2 + torch.sin(40 * x[:, 0])), lipschitz=1.0).to(device), rays)
+    near, far = rays.clip(torch.tensor([[-1.0] * 3, [1.0] * 3]))
+    assert (hit.status[near > far] == int(Status.MISS)).all()
+    assert (hit.status[near <= far] == int(Status.GAVE_UP)).any()

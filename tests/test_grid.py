@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from networks import SLOPE, TRAINED, trained, view, views
-from reference import Asked, aimed, beams, clip, double, first_crossing, in_double, sphere_t
+from reference import Asked, aimed, beams, clip, double, first_crossing, in_double, plane_t, sphere_t
 from torch import Tensor
 
 from warpdvr import DenseMarch, Hit, Rays, SphereTrace, Status, extract
@@ -441,3 +441,23 @@ def test_a_lipschitz_bound_that_is_none_is_not_relied_on(scale: float, device: t
             hit = solve(field, rays)
             assert torch.equal(hit.ray.cpu(), torch.nonzero(~exact.isnan())[:, 0])
             assert (hit.t.cpu() - exact[hit.ray.cpu()]).abs().max() < 5e-5
+
+
+def test_a_grid_knows_its_field_again_whose_bounds_end_at_0() -> None:
+    """0.7 / 41 * 41 - 0.7 is 6e-8 in float32, which no relative tolerance takes for 0."""
+    field = Asked(lambda x: x.norm(dim=-1) - 0.3, ((-0.7, -0.55, -0.55), (0.0, 0.55, 0.55)), 1.0)
+    BoundGrid(field, cells=64, finest=64).check(field)
+
+
+def test_a_march_gets_on_where_boxes_are_flat(device: torch.device) -> None:
+    """The nudge across a border, 1e-4 of a box's height, is less than neighbouring float32 lengths are apart."""
+    field = Asked(lambda x: x[:, 2] - 0.003, ((-1000, -1000, -0.1), (1000, 1000, 0.1))).to(device)
+    grid = BoundGrid(field, cells=64, finest=64)
+    y, z = torch.rand(2, 2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2 - 1
+    start = torch.stack([torch.full_like(y, -1000), 1000 * y, 0.05 + 0.04 * z], 1)
+    rays = beams(start, torch.stack([torch.full_like(y, 2000), 500 * z, -0.1 + 0.04 * y], 1), device)
+    hit = SphereTrace(grid=grid)(field, rays)
+    o, d = in_double(rays)
+    expected = plane_t(o, d, torch.tensor([0.0, 0, 1], dtype=torch.float64), 0.003)
+    assert len(hit.ray) > 1700
+    assert ((hit.t.cpu() - expected[hit.ray.cpu()]) * d[hit.ray.cpu(), 2]).abs().max() < 1e-5

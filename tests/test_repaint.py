@@ -1,5 +1,7 @@
 """A known surface in new colours: the surface stays, the colours come from other photographs."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -69,3 +71,9 @@ def test_the_surface_wants_no_gradient_whatever_it_is_told(device: torch.device)
     assert all(p.requires_grad for p in field.radiance.parameters())
     with pytest.raises(ValueError, match="no option"):
         make("repaint", shape={"kind": "sphere"}, colour=3)
+
+
+@pytest.mark.parametrize("shape", ["runs/other", 3, {"radius": 1.0}, torch.nn.Linear(3, 1)])
+def test_what_is_no_field_is_said_in_one_sentence(shape: Any) -> None:
+    with pytest.raises(ValueError, match="repaint: shape must be a field, or a table with the kind of one, got"):
+        make("repaint", shape=shape)

@@ -90,6 +90,8 @@ def _view(options: argparse.Namespace) -> None:
         if options.screenshot is None and held.mesh.is_file():
             meshes["mesh"] = read_mesh(held.mesh).transformed(last.transform.inverse().matrix)
             cameras = last.cameras
+    elif not options.what.exists():
+        raise ValueError(f"{options.what}: expected the folder of a run or a scene file, found nothing")
     else:
         shown = scene.read(options.what)
         field = shown.make_field().to(options.device)

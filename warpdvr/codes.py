@@ -4,7 +4,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from warpdvr import scene
+from warpdvr.fields.base import box
+from warpdvr.pixels import BACKGROUND, OBJECT, Pixels
 from warpdvr.scene import Scene, Table
 from warpdvr.views import Views
 
@@ -13,6 +18,9 @@ ITERATIONS = 300
 
 DEPTH = {"depth": 1.0, "known": 10.0}
 """Weights where depth is known, if nobody says: of its difference where rays hit, and of the points that it tells."""
+
+RAYS = 4096
+"""Rays of the views that are looked at before a fit."""
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -74,8 +82,30 @@ def chosen(options: argparse.Namespace) -> Scene:
 
 
 def weighed(chosen: Scene, views: Views) -> Scene:
-    """Return the scene with weights for depth, if a view to fit has any and nothing is said about it."""
-    known = [some[i] for some in (views.depths, views.points) for i in views.train if some]
-    if all(one is None for one in known):
-        return chosen
-    return replace(chosen, fit=DEPTH | chosen.fit)
+    """Return the scene with weights for depth, if a view to fit has any and nothing is said about it.
+
+    Raises:
+        ValueError: if no view to fit has mask or depth, or what they say lies where the decoder is not asked.
+    """
+    pixels = Pixels(views)
+    _check_place(pixels, box(chosen.field.get("bounds", 1.0)))
+    return replace(chosen, fit=DEPTH | chosen.fit) if pixels.deep else chosen
+
+
+def _check_place(pixels: Pixels, bounds: Tensor) -> None:
+    """Refuse views that are not in the decoder's frame: outside of its bounds (2, 3) a fit would learn nothing."""
+    drawn = pixels.draw(RAYS, torch.Generator().manual_seed(0))
+    near, far = drawn.rays.clip(bounds)
+    sure, deep = drawn.label == OBJECT, ~drawn.depth.isnan() & (drawn.label != BACKGROUND)
+    x = drawn.rays.at(drawn.depth / drawn.forward)[deep]
+    low, high, one = ([round(v, 3) for v in p.tolist()] for p in (*bounds, torch.cat([x, bounds])[0]))
+    where = f"the decoder's bounds, {low} to {high}"
+    if bool(sure.any()) and not bool((near < far)[sure].any()):
+        raise ValueError(
+            f"fit-code: no ray through a mask meets {where}; cameras must look at the object, in the decoder's frame"
+        )
+    if len(x) and not bool(((bounds[0] <= x) & (x <= bounds[1])).all(1).any()):
+        raise ValueError(
+            f"fit-code: no point of known depth lies in {where}, but one at {one}; "
+            "cameras and depth must be in the decoder's frame and unit"
+        )

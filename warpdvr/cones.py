@@ -20,8 +20,9 @@ FEWEST = 64
 STEPS = 64
 """Samples on the axis of a cone after which narrower ones go on."""
 
-WIDE = 0.1
-"""Cosine of half the opening below which nothing can be said of a cone as a whole."""
+WIDE = 0.5
+"""Cosine of half the opening from which on nothing is said of a cone as a whole; nor of one without an axis, whose
+directions cancel out: that is what 0.5 comes to there."""
 
 SLACK = 0.9
 """Part of the gap that may stay open between two balls that is counted on."""
@@ -107,7 +108,7 @@ class _Level:
         start = [self.sine, self.enter, self.leave, SLACK * thinnest]
         known = [self.state, self.sure, self.t, self.last, self.reach, self.fall]
         launch(_cone.begin, len(self.state), start, [], state=known)
-        ends = [self.cosine, self.sine, self.far, self.enter, self.leave, lipschitz, thinnest]
+        ends = [batch.o, self.cosine, self.sine, self.far, self.enter, self.leave, lipschitz, thinnest]
         known += [self.where, self.least, self.steepest]
         for _ in range(STEPS):
             cone = torch.nonzero(self.state == int(_cone.GOING))[:, 0]
@@ -130,9 +131,8 @@ class _Level:
         ray, sure, part = ray[~missed], sure[~missed], part[~missed]
         fall = self.fall[part]
         hoped = sure + 0.5 * thinnest
-        t = (hoped + self.reach[part] + fall * self.last[part]) / (
-            1 + fall
-        )  # the ball begins there, see kernels/cone.py
+        # where a ball that begins at `hoped` has its middle, see kernels/cone.py
+        t = (hoped + self.reach[part] + fall * self.last[part]) / (1 + fall)
         t = torch.where(t > sure, torch.minimum(t, batch.far[ray]), sure)
         return Start(ray, sure, t, fall, steepest)
 

@@ -124,7 +124,9 @@ class BoundGrid:
         far = self.low + self.side * torch.tensor(self.cells).to(self.side)
         if low.device != self.low.device:
             raise ValueError(f"BoundGrid: lies on {self.low.device}, the field on {low.device}; move it with `to`")
-        if not (torch.equal(low, self.low) and torch.allclose(far, high, rtol=1e-5)):
+        if not (
+            torch.equal(low, self.low) and bool(((far - high).abs() <= 1e-5 * (high - low) + 1e-5 * high.abs()).all())
+        ):
             raise ValueError(
                 f"BoundGrid: was made for bounds {self.low.tolist()} to {far.tolist()}, but the field's are "
                 f"{low.tolist()} to {high.tolist()}"

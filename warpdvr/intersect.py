@@ -176,7 +176,8 @@ class SphereTrace:
             if excess == 1:
                 break
         else:
-            batch.status[batch.status == int(Status.MISS)] = int(Status.GAVE_UP)
+            unsure = (batch.status == int(Status.MISS)) & (batch.near <= batch.far)
+            batch.status[unsure] = int(Status.GAVE_UP)
         if bound > promised and not lipschitz.measures(field):
             warnings.warn(
                 f"SphereTrace: {type(field).__name__}.lipschitz is {promised:g}, but values differ by more; it was "
@@ -198,7 +199,7 @@ class SphereTrace:
                 return start.steepest
             batch.high[start.ray] = start.t
             memory[start.ray, int(_trace.SURE)], memory[start.ray, int(_trace.FALL)] = start.sure, start.fall
-        settings = [batch.near, batch.far, bound, self.relaxation, self.thinnest, self.pixel]
+        settings = [batch.o, batch.near, batch.far, bound, self.relaxation, self.thinnest, self.pixel]
         for _ in range(self.max_steps):
             active = batch.active()
             if len(active) == 0:

@@ -78,8 +78,8 @@ def _carry(options: argparse.Namespace, chosen: Scene, views: Views) -> None:
     torch.manual_seed(chosen.fit.get("seed", 0))
     last = Run.open(options.out).load() if options.resume else None
     field: Any = last.field() if last else chosen.make_field()
-    if not last and options.shape is not None:
-        field.shape.load_state_dict(_shape(options, views).weights)
+    if not last and chosen.field["kind"] == "repaint":
+        field.shape.load_state_dict(_shape(chosen, views).weights)
     field = field.to(options.device)
     told: dict[str, Any] = {k: chosen.fit[k] for k in ("minutes", "iterations", "seed") if k in chosen.fit}
     job = Fit(field, views, recipe=chosen.recipe, **told)
@@ -96,7 +96,7 @@ def _carry(options: argparse.Namespace, chosen: Scene, views: Views) -> None:
     scores = run.write_scores(held, field, views, mesh, views.truth)
     files = {"picture": picture, "mesh": held.mesh, "usd": usd, "scores": held.scores}
     if refined := commands.write_run(held, views):
-        files["cameras"] = refined[0]
+        files["cameras"] = refined[0].parent
     report(scores, files)
 
 
@@ -104,12 +104,16 @@ def _chosen(options: argparse.Namespace) -> Scene:
     """The scene with what the command line says about it."""
     if options.scene is None:
         raise ValueError("expected a scene file or a folder of photographs to fit, got none (only --resume needs none)")
+    if options.field == "repaint":
+        raise ValueError("--field repaint: the run whose surface is to be painted is told with --shape RUN")
     given = scene.read(options.scene)
     field, fit = dict(given.field), dict(given.fit)
     if options.field is not None and options.field != field["kind"]:
         field = {"kind": options.field, "bounds": field.get("bounds", scene.DEFAULT_FIELD["bounds"])}
     if options.shape is not None:
-        field = {"kind": "repaint", "shape": Run.open(options.shape).scene().field}
+        known = Run.open(options.shape).load()  # not its scene: that may name files which are gone
+        field = {"kind": "repaint", "shape": {"kind": known.kind, **known.options}}
+        fit["shape"] = str(options.shape.resolve())
     if options.minutes is not None or options.iterations is not None:
         fit = {k: v for k, v in fit.items() if k not in ("minutes", "iterations")}
     told = {k: v for k in ("minutes", "iterations", "seed", "recipe") if (v := getattr(options, k)) is not None}
@@ -119,13 +123,17 @@ def _chosen(options: argparse.Namespace) -> Scene:
     return Scene(given.views, field, fit, given.mesh)
 
 
-def _shape(options: argparse.Namespace, views: Views) -> Checkpoint:
+def _shape(chosen: Scene, views: Views) -> Checkpoint:
     """The run whose surface is to be painted anew; its frame must be that of the views."""
-    held = Run.open(options.shape).load()
+    if "shape" not in chosen.fit:
+        raise ValueError("scene: a field of kind repaint needs [fit] shape, the folder of the run whose surface it has")
+    run = Path(chosen.fit["shape"])
+    held = Run.open(run).load()
     if not torch.allclose(held.transform.matrix, views.transform.matrix, rtol=1e-3, atol=1e-3 * held.transform.scale):
         raise ValueError(
-            f"{options.shape}: its frame is another than that of the views; their cameras, masks or scale_mat must put "
-            "the object where it was"
+            f"{run}: its scene frame is another than that of the views, 1 scene unit = "
+            f"{held.transform.scale:.4g} and {views.transform.scale:.4g} units of the data; the frame follows from "
+            "scale_mat, else from the masks, which must be those of the run"
         )
     return held
 

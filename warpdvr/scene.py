@@ -24,7 +24,7 @@ DEFAULT_FIELD: Table = {"kind": "hashgrid", "bounds": 1.1}
 VIEWS = {"folder": str, "mesh": str, "normalise": bool}
 """Options of [views] beside those of the function that it is for."""
 
-FIT = {"minutes": float, "iterations": int, "seed": int, "recipe": str}
+FIT = {"minutes": float, "iterations": int, "seed": int, "recipe": str, "shape": str}
 """Options of [fit] beside those of a recipe."""
 
 
@@ -42,7 +42,8 @@ class Scene:
     """`kind`, the field's name, and its options."""
     fit: Table = dataclasses.field(default_factory=dict)
     """`minutes` or `iterations`, `seed`, `recipe` (a key of `warpdvr.recipe.RECIPES`; "quick" if there is none), and
-    what is to be another way than in that: what a `warpdvr.Recipe` holds."""
+    what is to be another way than in that: what a `warpdvr.Recipe` holds; for a field `repaint`, `shape` is the
+    run whose surface it has."""
     mesh: Table = dataclasses.field(default_factory=dict)
     """Options of `warpdvr.isosurface.extract`."""
 
@@ -132,6 +133,8 @@ def read(path: Path) -> Scene:
     for key in ("folder", "mesh"):
         if isinstance(views.get(key), str) and not views[key].startswith("warp:"):
             views[key] = str((path.parent / views[key]).resolve())
+    if isinstance(shape := tables.get("fit", {}).get("shape"), str):
+        tables["fit"]["shape"] = str((path.parent / shape).resolve())
     return Scene(**tables)
 
 

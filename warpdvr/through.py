@@ -22,7 +22,7 @@ def through(
         grid: of the batch's field.
         batch: its rays are decided, as far as `max_steps` samples on each do it.
         thinnest: the shortest step [scene unit].
-        relaxation: factor on steps that are free of the surface, from 1 to below 2.
+        relaxation: factor on steps that are free of the surface, from 1 to 2.
         max_steps: samples on one ray.
         tolerance: a ray has landed where it is certain of the surface's place up to this [scene unit].
     """

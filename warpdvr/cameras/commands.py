@@ -93,6 +93,8 @@ def _refine(options: argparse.Namespace) -> None:
     def shown(i: int, one: Refined) -> None:
         print(f"{views.names[i]:>12}  loss {one.before:.4g} -> {one.after:.4g}  {one.tried} poses tried", flush=True)
 
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"{options.out}: expected a folder for the cameras, found a file")
     cameras = refine(field, views, which, kinds=options.by, longest=options.size, shown=shown)
     _report(field, views, cameras, which, options.size)
     for path in write_cameras(folder, views, cameras, options.out, name=name):

@@ -101,8 +101,8 @@ def _one(field: Any, views: Views, i: int, kinds: Sequence[str], longest: int, s
     colored = "color" in kinds and _has_color(field)
     if mask is None and depth is None and not colored:
         raise ValueError(
-            f"refine: view {name} has nothing to be compared by: no mask, no depth map, and {type(field).__name__} has "
-            f"no colour of its own (asked for: {', '.join(kinds)})"
+            f"refine: view {name} has nothing to be compared by, asked for {' and '.join(kinds)}: masks and depth maps "
+            f"come with the views, a colour of its own {type(field).__name__} {'has' if _has_color(field) else 'lacks'}"
         )
     _look_at(field, camera, name)
     start = pose = camera.pose.detach().cpu().double()

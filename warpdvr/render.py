@@ -165,7 +165,7 @@ def default_intersect(field: Any) -> DenseMarch | SphereTrace:
 def gridded_intersect(field: Any) -> tuple[Intersect, int]:
     """Return `default_intersect` with a `BoundGrid`, and how many points were asked for that.
 
-    For many rays through a field that stays as it is: the grid asks 1e5 to 5e5 points, so it pays from a picture of
+    For many rays through a field that stays as it is: the grid asks 5e4 to 5e5 points, so it pays from a picture of
     about 200 x 200 on. Where weights change it must be made anew.
     """
     grid = BoundGrid(field)

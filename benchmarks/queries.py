@@ -20,7 +20,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from networks import SLOPE, TRAINED, Perceptron, trained, view  # noqa: E402
+from networks import SLOPE, TRAINED, Perceptron, bumpy, trained, two, view  # noqa: E402
 from reference import Asked, clip, double, first_crossing, in_double, weight_gradient  # noqa: E402
 
 from warpdvr import DenseMarch, Rays, SphereTrace  # noqa: E402
@@ -65,16 +65,6 @@ class Case:
 
 LARGE = 256
 """Views of this many pixels on a side or more are left out for `DenseMarch`, which would take hours."""
-
-
-def two(x: Tensor) -> Tensor:
-    shift = torch.tensor([0.25, 0, 0.2]).to(x)
-    return torch.minimum((x - shift).norm(dim=-1), (x + shift).norm(dim=-1)) - 0.2
-
-
-def bumpy(x: Tensor) -> Tensor:
-    wave = torch.sin(x * torch.tensor([20.0, 17, 23]).to(x)).prod(-1)
-    return 0.7 * (x.norm(dim=-1) - 0.35 + 0.03 * wave)
 
 
 def cases(data: Path) -> dict[str, Case]:

@@ -11,6 +11,7 @@ ENDED = wp.constant(wp.int32(1))  # the surface is too near: narrower cones, or 
 MISSED = wp.constant(wp.int32(2))  # no ray of the cone meets the surface
 
 SAME = wp.constant(1.0e-5)  # samples closer together tell nothing of a slope [scene unit]
+SLACK = wp.constant(0.9)  # part of the gap that may stay open between two balls that is counted on
 ROUNDING = wp.constant(5.0e-7)  # of values where the bound is 1, as a part of how far off the eye and the origin lie
 
 
@@ -54,9 +55,10 @@ def begin(
     """
     i = wp.tid()
     t[i] = sure[i]
+    from_here = sure[i] + SLACK * thinnest
     if not wp.isnan(last[i]):
-        t[i] = leap(sure[i] + thinnest, reach[i], fall[i], last[i], sine[i])
-    hopeless = t[i] <= sure[i] + thinnest and not wp.isnan(last[i])
+        t[i] = leap(from_here, reach[i], fall[i], last[i], sine[i])
+    hopeless = t[i] <= from_here and not wp.isnan(last[i])
     t[i] = wp.clamp(t[i], enter[i], leave[i])
     if state[i] == GOING:
         if hopeless or enter[i] > leave[i]:
@@ -117,7 +119,7 @@ def widen(
     if sure[k] > far[k]:
         state[k] = MISSED
         return
-    from_here = sure[k] + 0.9 * thinnest
+    from_here = sure[k] + SLACK * thinnest
     t[k] = wp.clamp(leap(from_here, ball, fall[k], here, sine[k]), enter[k], leave[k])
     if gain < 0.3 * edge or t[k] <= from_here or t[k] <= here + SAME:
         state[k] = ENDED

@@ -1,4 +1,4 @@
-"""Networks that somebody else trained or chose, as fields, and the view of the peers' measurements. Not shipped."""
+"""Networks that others trained or chose, as fields, and fields and view of the peers' measurements. Not shipped."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +101,18 @@ class Perceptron(Field):
             skip = [Skip(0.5**0.5)] if i == self.skip else []
             steps += [*skip, Dense(layer.get_parameter("weight"), layer.get_parameter("bias")), bend]
         return steps[:-1]
+
+
+def two(x: Tensor) -> Tensor:
+    """Two balls, one of the analytic fields of that listing."""
+    shift = torch.tensor([0.25, 0, 0.2]).to(x)
+    return torch.minimum((x - shift).norm(dim=-1), (x + shift).norm(dim=-1)) - 0.2
+
+
+def bumpy(x: Tensor) -> Tensor:
+    """A ball with bumps, another one; its slope is at most 1.18."""
+    wave = torch.sin(x * torch.tensor([20.0, 17, 23]).to(x)).prod(-1)
+    return 0.7 * (x.norm(dim=-1) - 0.35 + 0.03 * wave)
 
 
 def view(n: int, fov: float = 50.0, distance: float = 1.6) -> Rays:

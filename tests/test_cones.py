@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import view
+from networks import bumpy, two, view
 from reference import Asked, aimed, in_double, sphere_t
 from torch import Tensor
 
@@ -16,16 +16,6 @@ from warpdvr.cones import FEWEST, free
 from warpdvr.fields.analytic import Box, Sphere, Torus
 from warpdvr.intersect import SphereTrace
 from warpdvr.render import render
-
-
-def two(x: Tensor) -> Tensor:
-    shift = torch.tensor([0.25, 0, 0.2]).to(x)
-    return torch.minimum((x - shift).norm(dim=-1), (x + shift).norm(dim=-1)) - 0.2
-
-
-def bumpy(x: Tensor) -> Tensor:
-    wave = torch.sin(x * torch.tensor([20.0, 17, 23]).to(x)).prod(-1)
-    return 0.7 * (x.norm(dim=-1) - 0.35 + 0.03 * wave)
 
 
 def ball(x: Tensor) -> Tensor:

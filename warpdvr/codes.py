@@ -56,7 +56,7 @@ def refuse(options: argparse.Namespace) -> None:
 
 
 def chosen(options: argparse.Namespace) -> Scene:
-    """Return the scene of a fit of a code, as the command line says.
+    """Return the scene of a fit of a code, as the command line says; not how long it is fitted.
 
     Views stay in the data's own frame, which must be that of the decoder, and none is held out: a code is found from
     few. A scene file may say otherwise, as well as all else but the decoder.
@@ -71,14 +71,7 @@ def chosen(options: argparse.Namespace) -> Scene:
     told |= {k: v for k in ("index", "prior", "bounds") if (v := getattr(options, k)) is not None}
     field = {"kind": "deepsdf"} | (given.field if given.field["kind"] == "deepsdf" else {}) | told
     views: Table = {"normalise": False} | ({"hold_out": 0} if "folder" in given.views else {}) | given.views
-    fit: Table = {"recipe": "code"} | given.fit
-    if options.minutes is not None or options.iterations is not None:
-        fit = {k: v for k, v in fit.items() if k not in ("minutes", "iterations")}
-    fit |= {k: v for k in ("minutes", "iterations", "seed") if (v := getattr(options, k)) is not None}
-    fit |= dict(options.set)
-    if not {"minutes", "iterations"} & set(fit):
-        fit["iterations"] = ITERATIONS
-    return Scene(views, field, fit, {"resolution": 128} | given.mesh)
+    return Scene(views, field, {"recipe": "code"} | given.fit, {"resolution": 128} | given.mesh)
 
 
 def weighed(chosen: Scene, views: Views) -> Scene:

@@ -24,9 +24,6 @@ WIDE = 0.5
 """Cosine of half the opening from which on nothing is said of a cone as a whole; nor of one without an axis, whose
 directions cancel out: that is what 0.5 comes to there."""
 
-SLACK = 0.9
-"""Part of the gap that may stay open between two balls that is counted on."""
-
 
 @dataclass(frozen=True)
 class Start:
@@ -105,7 +102,7 @@ class _Level:
     def march(self, batch: Batch, lipschitz: float, thinnest: float) -> float:
         """Sample the axes until all cones have ended; return the steepest difference in units of the bound."""
         eye, which = batch.o[0], torch.zeros(1, dtype=torch.int64, device=batch.o.device)
-        start = [self.sine, self.enter, self.leave, SLACK * thinnest]
+        start = [self.sine, self.enter, self.leave, thinnest]
         known = [self.state, self.sure, self.t, self.last, self.reach, self.fall]
         launch(_cone.begin, len(self.state), start, [], state=known)
         ends = [batch.o, self.cosine, self.sine, self.far, self.enter, self.leave, lipschitz, thinnest]

@@ -7,13 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from warpdvr import lipschitz
 from warpdvr.boxes import HALVES, bends, bounds, corners, differences, dilate, dilate_blocks, surprise
 from warpdvr.bracket import ask_all
 from warpdvr.bridge import launch
 from warpdvr.kernels import grid as _grid
-
-EXCESS = 1.02
-"""By how much values may differ more than a Lipschitz bound allows before it is taken for none."""
 
 AHEAD = 1.5
 """How much further than since the last refresh values are expected to move until the next."""
@@ -228,7 +226,7 @@ def _limit(field: Any, corner: Tensor, side: Tensor) -> float:
     place = HALVES.to(side) * side
     i, j = torch.triu_indices(8, 8, 1, device=side.device)
     change = (corner[i] - corner[j]).abs().amax(1) / (place[i] - place[j]).norm(dim=1)
-    return float(bound) if float(change.nan_to_num().max()) <= EXCESS * bound else math.inf
+    return float(bound) if float(change.nan_to_num().max()) <= lipschitz.ROUNDING * bound else math.inf
 
 
 def _tighter(model: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:

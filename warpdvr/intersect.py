@@ -15,7 +15,7 @@ from warpdvr import lipschitz
 from warpdvr.batch import Batch, Hit, Status
 from warpdvr.bridge import launch
 from warpdvr.camera import Rays
-from warpdvr.cones import free
+from warpdvr.cones import FEWEST, free
 from warpdvr.grid import BoundGrid
 from warpdvr.kernels import march as _march
 from warpdvr.kernels import trace as _trace
@@ -166,11 +166,13 @@ class SphereTrace:
             through(self.grid, batch, self.thinnest, self.relaxation, self.max_steps, self.tolerance)
             return batch.finish(self.tolerance)
         bound = promised = lipschitz.promised(field)
-        if self.cones:
-            bound *= lipschitz.excess(lipschitz.differences(batch) / bound)
+        if self.cones and len(rays) >= FEWEST:
+            any_shape = torch.zeros(2 * lipschitz.PAIRS, dtype=torch.int64, device=batch.o.device)
+            steepest = lipschitz.differences(lambda x: batch.ask(x, any_shape), field.bounds)
+            bound *= lipschitz.excess(steepest / bound)
         for _ in range(TRIES):
             asked, batch = batch.evaluations, Batch(field, rays)
-            batch.evaluations = asked
+            batch.evaluations, traced = asked, bound
             excess = lipschitz.excess(self._trace(batch, bound))
             bound *= excess
             if excess == 1:
@@ -178,11 +180,11 @@ class SphereTrace:
         else:
             unsure = (batch.status == int(Status.MISS)) & (batch.near <= batch.far)
             batch.status[unsure] = int(Status.GAVE_UP)
-        if bound > promised and not lipschitz.measures(field):
+        if traced > promised and not lipschitz.measures(field):
             warnings.warn(
                 f"SphereTrace: {type(field).__name__}.lipschitz is {promised:g}, but values differ by more; it was "
-                f"traced with {bound:.3g}",
-                stacklevel=2,
+                f"traced with {traced:.3g}",
+                stacklevel=3,  # torch.no_grad stands in between
             )
         found = batch.high[batch.status == int(Status.HIT)]
         closest = float(found.min()) if self.pixel and len(found) else 0.0

@@ -4,6 +4,7 @@ import argparse
 import sys
 import tomllib
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from warpdvr.fields.registry import names
 from warpdvr.fit import Fit
 from warpdvr.recipe import RECIPES
 from warpdvr.run import Run
-from warpdvr.scene import Scene
+from warpdvr.scene import Scene, Table
 from warpdvr.views import Views
 
 MINUTES = 5.0
@@ -67,9 +68,12 @@ def _fit(options: argparse.Namespace) -> None:
 def _fit_code(options: argparse.Namespace) -> None:
     if options.resume:
         codes.refuse(options)
-    chosen = _resumed(options) if options.resume else codes.chosen(options)
+        chosen = _resumed(options)
+        return _carry(options, chosen, chosen.load_views())
+    chosen = codes.chosen(options)
+    chosen = replace(chosen, fit=_told(options, chosen.fit, {"iterations": codes.ITERATIONS}))
     views = chosen.load_views()
-    _carry(options, chosen if options.resume else codes.weighed(chosen, views), views)
+    _carry(options, codes.weighed(chosen, views), views)
 
 
 def _carry(options: argparse.Namespace, chosen: Scene, views: Views) -> None:
@@ -107,31 +111,34 @@ def _chosen(options: argparse.Namespace) -> Scene:
     if options.field == "repaint":
         raise ValueError("--field repaint: the run whose surface is to be painted is told with --shape RUN")
     given = scene.read(options.scene)
-    field, fit = dict(given.field), dict(given.fit)
+    field, fit = dict(given.field), _told(options, given.fit, {"minutes": MINUTES})
     if options.field is not None and options.field != field["kind"]:
         field = {"kind": options.field, "bounds": field.get("bounds", scene.DEFAULT_FIELD["bounds"])}
     if options.shape is not None:
         known = Run.open(options.shape).load()  # not its scene: that may name files which are gone
         field = {"kind": "repaint", "shape": {"kind": known.kind, **known.options}}
         fit["shape"] = str(options.shape.resolve())
+    return Scene(given.views, field, fit, given.mesh)
+
+
+def _told(options: argparse.Namespace, fit: Table, usual: Table) -> Table:
+    """The table [fit] with what the command line says about it; how long, if nobody says, is as `usual`."""
     if options.minutes is not None or options.iterations is not None:
         fit = {k: v for k, v in fit.items() if k not in ("minutes", "iterations")}
     told = {k: v for k in ("minutes", "iterations", "seed", "recipe") if (v := getattr(options, k)) is not None}
-    fit |= told | dict(options.set)
-    if not {"minutes", "iterations"} & set(fit):
-        fit["minutes"] = MINUTES
-    return Scene(given.views, field, fit, given.mesh)
+    fit = fit | told | dict(options.set)
+    return fit if {"minutes", "iterations"} & set(fit) else fit | usual
 
 
 def _shape(chosen: Scene, views: Views) -> Checkpoint:
     """The run whose surface is to be painted anew; its frame must be that of the views."""
     if "shape" not in chosen.fit:
         raise ValueError("scene: a field of kind repaint needs [fit] shape, the folder of the run whose surface it has")
-    run = Path(chosen.fit["shape"])
-    held = Run.open(run).load()
+    folder = Path(chosen.fit["shape"])
+    held = Run.open(folder).load()
     if not torch.allclose(held.transform.matrix, views.transform.matrix, rtol=1e-3, atol=1e-3 * held.transform.scale):
         raise ValueError(
-            f"{run}: its scene frame is another than that of the views, 1 scene unit = "
+            f"{folder}: its scene frame is another than that of the views, 1 scene unit = "
             f"{held.transform.scale:.4g} and {views.transform.scale:.4g} units of the data; the frame follows from "
             "scale_mat, else from the masks, which must be those of the run"
         )

@@ -1,10 +1,11 @@
 """Lipschitz bounds of fields: who has one, and whether it is one."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from warpdvr.batch import Batch
 from warpdvr.fields.base import Field
 
 ROUNDING = 1.02
@@ -18,9 +19,6 @@ PAIRS = 32
 
 APART = 0.01
 """How far apart these are, as a part of the bounds' diagonal."""
-
-FEWEST = 64
-"""Rays below which the pairs cost more than they are worth."""
 
 
 def promised(field: Any) -> float:
@@ -50,19 +48,20 @@ def excess(steepest: float) -> float:
     return GROWTH * steepest if steepest > ROUNDING else 1.0
 
 
-def differences(batch: Batch) -> float:
-    """Return the steepest difference of values at `PAIRS` pairs of points; 0 for fewer than `FEWEST` rays.
+def differences(ask: Callable[[Tensor], Tensor], bounds: Tensor) -> float:
+    """Return the steepest difference of values at `PAIRS` pairs of points in a box.
 
     A ray that leaps over everything after one look cannot notice that the bound is wrong.
+
+    Args:
+        ask: returns the values (n,) at points (n, 3).
+        bounds: corners of the box, shape (2, 3).
     """
-    if len(batch.o) < FEWEST:
-        return 0.0
-    low, high = batch.field.bounds.detach().float()
+    low, high = bounds.detach().float()
     generator = torch.Generator().manual_seed(0)
     place = torch.rand(PAIRS, 3, generator=generator).to(low)
     aside = torch.nn.functional.normalize(torch.randn(PAIRS, 3, generator=generator), dim=-1).to(low)
     a = low + (high - low) * place
     b = (a + APART * (high - low).norm() * aside).clamp(low, high)
-    ray = torch.zeros(2 * PAIRS, dtype=torch.int64, device=low.device)
-    f, g = batch.ask(torch.cat([a, b]), ray).view(2, PAIRS)
+    f, g = ask(torch.cat([a, b])).view(2, PAIRS)
     return float(((f - g).abs() / (a - b).norm(dim=-1).clamp_min(1e-6)).nan_to_num().max())

@@ -42,15 +42,20 @@ def move(pose: Tensor, six: Tensor) -> Tensor:
     by its place and size. A camera that turned about its centre would hardly tell w from u, and an optimiser that
     scales each number by itself, as Adam does, would creep.
     """
-    w, u = six[:, :3], six[:, 3:]
-    zero = torch.zeros_like(w[:, 0])
-    rows = [zero, -w[:, 2], w[:, 1], w[:, 2], zero, -w[:, 0], -w[:, 1], w[:, 0], zero]
-    turn = torch.linalg.matrix_exp(torch.stack(rows, 1).view(-1, 3, 3))
+    turn, u = rotation(six[:, :3]), six[:, 3:]
     o = origin(pose)
     shift = o - (turn @ o[..., None])[..., 0] + u
     R, centre = pose[:, :3, :3], pose[:, :3, 3]
     there = centre + (R @ shift[..., None])[..., 0]
     return torch.cat([torch.cat([R @ turn, there[..., None]], 2), pose[:, 3:]], 1)
+
+
+def rotation(w: Tensor) -> Tensor:
+    """Return the rotations (v, 3, 3) about axes by angles |w|, w (v, 3) [radian]; differentiable."""
+    zero = torch.zeros_like(w[:, 0])
+    rows = [zero, -w[:, 2], w[:, 1], w[:, 2], zero, -w[:, 0], -w[:, 1], w[:, 0], zero]
+    turn: Tensor = torch.linalg.matrix_exp(torch.stack(rows, 1).view(-1, 3, 3))
+    return turn
 
 
 def origin(pose: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from typing import Any
 
 from warpdvr.camera import Camera
 from warpdvr.cameras.alignment import camera_errors
-from warpdvr.cameras.misfit import FIRST
+from warpdvr.cameras.misfit import SCALES
 from warpdvr.cameras.refine import Refined, refine
 from warpdvr.evaluate import evaluate
 from warpdvr.run import Run
-from warpdvr.views import SceneTransform, Views, load, write_cameras
+from warpdvr.views import Views, load, write_cameras
 
 
 def add(command: Any) -> None:
@@ -30,7 +30,7 @@ def add(command: Any) -> None:
     one.add_argument("--cameras", metavar="FILE", help="name of the camera file in FOLDER, where it holds several")
     one.add_argument("--views", nargs="+", metavar="NAME", help="refine these only, or: held-out (default: all)")
     one.add_argument(
-        "--by", nargs="+", metavar="KIND", default=list(FIRST), help=f"what is compared (default: {' '.join(FIRST)})"
+        "--by", nargs="+", metavar="KIND", default=list(SCALES), help=f"what is compared (default: {' '.join(SCALES)})"
     )
     one.add_argument("--size", type=int, default=400, metavar="PIXELS", help="longer side at most (default: 400)")
 
@@ -61,7 +61,7 @@ def of_run(run: Run, folder: Path | None, name: str | None = None) -> tuple[Path
     """
     held, scene = run.load(), run.scene()
     if folder is not None:
-        return folder, name, in_scene(load(folder, cameras=name, hold_out=0, normalise=False), held.transform)
+        return folder, name, load(folder, cameras=name, hold_out=0, normalise=False).in_scene(held.transform)
     if "folder" not in scene.views:
         raise ValueError(
             f"{run.folder}: the run has no cameras in files, its views are rendered; give a folder of photographs"
@@ -70,17 +70,6 @@ def of_run(run: Run, folder: Path | None, name: str | None = None) -> tuple[Path
         raise ValueError("--cameras names a file in FOLDER, but none is given")
     views = scene.load_views()
     return Path(scene.views["folder"]), scene.views.get("cameras"), replace(views, cameras=held.cameras)
-
-
-def in_scene(views: Views, transform: SceneTransform) -> Views:
-    """Return views that are given in the data's own frame (`load(..., normalise=False)`) in a scene's."""
-    return replace(
-        views,
-        cameras=tuple(map(transform.to_scene, views.cameras)),
-        transform=transform,
-        depths=tuple(None if z is None else z / transform.scale for z in views.depths),
-        points=tuple(None if p is None else replace(p, depth=p.depth / transform.scale) for p in views.points),
-    )
 
 
 def _refine(options: argparse.Namespace) -> None:

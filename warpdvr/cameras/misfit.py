@@ -36,7 +36,7 @@ class Scale:
     """From so many sigma on a difference counts by its size, not its square (Huber 1964)."""
 
 
-FIRST = {"color": Scale(1, 1.0, 0.1), "mask": Scale(1, 1.0, math.inf), "depth": Scale(1, 0.1, 0.1)}
+SCALES = {"color": Scale(1, 1.0, 0.1), "mask": Scale(1, 1.0, math.inf), "depth": Scale(1, 0.1, 0.1)}
 """Where cameras may be far off: then masks alone count, if there are some. From the second size of the pictures on each
 kind counts by its own scatter."""
 
@@ -50,7 +50,7 @@ class Misfit:
     def __init__(self, field: Any, look: Look, colored: bool, solver: Intersect, pose: Tensor):
         """Measure at a first pose how steep the field is at its surface: 1 for distances, not so for others."""
         self.field, self.look, self.colored, self.solver = field, look, colored, solver
-        self.scales = FIRST
+        self.scales = SCALES
         with torch.no_grad():
             seen = surface(field, look.rays(pose), solver)
         steep = float(seen.slope.median()) if len(seen.slope) else 1.0
@@ -80,7 +80,7 @@ class Misfit:
                 r = torch.cat([self._telling(term) for term in own]).detach().abs()
                 sigma = max(1.48 * float(r.median()) if len(r) else 0.0, least)  # the median of |r| is 0.67 sigma
                 scales[kind] = Scale(max(len(r), 1), sigma, 2.5)
-        return {**FIRST, **scales}
+        return {**SCALES, **scales}
 
     def _telling(self, term: "_Term") -> Tensor:
         """Return those differences that say something: of masks, those at the outline."""
@@ -134,7 +134,7 @@ class _Term:
     """Differences of one kind, each of one ray."""
 
     kind: str
-    """A key of `FIRST`."""
+    """A key of `SCALES`."""
     difference: Tensor
     """Shape (k,); differentiable with respect to the rays."""
     ray: Tensor

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from warpdvr.camera import Camera
 from warpdvr.cameras.looks import looks
-from warpdvr.cameras.misfit import FIRST, Misfit
+from warpdvr.cameras.misfit import SCALES, Misfit
 from warpdvr.fields.base import Field
 from warpdvr.intersect import Intersect
 from warpdvr.poses import move
@@ -79,8 +79,8 @@ def refine(
     Raises:
         ValueError: if a view has nothing to compare, or its camera sees nothing of the field to begin with.
     """
-    if not set(kinds) <= set(FIRST):
-        raise ValueError(f"refine: what can be compared is {', '.join(FIRST)}, got {list(kinds)}")
+    if not set(kinds) <= set(SCALES):
+        raise ValueError(f"refine: what can be compared is {', '.join(SCALES)}, got {list(kinds)}")
     if longest < 2:
         raise ValueError(f"refine: pictures need at least 2 pixels along their longer side, got {longest}")
     solver = intersect or QuickMarch(field, cells=CELLS, corrections=3)
@@ -109,7 +109,7 @@ def _one(field: Any, views: Views, i: int, kinds: Sequence[str], longest: int, s
     tried = 0
     for look in looks(camera, views.images[i], mask, depth, longest, field.bounds.device):
         problem = Misfit(field, look, colored, solver, pose)
-        problem.scales = problem.measured(pose) if tried else FIRST if mask is None else {"mask": FIRST["mask"]}
+        problem.scales = problem.measured(pose) if tried else SCALES if mask is None else {"mask": SCALES["mask"]}
         pose, after, more = _descend(problem, pose, range(6) if tried else PLACED)
         tried += more
     if not math.isfinite(after):

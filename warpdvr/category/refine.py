@@ -13,6 +13,7 @@ from warpdvr.category.model import Reconstructor
 from warpdvr.fields.base import told
 from warpdvr.fields.conditional import Shapes
 from warpdvr.intersect import DenseMarch
+from warpdvr.poses import rotation
 
 AROUND = 8
 """So far beside the outline rays are drawn [pixel]."""
@@ -136,19 +137,11 @@ class _Attempt:
         """Return rays through places (n, 2) [pixel] of each of the k cameras, turned about the origin and shifted."""
         k, n = len(self.pose), len(place)
         local = torch.cat([place / FINE, torch.ones(n, 1)], 1) @ torch.linalg.inv(self.K).transpose(1, 2)
-        turn = _turn(self.moved[:, :3])
+        turn = rotation(self.moved[:, :3])
         d = torch.nn.functional.normalize(local @ (turn @ self.pose[:, :3, :3]).transpose(1, 2), dim=-1)
         o = (turn @ self.pose[:, :3, 3:])[..., 0] + self.moved[:, 3:]
         which = torch.arange(k).repeat_interleave(n)
         return Rays(o[:, None].expand(k, n, 3).reshape(-1, 3), d.reshape(-1, 3), which)
-
-
-def _turn(w: Tensor) -> Tensor:
-    """Return the rotations (k, 3, 3) about axes by angles |w|, w (k, 3) [radian]."""
-    zero = torch.zeros_like(w[:, 0])
-    rows = [zero, -w[:, 2], w[:, 1], w[:, 2], zero, -w[:, 0], -w[:, 1], w[:, 0], zero]
-    turned: Tensor = torch.linalg.matrix_exp(torch.stack(rows, 1).view(-1, 3, 3))
-    return turned
 
 
 def _grown(mask: Tensor, by: int) -> Tensor:

@@ -157,14 +157,21 @@ class Views:
 
     def as_given(self) -> "Views":
         """Return the views with the data's own frame and unit as the scene's, so that `transform` is the identity."""
-        scale = self.transform.scale
+        moved = self._scaled(tuple(map(self.transform.to_data, self.cameras)), self.transform.scale)
+        found = f"{self.found} The scene is left in the data's own frame and unit."
+        return replace(moved, transform=SceneTransform.identity(), found=found)
+
+    def in_scene(self, transform: SceneTransform) -> "Views":
+        """Return views that are given in the data's own frame (`as_given`) in that of another scene."""
+        moved = self._scaled(tuple(map(transform.to_scene, self.cameras)), 1 / transform.scale)
+        return replace(moved, transform=transform)
+
+    def _scaled(self, cameras: tuple[Camera, ...], factor: float) -> "Views":
         return replace(
             self,
-            cameras=tuple(map(self.transform.to_data, self.cameras)),
-            transform=SceneTransform.identity(),
-            found=f"{self.found} The scene is left in the data's own frame and unit.",
-            depths=tuple(None if z is None else z * scale for z in self.depths),
-            points=tuple(None if p is None else replace(p, depth=p.depth * scale) for p in self.points),
+            cameras=cameras,
+            depths=tuple(None if z is None else z * factor for z in self.depths),
+            points=tuple(None if p is None else replace(p, depth=p.depth * factor) for p in self.points),
         )
 
 

@@ -101,7 +101,9 @@ def rows(name: str, case: Case, size: int) -> list[str]:
     if size < LARGE:
         solvers[f"DenseMarch(grid) [{grid.evaluations:,}]"] = DenseMarch(grid=grid)
     solvers[f"SphereTrace(grid) [{grid.evaluations:,}]"] = SphereTrace(grid=grid)
-    return [row(name, label, solve, field, rays, expected) for label, solve in solvers.items()]
+    found = [row(name, label, solve, field, rays, expected) for label, solve in solvers.items()]
+    more, solve = grid.sharpen(field), SphereTrace(grid=grid)
+    return [*found, row(name, f"the same, second picture [{more:,} more]", solve, field, rays, expected)]
 
 
 def row(name: str, label: str, solve: Any, field: Any, rays: Rays, expected: Tensor) -> str:

@@ -343,6 +343,101 @@ def test_the_model_of_a_quadratic_is_exact(device: torch.device) -> None:
     assert surprise(corner, 0 * bend[:, None].to(device), quadratic(lattice).view(1, 3, 3, 3).to(device)).item() > 0.1
 
 
+# ---- sharpening
+
+
+@pytest.mark.parametrize("name", ["fox", "hammer"])
+def test_from_the_second_picture_on_two_queries_are_enough(name: str, data: Path, device: torch.device) -> None:
+    """Networks with thin parts and slopes that vary by a factor of 1000; hits are those without a grid."""
+    field = trained(data, name).to(device)
+    grid, rays = BoundGrid(field), moved(view(256, distance=2.5), device)
+    solve = SphereTrace(grid=grid)
+    first = solve(field, rays)
+    assert first.evaluations > 3 * len(first.t)
+    grid.sharpen(field)
+    second, right = solve(field, rays), DenseMarch()(field, rays)
+    assert second.evaluations <= 2 * len(second.t)
+    t, expected = lengths(second), lengths(right)
+    assert not (t.isnan() & ~expected.isnan()).any()
+    assert ((t.isnan() != expected.isnan()) | ((t - expected).abs() > 5e-5)).sum() <= 7  # thinner than its samples see
+
+
+def test_sharpening_asks_where_rays_did_and_only_then(device: torch.device) -> None:
+    field = Asked(lambda x: wire(x) * torch.exp(3 * x[:, 0])).to(device)
+    grid = BoundGrid(field)
+    assert grid.sharpen(field) == 0
+    rays = aimed(400, device=device)
+    first = DenseMarch(grid=grid)(field, rays)
+    boxes, asked = len(grid.child), field.asked
+    new = grid.sharpen(field)
+    assert new == field.asked - asked
+    assert grid.sharpen(field) == 0
+    assert grid.evaluations == field.asked - first.evaluations
+    assert 0 < new < 19 / 8 * (len(grid.child) - boxes) < 0.02 * asked  # a small part of the wire's boxes
+    second = DenseMarch(grid=grid)(field, rays)
+    assert second.evaluations < 0.5 * first.evaluations
+    assert torch.equal(first.status, second.status)
+    assert (first.t - second.t).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_no_hit_is_lost_by_sharpening(name: str, device: torch.device) -> None:
+    """Seen from elsewhere than where it was sharpened, and bounds hold."""
+    function, lipschitz = HARD[name]
+    field = Asked(function, 1.0, lipschitz).to(device)
+    grid = BoundGrid(field)
+    solve = SphereTrace(grid=grid, thinnest=1e-4, max_steps=1024, tolerance=5e-6)
+    for seed in (1, 2):
+        solve(field, aimed(3000, seed=seed, device=device))
+        grid.sharpen(field)
+    rays = aimed(3000, seed=5)
+    o, d = in_double(rays)
+    expected = first_crossing(Asked(function), o, d, clip(o, d, field.bounds.cpu()), 2000)
+    hit = solve(field, moved(rays, device))
+    t = lengths(hit)
+    assert not (t.isnan() & ~expected.isnan()).any()
+    assert not (t > expected + 1e-4).any()
+    assert not (hit.status == Status.GAVE_UP).any()
+    x = rays.at(torch.rand(3000, generator=torch.Generator().manual_seed(0)) * 2).to(device).clamp(-1, 1)
+    if "cut" not in name and "plateau" not in name:
+        x = torch.cat([x, moved(rays, device)[hit.ray].at(hit.t + 1e-4)])
+    value, node = field.value(x), leaves(grid, x)
+    assert ((grid.lower[node] <= value) & (value <= grid.upper[node])).float().mean() > 0.9995
+
+
+def test_what_rays_asked_is_forgotten_once_it_was_used_or_is_old(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else there would be no room for what they ask next."""
+    monkeypatch.setattr("warpdvr.wear.MOST", 20)
+    field = Asked(wire).to(device)
+    grid = BoundGrid(field)
+    fresh = grid.child
+    for seed in (1, 2):
+        DenseMarch(grid=grid)(field, aimed(300, seed=seed, device=device))
+        assert grid.sharpen(field) > 0
+    DenseMarch(grid=grid)(field, aimed(300, seed=3, device=device))
+    grid.refresh(field, full=True)
+    assert torch.equal(grid.child, fresh)
+    assert grid.sharpen(field) == 0
+
+
+def test_a_sharpened_grid_is_moved_as_it_is(device: torch.device) -> None:
+    field, rays = Asked(wire), aimed(300)
+    grid = BoundGrid(field)
+    DenseMarch(grid=grid)(field, rays)
+    grid.sharpen(field)
+    there, field, rays = grid.to(device), field.to(device), moved(rays, device)
+    solve = DenseMarch(grid=there)
+    first = solve(field, rays)
+    child = grid.child.clone()
+    solve(field, aimed(300, seed=9, device=device))
+    assert there.sharpen(field) > 0
+    assert len(there.child) > len(child)
+    assert torch.equal(grid.child, child)
+    assert torch.equal(solve(field, rays).status, first.status)
+
+
 # ---- refreshing
 
 
@@ -395,7 +490,11 @@ def test_settings_that_make_no_sense_are_refused(options: dict[str, Any]) -> Non
 def test_a_grid_of_another_field_is_refused() -> None:
     grid = BoundGrid(Sphere(), cells=8)
     other = Sphere(bounds=2.0)
-    for use in (lambda: DenseMarch(grid=grid)(other, beams((0, 0, 3), DOWN)), lambda: extract(other, grid=grid)):
+    for use in (
+        lambda: DenseMarch(grid=grid)(other, beams((0, 0, 3), DOWN)),
+        lambda: extract(other, grid=grid),
+        lambda: grid.sharpen(other),
+    ):
         with pytest.raises(ValueError, match=r"was made for bounds .* but the field's are"):
             use()
 

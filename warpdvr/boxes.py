@@ -4,11 +4,50 @@ Values come in blocks, shape (m, x + 1, y + 1, z + 1), which hold x * y * z boxe
 box (corners, differences) is the first axis: a grid is refreshed in every few steps of a fit, and this is the fast way.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 HALVES = torch.cartesian_prod(*[torch.arange(2)] * 3)
 """The corners of a box, and the places of its halves, in the order of kernels/grid.py, shape (8, 3)."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """n boxes of one size, and what is known of a function in them."""
+
+    node: Tensor
+    """Their rows in a tree, shape (n,), int64."""
+    cell: Tensor
+    """Their places among boxes of that size, shape (n, 3), int64."""
+    corner: Tensor
+    """Values at the corners, in the order of `HALVES`, shape (8, n)."""
+    bend: Tensor
+    """`bends` of each, shape (3, n)."""
+    around: Tensor
+    """The largest in a box and its neighbours of `differences`, of the `surprise` in the box of twice the size, and of
+    that one generation before, shape (11, n)."""
+    wider: Tensor
+    """By how much values may have moved, shape (n,)."""
+
+    def __len__(self) -> int:
+        return len(self.node)
+
+    def __getitem__(self, index: Tensor) -> "Boxes":
+        """Return some of them."""
+        corner, bend, around = self.corner[:, index], self.bend[:, index], self.around[:, index]
+        return Boxes(self.node[index], self.cell[index], corner, bend, around, self.wider[index])
+
+    def and_also(self, other: "Boxes") -> "Boxes":
+        """Return these and others."""
+        along = {"cell": 0}
+        both = {name: [getattr(boxes, name) for boxes in (self, other)] for name in self.__dataclass_fields__}
+        return Boxes(**{name: torch.cat(pair, along.get(name, -1)) for name, pair in both.items()})
+
+    def to(self, device: torch.device | str) -> "Boxes":
+        """Return them on another device."""
+        return Boxes(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
 
 
 def bounds(

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from warpdvr import lipschitz
-from warpdvr.boxes import HALVES, bends, bounds, corners, differences, dilate, dilate_blocks, surprise
+from warpdvr.boxes import HALVES, Boxes, bends, bounds, corners, differences, dilate, dilate_blocks, surprise
 from warpdvr.bracket import ask_all
 from warpdvr.bridge import launch
 from warpdvr.kernels import grid as _grid
+from warpdvr.wear import Wear
 
 AHEAD = 1.5
 """How much further than since the last refresh values are expected to move until the next."""
@@ -20,6 +21,8 @@ GOOD = 0.18
 """A box is not halved any more where a model's slope is wrong by no more than this part of it."""
 ROUNDING = 1e-6
 """Of values, by which a model is taken for wrong at least."""
+SHARPEST = 4096
+"""Boxes along the longest side at which `BoundGrid.sharpen` ends: in smaller ones rounding shows."""
 
 
 class BoundGrid:
@@ -34,7 +37,11 @@ class BoundGrid:
     These are estimates, not proofs. A march that meets a contradiction takes smaller steps; but a part much smaller
     than `cells` that shows in none of their corners (a needle on a plateau) is not seen. `DenseMarch()` is the check.
 
-    Takes 28 bytes per box, largest or halved, 48 per model, and 4 per corner of the largest: 2 to 20 MB. `to` moves it.
+    Where rays ask more than once is noted: `sharpen` halves the boxes there, and the next picture of a field that stays
+    as it is takes little more than one query for a ray that hits.
+
+    Takes 28 bytes per box, largest or halved, 48 per model, 130 per box that `sharpen` could halve, and 4 per corner of
+    the largest: 2 to 20 MB. `to` moves it.
     """
 
     def __init__(
@@ -78,6 +85,8 @@ class BoundGrid:
         """How often the field was asked for this grid, counted in points."""
         self._cost = self._saved = 0
         self._value = low.new_empty(0)
+        self.wear = Wear()
+        """Where rays asked more than once since the grid was made or sharpened."""
         self.refresh(field, full=True)
 
     @torch.no_grad()
@@ -108,12 +117,31 @@ class BoundGrid:
         self._saved = 0 if full else self._saved - self._cost
         return self._cost
 
+    @torch.no_grad()
+    def sharpen(self, field: Any) -> int:
+        """Halve the boxes in which rays had to ask more than once, and return how many points were asked.
+
+        For a field that stays as it is, between two pictures from the same place or from nearby. Boxes are halved until
+        their models are good or as small as 1 / `SHARPEST` of the longest side: the first time this may ask as often as
+        all before. `refresh` with new values begins anew.
+
+        Args:
+            field: the field that the grid was made for, with the weights that it was last refreshed with.
+        """
+        self.check(field)
+        before, wear, self.wear = self.evaluations, self.wear, Wear()
+        for level in range(self.levels - 1, int(math.log2(SHARPEST / max(self.cells)))):
+            self._halve(field, level, wear.where(self.low, self.side / 2**level))
+        return self.evaluations - before
+
     def to(self, device: torch.device | str) -> "BoundGrid":
         """Return a copy on another device."""
         moved = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(moved, name, value.to(device))
+        moved._poor = {level: boxes.to(device) for level, boxes in self._poor.items()}
+        moved.wear = Wear()
         return moved
 
     def check(self, field: Any) -> None:
@@ -158,64 +186,87 @@ class BoundGrid:
         shape = [1, *(n + 1 for n in self.cells)]
         block, wider = value.view(shape), dilate(corners(moved.view(shape)).amax(0)[None]).view(-1)
         cell = torch.cartesian_prod(*(torch.arange(n, device=value.device) for n in self.cells))
-        around, tree, n = dilate(differences(block, self.side)).view(9, -1), [], 0
+        around = dilate(differences(block, self.side)).view(9, -1)
         around = torch.cat([around, torch.full_like(around[:2], torch.inf)])
-        models, n_model = [], 0
-        for level in range(self.levels):
-            corner, bend, side = corners(block).reshape(8, -1), bends(block).view(3, -1), self.side / 2**level
-            settings = side, self.spread, self.bend, self.limit
-            lower, upper, slope = bounds(corner, around, *settings)
-            lower, upper = lower - wider, upper + wider
-            model, good = self._model(corner, bend, around[9:11], (lower, slope, wider), side)
-            lower, upper = _tighter(model, lower, upper)
-            child, n = torch.full_like(lower, -1, dtype=torch.int32), n + len(lower)
-            tree.append((child, lower, upper, slope))
-            hold, last = _may_hold(lower, upper), level + 1 == self.levels
-            ends = torch.nonzero(hold & (good | last) & model.isfinite().all(0))[:, 0]
-            child[ends] = -2 - n_model - torch.arange(len(ends), device=child.device).int()
-            models.append(model[:, ends].T)
-            n_model += len(ends)
-            parent = torch.nonzero(hold & ~good)[:, 0]
-            if last or len(parent) == 0:
-                break
-            child[parent] = (n + 8 * torch.arange(len(parent), device=child.device)).int()
-            block = self._halve(field, cell[parent], corner[:, parent], level + 1)
-            beyond = around[:, parent].index_fill(0, torch.arange(6, 11, device=child.device), 0)
-            wrong = torch.stack([surprise(corner[:, parent], bend[:, parent], block), around[9, parent]])
-            found = torch.cat([differences(block, side / 2), wrong.view(2, -1, 1, 1, 1).expand(2, -1, 2, 2, 2)])
-            around = dilate_blocks(found, cell[parent], max(self.cells) << level, beyond).reshape(11, -1)
-            cell = (2 * cell[parent, None] + HALVES.to(cell)).view(-1, 3)
-            wider = wider[parent].repeat_interleave(8)
-        self.child, self.lower, self.upper, self.slope = map(torch.cat, zip(*tree, strict=True))
-        self.models = torch.cat(models).contiguous()
+        node = torch.arange(len(cell), device=value.device)
+        self.child = value.new_empty(0, dtype=torch.int32)
+        self.lower = self.upper = value.new_empty(0)
+        self.slope, self.models = value.new_empty(0, 4), value.new_empty(0, 12)
+        self.wear = Wear()
+        self._poor: dict[int, Boxes] = {}
+        self._add(Boxes(node, cell, corners(block).reshape(8, -1), bends(block).view(3, -1), around, wider), 0)
+        for level in range(self.levels - 1):
+            self._halve(field, level)
 
-    def _model(
-        self, corner: Tensor, bend: Tensor, wrong: Tensor, bound: tuple[Tensor, ...], side: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _add(self, boxes: Boxes, level: int) -> None:
+        """Add boxes to the tree, and those to `_poor` that may hold the surface and whose model could be better."""
+        side = self.side / 2**level
+        lower, upper, slope = bounds(boxes.corner, boxes.around, side, self.spread, self.bend, self.limit)
+        lower, upper = lower - boxes.wider, upper + boxes.wider
+        model, good = self._model(boxes, lower, slope, side)
+        lower, upper = _tighter(model, lower, upper)
+        hold, last = _may_hold(lower, upper), level + 1 >= self.levels
+        ends = torch.nonzero(hold & (good | last) & model.isfinite().all(0))[:, 0]
+        child = torch.full_like(lower, -1, dtype=torch.int32)
+        child[ends] = -2 - len(self.models) - torch.arange(len(ends), device=child.device).int()
+        poor = boxes[torch.nonzero(hold & ~good)[:, 0]]
+        self._poor[level] = self._poor[level].and_also(poor) if level in self._poor else poor
+        self.models = torch.cat([self.models, model[:, ends].T])
+        self.child, self.lower = torch.cat([self.child, child]), torch.cat([self.lower, lower])
+        self.upper, self.slope = torch.cat([self.upper, upper]), torch.cat([self.slope, slope])
+
+    def _model(self, boxes: Boxes, lower: Tensor, slope: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
         """Return models of boxes (kernels/model.py), shape (12, n), and where they are good enough not to be halved.
 
         A model is taken for as wrong as that of the box's whole was where the field was asked; less if that was much
         less than one generation before: 8 times there where the field is smooth, twice at a kink.
         """
-        lower, slope, wider = bound
+        corner, wrong = boxes.corner, boxes.around[9:]
         ratio = torch.where(wrong[1] < torch.inf, wrong[0] / wrong[1], 1)
         factor = torch.where(wrong[1] < torch.inf, (4 * ratio).clamp(0.25, 1), 2)
-        error = wrong[0] * factor + wider + ROUNDING * corner.abs().amax(0)
+        error = wrong[0] * factor + boxes.wider + ROUNDING * corner.abs().amax(0)
         error = torch.minimum(corner.amin(0) - lower, error)
         good = 4 * error < GOOD * float(side.min()) * slope[:, :3].norm(dim=1)
-        return torch.cat([corner, bend, error[None]]), good & (wrong[0] < torch.inf)
+        return torch.cat([corner, boxes.bend, error[None]]), good & (wrong[0] < torch.inf)
 
-    def _halve(self, field: Any, cell: Tensor, corner: Tensor, level: int) -> Tensor:
-        """Return the values at the corners of the halves of boxes (m, 3) of one level less, as blocks (m, 3, 3, 3)."""
-        place = torch.cartesian_prod(*[torch.arange(3, device=cell.device)] * 3)
+    def _halve(self, field: Any, level: int, only: Tensor | None = None) -> None:
+        """Halve the boxes of a level that are poor and, if `only` is given, among those at places (m, 3)."""
+        poor = self._poor.pop(level, None)
+        if poor is not None and only is not None:
+            chosen = torch.isin(_key(poor.cell, SHARPEST), _key(only, SHARPEST))
+            self._poor[level], poor = poor[~chosen], poor[chosen]
+        if poor is None or len(poor) == 0:
+            return
+        block, side = self._ask_halves(field, poor, level + 1), self.side / 2 ** (level + 1)
+        beyond = poor.around.index_fill(0, torch.arange(6, 11, device=block.device), 0)
+        if only is not None:  # what is not halved beside them may hold the surface: taken to be smooth
+            beyond[9] = poor.around[9] / 4
+        wrong = torch.stack([surprise(poor.corner, poor.bend, block), poor.around[9]])
+        found = torch.cat([differences(block, side), wrong.view(2, -1, 1, 1, 1).expand(2, -1, 2, 2, 2)])
+        around = dilate_blocks(found, poor.cell, max(self.cells) << level, beyond).reshape(11, -1)
+        cell = (2 * poor.cell[:, None] + HALVES.to(poor.cell)).view(-1, 3)
+        node = len(self.child) + torch.arange(len(cell), device=cell.device)
+        self.child = self.child.index_copy(0, poor.node, node[::8].int())  # a grid may have been moved from this one
+        values = corners(block).reshape(8, -1), bends(block).view(3, -1)
+        self._add(Boxes(node, cell, *values, around, poor.wider.repeat_interleave(8)), level + 1)
+
+    def _ask_halves(self, field: Any, boxes: Boxes, level: int) -> Tensor:
+        """Return the values at the corners of the halves of m boxes, which are of `level`, as blocks (m, 3, 3, 3)."""
+        place = torch.cartesian_prod(*[torch.arange(3, device=boxes.cell.device)] * 3)
         old = (place % 2 == 0).all(1)
         n = (max(self.cells) << level) + 1
-        i, j, k = (2 * cell[:, None] + place[~old]).unbind(-1)
-        key, where = torch.unique((i * n + j) * n + k, return_inverse=True)
+        key, where = torch.unique(_key(2 * boxes.cell[:, None] + place[~old], n), return_inverse=True)
         x = torch.stack([key // n**2, key // n % n, key % n], 1) * (self.side / 2**level) + self.low
-        value = corner.new_empty(len(cell), 27)
-        value[:, old], value[:, ~old] = corner.T, self._ask(field, x)[where]
+        value = boxes.corner.new_empty(len(boxes), 27)
+        value[:, old], value[:, ~old] = boxes.corner.T, self._ask(field, x)[where]
         return value.view(-1, 3, 3, 3)
+
+
+def _key(place: Tensor, n: int) -> Tensor:
+    """Return one number for each place (..., 3), whose coordinates are below n."""
+    i, j, k = place.unbind(-1)
+    key: Tensor = (i * n + j) * n + k
+    return key
 
 
 def _limit(field: Any, corner: Tensor, side: Tensor) -> float:

@@ -35,6 +35,7 @@ def through(
     memory = _blank(batch)
     active = batch.active()
     walks = torch.ones(len(active), dtype=torch.bool, device=active.device)
+    before = torch.empty_like(batch.o)
     for step in range(max_steps + 1):
         x = batch.o.new_empty(len(active), 3)
         state = [batch.status, batch.low, batch.high, batch.f_low, memory]
@@ -43,6 +44,9 @@ def through(
         active, x = active[going], x[going]
         if len(active) == 0 or step == max_steps:
             break
+        if step:
+            grid.wear.note(before[active.long()], x)
+        before[active.long()] = x
         value, walks = batch.ask(x, active), torch.empty(len(active), dtype=torch.bool, device=x.device)
         inputs = [value, *ends, thinnest, tolerance, active]
         launch(_judge.judge, len(active), inputs, [walks], state=[*batch.state(), memory])

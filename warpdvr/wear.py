@@ -1,0 +1,37 @@
+"""Where rays had to ask a field more than once."""
+
+import torch
+from torch import Tensor
+
+MOST = 1 << 18
+"""Stretches that are remembered, 24 bytes each."""
+PLACES = 5
+"""Points of a stretch, ends included, whose boxes are taken for those that it passes through."""
+
+
+class Wear:
+    """Stretches of rays between two samples that followed each other, the first `MOST` of them."""
+
+    def __init__(self) -> None:
+        self._ends: list[Tensor] = []
+        self._room = MOST
+
+    def note(self, start: Tensor, end: Tensor) -> None:
+        """Remember the stretches between points, both (n, 3) [scene unit]."""
+        if self._room:
+            self._ends.append(torch.stack([start, end])[:, : self._room])
+            self._room -= self._ends[-1].shape[1]
+
+    def where(self, low: Tensor, side: Tensor) -> Tensor:
+        """Return boxes of a lattice that stretches pass through, unique, shape (m, 3), int64.
+
+        Args:
+            low: corner of the first box, shape (3,) [scene unit].
+            side: of all, shape (3,) [scene unit].
+        """
+        if not self._ends:
+            return torch.empty(0, 3, dtype=torch.int64, device=low.device)
+        start, end = torch.cat(self._ends, 1).to(low)
+        place = [start + part * (end - start) for part in torch.linspace(0, 1, PLACES).tolist()]
+        box: Tensor = ((torch.cat(place) - low) / side).floor().long().unique(dim=0)
+        return box

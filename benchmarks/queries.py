@@ -103,7 +103,7 @@ def rows(name: str, case: Case, size: int) -> list[str]:
     solvers[f"SphereTrace(grid) [{grid.evaluations:,}]"] = SphereTrace(grid=grid)
     found = [row(name, label, solve, field, rays, expected) for label, solve in solvers.items()]
     more, solve = grid.sharpen(field), SphereTrace(grid=grid)
-    return [*found, row(name, f"the same, second picture [{more:,} more]", solve, field, rays, expected)]
+    return [*found, row(name, f"second picture [{more:,} more]", solve, field, rays, expected)]
 
 
 def row(name: str, label: str, solve: Any, field: Any, rays: Rays, expected: Tensor) -> str:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from warpdvr.fields import decoderfile
-from warpdvr.fields.base import Field
-from warpdvr.fields.slope import steepest
+from warpdvr.fields.slope import MeasuredSlope
 
 
 class DeepSDFDecoder(nn.Module):
@@ -79,7 +78,7 @@ class DeepSDFDecoder(nn.Module):
         return feature.new_full((len(feature), 3), 0.7)
 
 
-class DeepSDF(Field):
+class DeepSDF(MeasuredSlope):
     """One shape of a trained decoder; what can be fitted is its latent code. Grey clay: there are no colours.
 
     Its frame is that of the decoder. Decoders are trained with clamped distances, and a tanh ends them: far from the
@@ -98,7 +97,7 @@ class DeepSDF(Field):
     rates: Mapping[str, float] = {"": 5e-3, "weight": 1e-5, "bias": 1e-5}
     """Of the code, and of a decoder that is not frozen."""
 
-    slope: Tensor
+    slope_points = 4096
     centre: Tensor
     spread: Tensor
 
@@ -136,13 +135,7 @@ class DeepSDF(Field):
         self.register_buffer("centre", centre)
         self.register_buffer("spread", spread)
         self.code = nn.Parameter((centre if index is None else codes[index]).clone())
-        self.register_buffer("slope", torch.tensor(1.0))
         self.bound_slope()
-
-    @property
-    def lipschitz(self) -> float:  # type: ignore[override]
-        """The bound that `bound_slope` found last."""
-        return float(self.slope)
 
     def value(self, x: Tensor) -> Tensor:
         return self.geometry(x)[0]
@@ -157,11 +150,6 @@ class DeepSDF(Field):
         their codes lie around 0, and in a space of unit size. With few known codes neither needs to hold.
         """
         return self.prior_weight * ((self.code - self.centre) / self.spread).square().sum()
-
-    def bound_slope(self, points: int = 4096, margin: float = 1.25) -> int:
-        """Measure |grad value| at random points of the bounds; `lipschitz` is the largest, times `margin`."""
-        self.slope.fill_(margin * steepest(self.value, self.bounds, points))
-        return points
 
 
 def _decoder(file: str, latents: str, architecture: Any, bounds: Any) -> tuple[DeepSDFDecoder, Tensor]:

@@ -10,13 +10,13 @@ from warpdvr.fields.base import Field
 from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
-from warpdvr.fields.slope import steepest
+from warpdvr.fields.slope import MeasuredSlope
 
 RATES: Mapping[str, float] = {"": 1e-2, "table": 2e-3}
 """Tables learn more slowly: their entries at once change the slope by as much as their level is fine."""
 
 
-class HashGrid(Field):
+class HashGrid(MeasuredSlope):
     """Signed distance and radiance, each from a hash encoding of its own and a small perceptron.
 
     Encoding after Mueller et al., "Instant NGP" (2022); distance, its start as a sphere and a colour that sees
@@ -39,7 +39,6 @@ class HashGrid(Field):
     """
 
     rates = RATES
-    slope: Tensor
 
     def __init__(
         self,
@@ -72,13 +71,7 @@ class HashGrid(Field):
             self.distance.layers[0].weight[:, 3:].normal_(0.0, 0.1)  # else neither they nor the table would learn
             x = radius * nn.functional.normalize(torch.randn(4096, 3), dim=-1)
             self.distance.layers[-1].bias[0] -= self.value(x).mean()
-        self.register_buffer("slope", torch.tensor(0.0))
         self.bound_slope()
-
-    @property
-    def lipschitz(self) -> float:  # type: ignore[override]
-        """The bound that `bound_slope` found last."""
-        return float(self.slope)
 
     @property
     def step(self) -> float | None:  # type: ignore[override]
@@ -93,11 +86,6 @@ class HashGrid(Field):
 
     def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
         return self.radiance(x, normal, direction, feature)
-
-    def bound_slope(self, points: int = 8192, margin: float = 1.25) -> int:
-        """Measure |grad value| at random points of the bounds; `lipschitz` is the largest, times `margin`."""
-        self.slope.fill_(margin * steepest(self.value, self.bounds, points))
-        return points
 
     def anneal(self, progress: float) -> None:
         show(progress, self.encode, self.radiance.encode)
@@ -165,7 +153,11 @@ class HashGridOccupancy(Field):
 
 
 class Radiance(nn.Module):
-    """Colour from position (as it is, and on a hash grid), normal, direction and the features of the geometry."""
+    """Colour from position (as it is, and on a hash grid), normal, direction and the features of the geometry.
+
+    It is told the cosine between normal and direction, too, as in Ref-NeRF (Verbin et al. 2022): a light that moves
+    with the camera shows in it, and a product of inputs is hard to learn for a small perceptron.
+    """
 
     def __init__(
         self,
@@ -181,12 +173,13 @@ class Radiance(nn.Module):
         levels, coarsest, finest, size = grids
         self.encode = HashEncoding(levels=levels, size=size, coarsest=coarsest, finest=finest, bounds=bounds)
         self.encode_view = PositionalEncoding(frequencies)
-        self.network = MLP(6 + self.encode_view.width + features + self.encode.width, width, depth, 3, torch.relu)
+        self.network = MLP(7 + self.encode_view.width + features + self.encode.width, width, depth, 3, torch.relu)
 
     def forward(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
         if feature is None:
             raise ValueError("hashgrid: color needs the features that geometry returns")
-        inputs = [x, normal, self.encode_view(direction), feature, self.encode(x)]
+        facing = -(normal * direction).sum(-1, keepdim=True)
+        inputs = [x, normal, facing, self.encode_view(direction), feature, self.encode(x)]
         return torch.sigmoid(self.network(torch.cat(inputs, -1)))
 
 

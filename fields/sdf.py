@@ -5,13 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Field
 from warpdvr.fields.layers import Activation, Dense, Encode, Layer
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
-from warpdvr.fields.slope import steepest
+from warpdvr.fields.slope import MeasuredSlope
 
 
-class SDF(Field):
+class SDF(MeasuredSlope):
     """Distance and radiance in two perceptrons, as IDR (Yariv et al. 2020): starts as a sphere.
 
     The colour sees position, normal, viewing direction and the geometry's features: light and shine can be fitted.
@@ -27,7 +26,7 @@ class SDF(Field):
         bounds: see `Field`.
     """
 
-    slope: Tensor
+    slope_points = 16384
 
     def __init__(
         self,
@@ -49,14 +48,8 @@ class SDF(Field):
         self.distance.start_as_sphere(radius)
         inputs = self.encode.width + 3 + self.encode_view.width + features
         self.radiance = MLP(inputs, color_width, color_depth, 3, torch.relu)
-        self.register_buffer("slope", torch.tensor(0.0))
         self._center(radius)
         self.bound_slope()
-
-    @property
-    def lipschitz(self) -> float:  # type: ignore[override]
-        """The bound that `bound_slope` found last."""
-        return float(self.slope)
 
     def value(self, x: Tensor) -> Tensor:
         return self.geometry(x)[0]
@@ -77,11 +70,6 @@ class SDF(Field):
         bend = Activation("squareplus", self.bend)
         steps = [step for layer in hidden for step in (Dense(layer.weight, layer.bias), bend)]
         return [Encode(self.encode.scales), *steps, Dense(last.weight[:1], last.bias[:1])]
-
-    def bound_slope(self, points: int = 16384, margin: float = 1.25) -> int:
-        """Measure |grad value| at random points of the bounds; `lipschitz` is the largest, times `margin`."""
-        self.slope.fill_(margin * steepest(self.value, self.bounds, points))
-        return points
 
     @torch.no_grad()
     def _center(self, radius: float) -> None:

@@ -1,20 +1,42 @@
-"""How steep a field is."""
+"""Fields whose Lipschitz bound is measured: a network has none that is both proven and useful."""
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from warpdvr.fields.base import Field
 
-def steepest(value: Callable[[Tensor], Tensor], bounds: Tensor, points: int) -> Tensor:
-    """Return the largest |grad value| among random points of the bounds, always the same ones.
 
-    An estimate of the Lipschitz bound: a network has none that is both proven and useful.
-    """
-    low, high = bounds
-    generator = torch.Generator().manual_seed(0)
-    x = low + (high - low) * torch.rand(points, 3, generator=generator).to(low)
-    with torch.enable_grad():
-        x.requires_grad_()
-        (slope,) = torch.autograd.grad(value(x).sum(), x)
-    return slope.norm(dim=-1).max()
+class MeasuredSlope(Field):
+    """A field with a `lipschitz` that `bound_slope` measures, kept with the weights; 1 until it is called."""
+
+    slope_points: int = 8192
+    """Points at which `bound_slope` measures."""
+    slope: Tensor
+
+    def __init__(self, bounds: Any = 1.0):
+        super().__init__(bounds)
+        self.register_buffer("slope", torch.tensor(1.0))
+
+    @property
+    def lipschitz(self) -> float:  # type: ignore[override]
+        """The bound that `bound_slope` found last."""
+        return float(self.slope)
+
+    def bound_slope(self, points: int | None = None, margin: float = 1.25) -> int:
+        """Measure |grad value| at random points of the bounds, always the same; `lipschitz` is the largest x `margin`.
+
+        Args:
+            points: how many, by default `slope_points`; they are returned.
+            margin: for what lies between them.
+        """
+        points = self.slope_points if points is None else points
+        low, high = self.bounds
+        generator = torch.Generator().manual_seed(0)
+        x = low + (high - low) * torch.rand(points, 3, generator=generator).to(low)
+        with torch.enable_grad():
+            x.requires_grad_()
+            (slope,) = torch.autograd.grad(self.value(x).sum(), x)
+        self.slope.fill_(margin * slope.norm(dim=-1).max())
+        return points

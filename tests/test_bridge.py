@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from warpdvr.bridge import launch
+from warpdvr.bridge import launch, triangle_mesh
 from warpdvr.kernels import bracket
 
 N = 4
@@ -94,3 +94,8 @@ def test_no_rows_are_no_launch():
     given, outputs = arrays()
     given["active"] = given["active"].long()[:, None]  # nobody looks
     go(given, {name: a[:0] for name, a in outputs.items()}, 0)
+
+
+def test_a_mesh_without_triangles_is_refused(device: torch.device) -> None:
+    with pytest.raises(ValueError, match="expected triangles to search among, found none"):
+        triangle_mesh(torch.zeros(3, 3, device=device), torch.empty(0, 3, dtype=torch.int64, device=device))

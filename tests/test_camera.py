@@ -9,9 +9,10 @@ import reference
 import torch
 import trimesh
 from hypothesis import given, settings
+from scipy.spatial import SphericalVoronoi
 from torch import Tensor
 
-from warpdvr.camera import OPENGL, Camera, Rays, pixel_centres, rays_of
+from warpdvr.camera import OPENGL, Camera, Rays, fibonacci_sphere, pixel_centres, rays_of
 
 RNG = np.random.default_rng(0)
 
@@ -266,3 +267,18 @@ def test_the_gradient_of_rays_is_that_of_finite_differences(what: str, device: t
     (weight.float().to(device) * torch.stack([rays.origin, rays.direction])).sum().backward()
     assert leaf.grad is not None
     assert torch.allclose(leaf.grad.cpu(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("n", [1, 7, 200])
+def test_directions_of_a_fibonacci_sphere_are_evenly_spread(n: int) -> None:
+    """Each has about the same part of the sphere, 4 pi / n, to itself; scipy finds the parts."""
+    found = fibonacci_sphere(n)
+    assert found.shape == (n, 3) and torch.allclose(found.norm(dim=1), torch.ones(n, dtype=torch.float64))
+    assert (found[:, 1].diff() < 0).all()
+    if n > 100:
+        area = SphericalVoronoi(found.numpy()).calculate_areas() * n / (4 * np.pi)
+        assert 0.85 < area.min() and area.max() < 1.15
+    band = fibonacci_sphere(n, highest=0.5, turned=1.0)
+    assert band[:, 1].abs().max() < 0.5
+    turn = torch.atan2(band[:, 2], band[:, 0]) - torch.atan2(found[:, 2], found[:, 0])
+    assert torch.allclose((turn - 1 + np.pi) % (2 * np.pi), torch.full((n,), np.pi, dtype=torch.float64))

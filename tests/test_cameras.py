@@ -11,8 +11,8 @@ from test_poses import Patterned, moved_by, turned_by
 from torch import Tensor
 
 from warpdvr.camera import Camera, pixel_centres
-from warpdvr.cameras.looks import looks
 from warpdvr.cameras.misfit import Misfit, Scale
+from warpdvr.cameras.pyramid import pyramid
 from warpdvr.cameras.refine import refine
 from warpdvr.fields.analytic import Sphere, Union
 from warpdvr.intersect import SphereTrace
@@ -108,11 +108,11 @@ def test_derivatives_are_those_of_the_closed_form(device: torch.device, kind: st
     wrong = torch.full((50, 50), 2.4)
     mask = torch.zeros(50, 50, dtype=torch.bool)
     mask[20:40, 10:30] = True
-    look = looks(camera, image, mask if kind == "mask" else None, wrong if kind == "depth" else None, 50, device)[-1]
-    problem = Misfit(Sphere(radius, tuple(centre)).to(device), look, False, SphereTrace(), camera.pose)
+    level = pyramid(camera, image, mask if kind == "mask" else None, wrong if kind == "depth" else None, 50, device)[-1]
+    problem = Misfit(Sphere(radius, tuple(centre)).to(device), level, False, SphereTrace(), camera.pose)
     problem.scales = {kind: Scale(1.0, 1.0, np.inf)}
     value, slope, curve = problem(camera.pose)
-    pixel, cover, sharpness = look.pixel.cpu().numpy(), look.cover.cpu().double().numpy(), problem.sharpness
+    pixel, cover, sharpness = level.pixel.cpu().numpy(), level.cover.cpu().double().numpy(), problem.sharpness
     d = rays(camera, pixel)[1]
 
     def parts(six: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -31,7 +31,7 @@ from warpdvr.category.refine import Refinement
 from warpdvr.checkpoint import Checkpoint
 from warpdvr.fields.resnet import ImageEncoder
 from warpdvr.mesh import Mesh
-from warpdvr.views import SceneTransform, SparseDepth
+from warpdvr.views import SceneTransform, SparseDepth, files
 from warpdvr.views.mesh import first_hit
 
 SOLIDS = {
@@ -296,6 +296,16 @@ def test_sixteen_bits_are_read_as_eight(tmp_path: Path) -> None:
     assert torch.equal(deep.small, flat.small) and torch.equal(deep.image, flat.image)
 
 
+def test_a_photograph_is_turned_as_its_exif_data_say(tmp_path: Path) -> None:
+    upright, exif = painted(60, 40, "RGB"), Image.Exif()
+    exif[274] = 6  # shown a quarter turn clockwise
+    upright.save(tmp_path / "upright.png")
+    upright.rotate(90, expand=True).save(tmp_path / "stored.png", exif=exif)
+    found, wanted = (look.picture(tmp_path / f"{name}.png") for name in ("stored", "upright"))
+    assert torch.equal(found.image, wanted.image)
+    assert files.picture(tmp_path / "stored.png")[0].shape == (60, 40, 3)  # cameras are calibrated for what is stored
+
+
 def test_a_mask_cuts_a_picture_out() -> None:
     image = torch.full((64, 64, 3), 51, dtype=torch.uint8)
     mask = torch.zeros(64, 64, dtype=torch.bool)
@@ -494,10 +504,11 @@ def test_terms_of_a_ball_are_those_of_its_closed_form(category: Category, monkey
     assert both.sum() > 50
     assert losses["depth"] == pytest.approx(float((own - t)[both].abs().mean()), rel=1e-3)
     least = (o - (o * d).sum(1, keepdim=True) * d).norm(dim=1)
-    logit = torch.where(own.isnan(), 50 * (0.5 - least), 0.0)  # a ray is asked up to its hit
+    behind = own[:, None] + learn.REACH * torch.linspace(0, 1, learn.DEPTHS + 1, dtype=torch.float64) ** 2
+    deepest = (o[:, None] + behind[..., None] * d[:, None]).norm(dim=2).amin(1)  # the box ends farther behind
+    logit = 50 * (0.5 - torch.where(own.isnan(), least, deepest))
     asked = crosses_the_box(o, d)
     term = torch.nn.functional.binary_cross_entropy_with_logits(logit, label.double(), reduction="none")
-    term[label & ~own.isnan()] = 0
     assert losses["mask"] == pytest.approx(float(term[asked].sum() / asked.sum()), rel=0.01)
     terms = 2.0 * losses["color"] + 0.5 * losses["mask"] + 10 * losses["depth"] + losses["hull"]
     assert losses["total"] == pytest.approx(terms, rel=1e-5)

@@ -1,6 +1,7 @@
 """Checkpoints: what goes in comes out, and nothing else gets in."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -126,17 +127,23 @@ def test_nothing_is_unpickled(path):
 def test_write_that_fails_leaves_the_old_file(path, monkeypatch):
     before = path.read_bytes()
 
-    def full_disk(tensors, to, metadata):
-        to.write_bytes(b"half of it")
+    def full_disk(to, data):
+        with open(to, "wb") as file:
+            file.write(data[: len(data) // 2])
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="no space left"):
         example(seed=1).save(path)
     assert path.read_bytes() == before and [f.name for f in path.parent.iterdir()] == [path.name]
     monkeypatch.undo()
     example(seed=1).save(path)
     assert same(load(path).weights, example(seed=1).weights)
+
+
+def test_others_may_read_a_checkpoint_as_they_may_any_new_file(path, tmp_path):
+    (tmp_path / "new").touch()
+    assert path.stat().st_mode == (tmp_path / "new").stat().st_mode
 
 
 def test_weights_that_share_memory_or_lie_across_are_written(tmp_path):

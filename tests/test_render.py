@@ -21,7 +21,7 @@ from warpdvr import Camera, DenseMarch, Image, SphereTrace, Status, render
 from warpdvr.fields.analytic import Box, Plane, Sphere, Union
 from warpdvr.fields.base import Field
 from warpdvr.fields.sdf import SDF
-from warpdvr.render import _deepest, bytes_per_point, default_intersect, soft_mask
+from warpdvr.render import bytes_per_point, deepest_on, default_intersect, soft_mask
 
 CAMERA = Camera.look_at((1.6, 1.2, 0.9), width=48, height=40)
 FACING = Camera.look_at((0.0, 0.0, 3.0), up=(0.0, 1.0, 0.0), width=32, height=24)
@@ -314,7 +314,7 @@ def test_the_soft_mask_follows_weights_and_cameras(solve: Any, device: torch.dev
     soft, _ = soft_mask(field, rays, hit, sharpness)
     weight = torch.linspace(-1, 2, len(soft), dtype=torch.float64, device=soft.device)
     found = torch.autograd.grad((weight * soft).sum(), [field.size, shift, turn])
-    t = _deepest(field, rays, hit)[0].double()
+    t = deepest_on(field, rays, hit)[0].double()
     asked = ~t.isnan()
     assert 100 < len(hit.ray) < asked.sum() - 100
 

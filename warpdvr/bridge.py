@@ -135,7 +135,12 @@ def triangle_mesh(vertices: Tensor, faces: Tensor) -> Any:
     Args:
         vertices: shape (n, 3), float32.
         faces: shape (m, 3), indices of vertices.
+
+    Raises:
+        ValueError: if there is no triangle; a query of none would end the process.
     """
+    if len(faces) == 0:
+        raise ValueError("mesh: expected triangles to search among, found none")
     with _scope(vertices.device):
         points: Any = wp.from_torch(vertices.detach().contiguous(), dtype=wp.vec3)
         index: Any = wp.from_torch(faces.int().reshape(-1).contiguous())

@@ -4,6 +4,7 @@ One convention everywhere: `pose` is camera to world with OpenCV axes (x right, 
 the centre of the top-left pixel is at (0.5, 0.5).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -205,6 +206,22 @@ class Rays:
     def at(self, t: Tensor) -> Tensor:
         """Return the points at ray lengths `t` (n,), shape (n, 3)."""
         return self.origin + t[:, None] * self.direction
+
+
+def fibonacci_sphere(n: int, *, highest: float = 1.0, turned: float = 0.0) -> Tensor:
+    """Return n directions that are evenly spread, from top to bottom around the y axis, unit length, (n, 3), float64.
+
+    Each lies a golden angle further around than the one before; a lattice as in Gonzalez, "Measurement of Areas on a
+    Sphere Using Fibonacci and Latitude-Longitude Lattices" (2010).
+
+    Args:
+        highest: they stay below this y, and above its negative.
+        turned: how far the first lies around [radian], beside half a golden angle.
+    """
+    i = torch.arange(n, dtype=torch.float64) + 0.5
+    height, turn = highest * (1 - 2 * i / n), i * math.pi * (3 - 5**0.5) + turned
+    ring = (1 - height**2).sqrt()
+    return torch.stack([ring * turn.cos(), height, ring * turn.sin()], 1)
 
 
 def pixel_centres(width: int, height: int, device: torch.device | str = "cpu") -> Tensor:

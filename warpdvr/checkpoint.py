@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from warpdvr.atomic import replacing
@@ -77,7 +77,7 @@ def write(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Non
     """Write tensors with a header of plain values; a file of that name is replaced at once or not at all."""
     with replacing(path) as unfinished:
         held = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-        save_file(held, unfinished, metadata={KEY: json.dumps(header)})
+        unfinished.write_bytes(save(held, metadata={KEY: json.dumps(header)}))  # `save_file` hides it from other users
 
 
 @contextmanager

@@ -68,7 +68,9 @@ class DenseMarch:
 
     def __post_init__(self) -> None:
         if self.n < 2 or self.block < 1 or self.splits < 0:
-            raise ValueError(f"DenseMarch: needs n >= 2, block >= 1 and splits >= 0, got {self}")
+            raise ValueError(
+                f"DenseMarch: needs n >= 2, block >= 1 and splits >= 0, got {self.n}, {self.block} and {self.splits}"
+            )
 
     @property
     def points_per_ray(self) -> int:
@@ -152,7 +154,8 @@ class SphereTrace:
     def __post_init__(self) -> None:
         if not 1 <= self.relaxation <= 2 or self.thinnest <= 0 or self.max_steps < 1 or self.pixel < 0:
             raise ValueError(
-                f"SphereTrace: needs 1 <= relaxation <= 2, thinnest > 0, pixel >= 0 and max_steps >= 1, got {self}"
+                "SphereTrace: needs 1 <= relaxation <= 2, thinnest > 0, pixel >= 0 and max_steps >= 1, got "
+                f"{self.relaxation}, {self.thinnest}, {self.pixel} and {self.max_steps}"
             )
 
     @property

@@ -70,7 +70,10 @@ class RangeMarch:
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0 or self.first < 1 or self.max_steps < 1:
-            raise ValueError(f"RangeMarch: needs tolerance > 0, first >= 1 and max_steps >= 1, got {self}")
+            raise ValueError(
+                "RangeMarch: needs tolerance > 0, first >= 1 and max_steps >= 1, got "
+                f"{self.tolerance}, {self.first} and {self.max_steps}"
+            )
 
     @property
     def points_per_ray(self) -> int:

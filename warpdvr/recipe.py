@@ -60,11 +60,13 @@ class Recipe:
     """Of the soft mask, first and last [1 / scene unit]; occupancy logits are sharp by themselves and take 1."""
 
     def __post_init__(self) -> None:
-        positive = (*self.sharpness, 1.0 if self.rate is None else self.rate)
-        if self.rays < 1 or not all(0 < a < math.inf for a in positive):
-            raise ValueError(f"fit: rays, rate and sharpness must be positive, got {self}")
-        if not all(0 <= a < math.inf for a in (self.cameras, *(getattr(self, name) for name in WEIGHTS))):
-            raise ValueError(f"fit: weights must be numbers and not negative, got {self}")
+        rate = 1.0 if self.rate is None else self.rate
+        for name, values in (("rays", (self.rays,)), ("rate", (rate,)), ("sharpness", self.sharpness)):
+            if not all(0 < a < math.inf for a in values):
+                raise ValueError(f"fit: {name} must be positive, got {getattr(self, name)}")
+        for name in (*WEIGHTS, "cameras"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"fit: {name} must be a number and not negative, got {getattr(self, name)}")
         if not any(getattr(self, name) for name in WEIGHTS):
             raise ValueError(f"fit: at least one of the weights must be positive: {', '.join(WEIGHTS)}")
         if len(self.background) != 3 or not all(0 <= a <= 1 for a in self.background):
@@ -129,4 +131,9 @@ maps it gives `depth` 10 for ShapeNet and 1 for DTU, where `smooth` is 0.1, and 
 
 def schedule(progress: float) -> float:
     """Return the learning rate's factor: rises over the first 2 %, then falls to a twentieth by half a cosine."""
-    return min(1.0, 0.05 + progress / 0.02) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
+    return min(1.0, 0.05 + progress / 0.02) * decay(progress)
+
+
+def decay(progress: float) -> float:
+    """Return a factor that falls from 1 to a twentieth by half a cosine."""
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress))

@@ -177,7 +177,7 @@ def soft_mask(field: Any, rays: Rays, hit: Hit, sharpness: float) -> tuple[Tenso
 
     0 for rays that were never asked. Differentiable with respect to the field and the rays (Yariv et al. 2020, eq. 7).
     """
-    deepest, evaluations = _deepest(field, rays, hit)
+    deepest, evaluations = deepest_on(field, rays, hit)
     asked = ~deepest.isnan()
     x = rays.at(deepest.nan_to_num())[asked].to(field.bounds.dtype)
     field = told(field, rays.which, asked)
@@ -186,15 +186,21 @@ def soft_mask(field: Any, rays: Rays, hit: Hit, sharpness: float) -> tuple[Tenso
 
 
 @torch.no_grad()
-def _deepest(field: Any, rays: Rays, hit: Hit) -> tuple[Tensor, int]:
+def deepest_on(
+    field: Any, rays: Rays, hit: Hit, *, depths: int = DEPTHS, reach: float = math.inf
+) -> tuple[Tensor, int]:
     """Return the ray length of the smallest value on each ray (n,), NaN if never asked, and the number of evaluations.
 
-    `hit.nearest` ends at the crossing; behind it `DEPTHS` points are asked, closest together at the crossing, where an
+    `hit.nearest` ends at the crossing; behind it some points are asked, closest together at the crossing, where an
     outline has its short chords.
+
+    Args:
+        depths: how many on each ray that hits, and its crossing.
+        reach: how far behind the crossing at most [scene unit].
     """
     _, far = rays[hit.ray].clip(field.bounds)
-    steps = torch.linspace(0, 1, DEPTHS + 1, device=far.device).square()
-    t = hit.t[:, None] + (far - hit.t)[:, None] * steps
+    steps = torch.linspace(0, 1, depths + 1, device=far.device).square()
+    t = hit.t[:, None] + (far - hit.t).clamp_max(reach)[:, None] * steps
     x = rays.origin[hit.ray][:, None] + t[..., None] * rays.direction[hit.ray][:, None]
     value = (
         told(field, rays.which, hit.ray.repeat_interleave(t.shape[1]))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.bridge import triangle_mesh
+from warpdvr.camera import fibonacci_sphere
 from warpdvr.mesh import Mesh
 from warpdvr.views.mesh import first_hit
 
@@ -67,11 +68,8 @@ def _into_unit_sphere(vertices: Tensor) -> Tensor:
 
 def _poses(n: int) -> Tensor:
     """Return right, down and forward of cameras on a Fibonacci sphere that look at the origin, shape (n, 3, 3)."""
-    i = torch.arange(n, dtype=torch.float64) + 0.5
-    height, turn = 1 - 2 * i / n, i * math.pi * (3 - 5**0.5)
-    ring = (1 - height**2).sqrt()
-    forward = -torch.stack([ring * turn.cos(), height, ring * turn.sin()], 1)
-    right = torch.stack([-turn.sin(), torch.zeros_like(turn), turn.cos()], 1)
+    forward = -fibonacci_sphere(n)
+    right = torch.nn.functional.normalize(forward[:, [2, 1, 0]] * torch.tensor([1.0, 0.0, -1.0]), dim=1)
     return torch.stack([right, torch.linalg.cross(forward, right), forward], 1).float()
 
 

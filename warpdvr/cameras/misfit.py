@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.camera import Rays
-from warpdvr.cameras.looks import Look
+from warpdvr.cameras.pyramid import Level
 from warpdvr.intersect import Intersect
 from warpdvr.poses import origin
 from warpdvr.render import Surface, surface
@@ -47,17 +47,17 @@ LEAST = {"color": 0.004, "mask": 0.01, "depth": 1e-4}
 class Misfit:
     """The loss of a pose at one size of the picture: silhouette, colour and depth as in Liu et al., "DIST" (2020)."""
 
-    def __init__(self, field: Any, look: Look, colored: bool, solver: Intersect, pose: Tensor):
+    def __init__(self, field: Any, level: Level, colored: bool, solver: Intersect, pose: Tensor):
         """Measure at a first pose how steep the field is at its surface: 1 for distances, not so for others."""
-        self.field, self.look, self.colored, self.solver = field, look, colored, solver
+        self.field, self.level, self.colored, self.solver = field, level, colored, solver
         self.scales = SCALES
         with torch.no_grad():
-            seen = surface(field, look.rays(pose), solver)
+            seen = surface(field, level.rays(pose), solver)
         steep = float(seen.slope.median()) if len(seen.slope) else 1.0
         z = float((field.bounds.detach().cpu().double().mean(0) - pose[:3, 3]) @ pose[:3, 2])
-        pixel = max(z, 1e-3) / float(look.K[0, 0])
+        pixel = max(z, 1e-3) / float(level.K[0, 0])
         # the profile of an outline, and sigmoid(sharpness x), have this standard deviation both
-        self.sharpness = math.pi / math.sqrt(3) / (look.blur * pixel * max(steep, 1e-9))
+        self.sharpness = math.pi / math.sqrt(3) / (level.blur * pixel * max(steep, 1e-9))
 
     def __call__(self, pose: Tensor) -> tuple[float, Tensor, Tensor]:
         """Return the loss of a pose (4, 4), its derivatives (6,), and Gauss and Newton's second ones (6, 6), float64.
@@ -86,11 +86,11 @@ class Misfit:
         """Return those differences that say something: of masks, those at the outline."""
         if term.kind != "mask":
             return term.difference
-        cover = self.look.cover[term.ray]
+        cover = self.level.cover[term.ray]
         return term.difference[(cover > 1 - SOLID) & (cover < SOLID)]
 
     def _compare(self, pose: Tensor) -> tuple[Rays, list["_Term"]]:
-        rays = self.look.rays(pose)
+        rays = self.level.rays(pose)
         rays = Rays(rays.origin.requires_grad_(), rays.direction.requires_grad_())
         with torch.enable_grad():
             seen = surface(self.field, rays, self.solver)
@@ -99,7 +99,7 @@ class Misfit:
 
     def _mask(self, rays: Rays, seen: Surface) -> list["_Term"]:
         """Compare soft masks; rays that hit where nothing but the object is, are settled."""
-        cover, hit = self.look.cover, seen.hit
+        cover, hit = self.level.cover, seen.hit
         known = ~cover.isnan()
         if not known.any():
             return []
@@ -115,16 +115,16 @@ class Misfit:
 
     def _inner(self, rays: Rays, seen: Surface, pose: Tensor) -> list["_Term"]:
         """Compare colour and depth at hits."""
-        look, ray = self.look, seen.hit.ray
+        level, ray = self.level, seen.hit.ray
         terms = []
-        solid = ~(look.cover[ray] <= SOLID)  # also where the mask is unknown
+        solid = ~(level.cover[ray] <= SOLID)  # also where the mask is unknown
         if self.colored:
-            off = (seen.color - look.color[ray])[solid]
+            off = (seen.color - level.color[ray])[solid]
             terms += [_Term("color", some, ray[solid], len(off)) for some in off.unbind(1)]
-        known = solid & ~look.depth[ray].isnan()
+        known = solid & ~level.depth[ray].isnan()
         if known.any():
             forward = rays.direction.detach() @ pose[:3, 2].to(rays.direction)
-            off = (seen.t * forward[ray] - look.depth[ray])[known]
+            off = (seen.t * forward[ray] - level.depth[ray])[known]
             terms.append(_Term("depth", off, ray[known], len(off)))
         return terms
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from warpdvr.camera import Camera
-from warpdvr.cameras.looks import looks
 from warpdvr.cameras.misfit import SCALES, Misfit
+from warpdvr.cameras.pyramid import pyramid
 from warpdvr.fields.base import Field
 from warpdvr.intersect import Intersect
 from warpdvr.poses import move
@@ -107,8 +107,8 @@ def _one(field: Any, views: Views, i: int, kinds: Sequence[str], longest: int, s
     _look_at(field, camera, name)
     start = pose = camera.pose.detach().cpu().double()
     tried = 0
-    for look in looks(camera, views.images[i], mask, depth, longest, field.bounds.device):
-        problem = Misfit(field, look, colored, solver, pose)
+    for level in pyramid(camera, views.images[i], mask, depth, longest, field.bounds.device):
+        problem = Misfit(field, level, colored, solver, pose)
         problem.scales = problem.measured(pose) if tried else SCALES if mask is None else {"mask": SCALES["mask"]}
         pose, after, more = _descend(problem, pose, range(6) if tried else PLACED)
         tried += more
@@ -139,7 +139,7 @@ def _descend(problem: Misfit, pose: Tensor, some: Sequence[int]) -> tuple[Tensor
     loss, g, H = problem(pose)
     free = torch.tensor(some)
     damping, tried = 1e-2, 1
-    small = SMALL / float(problem.look.K[0, 0])
+    small = SMALL / float(problem.level.K[0, 0])
     while tried < TRIES and damping < 1e5 and math.isfinite(loss):
         curve = H[free][:, free]
         curve = curve + (damping * curve.diagonal() + 1e-9 * curve.diagonal().max()).diag()

@@ -1,15 +1,13 @@
 """How well shapes are reconstructed from one picture: beside the mean shape, and beside the nearest one known."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from warpdvr.bridge import triangle_mesh
-from warpdvr.camera import Camera
+from warpdvr.camera import Camera, fibonacci_sphere
 from warpdvr.category.look import Look, first
 from warpdvr.category.model import Learnt, Reconstructor
 from warpdvr.category.objects import Category
@@ -77,13 +75,8 @@ def silhouettes(mesh: Mesh, cameras: Sequence[Camera] | None = None) -> Tensor:
 
 def around(n: int, size: int) -> list[Camera]:
     """Return cameras on a spiral around the origin, turned against those of `photograph`."""
-    found = []
-    for i in range(n):
-        height, turn = 0.8 - 1.6 * (i + 0.5) / n, i * math.pi * (3 - 5**0.5) + 0.7
-        ring = math.sqrt(1 - height**2)
-        eye = 3.0 * np.array([ring * math.cos(turn), height, ring * math.sin(turn)])
-        found.append(Camera.look_at(eye, up=(0, 1, 0), fov=40, width=size, height=size))
-    return found
+    eyes = 3.0 * fibonacci_sphere(n, highest=0.8, turned=0.7)
+    return [Camera.look_at(eye, up=(0, 1, 0), fov=40, width=size, height=size) for eye in eyes]
 
 
 def reconstructed(

@@ -18,7 +18,7 @@ from warpdvr.fields.conditional import Shapes
 from warpdvr.intersect import DenseMarch
 from warpdvr.moments import packed, unpack
 from warpdvr.recipe import schedule
-from warpdvr.render import Surface, surface
+from warpdvr.render import Surface, deepest_on, surface
 from warpdvr.views import Views
 
 SPREAD = 0.05
@@ -26,6 +26,10 @@ SPREAD = 0.05
 
 CODES = 5.0
 """Learning rate of free codes, as a multiple of the others'."""
+
+
+DEPTHS, REACH = 6, 0.4
+"""Points on a ray behind its hit, and how far they reach [scene unit], among which the smallest value is looked for."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +72,14 @@ class Lesson:
     def __post_init__(self) -> None:
         if not 0 < self.decoder <= 1:
             raise ValueError(f"train-category: decoder must be a share above 0 and at most 1, got {self.decoder}")
-        if min(self.objects, self.rays, self.pictures) < 1 or self.samples < 2 or not 0 < self.rate < math.inf:
-            raise ValueError(
-                f"train-category: objects, rays and rate must be positive, and samples at least 2, got {self}"
-            )
-        weights = self.color, self.mask, self.hull, self.depth, self.zoom, self.tint, self.noise
-        if not all(0 <= a < math.inf for a in weights):
-            raise ValueError(f"train-category: weights and changes must be numbers and not negative, got {self}")
+        for name in ("objects", "rays", "pictures", "rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"train-category: {name} must be positive, got {getattr(self, name)}")
+        if self.samples < 2:
+            raise ValueError(f"train-category: samples must be at least 2, got {self.samples}")
+        for name in ("color", "mask", "hull", "depth", "zoom", "tint", "noise"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"train-category: {name} must be a number and not negative, got {getattr(self, name)}")
 
 
 class Learning:
@@ -198,16 +203,21 @@ class Learning:
     def _terms(
         self, shapes: Shapes, rays: Rays, said: tuple[Tensor, Tensor, Tensor], seen: Surface
     ) -> dict[str, Tensor]:
+        """Return the terms of rays, of which the pictures `said` colours, whether they see the object, and depths.
+
+        All rays count in the silhouette's, those that hit the object by how deep they go. With only the others, those
+        beside the object push the surface inwards and nothing pushes back: thin parts become thinner.
+        """
         (color, label, t), ray = said, seen.hit.ray
         right = label[ray]
-        asked = ~seen.hit.nearest.isnan()
-        open_ = asked & ~torch.zeros_like(label).index_copy(0, ray, right)
-        x = rays.at(seen.hit.nearest.nan_to_num())[open_]
-        soft = -told(shapes, rays.which, open_).value(x)
-        self.evaluations += seen.hit.evaluations + 2 * len(ray) + len(x)
+        deepest, behind = deepest_on(shapes, rays, seen.hit, depths=DEPTHS, reach=REACH)
+        asked = ~deepest.isnan()
+        x = rays.at(deepest.nan_to_num())[asked]
+        soft = -told(shapes, rays.which, asked).value(x)
+        self.evaluations += seen.hit.evaluations + behind + 2 * len(ray) + len(x)
         terms = {
             "color": loss.photometric(seen.color[right], color[ray][right]),
-            "mask": loss.silhouette(soft, label[open_], int(asked.sum())),
+            "mask": loss.silhouette(soft, label[asked], len(x)),
         }
         if self.lesson.depth:
             known = right & ~t[ray].isnan()

@@ -44,8 +44,8 @@ def look(image: Tensor, alpha: Tensor | None) -> Look:
 
 
 def picture(path: Path) -> Look:
-    """Read a picture of any size, with an alpha channel or with white behind the object."""
-    return look(*files.picture(path))
+    """Read a picture of any size, with an alpha channel or with white behind the object; EXIF data turn it upright."""
+    return look(*files.picture(path, upright=True))
 
 
 def first(views: Views) -> Look:

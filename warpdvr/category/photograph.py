@@ -15,7 +15,7 @@ from torch import Tensor
 
 from warpdvr.atomic import replacing
 from warpdvr.bridge import triangle_mesh
-from warpdvr.camera import Camera
+from warpdvr.camera import Camera, fibonacci_sphere
 from warpdvr.category.painted import SUFFIXES, Found, Painted, find, opened, read
 from warpdvr.mesh import Mesh
 from warpdvr.srgb import encode
@@ -124,12 +124,9 @@ class _Studio:
 
     def _cameras(self, name: str) -> tuple[Camera, ...]:
         """Return cameras on a Fibonacci sphere around y, each displaced by up to a quarter of their spacing."""
-        i, n = np.arange(self.views) + 0.5, self.views
-        height, turn = 1 - 2 * i / n, i * math.pi * (3 - 5**0.5)
-        ring = np.sqrt(1 - height**2)
-        sphere = np.stack([ring * np.cos(turn), height, ring * np.sin(turn)], 1)
+        n = self.views
         random = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
-        eye = sphere + random.uniform(-0.5, 0.5, (n, 3)) / n**0.5
+        eye = fibonacci_sphere(n).numpy() + random.uniform(-0.5, 0.5, (n, 3)) / n**0.5
         eye *= self.distance / np.linalg.norm(eye, axis=1, keepdims=True)
         up = (0.0, 1.0, 0.0)
         return tuple(Camera.look_at(e, up=up, fov=self.fov, width=self.size, height=self.size) for e in eye)

@@ -1,6 +1,5 @@
 """From one picture to the known kind of shape that looks like it: code and camera are fitted to the picture."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -8,12 +7,15 @@ from torch import Tensor
 
 from warpdvr.camera import Rays
 from warpdvr.category.known import Known
+from warpdvr.category.learn import DEPTHS, REACH
 from warpdvr.category.look import FINE, Look
 from warpdvr.category.model import Reconstructor
 from warpdvr.fields.base import told
 from warpdvr.fields.conditional import Shapes
 from warpdvr.intersect import DenseMarch
 from warpdvr.poses import rotation
+from warpdvr.recipe import decay
+from warpdvr.render import deepest_on
 
 AROUND = 8
 """So far beside the outline rays are drawn [pixel]."""
@@ -49,7 +51,10 @@ class Refinement:
 
     def __post_init__(self) -> None:
         if self.steps < 0 or min(self.starts, self.best) < 1:
-            raise ValueError(f"refinement: steps must not be negative, starts and best at least 1, got {self}")
+            raise ValueError(
+                "refinement: steps must not be negative, starts and best at least 1, got "
+                f"{self.steps}, {self.starts} and {self.best}"
+            )
 
 
 def refined(model: Reconstructor, known: Known, look: Look, refinement: Refinement | None = None) -> Tensor:
@@ -107,7 +112,7 @@ class _Attempt:
         costs = []
         for step in range(steps):
             for group in optimizer.param_groups:
-                group["lr"] = group["rate"] * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+                group["lr"] = group["rate"] * decay(step / steps)
             cost = self._cost(generator)
             self.along.grad, self.moved.grad = torch.autograd.grad(cost.sum(), [self.along, self.moved])
             optimizer.step()
@@ -123,13 +128,13 @@ class _Attempt:
         return each + self.how.prior * self.along.square().sum(1)
 
     def _entropy(self, rays: Rays, label: Tensor) -> Tensor:
-        """Return the cross entropy of the silhouette of each ray (n,), 0 where it hits the object and should."""
+        """Return the cross entropy of the silhouette of each ray (n,), at its smallest value."""
         shapes = Shapes(self.decoder, self.codes())
         with torch.no_grad():
             hit = DenseMarch(self.how.samples, splits=1, block=8)(shapes, rays)
-        right = torch.zeros_like(label).index_fill(0, hit.ray, True) & label
-        at = torch.nonzero(~hit.nearest.isnan() & ~right)[:, 0]
-        value = told(shapes, rays.which, at).value(rays[at].at(hit.nearest[at]))
+            deepest, _ = deepest_on(shapes, rays, hit, depths=DEPTHS, reach=REACH)
+        at = torch.nonzero(~deepest.isnan())[:, 0]
+        value = told(shapes, rays.which, at).value(rays[at].at(deepest[at]))
         entropy = torch.nn.functional.binary_cross_entropy_with_logits(-value, label[at].float(), reduction="none")
         return torch.zeros(len(rays)).index_copy(0, at, entropy)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 Pixels = NDArray[np.uint8]
@@ -108,9 +108,13 @@ def matrix(path: Path, held: dict[str, np.ndarray], key: str) -> Tensor:
     return full
 
 
-def picture(path: Path) -> tuple[Tensor, Tensor | None]:
-    """Return colours (h, w, 3) and, if there is one, the alpha channel (h, w), both uint8, as they are stored."""
-    array = _decode(path)
+def picture(path: Path, *, upright: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Return colours (h, w, 3) and, if there is one, the alpha channel (h, w), both uint8.
+
+    Pixels come as they are stored, which is what cameras are calibrated for; `upright` turns them as the file's EXIF
+    data says.
+    """
+    array = _decode(path, upright)
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, 2)
     alpha = torch.from_numpy(array[..., 3].copy()) if array.shape[2] == 4 else None
@@ -182,13 +186,14 @@ def unique_names(paths: list[Path]) -> tuple[str, ...]:
     return tuple(f"{i:04d}_{f.stem}" for i, f in enumerate(paths))
 
 
-def _decode(path: Path) -> Pixels:
+def _decode(path: Path, upright: bool = False) -> Pixels:
     """Return grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4), uint8."""
     if not path.is_file():
         raise ValueError(f"{path}: the picture is missing")
     try:
-        with Image.open(path) as image:
-            image.load()
+        with Image.open(path) as stored:
+            stored.load()
+            image = ImageOps.exif_transpose(stored) if upright else stored
             if image.mode.startswith("I"):  # 16 bits per pixel; Pillow would clip them at 255
                 array = np.asarray(image).astype(np.int64)
                 return (array >> 8 if array.max() > 255 else array).astype(np.uint8)

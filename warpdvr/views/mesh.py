@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.bridge import launch, triangle_mesh
-from warpdvr.camera import Camera
+from warpdvr.camera import Camera, fibonacci_sphere
 from warpdvr.kernels import raycast
 from warpdvr.mesh import Mesh, read_mesh, vertex_normals
 from warpdvr.srgb import encode
@@ -178,12 +178,8 @@ def _frame(up: str) -> Tensor:
 def _cameras(n: int, frame: Tensor, size: int, fov: float, distance: float, seed: int) -> tuple[Camera, ...]:
     """Return cameras on a Fibonacci sphere, each displaced a little, all of them looking close to the origin."""
     generator = torch.Generator().manual_seed(seed)
-    i = torch.arange(n, dtype=torch.float64) + 0.5
-    height, turn = 1 - 2 * i / n, i * np.pi * (3 - 5**0.5)
-    ring = (1 - height**2).sqrt()
-    sphere = torch.stack([ring * turn.cos(), height, ring * turn.sin()], 1)
     jitter = torch.rand(2, n, 3, generator=generator, dtype=torch.float64) - 0.5
-    eye = (sphere + 0.1 * jitter[0] / n**0.5) * distance @ frame
+    eye = (fibonacci_sphere(n) + 0.1 * jitter[0] / n**0.5) * distance @ frame
     at = 0.06 * jitter[1]
     look = zip(eye, at, strict=True)
     return tuple(Camera.look_at(e, a, up=frame[1], fov=fov, width=size, height=size) for e, a in look)

@@ -20,8 +20,8 @@ MOST = 5000
 
 
 @dataclass(frozen=True)
-class Look:
-    """The pixels of a picture that are compared."""
+class Level:
+    """The pixels of a picture, at one size, that are compared."""
 
     K: Tensor
     """Intrinsic matrix for pictures of this size, shape (3, 3) [pixel]."""
@@ -42,9 +42,9 @@ class Look:
         return rays_of(self.K[None].to(pose), pose[None].to(self.pixel.device), view, self.pixel)
 
 
-def looks(
+def pyramid(
     camera: Camera, image: Tensor, mask: Tensor | None, depth: Tensor | None, longest: int, device: torch.device | str
-) -> list[Look]:
+) -> list[Level]:
     """Return what a photograph says, at sizes from `FIRST` to `longest` or its own [pixel].
 
     Args:
@@ -64,10 +64,10 @@ def looks(
     for plane in (mask, depth):
         planes.append((torch.full(image.shape[:2], torch.nan) if plane is None else plane.float())[..., None])
     stack = torch.cat(planes, -1).to(device)
-    return [*(_look(camera, stack, k, BLUR) for k in reversed(factors)), _look(camera, stack, factor, LAST)]
+    return [*(_level(camera, stack, k, BLUR) for k in reversed(factors)), _level(camera, stack, factor, LAST)]
 
 
-def _look(camera: Camera, stack: Tensor, factor: int, blur: float) -> Look:
+def _level(camera: Camera, stack: Tensor, factor: int, blur: float) -> Level:
     """Return the picture of blocks of `factor` x `factor` pixels; a rest at the right and below is left out."""
     small = torch.nn.functional.avg_pool2d(stack.permute(2, 0, 1)[None], factor)[0]
     height, width = small.shape[1:]
@@ -77,7 +77,7 @@ def _look(camera: Camera, stack: Tensor, factor: int, blur: float) -> Look:
     which = _chosen(cover)
     flat = small.view(5, -1)[:, which]
     pixel = pixel_centres(width, height, stack.device)[which]
-    return Look(K, pixel, flat[:3].T, cover.reshape(-1)[which], flat[4], math.sqrt(1 / 12 + blur**2))
+    return Level(K, pixel, flat[:3].T, cover.reshape(-1)[which], flat[4], math.sqrt(1 / 12 + blur**2))
 
 
 def _blurred(cover: Tensor, blur: float) -> Tensor:

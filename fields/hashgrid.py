@@ -155,7 +155,7 @@ class HashGridOccupancy(Field):
 class Radiance(nn.Module):
     """Colour from position (as it is, and on a hash grid), normal, direction and the features of the geometry.
 
-    It is told the cosine between normal and direction, too, as in Ref-NeRF (Verbin et al. 2022): a light that moves
+    It is told how far the normal faces the eye (a cosine), too, as in Ref-NeRF (Verbin et al. 2022): a light that moves
     with the camera shows in it, and a product of inputs is hard to learn for a small perceptron.
     """
 

@@ -359,7 +359,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "latents": (["DECODER", "FOLDER", "--latents", "CODES"], "expected codes (shapes, 2), as layer 0 takes"),
     "cells": (["DECODER", "FOLDER", "--set", "cells=1"], "cells must be at least 2"),
     "option": (["DECODER", "FOLDER", "--set", "colour=1"], "[fit] has no option 'colour'"),
-    "known": (["DECODER", "FOLDER", "--set", "known=-1"], "known must be a number and not negative"),
+    "known": (["DECODER", "FOLDER", "--set", "known=-1"], "known must be finite and not negative"),
     "resume": (["DECODER", "FOLDER", "--resume"], "give --out and --resume alone"),
 }
 

@@ -16,6 +16,7 @@ from warpdvr.bridge import launch
 from warpdvr.fields.analytic import Box, Sphere, Torus
 from warpdvr.grid import BoundGrid
 from warpdvr.kernels import grid as _grid
+from warpdvr.wear import Wear
 
 DOWN = (0.0, 0.0, -1.0)
 Function = Callable[[Tensor], Tensor]
@@ -387,9 +388,11 @@ def test_no_hit_is_lost_by_sharpening(name: str, device: torch.device) -> None:
     field = Asked(function, 1.0, lipschitz).to(device)
     grid = BoundGrid(field)
     solve = SphereTrace(grid=grid, thinnest=1e-4, max_steps=1024, tolerance=5e-6)
+    asked = 0
     for seed in (1, 2):
         solve(field, aimed(3000, seed=seed, device=device))
-        grid.sharpen(field)
+        asked += grid.sharpen(field)
+    assert asked > 0 or name == "slopes from 1 to 1000"  # whose models are good already
     rays = aimed(3000, seed=5)
     o, d = in_double(rays)
     expected = first_crossing(Asked(function), o, d, clip(o, d, field.bounds.cpu()), 2000)
@@ -405,21 +408,39 @@ def test_no_hit_is_lost_by_sharpening(name: str, device: torch.device) -> None:
     assert ((grid.lower[node] <= value) & (value <= grid.upper[node])).float().mean() > 0.9995
 
 
-def test_what_rays_asked_is_forgotten_once_it_was_used_or_is_old(
-    device: torch.device, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else there would be no room for what they ask next."""
-    monkeypatch.setattr("warpdvr.wear.MOST", 20)
+def test_what_rays_asked_is_forgotten_once_it_was_used_or_is_old(device: torch.device) -> None:
     field = Asked(wire).to(device)
     grid = BoundGrid(field)
     fresh = grid.child
     for seed in (1, 2):
         DenseMarch(grid=grid)(field, aimed(300, seed=seed, device=device))
         assert grid.sharpen(field) > 0
+        assert len(grid.wear.where(grid.low, grid.side)) == 0
     DenseMarch(grid=grid)(field, aimed(300, seed=3, device=device))
     grid.refresh(field, full=True)
     assert torch.equal(grid.child, fresh)
     assert grid.sharpen(field) == 0
+
+
+def test_models_of_a_grid_of_one_size_become_good_by_sharpening(device: torch.device) -> None:
+    """Nothing was known of how wrong they are."""
+    field = Sphere(0.5).to(device)
+    grid = BoundGrid(field, cells=32, finest=32)
+    rays = aimed(1000, spread=0.4, device=device)
+    first = SphereTrace(grid=grid)(field, rays)
+    assert 0 < grid.sharpen(field) < 30_000
+    second = SphereTrace(grid=grid)(field, rays)
+    assert second.evaluations < 0.6 * first.evaluations
+    assert torch.equal(first.ray, second.ray) and (first.t - second.t).abs().max() < 5e-5
+
+
+def test_of_too_many_stretches_an_even_part_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warpdvr.wear.MOST", 100)
+    wear, x = Wear(), torch.linspace(0, 1, 1000)[:, None].expand(1000, 3)
+    for part in x.split(90):
+        wear.note(part, part)
+    found = wear.where(torch.zeros(3), torch.full((3,), 0.05))[:, 0]
+    assert torch.equal(found, torch.arange(21)) or torch.equal(found, torch.arange(20))
 
 
 def test_a_sharpened_grid_is_moved_as_it_is(device: torch.device) -> None:

@@ -87,7 +87,7 @@ def test_learning_rate_rises_and_falls():
 )
 def test_numbers_that_must_be_positive(wrong):
     name, value = next(iter(wrong.items()))
-    with pytest.raises(ValueError, match=rf"^fit: {name} must be positive, got {re.escape(str(value))}$"):
+    with pytest.raises(ValueError, match=rf"^fit: {name} must be positive and finite, got {re.escape(str(value))}$"):
         Recipe(**wrong)
 
 
@@ -96,7 +96,7 @@ def test_weights_must_not_be_negative(weight):
     zero: dict[str, Any] = {weight: 0.0}
     below: dict[str, Any] = {weight: -0.1}
     Recipe(**zero)
-    with pytest.raises(ValueError, match=rf"^fit: {weight} must be a number and not negative, got -0.1$"):
+    with pytest.raises(ValueError, match=rf"^fit: {weight} must be finite and not negative, got -0.1$"):
         Recipe(**below)
 
 

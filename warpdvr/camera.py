@@ -216,7 +216,7 @@ def fibonacci_sphere(n: int, *, highest: float = 1.0, turned: float = 0.0) -> Te
 
     Args:
         highest: they stay below this y, and above its negative.
-        turned: how far the first lies around [radian], beside half a golden angle.
+        turned: added to how far each lies around [radian]; the first lies at half a golden angle.
     """
     i = torch.arange(n, dtype=torch.float64) + 0.5
     height, turn = highest * (1 - 2 * i / n), i * math.pi * (3 - 5**0.5) + turned

@@ -122,11 +122,12 @@ class BoundGrid:
         """Halve the boxes in which rays had to ask more than once, and return how many points were asked.
 
         For a field that stays as it is, between two pictures from the same place or from nearby. Boxes are halved until
-        their models are good or as small as 1 / `SHARPEST` of the longest side: the first time this may ask as often as
-        all before. `refresh` with new values begins anew.
+        their models are good, or until there are about `SHARPEST` along the longest side: the first time this may ask
+        several times as often as all before, once for many pictures. `refresh` with new values begins anew.
 
         Args:
-            field: the field that the grid was made for, with the weights that it was last refreshed with.
+            field: the field that the grid was made for, with the weights that it was built with, then or by a
+                `refresh` that asked.
         """
         self.check(field)
         before, wear, self.wear = self.evaluations, self.wear, Wear()
@@ -141,7 +142,7 @@ class BoundGrid:
             if isinstance(value, Tensor):
                 setattr(moved, name, value.to(device))
         moved._poor = {level: boxes.to(device) for level, boxes in self._poor.items()}
-        moved.wear = Wear()
+        moved.wear = copy.deepcopy(self.wear)
         return moved
 
     def check(self, field: Any) -> None:
@@ -240,7 +241,7 @@ class BoundGrid:
         block, side = self._ask_halves(field, poor, level + 1), self.side / 2 ** (level + 1)
         beyond = poor.around.index_fill(0, torch.arange(6, 11, device=block.device), 0)
         if only is not None:  # what is not halved beside them may hold the surface: taken to be smooth
-            beyond[9] = poor.around[9] / 4
+            beyond[9] = torch.where(poor.around[9] < torch.inf, poor.around[9] / 4, 0)
         wrong = torch.stack([surprise(poor.corner, poor.bend, block), poor.around[9]])
         found = torch.cat([differences(block, side), wrong.view(2, -1, 1, 1, 1).expand(2, -1, 2, 2, 2)])
         around = dilate_blocks(found, poor.cell, max(self.cells) << level, beyond).reshape(11, -1)

@@ -21,10 +21,10 @@ def silhouette(soft: Tensor, target: Tensor, n: int) -> Tensor:
     """Binary cross entropy of the soft mask, mean over the n rays whose mask is known (Yariv et al. 2020, eq. 7).
 
     Args:
-        soft: logits of the soft mask, -sharpness * value at the smallest value on the ray, for those of the n rays that
-            do not hit the object where the mask has it, shape (k,). The others count as 0: their value is 0 by
-            construction, and their colour teaches more. Without them outlines come out small, by about log(2) /
-            sharpness, which masks that reach over their object make up for; where that matters, all n may be given.
+        soft: logits of the soft mask, -sharpness * value at the smallest value on the ray, shape (k,): for all n rays,
+            or for those that do not hit the object where the mask has it. The others then count as 0: their value at
+            the hit is 0 by construction, and their colour teaches more. Without them outlines come out small, by about
+            log(2) / sharpness, which masks that reach over their object make up for.
         target: True where the mask has the object, shape (k,).
         n: number of rays whose mask is known.
     """

@@ -63,10 +63,10 @@ class Recipe:
         rate = 1.0 if self.rate is None else self.rate
         for name, values in (("rays", (self.rays,)), ("rate", (rate,)), ("sharpness", self.sharpness)):
             if not all(0 < a < math.inf for a in values):
-                raise ValueError(f"fit: {name} must be positive, got {getattr(self, name)}")
+                raise ValueError(f"fit: {name} must be positive and finite, got {getattr(self, name)}")
         for name in (*WEIGHTS, "cameras"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"fit: {name} must be a number and not negative, got {getattr(self, name)}")
+                raise ValueError(f"fit: {name} must be finite and not negative, got {getattr(self, name)}")
         if not any(getattr(self, name) for name in WEIGHTS):
             raise ValueError(f"fit: at least one of the weights must be positive: {', '.join(WEIGHTS)}")
         if len(self.background) != 3 or not all(0 <= a <= 1 for a in self.background):

@@ -10,7 +10,7 @@ from warpdvr.kernels import status as _status
 from warpdvr.kernels import through as _through
 
 FINEST = 1 / 64
-"""The shortest step is no longer than this, in sides of the finest boxes: models see parts that are thinner."""
+"""The shortest step is no longer than this, in sides of the finest boxes that were built: models see thinner parts."""
 
 
 def through(

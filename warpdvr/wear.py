@@ -3,24 +3,26 @@
 import torch
 from torch import Tensor
 
-MOST = 1 << 18
-"""Stretches that are remembered, 24 bytes each."""
+MOST = 1 << 19
+"""Stretches that are remembered at most, 24 bytes each."""
 PLACES = 5
 """Points of a stretch, ends included, whose boxes are taken for those that it passes through."""
 
 
 class Wear:
-    """Stretches of rays between two samples that followed each other, the first `MOST` of them."""
+    """Stretches of rays between two samples that followed each other: all, or every second, fourth ... if too many."""
 
     def __init__(self) -> None:
         self._ends: list[Tensor] = []
-        self._room = MOST
+        self._length, self._every = 0, 1
 
     def note(self, start: Tensor, end: Tensor) -> None:
         """Remember the stretches between points, both (n, 3) [scene unit]."""
-        if self._room:
-            self._ends.append(torch.stack([start, end])[:, : self._room])
-            self._room -= self._ends[-1].shape[1]
+        self._ends.append(torch.stack([start[:: self._every], end[:: self._every]]))
+        self._length += self._ends[-1].shape[1]
+        while self._length > MOST:
+            self._ends, self._every = [torch.cat(self._ends, 1)[:, ::2].clone()], 2 * self._every
+            self._length = self._ends[0].shape[1]
 
     def where(self, low: Tensor, side: Tensor) -> Tensor:
         """Return boxes of a lattice that stretches pass through, unique, shape (m, 3), int64.

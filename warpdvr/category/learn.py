@@ -28,7 +28,7 @@ CODES = 5.0
 """Learning rate of free codes, as a multiple of the others'."""
 
 
-DEPTHS, REACH = 6, 0.4
+BEHIND, REACH = 6, 0.4
 """Points on a ray behind its hit, and how far they reach [scene unit], among which the smallest value is looked for."""
 
 
@@ -72,9 +72,11 @@ class Lesson:
     def __post_init__(self) -> None:
         if not 0 < self.decoder <= 1:
             raise ValueError(f"train-category: decoder must be a share above 0 and at most 1, got {self.decoder}")
-        for name in ("objects", "rays", "pictures", "rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"train-category: {name} must be positive, got {getattr(self, name)}")
+        for name in ("objects", "rays", "pictures"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train-category: {name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.rate < math.inf:
+            raise ValueError(f"train-category: rate must be positive and finite, got {self.rate}")
         if self.samples < 2:
             raise ValueError(f"train-category: samples must be at least 2, got {self.samples}")
         for name in ("color", "mask", "hull", "depth", "zoom", "tint", "noise"):
@@ -205,12 +207,12 @@ class Learning:
     ) -> dict[str, Tensor]:
         """Return the terms of rays, of which the pictures `said` colours, whether they see the object, and depths.
 
-        All rays count in the silhouette's, those that hit the object by how deep they go. With only the others, those
-        beside the object push the surface inwards and nothing pushes back: thin parts become thinner.
+        All rays that meet the bounds count in the silhouette's, those that hit by how deep they go. With only the
+        others, those beside the object push the surface inwards and nothing pushes back: thin parts become thinner.
         """
         (color, label, t), ray = said, seen.hit.ray
         right = label[ray]
-        deepest, behind = deepest_on(shapes, rays, seen.hit, depths=DEPTHS, reach=REACH)
+        deepest, behind = deepest_on(shapes, rays, seen.hit, depths=BEHIND, reach=REACH)
         asked = ~deepest.isnan()
         x = rays.at(deepest.nan_to_num())[asked]
         soft = -told(shapes, rays.which, asked).value(x)

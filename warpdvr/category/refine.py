@@ -7,7 +7,7 @@ from torch import Tensor
 
 from warpdvr.camera import Rays
 from warpdvr.category.known import Known
-from warpdvr.category.learn import DEPTHS, REACH
+from warpdvr.category.learn import BEHIND, REACH
 from warpdvr.category.look import FINE, Look
 from warpdvr.category.model import Reconstructor
 from warpdvr.fields.base import told
@@ -28,14 +28,14 @@ EDGE = 3
 class Refinement:
     """How code and camera are fitted."""
 
-    steps: int = 60
+    steps: int = 90
     """A third of them for the cameras of all starts, the rest for cameras and codes of the best; 0 leaves it with the
     encoder's code."""
-    starts: int = 3
+    starts: int = 8
     """Known shapes to start from, and cameras for the encoder's shape."""
-    best: int = 2
+    best: int = 4
     """So many of them go on."""
-    rays: int = 1280
+    rays: int = 2560
     """Rays in a step, for all that are fitted together."""
     samples: int = 24
     """Samples on a ray (`DenseMarch`)."""
@@ -132,7 +132,7 @@ class _Attempt:
         shapes = Shapes(self.decoder, self.codes())
         with torch.no_grad():
             hit = DenseMarch(self.how.samples, splits=1, block=8)(shapes, rays)
-            deepest, _ = deepest_on(shapes, rays, hit, depths=DEPTHS, reach=REACH)
+            deepest, _ = deepest_on(shapes, rays, hit, depths=BEHIND, reach=REACH)
         at = torch.nonzero(~deepest.isnan())[:, 0]
         value = told(shapes, rays.which, at).value(rays[at].at(deepest[at]))
         entropy = torch.nn.functional.binary_cross_entropy_with_logits(-value, label[at].float(), reduction="none")

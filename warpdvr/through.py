@@ -19,7 +19,7 @@ def through(
     """March a batch through a grid (kernels/through.py).
 
     Args:
-        grid: of the batch's field.
+        grid: of the batch's field; its `wear` is told where rays ask more than once.
         batch: its rays are decided, as far as `max_steps` samples on each do it.
         thinnest: the shortest step [scene unit].
         relaxation: factor on steps that are free of the surface, from 1 to 2.

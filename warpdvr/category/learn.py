@@ -81,7 +81,7 @@ class Lesson:
             raise ValueError(f"train-category: samples must be at least 2, got {self.samples}")
         for name in ("color", "mask", "hull", "depth", "zoom", "tint", "noise"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"train-category: {name} must be a number and not negative, got {getattr(self, name)}")
+                raise ValueError(f"train-category: {name} must be finite and not negative, got {getattr(self, name)}")
 
 
 class Learning:

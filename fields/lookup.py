@@ -11,7 +11,8 @@ import warp as wp
 from torch import Tensor
 
 from warpdvr.bridge import launch_parts
-from warpdvr.kernels.encode import kernels
+from warpdvr.fields.scratch import zeros
+from warpdvr.kernels.encode import HELD, kernels
 
 SPAN = 1024
 """Points that a thread of a CPU launch takes; what is not more is not worth a second one."""
@@ -29,7 +30,7 @@ def encode(x: Tensor, table: Tensor, bounds: Tensor, weight: Tensor, layout: Ten
         layout: where a level is in the table, shape (levels, 5), int32: see kernels/encode.py.
     """
     y = x.new_empty(len(x), len(layout), table.shape[1])
-    _launch(_kernels(x, table).encode, x, [x, table, bounds, weight, layout], [y])
+    _launch(_kernels(x, table, layout).encode, x, [x, table, bounds, weight, layout], [y])
     return y.flatten(1)
 
 
@@ -38,16 +39,16 @@ def slope(grad: Tensor, x: Tensor, table: Tensor, bounds: Tensor, weight: Tensor
     """Return the gradient by position (n, 3), given that by features (n, levels * features)."""
     by_level = x.new_empty(len(layout), len(x), 3)
     inputs = [_split(grad, layout), x, table, bounds, weight, layout]
-    _launch(_kernels(x, table).slope, x, inputs, [by_level])
+    _launch(_kernels(x, table, layout).slope, x, inputs, [by_level])
     return by_level.sum(0)
 
 
 @torch.library.custom_op("warpdvr::encode_scatter", mutates_args=())
 def scatter(grad: Tensor, x: Tensor, bounds: Tensor, weight: Tensor, layout: Tensor, rows: int) -> Tensor:
     """Return the gradient by table (rows, features), given that by features (n, levels * features)."""
-    by_table = x.new_zeros(rows, grad.shape[1] // len(layout))
+    by_table = zeros((rows, grad.shape[1] // len(layout)), x.dtype, x.device)
     inputs = [x.new_empty(0, 3), _split(grad, layout), x, bounds, weight, layout]
-    _launch(_kernels(x, by_table).scatter, x, inputs, [by_table], by_level=True)
+    _launch(_kernels(x, by_table, layout).scatter, x, inputs, [by_table], by_level=True)
     return by_table
 
 
@@ -59,7 +60,7 @@ def bend(
     by_grad = x.new_empty(len(x), len(layout), table.shape[1])
     by_level = x.new_empty(len(layout) if to_x else 0, len(x), 3)
     inputs = [along, _split(grad, layout), x, table, bounds, weight, layout]
-    _launch(_kernels(x, table).bend, x, inputs, [by_grad, by_level])
+    _launch(_kernels(x, table, layout).bend, x, inputs, [by_grad, by_level])
     return by_grad.flatten(1), by_level.sum(0) if to_x else x.new_empty(0, 3)
 
 
@@ -68,9 +69,9 @@ def scatter_bend(
     along: Tensor, grad: Tensor, x: Tensor, bounds: Tensor, weight: Tensor, layout: Tensor, rows: int
 ) -> Tensor:
     """Return the gradient of (along . slope) by table (rows, features)."""
-    by_table = x.new_zeros(rows, grad.shape[1] // len(layout))
+    by_table = zeros((rows, grad.shape[1] // len(layout)), x.dtype, x.device)
     inputs = [along, _split(grad, layout), x, bounds, weight, layout]
-    _launch(_kernels(x, by_table).scatter, x, inputs, [by_table], by_level=True)
+    _launch(_kernels(x, by_table, layout).scatter, x, inputs, [by_table], by_level=True)
     return by_table
 
 
@@ -78,9 +79,10 @@ def _split(grad: Tensor, layout: Tensor) -> Tensor:
     return grad.reshape(len(grad), len(layout), grad.shape[1] // len(layout))
 
 
-def _kernels(x: Tensor, table: Tensor) -> Any:
+def _kernels(x: Tensor, table: Tensor, layout: Tensor) -> Any:
     scalar = wp.float64 if x.dtype == torch.float64 else wp.float32
-    return kernels(table.shape[1], scalar, wp.float16 if table.dtype == torch.float16 else scalar)
+    stored = wp.float16 if table.dtype == torch.float16 else scalar
+    return kernels(table.shape[1], scalar, stored, x.device.type == "cpu" and len(table) > HELD * len(layout))
 
 
 def _launch(kernel: Any, x: Tensor, inputs: list[Tensor], outputs: list[Tensor], by_level: bool = False) -> None:

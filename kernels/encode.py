@@ -25,15 +25,22 @@ from warpdvr.kernels.trilinear import bends, cells_per_unit, changes, locate, sl
 
 rows8 = wp.types.vector(8, wp.int32)
 
+HELD = 2**16
+"""Rows of a level that stay in the cache of a core by themselves."""
+
+AHEAD = 4
+"""Points that lie between fetching a row and using it."""
+
 
 @cache
-def kernels(features: int, scalar: Any, stored: Any) -> SimpleNamespace:
+def kernels(features: int, scalar: Any, stored: Any, fetching: bool) -> SimpleNamespace:
     """Return the kernels for a number of features per level and two precisions; each is compiled when first launched.
 
     Args:
         features: width of a row of the table.
         scalar: type of positions, outputs and all sums.
         stored: type of the table, `scalar` or `wp.float16`.
+        fetching: for tables that no cache holds, on a CPU: rows are fetched some points ahead of their use.
     """
     vec = wp.types.vector(features, scalar)
     kept = wp.types.vector(features, stored)
@@ -62,7 +69,12 @@ def kernels(features: int, scalar: Any, stored: Any) -> SimpleNamespace:
         low = bounds[0]
         scale = cells_per_unit(r, bounds)
         level = strides(l, levels)
+        ahead = lead(level, r)
         for i in range(start, wp.min(start + span, x.shape[0])):
+            if wp.static(fetching):
+                if ahead > 0:
+                    later, _at, _turn = locate(x[wp.min(i + ahead, x.shape[0] - 1)], low, scale, r)
+                    fetch(table, corners(later, level))
             p = x[i]
             sum = vec()
             if w != zero:
@@ -97,7 +109,12 @@ def kernels(features: int, scalar: Any, stored: Any) -> SimpleNamespace:
         low = bounds[0]
         scale = cells_per_unit(r, bounds)
         level = strides(l, levels)
+        ahead = lead(level, r)
         for i in range(start, wp.min(start + span, x.shape[0])):
+            if wp.static(fetching):
+                if ahead > 0:
+                    later, _at, _turn = locate(x[wp.min(i + ahead, x.shape[0] - 1)], low, scale, r)
+                    fetch(table, corners(later, level))
             p = x[i]
             sum = vec3()
             if w != zero:
@@ -136,7 +153,12 @@ def kernels(features: int, scalar: Any, stored: Any) -> SimpleNamespace:
         low = bounds[0]
         scale = cells_per_unit(r, bounds)
         level = strides(l, levels)
+        ahead = lead(level, r)
         for i in range(start, wp.min(start + span, x.shape[0])):
+            if wp.static(fetching):
+                if ahead > 0:
+                    later, _at, _turn = locate(x[wp.min(i + ahead, x.shape[0] - 1)], low, scale, r)
+                    fetch(table, corners(later, level))
             p = x[i]
             sum = vec()
             sum_x = vec3()
@@ -182,9 +204,14 @@ def kernels(features: int, scalar: Any, stored: Any) -> SimpleNamespace:
         low = bounds[0]
         scale = cells_per_unit(r, bounds)
         level = strides(l, levels)
+        ahead = lead(level, r)
         if w == zero:
             return
         for i in range(start, wp.min(start + span, x.shape[0])):
+            if wp.static(fetching):
+                if ahead > 0:
+                    later, _at, _turn = locate(x[wp.min(i + ahead, x.shape[0] - 1)], low, scale, r)
+                    fetch(grad_table, corners(later, level))
             p = x[i]
             if not not_a_number(p):
                 g = grad[i, l]
@@ -205,6 +232,22 @@ def kernels(features: int, scalar: Any, stored: Any) -> SimpleNamespace:
 def strides(l: int, levels: wp.array2d[wp.int32]):
     """First row, strides along y and z, and mask of a level."""
     return wp.vec4ui(wp.uint32(levels[l, 1]), wp.uint32(levels[l, 2]), wp.uint32(levels[l, 3]), wp.uint32(levels[l, 4]))
+
+
+@wp.func
+def lead(level: wp.vec4ui, r: int):
+    """How many points ahead the rows of a level are fetched; none where a cache holds them all."""
+    if wp.where(level[3] == wp.uint32(0), (r + 1) * (r + 1) * (r + 1), int(level[3])) < HELD:
+        return 0
+    return AHEAD
+
+
+@wp.func_native("""
+#if !defined(__CUDA_ARCH__)
+for (int k = 0; k < 8; k += 2) __builtin_prefetch(table.data + row[k]);  // corners k and k + 1 are neighbours
+#endif
+""")
+def fetch(table: wp.array[Any], row: rows8): ...
 
 
 @wp.func

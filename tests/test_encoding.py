@@ -11,6 +11,7 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 import warpdvr.fields.encoding as module
 from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.lookup import bend, encode, scatter, scatter_bend, slope
+from warpdvr.kernels.encode import HELD
 
 BOUNDS = ((-1.0, -0.8, -0.5), (1.0, 1.2, 0.7))
 
@@ -55,6 +56,29 @@ def test_features_and_gradients_are_those_of_the_twin(features, dtype, tolerance
     v = torch.randn_like(x)
     for found, should in zip(*(grad(y[0], [g, x, encoding.table], v) for y in (first, expected)), strict=True):
         assert close(found, should, 4 * tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_rows_of_large_levels_are_fetched_ahead_and_stay_what_they_are(dtype, device):
+    """On a CPU; one level is small, two are larger than what a core's cache holds, one stored and one hashed."""
+    size = 2**18
+    encoding = HashEncoding(levels=3, size=size, coarsest=40, finest=90).to(device, dtype)
+    rows = [(r + 1) ** 3 if (r + 1) ** 3 <= size else size for r in encoding.resolutions]
+    assert rows[0] > HELD and encoding.layout[:, 4].bool().tolist() == [False, False, True]
+    assert len(encoding.table) > HELD * 3
+    with torch.no_grad():
+        encoding.table.normal_()
+    x = points(2500, dtype, device)
+    ours = encoding(x)
+    theirs = hash_encoding(x, list(encoding.table.split(rows)), encoding.resolutions, *encoding.bounds)
+    tolerance = 1e-12 if dtype == torch.float64 else 4e-6
+    assert close(ours, theirs, tolerance)
+    g = torch.randn_like(ours).requires_grad_()
+    first, expected = (grad(y, [x, encoding.table], g, create_graph=True) for y in (ours, theirs))
+    v = torch.randn_like(x)
+    second, twice = (grad(y[0], [g, x, encoding.table], v) for y in (first, expected))
+    for a, b in zip((*first, *second), (*expected, *twice), strict=True):
+        assert close(a, b, 4 * tolerance)
 
 
 @pytest.mark.parametrize("active", [4.0, 2.4])

@@ -24,7 +24,7 @@ from warpdvr.recipe import RECIPES, WEIGHTS, Recipe, schedule
 from warpdvr.views import SceneTransform, SparseDepth, Views, mesh_views
 
 RADIUS, PAINT = 0.6, (0.8, 0.4, 0.2)
-SMALL = Recipe(rays=128)
+SMALL = Recipe(rays=128, backdrop=0.0)
 
 
 def ball(n: int = 6, size: int = 40) -> Views:
@@ -210,7 +210,7 @@ def test_saved_state_does_not_move_with_the_fit():
 def test_state_of_another_field_is_refused():
     job = Fit(small_sdf(), ball(), iterations=6, recipe=SMALL)
     next(job)
-    other = Fit(Painted(), ball(), iterations=6)
+    other = Fit(Painted(), ball(), iterations=6, recipe=SMALL)
     with pytest.raises(ValueError, match="belongs to a field with other parameters"):
         other.resume(job.state())
     with pytest.raises(ValueError, match="to go on from"):
@@ -329,9 +329,9 @@ def test_each_part_of_a_field_learns_at_its_own_rate():
 
 
 def test_total_is_the_weighted_sum():
-    recipe = Recipe(rays=128, color=2.0, mask=0.5, eikonal=0.25, smooth=0.3)
+    recipe = replace(SMALL, color=2.0, mask=0.5, eikonal=0.25, smooth=0.3, backdrop=0.7)
     for step in Fit(small_sdf(), ball(), iterations=3, recipe=recipe):
-        assert set(step.losses) == {"color", "mask", "smooth", "eikonal", "total"}
+        assert set(step.losses) == {"color", "backdrop", "mask", "smooth", "eikonal", "total"}
         parts = sum(getattr(recipe, name) * value for name, value in step.losses.items() if name != "total")
         assert step.losses["total"] == pytest.approx(parts, rel=1e-5)
 
@@ -532,7 +532,7 @@ def spied(monkeypatch):
 
 def test_samples_of_a_recipe_grow_as_the_fit_goes_on(monkeypatch):
     marches = spied(monkeypatch)
-    job = Fit(Painted(), ball(2), iterations=8, recipe=replace(RECIPES["dvr"], rays=32))
+    job = Fit(Painted(), ball(2), iterations=8, recipe=replace(RECIPES["dvr"], rays=32, backdrop=0.0))
     steps = list(job)
     assert marches == [(n, 0) for n in (16, 32, 64, 64, 64, 128, 128, 128)]
     assert set(steps[0].losses) == {"color", "smooth", "freespace", "occupancy", "total"}
@@ -562,7 +562,7 @@ def test_recipe_of_dvr_teaches_a_ball_its_size_and_colour(device):
 
 def test_every_term_at_once():
     told: dict[str, Any] = {name: 0.1 + 0.1 * i for i, name in enumerate(WEIGHTS)}
-    recipe = Recipe(rays=64, cameras=1e-3, **told)
+    recipe = replace(SMALL, rays=64, cameras=1e-3, **told)
     field = Painted()
     for step in Fit(field, dotted(deep(ball(3))), iterations=3, recipe=recipe):
         assert set(step.losses) == {*WEIGHTS, "total"} and min(step.losses.values()) >= 0

@@ -152,11 +152,15 @@ def test_there_are_rays_of_every_kind():
     assert ((case.label == UNKNOWN) & case.hit).sum() > 4 and (~case.met & (case.label == BACKGROUND)).sum() > 4
 
 
-def test_color_is_compared_where_the_object_is_hit():
-    case = asked(only("color"))
+@pytest.mark.parametrize("square", [0.0, 0.1])
+def test_color_is_compared_where_the_object_is_hit(square):
+    case = asked(replace(only("color"), square=square))
     right = shows(case)
-    difference = (paint(case.x[right]) - case.drawn.color[right]).abs()
-    check(case, "color", difference.sum() / (3 * right.sum()), 0)
+    d = (paint(case.x[right]) - case.drawn.color[right]).abs()
+    assert (d < 0.1).any() and (d > 0.1).any()
+    if square:
+        d = torch.where(d < square, d * d / (2 * square), d - square / 2)
+    check(case, "color", d.sum() / (3 * right.sum()), 0)
 
 
 def test_a_view_without_mask_teaches_colour_only_in_the_hull_of_the_others():
@@ -176,7 +180,8 @@ def test_a_view_without_mask_teaches_colour_only_in_the_hull_of_the_others():
     pixels = Pixels(views)
     drawn = Drawn(both, torch.full((2 * n, 3), 0.2), label, none, torch.ones(2 * n), pixels.pose)
     seen = surface(field, both, DenseMarch(64))
-    terms, _ = Objective(field, only("color"), pixels, torch.Generator())(drawn, seen, 0.0)
+    recipe = replace(only("color"), square=0.0)
+    terms, _ = Objective(field, recipe, pixels, torch.Generator())(drawn, seen, 0.0)
     o, d = in_double(both)
     x = o + sphere_t(o, d, RADIUS)[:, None] * d
     left = x[:, 1] < 0

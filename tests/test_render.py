@@ -21,7 +21,8 @@ from warpdvr import Camera, DenseMarch, Image, SphereTrace, Status, render
 from warpdvr.fields.analytic import Box, Plane, Sphere, Union
 from warpdvr.fields.base import Field
 from warpdvr.fields.sdf import SDF
-from warpdvr.render import bytes_per_point, deepest_on, default_intersect, soft_mask
+from warpdvr.render import bytes_per_point, default_intersect
+from warpdvr.silhouette import deepest_on, soft_mask
 
 CAMERA = Camera.look_at((1.6, 1.2, 0.9), width=48, height=40)
 FACING = Camera.look_at((0.0, 0.0, 3.0), up=(0.0, 1.0, 0.0), width=32, height=24)
@@ -148,6 +149,71 @@ def test_a_field_in_float64_is_rendered_in_float64(device: torch.device) -> None
     assert torch.equal(one.mask, two.mask)
     assert (one.depth - two.depth)[one.mask].abs().max() < 2e-6
     assert (one.rgb - two.rgb).abs().max() < 1e-5
+
+
+def overlapping() -> Any:
+    """Two balls, a bright one in front of a dark one."""
+
+    class Coloured(Union):
+        def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Any) -> Tensor:
+            return torch.where(x[:, 2:] > 0.22, x.new_tensor([0.9, 0.8, 0.2]), x.new_tensor([0.2, 0.1, 0.4]))
+
+    return Coloured([Sphere(0.5, center=(0.0, 0.0, -0.3)), Sphere(0.25, center=(0.2, 0.1, 0.5))])
+
+
+@pytest.mark.parametrize("solve", [DenseMarch(), SphereTrace()])
+def test_edges_are_the_mean_of_a_finer_picture(solve: Any, device: torch.device) -> None:
+    """In linear light (IEC 61966-2-1), where a neighbour is missed, or far in front or behind; elsewhere nothing."""
+    n, field, behind, camera = 3, overlapping().to(device), (0.1, 0.6, 0.3), FACING.resized(64, 48)
+    with torch.no_grad():
+        plain = render(field, camera, intersect=solve, background=behind)
+        smooth = render(field, camera, intersect=solve, background=behind, antialias=n)
+        fine = render(field, camera.resized(64 * n, 48 * n), intersect=solve, background=behind).rgb.double()
+    light = torch.where(fine <= 0.04045, fine / 12.92, ((fine + 0.055) / 1.055) ** 2.4)
+    mean = light.view(48, n, 64, n, 3).mean((1, 3))
+    mean = torch.where(mean <= 0.0031308, 12.92 * mean, 1.055 * mean ** (1 / 2.4) - 0.055)
+    moved = (smooth.rgb != plain.rgb).any(-1)
+    assert (smooth.rgb - mean)[moved].abs().max() < 1e-3
+    mixed = (plain.rgb - mean).abs().amax(-1) > 0.1
+    surrounded = -torch.nn.functional.max_pool2d(-plain.mask.float()[None], 3, 1, 1)[0] > 0
+    assert mixed.sum() > 30 and (mixed & surrounded).sum() > 3  # of an outline, and of a ball in front of another
+    assert moved[mixed].all() and moved.float().mean() < 0.25
+    for name in ("depth", "normal", "mask", "status"):
+        a, b = getattr(plain, name), getattr(smooth, name)
+        assert torch.equal(a.nan_to_num(), b.nan_to_num()), name
+
+
+def test_edges_cover_as_much_as_the_disc_that_a_ball_is(device: torch.device) -> None:
+    """A ball straight ahead is a disc of radius f R / sqrt(D^2 - R^2); a white one on black is its area in light."""
+
+    class White(Sphere):
+        def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Any) -> Tensor:
+            return torch.ones_like(x)
+
+    area = torch.pi * (float(FACING.K[0, 0]) * 0.5 / (9 - 0.25) ** 0.5) ** 2
+    found = []
+    for n in (1, 8):
+        rgb = render(White(0.5).to(device), FACING, background=(0, 0, 0), antialias=n).rgb[..., 0].detach().double()
+        found.append(abs(float(torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4).sum()) - area))
+    assert found[1] < 0.004 * area < found[0]
+
+
+@pytest.mark.parametrize("recording", [True, False])
+def test_evaluations_on_edges_are_counted_and_chunks_do_not_show(recording: bool, device: torch.device) -> None:
+    field = Asked(lambda x: x.norm(dim=-1) - 0.5, lipschitz=1.0).to(device)
+    with torch.set_grad_enabled(recording):
+        image = render(field, CAMERA, intersect=DenseMarch(16), antialias=2)
+        assert field.asked - 64 == image.evaluations  # 64 points measure the memory
+        parts = render(field, CAMERA, intersect=DenseMarch(16), antialias=2, memory=100_000)
+    assert torch.allclose(image.rgb, parts.rgb, rtol=0, atol=1e-6)
+
+
+def test_edges_have_gradients(device: torch.device) -> None:
+    """Of what is seen in them; that they move is another matter (`outline`)."""
+    field = overlapping().to(device).double()
+    camera = Camera.look_at((0.0, 0.0, 3.0), up=(0.0, 1.0, 0.0), width=8, height=8)
+    render(field, camera, antialias=2).rgb.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in field.parameters())
 
 
 def test_a_background_may_be_a_picture(device: torch.device) -> None:

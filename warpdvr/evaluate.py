@@ -8,9 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from warpdvr.backdrop import Backdrop
 from warpdvr.intersect import Intersect
 from warpdvr.render import Image, gridded_intersect, render
 from warpdvr.views import Views
+
+PLACES = 3
+"""Along each axis of a pixel on an edge, through which it is looked."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,13 @@ def evaluate(
     *,
     intersect: Intersect | None = None,
     longest: int | None = None,
+    backdrop: Backdrop | None = None,
     shown: Callable[[int, Image, Tensor], None] | None = None,
 ) -> Scores:
     """Render views and compare them with their photographs, inside of their masks.
 
-    A pixel of the object that is not hit counts as black. Views without a mask, or an empty one, are left out.
+    A pixel of the object that nothing is hit in has the colour of the backdrop, if there is one, and is black
+    otherwise. Views without a mask, or an empty one, are left out.
 
     Args:
         field: any module that meets the contract of `warpdvr.Field`.
@@ -47,6 +53,7 @@ def evaluate(
         which: indices of the views; the held-out ones if not given.
         intersect: how the surface is found; by default with a `BoundGrid`, whose making is counted too.
         longest: views are compared at this size of their longer side at most [pixel]; None takes them as they are.
+        backdrop: what is behind the object; pixels on edges are then looked at `PLACES` x `PLACES` times.
         shown: called with the index, the rendered image and the photograph (h, w, 3) of each view.
     """
     psnr, iou, evaluations = [], [], 0
@@ -63,7 +70,12 @@ def evaluate(
             photograph, mask = _shrink(photograph, camera.height, camera.width), _shrink_mask(mask, camera)
         if not mask.any():
             continue
-        image = render(field, camera, intersect=intersect, background=(0.0, 0.0, 0.0))
+        if backdrop is None:
+            image = render(field, camera, intersect=intersect, background=(0.0, 0.0, 0.0))
+        else:
+            device = field.bounds.device
+            behind = backdrop.to(device)(camera.to(device).rays()).view(*mask.shape, 3)
+            image = render(field, camera, intersect=intersect, background=behind, antialias=PLACES)
         evaluations += image.evaluations
         psnr.append(_psnr(image.rgb.cpu(), photograph, mask))
         iou.append(_iou(image.mask.cpu(), mask))

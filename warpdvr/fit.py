@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from warpdvr.backdrop import RATE, Backdrop
 from warpdvr.camera import Camera
 from warpdvr.fields.base import Field
 from warpdvr.intersect import DenseMarch, Hit, Intersect, Status
@@ -104,8 +105,11 @@ class Fit:
             groups.append({"params": list(self.poses.parameters()), "rate": self.recipe.cameras})
         if not self.parameters:
             raise ValueError(f"fit: no parameter of {type(field).__name__} wants a gradient, and cameras are kept")
+        self.backdrop = Backdrop.new(seed, field.bounds.device) if self.recipe.backdrop and self.recipe.color else None
+        if self.backdrop:
+            groups.append({"params": list(self.backdrop.parameters()), "rate": RATE})
         self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
-        self.objective = Objective(field, self.recipe, self.pixels, self.generator)
+        self.objective = Objective(field, self.recipe, self.pixels, self.generator, self.backdrop)
         self.intersect = intersect or (
             DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else QuickMarch(field, cells=self.recipe.cells)
         )
@@ -160,6 +164,8 @@ class Fit:
             state["remembered"] = self.intersect.state()
         if self.poses:
             state["cameras"] = self.poses.moved.detach().clone()
+        if self.backdrop:
+            state |= self.backdrop.state()
         return state
 
     def resume(self, state: dict[str, Tensor]) -> None:
@@ -181,6 +187,10 @@ class Fit:
                     "fit: cameras are to be refined, but the saved state is of a fit that took them as given"
                 )
             self.poses.resume(state["cameras"])
+        if self.backdrop:
+            if (saved := Backdrop.saved(state)) is None:
+                raise ValueError("fit: a backdrop is to be learnt, but the saved state is of a fit without one")
+            self.backdrop.load_state_dict(saved.state_dict())
         unpack(self.optimizer, state)
 
     def _step(self, progress: float) -> dict[str, float]:
@@ -224,7 +234,8 @@ class Fit:
 
     def _descend(self, total: Any) -> None:
         self.optimizer.zero_grad()
-        total.backward(inputs=self.parameters)  # no gradient by the points, which nobody asks for
+        behind = self.backdrop.parameters() if self.backdrop else ()
+        total.backward(inputs=[*self.parameters, *behind])  # no gradient by the points, which nobody asks for
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         if not bool(torch.isfinite(norm)):
             raise RuntimeError(

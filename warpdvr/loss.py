@@ -8,12 +8,18 @@ MARGIN = 1e-4
 """What `hinge` leaves between the smallest value on a ray and 0 [field value]: more than a crossing's value is off."""
 
 
-def photometric(color: Tensor, target: Tensor) -> Tensor:
+def photometric(color: Tensor, target: Tensor, square: float = 0.0) -> Tensor:
     """Mean absolute difference of sRGB colours, over k pixels: where the surface is seen and should be, or all.
+
+    With `square`, differences d below it count as d^2 / (2 square) and others as |d| - square / 2 (Huber 1964), so that
+    where photographs contradict one another, colours become their mean and not their median.
 
     Args:
         color, target: shape (k, 3), in [0, 1].
+        square: differences up to which squares count.
     """
+    if square > 0:
+        return _mean(torch.nn.functional.huber_loss(color, target, reduction="none", delta=square).mean(-1) / square)
     return _mean((color - target).abs().mean(-1))
 
 

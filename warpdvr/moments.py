@@ -14,7 +14,7 @@ def packed(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def unpack(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
-    """Give an optimiser what `packed` returned; entries whose names hold no point are not looked at.
+    """Give an optimiser what `packed` returned; entries that no number begins are not looked at.
 
     Raises:
         ValueError: if it has other parameters.
@@ -22,7 +22,7 @@ def unpack(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
     whole = optimizer.state_dict()
     for key, value in state.items():
         index, _, name = key.partition(".")
-        if name:
+        if index.isdigit():
             whole["state"].setdefault(int(index), {})[name] = value.clone()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for index, moments in whole["state"].items():

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from warpdvr import loss
+from warpdvr.backdrop import Backdrop
+from warpdvr.camera import Rays
 from warpdvr.intersect import Intersect, Status
 from warpdvr.known import beside
 from warpdvr.outline import Seen, boundary
-from warpdvr.pixels import OBJECT, UNKNOWN, Drawn, Pixels
+from warpdvr.pixels import BACKGROUND, OBJECT, UNKNOWN, Drawn, Pixels
 from warpdvr.recipe import WEIGHTS, Recipe
 from warpdvr.render import Surface, default_intersect
 from warpdvr.shade import gradient, slope_cost, unit
@@ -25,13 +27,21 @@ GUESSES = 16
 class Objective:
     """The terms that a recipe gives a weight, each a mean over the set that `warpdvr.loss` states for it."""
 
-    def __init__(self, field: Any, recipe: Recipe, pixels: Pixels, generator: torch.Generator):
-        """Keep what is needed.
+    def __init__(
+        self,
+        field: Any,
+        recipe: Recipe,
+        pixels: Pixels,
+        generator: torch.Generator,
+        backdrop: Backdrop | None = None,
+    ):
+        """Keep what is needed; without a `backdrop` there is no term for it.
 
         Raises:
             ValueError: if eikonal alone has a weight, but the field is no distance: nothing would be learnt.
         """
         self.field, self.recipe, self.pixels, self.generator = field, recipe, pixels, generator
+        self.backdrop = backdrop
         self.is_distance = getattr(field, "lipschitz", None) is not None
         if not self.is_distance and not any(getattr(recipe, name) for name in WEIGHTS if name != "eikonal"):
             raise ValueError(
@@ -57,6 +67,7 @@ class Objective:
         terms: dict[str, Tensor] = {}
         for wanted, term in (
             (recipe.color > 0 or recipe.gradient > 0, self._color),
+            (self.backdrop is not None, self._behind),
             (recipe.depth > 0, self._depth),
             (recipe.known > 0, self._beside),
             (recipe.outline > 0, partial(self._outline, intersect or default_intersect(self.field))),
@@ -73,7 +84,7 @@ class Objective:
     def _color(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         ray, right, terms = seen.hit.ray, self._right(drawn, seen), {}
         if self.recipe.color > 0:
-            terms["color"] = loss.photometric(seen.color[right], drawn.color[ray][right])
+            terms["color"] = loss.photometric(seen.color[right], drawn.color[ray][right], self.recipe.square)
         if self.recipe.gradient > 0:
             n = 4 * (self.recipe.rays // 4)
             whole = torch.zeros_like(drawn.label, dtype=torch.bool).index_copy(0, ray, right)[:n].view(-1, 4).all(1)
@@ -81,6 +92,13 @@ class Objective:
             patches = (a[:n].view(-1, 2, 2, 3)[whole] for a in (color, drawn.color))
             terms["gradient"] = loss.image_gradient(*patches)
         return terms, 0
+
+    def _behind(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+        """Pixels beside the object, whatever the field is like; rays through it that miss it at first say nothing."""
+        at = torch.nonzero(drawn.label == BACKGROUND)[:, 0]
+        rays = Rays(drawn.rays.origin[at].detach(), drawn.rays.direction[at].detach())
+        color = self.backdrop(rays) if self.backdrop else rays.origin
+        return {"backdrop": loss.photometric(color, drawn.color[at], self.recipe.square)}, 0
 
     def _outline(
         self, intersect: Intersect, drawn: Drawn, seen: Surface, progress: float

@@ -19,12 +19,14 @@ from warpdvr.implicit import reattach
 from warpdvr.intersect import DenseMarch, Hit, Intersect, SphereTrace, Status
 from warpdvr.outline import Seen, boundary
 from warpdvr.shade import gradient, normal_color, slope_cost, unit
+from warpdvr.silhouette import DEPTHS, soft_mask
+from warpdvr.srgb import encode, linear
 
 MEMORY = 512 << 20
 """Default memory budget of a render [byte]."""
 
-DEPTHS = 32
-"""Points on a ray behind its hit at which a soft silhouette looks for the smallest value."""
+STEP = 16.0
+"""Neighbours whose depths differ by more are on an edge [width of a pixel where the nearer one is]."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def render(
     background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
     silhouette: float | None = None,
     outline: bool = False,
+    antialias: int = 1,
     memory: int = MEMORY,
 ) -> Image:
     """Render a field.
@@ -109,6 +112,8 @@ def render(
         background: sRGB colour where no ray hits, shape (3,) or (h, w, 3).
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
         outline: give `Image.rgb` the gradient by which outlines move, too; its values stay, see `warpdvr.outline`.
+        antialias: look through pixels on edges, where a neighbour sees something in front of or behind what they see,
+            at so many places along each axis; their `rgb` is the mean in linear light. 1 takes the centre alone.
         memory: about how much the evaluation of one chunk of rays may take [byte]. A recorded gradient comes on top.
     """
     solver = intersect or default_intersect(field)
@@ -122,8 +127,8 @@ def render(
         parts.append(_part(field, camera, rays, surface(field, rays, solver), silhouette))
     back = torch.cat(tiles).argsort()
     depth, normal, color, status, soft = (torch.cat([part[i] for part in parts])[back] for i in range(5))
-    mask = status == int(Status.HIT)
     shape = camera.height, camera.width
+    mask = status == int(Status.HIT)
     behind = torch.as_tensor(background, dtype=color.dtype, device=color.device).expand(*shape, 3)
     mask = mask.view(shape)
     rgb, evaluations = torch.where(mask[..., None], color.view(*shape, 3), behind), sum(part[5] for part in parts)
@@ -133,6 +138,12 @@ def render(
         seen = Seen(rays, (1, *shape), status, t, normal.detach(), behind.detach().reshape(-1, 3))
         moved, asked = boundary(field, seen, solver, chunk=chunk)
         rgb, evaluations = rgb + moved.view_as(rgb), evaluations + asked
+    if antialias > 1:
+        edge = torch.nonzero(_edges(depth.detach().view(shape), camera).view(-1))[:, 0]
+        flat = behind.reshape(-1, 3)
+        for some in edge.split(max(1, chunk // antialias**2)):
+            mean, asked = _mean(field, camera, solver, pixel[some], flat[some], antialias)
+            rgb, evaluations = rgb.view(-1, 3).index_copy(0, some, mean).view_as(rgb), evaluations + asked
     return Image(
         rgb=rgb,
         depth=depth.view(shape),
@@ -172,45 +183,6 @@ def gridded_intersect(field: Any) -> tuple[Intersect, int]:
     return replace(default_intersect(field), grid=grid), grid.evaluations
 
 
-def soft_mask(field: Any, rays: Rays, hit: Hit, sharpness: float) -> tuple[Tensor, int]:
-    """Return sigmoid(-sharpness * value) at the smallest value on each ray, shape (n,), and the number of evaluations.
-
-    0 for rays that were never asked. Differentiable with respect to the field and the rays (Yariv et al. 2020, eq. 7).
-    """
-    deepest, evaluations = deepest_on(field, rays, hit)
-    asked = ~deepest.isnan()
-    x = rays.at(deepest.nan_to_num())[asked].to(field.bounds.dtype)
-    field = told(field, rays.which, asked)
-    soft = torch.sigmoid(-sharpness * field.value(x))
-    return soft.new_zeros(len(rays)).masked_scatter(asked, soft), evaluations + len(x)
-
-
-@torch.no_grad()
-def deepest_on(
-    field: Any, rays: Rays, hit: Hit, *, depths: int = DEPTHS, reach: float = math.inf
-) -> tuple[Tensor, int]:
-    """Return the ray length of the smallest value on each ray (n,), NaN if never asked, and the number of evaluations.
-
-    `hit.nearest` ends at the crossing; behind it some points are asked, closest together at the crossing, where an
-    outline has its short chords.
-
-    Args:
-        depths: how many on each ray that hits, and its crossing.
-        reach: how far behind the crossing at most [scene unit].
-    """
-    _, far = rays[hit.ray].clip(field.bounds)
-    steps = torch.linspace(0, 1, depths + 1, device=far.device).square()
-    t = hit.t[:, None] + (far - hit.t).clamp_max(reach)[:, None] * steps
-    x = rays.origin[hit.ray][:, None] + t[..., None] * rays.direction[hit.ray][:, None]
-    value = (
-        told(field, rays.which, hit.ray.repeat_interleave(t.shape[1]))
-        .value(x.reshape(-1, 3).to(field.bounds.dtype))
-        .view(t.shape)
-    )
-    best = t.gather(1, value.argmin(1, keepdim=True))[:, 0]
-    return hit.nearest.index_copy(0, hit.ray, best), t.numel()
-
-
 def bytes_per_point(field: Any) -> int:
     """Return about how many bytes the evaluation of one point takes: what autograd would save for it, and a margin."""
     n, saved = 64, 0
@@ -238,6 +210,25 @@ def _part(field: Any, camera: Camera, rays: Rays, seen: Surface, sharpness: floa
     soft, asked = (z.new_zeros(n), 0) if sharpness is None else soft_mask(field, rays, seen.hit, sharpness)
     shading = (int(torch.is_grad_enabled()) + slope_cost(field)) * len(ray)
     return depth, normal, color, seen.hit.status, soft, seen.hit.evaluations + shading + asked
+
+
+def _mean(
+    field: Any, camera: Camera, intersect: Intersect, pixel: Tensor, behind: Tensor, n: int
+) -> tuple[Tensor, int]:
+    """Return the mean colours (k, 3) of pixels (k, 2) seen through n x n places in each, and the evaluations."""
+    side = (torch.arange(n, device=pixel.device, dtype=pixel.dtype) + 0.5) / n - 0.5
+    rays = camera.rays((pixel[:, None] + torch.cartesian_prod(side, side)).view(-1, 2))
+    seen = surface(field, rays, intersect)
+    light = linear(behind.repeat_interleave(n * n, 0)).index_copy(0, seen.hit.ray, linear(seen.color).to(behind))
+    shading = (int(torch.is_grad_enabled()) + slope_cost(field)) * len(seen.hit.ray)
+    return encode(light.view(-1, n * n, 3).mean(1)), seen.hit.evaluations + shading
+
+
+def _edges(depth: Tensor, camera: Camera) -> Tensor:
+    """Return the pixels (h, w) with a neighbour that hits where they do not or the other way, or `STEP` away."""
+    far = torch.nn.functional.pad(depth.nan_to_num(torch.inf)[None, None], (1, 1, 1, 1), mode="replicate")
+    nearest, farthest = (-torch.nn.functional.max_pool2d(-far, 3, 1), torch.nn.functional.max_pool2d(far, 3, 1))
+    return ((farthest > nearest * (1 + STEP * camera.pixel)) & nearest.isfinite())[0, 0]
 
 
 def _tiles(pixel: Tensor, most: int) -> list[Tensor]:

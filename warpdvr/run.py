@@ -21,6 +21,7 @@ from torch import Tensor
 
 from warpdvr import checkpoint, journal, turntable
 from warpdvr.atomic import replacing
+from warpdvr.backdrop import Backdrop
 from warpdvr.camera import Camera
 from warpdvr.checkpoint import Checkpoint
 from warpdvr.distance import chamfer
@@ -164,7 +165,9 @@ def fit(run: Run, scene: Scene, views: Views, field: Any, job: Fit) -> Iterator[
                 if step.progress * REPORTS >= due:
                     due = math.floor(step.progress * REPORTS) + 1
                     with one_thread():  # as the fit itself
-                        scores = evaluate(field, views, some, intersect=job.intersect, longest=200)
+                        scores = evaluate(
+                            field, views, some, intersect=job.intersect, longest=200, backdrop=job.backdrop
+                        )
                     note = f"held out {scores.psnr:.1f} dB, IoU {scores.iou:.3f}" if scores.views else ""
                     _write(log, step, psnr=scores.psnr, iou=scores.iou)
                 elif step.iteration % 20 == 0:
@@ -226,7 +229,7 @@ def write_scores(run: Run, field: Any, views: Views, mesh: Mesh | None, truth: M
         _picture(run.images / f"held_out_{views.names[i]}.png", pair)
 
     state = run.load().fit
-    scores = evaluate(field, views, shown=show)
+    scores = evaluate(field, views, backdrop=Backdrop.saved(state), shown=show)
     result: dict[str, Any] = {
         "psnr": scores.psnr,
         "iou": scores.iou,

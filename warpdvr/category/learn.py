@@ -18,7 +18,8 @@ from warpdvr.fields.conditional import Shapes
 from warpdvr.intersect import DenseMarch
 from warpdvr.moments import packed, unpack
 from warpdvr.recipe import schedule
-from warpdvr.render import Surface, deepest_on, surface
+from warpdvr.render import Surface, surface
+from warpdvr.silhouette import deepest_on
 from warpdvr.views import Views
 
 SPREAD = 0.05

@@ -15,7 +15,7 @@ from warpdvr.fields.conditional import Shapes
 from warpdvr.intersect import DenseMarch
 from warpdvr.poses import rotation
 from warpdvr.recipe import decay
-from warpdvr.render import deepest_on
+from warpdvr.silhouette import deepest_on
 
 AROUND = 8
 """So far beside the outline rays are drawn [pixel]."""
@@ -31,11 +31,11 @@ class Refinement:
     steps: int = 90
     """A third of them for the cameras of all starts, the rest for cameras and codes of the best; 0 leaves it with the
     encoder's code."""
-    starts: int = 8
+    starts: int = 12
     """Known shapes to start from, and cameras for the encoder's shape."""
-    best: int = 4
+    best: int = 6
     """So many of them go on."""
-    rays: int = 2560
+    rays: int = 3840
     """Rays in a step, for all that are fitted together."""
     samples: int = 24
     """Samples on a ray (`DenseMarch`)."""
@@ -60,10 +60,10 @@ class Refinement:
 def refined(model: Reconstructor, known: Known, look: Look, refinement: Refinement | None = None) -> Tensor:
     """Return the code (1, code) of a shape that looks like a picture, by analysis and synthesis.
 
-    The camera is not known. Known pictures with a like outline say where it may stand and what the shape may be; the
-    encoder says so too. From each of these starts first the camera and then both are fitted to the silhouette, as DVR
-    fits a shape (Niemeyer et al. 2020) with one picture instead of many. The code is held near its start, where shapes
-    are like those that the decoder learnt. Colours do not count: a livery says nothing of the shape.
+    The camera is not known. Known outlines that are like the picture's say where it may stand and what the shape may
+    be, which the encoder says, too. From each of these starts first the camera and then both are fitted to the
+    silhouette, as DVR fits a shape (Niemeyer et al. 2020) with one picture instead of many. The code is held near its
+    start, where shapes are like those that the decoder learnt. Colours do not count: a livery says nothing of shapes.
     """
     how = refinement or Refinement()
     own: Tensor = model.encode(look.small).detach()
@@ -71,7 +71,7 @@ def refined(model: Reconstructor, known: Known, look: Look, refinement: Refineme
         return own
     axes = known.axes()
     odd = how.guess * (known.codes - own).square().sum(1) / axes.square().sum().clamp_min(1e-12)
-    chosen, pose, K = known.alike(look.mask, how.starts, odd, symmetric=model.decode.symmetric)
+    chosen, pose, K = known.alike(look.mask, how.starts, symmetric=model.decode.symmetric)
     codes = torch.cat([own.expand(len(chosen), -1), known.codes[chosen]])
     odd = torch.cat([torch.zeros(len(chosen)), odd[chosen]])
     attempt = _Attempt(model, look.mask, how, codes, pose.repeat(2, 1, 1), K.repeat(2, 1, 1), axes)

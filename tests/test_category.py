@@ -473,7 +473,7 @@ def test_decoder_and_encoder_learn_one_after_the_other(category: Category, clock
 
 
 def test_the_encoder_learns_to_guess_free_codes(category: Category, clock: None) -> None:
-    job = learning(category, seconds=1000, decoder=1e-9, pictures=40, rate=1e-9)
+    job = learning(category, seconds=1000, decoder=1e-9, pictures=40, rate=1e-9, imagined=0.0)
     next(job)
     first = next(job)
     guessed = [job.model.encode(some.float() / 255).mean(0) for some in job.pictures]
@@ -538,14 +538,49 @@ def test_a_loss_that_is_no_number_is_named(category: Category) -> None:
 
 
 @pytest.mark.parametrize("axis", [None, 2])
-def test_pictures_are_mirrored_only_where_shapes_are_symmetric(category: Category, axis: int | None) -> None:
-    job = Learning(tiny(symmetric=axis), category, minutes=1, lesson=lessons(zoom=0.0, tint=0.0))
-    shown = torch.randint(0, 256, (40, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    seen = job._changed(shown)
-    turned = [torch.allclose(a, b.flip(2) / 255, atol=1e-3) for a, b in zip(seen, shown, strict=True)]
-    same = [torch.allclose(a, b / 255, atol=1e-3) for a, b in zip(seen, shown, strict=True)]
-    assert all(a != b for a, b in zip(turned, same, strict=True))
-    assert sum(turned) == 0 if axis is None else 8 < sum(turned) < 32
+def test_pictures_are_mirrored_only_where_shapes_are_symmetric(
+    category: Category, clock: None, axis: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+
+    def listen(pictures: Tensor, generator: torch.Generator, *, zoom: float, tint: float, mirrored: bool) -> Tensor:
+        told.append(mirrored)
+        return pictures.float() / 255
+
+    monkeypatch.setattr(learn, "disturbed", listen)
+    lesson = lessons(decoder=1e-9)
+    job = Learning(tiny(symmetric=axis), category, minutes=1, lesson=lesson)
+    next(job)  # of the decoder
+    next(job)
+    assert told == [axis is not None]
+
+
+@pytest.mark.parametrize(("share", "shapes", "pictures"), [(0.0, 0, 40), (0.25, 3, 30), (1.0, 3, 0)])
+def test_a_share_of_the_pictures_is_imagined_and_one_more_shape_at_each_step(
+    category: Category, clock: None, share: float, shapes: int, pictures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = learning(category, seconds=1000, decoder=1e-9, pictures=40, imagined=share)
+    next(job)  # of the decoder
+    drawn: list[int] = []
+    draw = job._drawn
+
+    def listen(objects: Tensor) -> Tensor:
+        drawn.append(len(objects))
+        return draw(objects)
+
+    monkeypatch.setattr(job, "_drawn", listen)
+    for _ in range(3):
+        assert next(job)["code"] > 0
+    assert drawn == [pictures] * 3
+    assert (len(job._imagination.codes) if job._imagination else 0) == shapes
+
+
+def test_where_nothing_can_be_imagined_all_pictures_are_real(category: Category, clock: None) -> None:
+    job = learning(category, seconds=1000, decoder=1e-9, pictures=8, imagined=1.0)
+    next(job)
+    with torch.no_grad():
+        job.model.decode.last.bias[0] = -50.0  # nothing is inside
+    assert next(job)["code"] > 0
 
 
 def test_a_reconstruction_is_told_of_the_present_codes(category: Category, clock: None) -> None:

@@ -158,7 +158,7 @@ def overlapping() -> Any:
         def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Any) -> Tensor:
             return torch.where(x[:, 2:] > 0.22, x.new_tensor([0.9, 0.8, 0.2]), x.new_tensor([0.2, 0.1, 0.4]))
 
-    return Coloured([Sphere(0.5, center=(0.0, 0.0, -0.3)), Sphere(0.25, center=(0.2, 0.1, 0.5))])
+    return Coloured([Sphere(0.5, center=(0.0, 0.0, -0.5)), Sphere(0.25, center=(0.2, 0.1, 0.5))])
 
 
 @pytest.mark.parametrize("solve", [DenseMarch(), SphereTrace()])
@@ -210,8 +210,8 @@ def test_evaluations_on_edges_are_counted_and_chunks_do_not_show(recording: bool
 
 def test_edges_have_gradients(device: torch.device) -> None:
     """Of what is seen in them; that they move is another matter (`outline`)."""
-    field = overlapping().to(device).double()
-    camera = Camera.look_at((0.0, 0.0, 3.0), up=(0.0, 1.0, 0.0), width=8, height=8)
+    torch.manual_seed(0)
+    field, camera = SDF(width=8, depth=1).to(device), FACING.resized(8, 6)
     render(field, camera, antialias=2).rgb.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in field.parameters())
 

@@ -25,7 +25,7 @@ from warpdvr.srgb import encode, linear
 MEMORY = 512 << 20
 """Default memory budget of a render [byte]."""
 
-STEP = 16.0
+STEP = 8.0
 """Neighbours whose depths differ by more are on an edge [width of a pixel where the nearer one is]."""
 
 

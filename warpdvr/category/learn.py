@@ -9,8 +9,9 @@ from torch import Tensor
 
 from warpdvr import loss
 from warpdvr.camera import Rays
+from warpdvr.category.imagined import Imagination
 from warpdvr.category.known import Known
-from warpdvr.category.look import prepared
+from warpdvr.category.look import disturbed, prepared
 from warpdvr.category.model import Reconstructor
 from warpdvr.category.objects import Category, Pool
 from warpdvr.fields.base import box, told
@@ -58,11 +59,13 @@ class Lesson:
     far sooner than by rays; what is hollow is left to the others."""
     depth: float = 0.0
     """Weight of the depth loss, for categories with depth maps (2.5D supervision; DVR takes 10)."""
-    decoder: float = 0.75
+    decoder: float = 0.65
     """Progress up to which the decoder learns, each object having a free code, as in an auto-decoder (Park et al.,
     "DeepSDF", 2019); from then on the encoder learns to guess these codes from pictures."""
     pictures: int = 64
     """Pictures in a step of the encoder alone."""
+    imagined: float = 0.5
+    """Share of them that the decoder makes, of known shapes and mixtures of them (`warpdvr.category.imagined`)."""
     zoom: float = 0.1
     """How much a picture is enlarged or made smaller by chance, so that the encoder does not learn it by heart."""
     noise: float = 0.03
@@ -78,6 +81,8 @@ class Lesson:
                 raise ValueError(f"train-category: {name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.rate < math.inf:
             raise ValueError(f"train-category: rate must be positive and finite, got {self.rate}")
+        if not 0 <= self.imagined <= 1:
+            raise ValueError(f"train-category: imagined must be a share from 0 to 1, got {self.imagined}")
         if self.samples < 2:
             raise ValueError(f"train-category: samples must be at least 2, got {self.samples}")
         for name in ("color", "mask", "hull", "depth", "zoom", "tint", "noise"):
@@ -118,6 +123,7 @@ class Learning:
         self.codes = torch.nn.Parameter(SPREAD * torch.randn(len(chosen), model.decode.code, generator=self.generator))
         groups = [{"params": list(model.parameters()), "rate": 1.0}, {"params": [self.codes], "rate": CODES}]
         self._known = Known.of(self.codes, chosen)
+        self._imagination: Imagination | None = None
         self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99))
         self.iteration, self.seconds, self.evaluations = 0, 0.0, 0
 
@@ -188,10 +194,27 @@ class Learning:
         unpack(self.optimizer, state)
 
     def _guess(self) -> dict[str, Tensor]:
-        """Return how far the codes that the encoder guesses are from the free ones."""
-        objects = torch.randint(len(self.pictures), (self.lesson.pictures,), generator=self.generator)
-        guessed = self.model.encode(self._look(objects))
-        return {"code": (guessed - self.codes[objects].detach()).square().mean()}
+        """Return how far the codes that the encoder guesses are from those of the shapes in the pictures.
+
+        At each step one more shape is imagined, as long as there are any.
+        """
+        lesson = self.lesson
+        pictures, codes = self._imagined(round(lesson.imagined * lesson.pictures))
+        objects = torch.randint(len(self.pictures), (lesson.pictures - len(codes),), generator=self.generator)
+        pictures, codes = torch.cat([pictures, self._drawn(objects)]), torch.cat([codes, self.codes[objects].detach()])
+        mirrored = self.model.decode.symmetric is not None  # then a mirrored picture shows the same shape
+        seen = disturbed(pictures, self.generator, zoom=lesson.zoom, tint=lesson.tint, mirrored=mirrored)
+        return {"code": (self.model.encode(seen) - codes).square().mean()}
+
+    def _imagined(self, n: int) -> tuple[Tensor, Tensor]:
+        """Return n imagined pictures and the codes of their shapes, or none if nothing can be imagined."""
+        if n:
+            if self._imagination is None:
+                self._imagination = Imagination(self.model.decode, self.known(), self.generator)
+            self._imagination.more()
+            if self._imagination.codes:
+                return self._imagination.draw(n)
+        return self.pictures[0][:0], self.codes[:0].detach()
 
     def _decode(self) -> dict[str, Tensor]:
         """Return the terms of rays and points of some objects, decoded from their free codes."""
@@ -234,26 +257,12 @@ class Learning:
         self.evaluations += len(x)
         return {"hull": loss.silhouette(-shapes.at(which).value(x), inside, len(x))}
 
-    def _look(self, objects: Tensor) -> Tensor:
-        """Return a picture of each of some objects, a little changed, (b, 3, h, w)."""
+    def _drawn(self, objects: Tensor) -> Tensor:
+        """Return a picture of each of some objects, (b, 3, SIZE, SIZE), uint8."""
         some = [self.pictures[i] for i in objects.tolist()]
         which = [int(torch.randint(len(one), (1,), generator=self.generator)) for one in some]
-        return self._changed(torch.stack([one[i] for one, i in zip(some, which, strict=True)]))
-
-    def _changed(self, pictures: Tensor) -> Tensor:
-        """Return pictures (b, 3, h, w), uint8, in [0, 1] and a little changed: larger or smaller, of other colours."""
-        n, lesson = len(pictures), self.lesson
-        chance = 2 * torch.rand(n, 8, generator=self.generator) - 1
-        frame = torch.zeros(n, 2, 3)
-        frame[:, 0, 0] = frame[:, 1, 1] = 1 + lesson.zoom * chance[:, 0]
-        if self.model.decode.symmetric is not None:  # then a mirrored picture shows the same shape
-            frame[:, 0, 0] *= torch.where(chance[:, 7] < 0, -1.0, 1.0)
-        frame[:, :, 2] = 0.5 * lesson.zoom * chance[:, 1:3]
-        dark = 1 - pictures.float() / 255  # so that what comes in from outside of the picture is white
-        grid = torch.nn.functional.affine_grid(frame, list(dark.shape), align_corners=False)
-        dark = torch.nn.functional.grid_sample(dark, grid, align_corners=False)
-        gain = 1 + lesson.tint * (chance[:, 3:4] + 0.5 * chance[:, 4:7])
-        return (1 - gain[..., None, None] * dark).clamp(0, 1)
+        none = self.pictures[0][:0]
+        return torch.cat([none, *(one[i : i + 1] for one, i in zip(some, which, strict=True))])
 
 
 def pictures(views: Views) -> Tensor:

@@ -67,6 +67,29 @@ def prepared(image: Tensor, alpha: Tensor, size: int = SIZE) -> Tensor:
     return _square(over, size, 1.0)
 
 
+def disturbed(pictures: Tensor, generator: torch.Generator, *, zoom: float, tint: float, mirrored: bool) -> Tensor:
+    """Return pictures (b, 3, h, w), uint8, over white, a little changed by chance and in [0, 1].
+
+    Args:
+        pictures: of objects over white.
+        generator: of the random numbers.
+        zoom: they get larger or smaller by up to this share, and shift by half of it.
+        tint: so much their distance to white changes, and each channel's by half of it.
+        mirrored: whether half of them are mirrored, left for right.
+    """
+    chance = 2 * torch.rand(len(pictures), 8, generator=generator) - 1
+    frame = torch.zeros(len(pictures), 2, 3)
+    frame[:, 0, 0] = frame[:, 1, 1] = 1 + zoom * chance[:, 0]
+    if mirrored:
+        frame[:, 0, 0] *= torch.where(chance[:, 7] < 0, -1.0, 1.0)
+    frame[:, :, 2] = 0.5 * zoom * chance[:, 1:3]
+    dark = 1 - pictures.float() / 255  # so that what comes in from outside of the picture is white
+    grid = torch.nn.functional.affine_grid(frame, list(dark.shape), align_corners=False)
+    dark = torch.nn.functional.grid_sample(dark, grid, align_corners=False)
+    gain = 1 + tint * (chance[:, 3:4] + 0.5 * chance[:, 4:7])
+    return (1 - gain[..., None, None] * dark).clamp(0, 1)
+
+
 def inside(alpha: Tensor) -> Tensor:
     """Return where a coverage or mask (h, w) has the object, in the middle of a square (FINE, FINE), bool."""
     return _square(_part(alpha)[None], FINE, 0.0)[0] > 0.5

@@ -1,0 +1,108 @@
+"""Pictures that a decoder makes of balls, against their closed form, and how an encoder learns from them."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from test_category_refine import Balls, camera, of_ball, seen_from
+from torch import Tensor
+
+from warpdvr.category import imagined
+from warpdvr.category.imagined import ALIKE, Imagination
+from warpdvr.category.known import Known
+from warpdvr.category.look import SIZE, disturbed
+
+SIZES = torch.tensor([[0.25, -0.1], [0.4, 0.1], [-0.5, 0.0], [0.6, 0.0]])
+"""Radius and height of balls; of the third nothing is seen."""
+
+
+@pytest.fixture
+def known() -> Known:
+    """Four balls, each seen from three places of its own."""
+    places = [[camera(0.2 + i + 3 * j, 0.3 - 0.1 * i) for i in range(3)] for j in range(4)]
+    return Known.of(SIZES, [seen_from(some, [of_ball(c, 0.3, 0.0) for c in some]) for some in places])
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imagined, "MIXTURES", 6)
+
+
+def imagination(known: Known, shapes: int, seed: int = 0) -> Imagination:
+    made = Imagination(Balls(), known, torch.Generator().manual_seed(seed))
+    for _ in range(shapes):
+        made.more()
+    return made
+
+
+def test_known_shapes_come_first_and_then_mixtures_of_two(known: Known) -> None:
+    first = imagination(known, 4)
+    assert sorted(c.tolist() for c in first.codes) == sorted(SIZES[SIZES[:, 0] > 0].tolist())
+    every = imagination(known, 50)
+    mixtures = torch.stack(every.codes[3:])
+    assert len(every.waiting) == 0 and 0 < len(mixtures) <= 6
+    for code in mixtures:  # on a line between two, nearer to the first
+        part = [
+            (float(t), float((a + t * (b - a) - code).norm()))
+            for a in SIZES
+            for b in SIZES
+            if not torch.equal(a, b)
+            for t in [((code - a) @ (b - a)) / (b - a).square().sum()]
+        ]
+        assert any(0 <= t <= 0.5 and off < 1e-5 for t, off in part)
+
+
+def test_only_codes_that_are_alike_are_mixed(known: Known) -> None:
+    n = 2 * ALIKE + 6
+    codes = torch.cat([torch.rand(n // 2, 2), 100 + torch.rand(n // 2, 2)])
+    made = Imagination(Balls(), Known(codes, known.which, known.outline, known.pose, known.K), torch.Generator())
+    mixtures = torch.stack(made.waiting[n:])
+    assert len(mixtures) == 6 and ((mixtures < 2) | (mixtures > 99)).all()
+
+
+def test_a_lonely_shape_is_not_mixed(known: Known) -> None:
+    one = Known(known.codes[:1], known.which, known.outline, known.pose, known.K)
+    assert len(imagination(one, 0).waiting) == 1
+
+
+def test_pictures_show_the_shape_of_their_code(known: Known) -> None:
+    """A red ball over white: as many pixels as its closed form covers from one of the known cameras."""
+    made = imagination(known, 10)
+    exact: dict[tuple[float, ...], list[Tensor]] = {}
+    pictures, codes = made.draw(60)
+    assert pictures.shape == (60, 3, SIZE, SIZE) and pictures.dtype == torch.uint8
+    for picture, code in zip(pictures, codes, strict=True):
+        radius, height = code.tolist()
+        key = (radius, height)
+        if key not in exact:
+            seen = [camera(0.2 + i + 3 * j, 0.3 - 0.1 * i) for j in range(4) for i in range(3)]
+            masks = [of_ball(c, radius, height).float()[None] for c in seen]
+            exact[key] = [torch.nn.functional.avg_pool2d(m, 2)[0] for m in masks]
+        covered = (255 - picture[1].float()) / (255 - 255 / (1 + math.exp(4)))
+        assert min(float((covered - e).abs().mean()) for e in exact[key]) < 0.01
+        assert (picture[0] >= picture[1]).all() and torch.equal(picture[1], picture[2])
+    assert len(exact) > 4
+
+
+def test_chance_is_a_matter_of_the_seed(known: Known) -> None:
+    a, b, c = (imagination(known, 6, seed).draw(20) for seed in (1, 1, 2))
+    assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and not torch.equal(a[0], c[0])
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_pictures_are_mirrored_only_where_that_is_the_same_shape(mirrored: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shown = torch.randint(0, 256, (40, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    seen = disturbed(shown, generator, zoom=0.0, tint=0.0, mirrored=mirrored)
+    turned = [torch.allclose(a, b.flip(2) / 255, atol=1e-3) for a, b in zip(seen, shown, strict=True)]
+    same = [torch.allclose(a, b / 255, atol=1e-3) for a, b in zip(seen, shown, strict=True)]
+    assert all(a != b for a, b in zip(turned, same, strict=True))
+    assert 8 < sum(turned) < 32 if mirrored else not any(turned)
+
+
+def test_what_comes_in_from_outside_is_white() -> None:
+    generator: Any = torch.Generator().manual_seed(0)
+    black = torch.zeros(50, 3, 16, 16, dtype=torch.uint8)
+    seen = disturbed(black, generator, zoom=0.3, tint=0.2, mirrored=False)
+    assert (seen[:, :, 0, 0] > 0.9).any() and seen.amin() >= 0 and (seen[:, :, 8, 8] < 0.45).all()

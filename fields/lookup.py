@@ -12,7 +12,8 @@ from torch import Tensor
 
 from warpdvr.bridge import launch_parts
 from warpdvr.fields.scratch import zeros
-from warpdvr.kernels.encode import HELD, kernels
+from warpdvr.kernels.corners import HELD
+from warpdvr.kernels.encode import kernels
 
 SPAN = 1024
 """Points that a thread of a CPU launch takes; what is not more is not worth a second one."""

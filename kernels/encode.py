@@ -21,15 +21,8 @@ from typing import Any
 
 import warp as wp
 
+from warpdvr.kernels.corners import corners, fetch_ahead, is_held, strides
 from warpdvr.kernels.trilinear import bends, cells_per_unit, changes, locate, slopes, weights
-
-rows8 = wp.types.vector(8, wp.int32)
-
-HELD = 2**16
-"""Rows of a level that stay in the cache of a core by themselves."""
-
-AHEAD = 4
-"""Points that lie between fetching a row and using it."""
 
 
 @cache
@@ -69,12 +62,11 @@ def kernels(features: int, scalar: Any, stored: Any, fetching: bool) -> SimpleNa
         low = bounds[0]
         scale = cells_per_unit(r, bounds)
         level = strides(l, levels)
-        ahead = lead(level, r)
+        far = not is_held(level, r)
         for i in range(start, wp.min(start + span, x.shape[0])):
             if wp.static(fetching):
-                if ahead > 0:
-                    later, _at, _turn = locate(x[wp.min(i + ahead, x.shape[0] - 1)], low, scale, r)
-                    fetch(table, corners(later, level))
+                if far:
+                    fetch_ahead(table, x, i, low, scale, r, level)
             p = x[i]
             sum = vec()
             if w != zero:
@@ -109,12 +101,11 @@ def kernels(features: int, scalar: Any, stored: Any, fetching: bool) -> SimpleNa
         low = bounds[0]
         scale = cells_per_unit(r, bounds)
         level = strides(l, levels)
-        ahead = lead(level, r)
+        far = not is_held(level, r)
         for i in range(start, wp.min(start + span, x.shape[0])):
             if wp.static(fetching):
-                if ahead > 0:
-                    later, _at, _turn = locate(x[wp.min(i + ahead, x.shape[0] - 1)], low, scale, r)
-                    fetch(table, corners(later, level))
+                if far:
+                    fetch_ahead(table, x, i, low, scale, r, level)
             p = x[i]
             sum = vec3()
             if w != zero:
@@ -153,12 +144,11 @@ def kernels(features: int, scalar: Any, stored: Any, fetching: bool) -> SimpleNa
         low = bounds[0]
         scale = cells_per_unit(r, bounds)
         level = strides(l, levels)
-        ahead = lead(level, r)
+        far = not is_held(level, r)
         for i in range(start, wp.min(start + span, x.shape[0])):
             if wp.static(fetching):
-                if ahead > 0:
-                    later, _at, _turn = locate(x[wp.min(i + ahead, x.shape[0] - 1)], low, scale, r)
-                    fetch(table, corners(later, level))
+                if far:
+                    fetch_ahead(table, x, i, low, scale, r, level)
             p = x[i]
             sum = vec()
             sum_x = vec3()
@@ -204,14 +194,13 @@ def kernels(features: int, scalar: Any, stored: Any, fetching: bool) -> SimpleNa
         low = bounds[0]
         scale = cells_per_unit(r, bounds)
         level = strides(l, levels)
-        ahead = lead(level, r)
+        far = not is_held(level, r)
         if w == zero:
             return
         for i in range(start, wp.min(start + span, x.shape[0])):
             if wp.static(fetching):
-                if ahead > 0:
-                    later, _at, _turn = locate(x[wp.min(i + ahead, x.shape[0] - 1)], low, scale, r)
-                    fetch(grad_table, corners(later, level))
+                if far:
+                    fetch_ahead(grad_table, x, i, low, scale, r, level)
             p = x[i]
             if not not_a_number(p):
                 g = grad[i, l]
@@ -226,55 +215,6 @@ def kernels(features: int, scalar: Any, stored: Any, fetching: bool) -> SimpleNa
                     wp.atomic_add(grad_table, row[k], part[k] * g)  # type: ignore[call-overload]
 
     return SimpleNamespace(encode=encode, slope=slope, bend=bend, scatter=scatter)
-
-
-@wp.func
-def strides(l: int, levels: wp.array2d[wp.int32]):
-    """First row, strides along y and z, and mask of a level."""
-    return wp.vec4ui(wp.uint32(levels[l, 1]), wp.uint32(levels[l, 2]), wp.uint32(levels[l, 3]), wp.uint32(levels[l, 4]))
-
-
-@wp.func
-def lead(level: wp.vec4ui, r: int):
-    """How many points ahead the rows of a level are fetched; none where a cache holds them all."""
-    if wp.where(level[3] == wp.uint32(0), (r + 1) * (r + 1) * (r + 1), int(level[3])) < HELD:
-        return 0
-    return AHEAD
-
-
-@wp.func_native("""
-#if !defined(__CUDA_ARCH__)
-for (int k = 0; k < 8; k += 2) __builtin_prefetch(table.data + row[k]);  // corners k and k + 1 are neighbours
-#endif
-""")
-def fetch(table: wp.array[Any], row: rows8): ...
-
-
-@wp.func
-def corners(cell: wp.vec3i, level: wp.vec4ui):
-    """Rows of the corners of a cell; corner k has the bits (x, y, z), lowest first."""
-    ax = wp.uint32(cell[0])
-    ay = wp.uint32(cell[1]) * level[1]
-    az = wp.uint32(cell[2]) * level[2]
-    bx = ax + wp.uint32(1)
-    by = ay + level[1]
-    bz = az + level[2]
-    mask = level[3]
-    row = rows8()
-    if mask == wp.uint32(0):
-        for k in range(8):
-            row[k] = positive(level[0] + wp.where(k & 1, bx, ax) + wp.where(k & 2, by, ay) + wp.where(k & 4, bz, az))
-    else:
-        for k in range(8):
-            hash = wp.where(k & 1, bx, ax) ^ wp.where(k & 2, by, ay) ^ wp.where(k & 4, bz, az)
-            row[k] = positive(level[0] + (hash & mask))
-    return row
-
-
-@wp.func
-def positive(row: wp.uint32):
-    """A row as an integer whose sign the compiler knows: it need not look whether to count from the end."""
-    return int(row & wp.uint32(0x7FFFFFFF))
 
 
 @wp.func

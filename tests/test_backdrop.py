@@ -1,6 +1,8 @@
 """What is behind the object, learnt from photographs beside it, and what it is good for."""
 
 import math
+import sys
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -15,6 +17,7 @@ from warpdvr.fit import Fit
 from warpdvr.recipe import Recipe
 from warpdvr.views import SceneTransform, Views
 
+evaluate_module = sys.modules["warpdvr.evaluate"]  # the package has a function of that name
 RADIUS, SIZE, WALL = 0.6, 40, -0.9
 SMALL = Recipe(rays=256)
 
@@ -65,7 +68,7 @@ def test_a_wall_is_learnt_and_fills_what_masks_hold_too_much():
     field, given = Painted(), views()
     field.radius.requires_grad_(False)
     field.center.requires_grad_(False)
-    job = Fit(field, given, iterations=500, recipe=Recipe(rays=512, backdrop=1.0))
+    job = Fit(field, given, iterations=500, recipe=Recipe(rays=512))
     list(job)
     rays, mask = given.cameras[0].rays(), given.masks[0]
     assert mask is not None
@@ -94,16 +97,15 @@ def test_a_pixel_that_nothing_is_hit_in_has_its_colour():
 def test_the_field_does_not_feel_it():
     """Neither through random numbers nor through the length of the gradient, which is cut."""
     found = []
-    for weight in (0.0, 1.0, 1e4):
+    for learnt in (False, True):
         torch.manual_seed(0)
         field = Painted(0.5)
-        job = Fit(field, views(), iterations=20, recipe=Recipe(rays=256, backdrop=weight))
+        job = Fit(field, views(), iterations=20, recipe=Recipe(rays=256, backdrop=learnt))
         losses = [{k: v for k, v in step.losses.items() if k not in ("backdrop", "total")} for step in job]
-        assert (job.backdrop is None) == (weight == 0)
+        assert (job.backdrop is not None) == learnt
         found.append((losses, [p.detach().clone() for p in field.parameters()]))
-    for losses, weights in found[1:]:
-        assert losses == found[0][0]
-        assert all(torch.equal(a, b) for a, b in zip(weights, found[0][1], strict=True))
+    (without, before), (losses, weights) = found
+    assert losses == without and all(torch.equal(a, b) for a, b in zip(weights, before, strict=True))
 
 
 def test_there_is_none_where_colours_are_not_learnt():
@@ -127,14 +129,48 @@ def test_a_fit_goes_on_with_the_one_that_it_had():
     assert not torch.equal(learnt(begun)(rays), learnt(rest)(rays))
 
 
-def test_a_state_without_one_or_with_another_is_refused():
-    none = Fit(Painted(), views(), iterations=4, recipe=Recipe(rays=256, backdrop=0.0))
-    list(islice(none, 1))
+def test_a_fit_without_one_goes_on_and_begins_one():
+    first = Painted(0.5)
+    none = Fit(first, views(), iterations=12, recipe=Recipe(rays=256, backdrop=False))
+    list(islice(none, 6))
     assert Backdrop.saved(none.state()) is None
-    with pytest.raises(ValueError, match="a backdrop is to be learnt, but the saved state is of a fit without one"):
-        Fit(Painted(), views(), iterations=4, recipe=SMALL).resume(none.state())
+    job = Fit(first, views(), iterations=12, recipe=SMALL)
+    job.resume(none.state())
+    new = learnt(job).state()
+    assert len(list(job)) == 6
+    assert not all(torch.equal(a, b) for a, b in zip(new.values(), learnt(job).state().values(), strict=True))
+
+
+def test_a_state_with_one_that_is_not_wanted_or_of_another_network_is_refused():
+    job = Fit(Painted(), views(), iterations=4, recipe=SMALL)
+    list(islice(job, 1))
+    with pytest.raises(ValueError, match="is of a fit that learnt a backdrop, but now there is to be none"):
+        Fit(Painted(), views(), iterations=4, recipe=Recipe(backdrop=False)).resume(job.state())
     with pytest.raises(ValueError, match="the weights are of another network"):
         Backdrop.saved(Backdrop(width=8).state())
+
+
+def test_where_no_pixel_lies_beside_the_object_there_is_none():
+    given = views()
+    everywhere = tuple(torch.ones(SIZE, SIZE, dtype=torch.bool) for _ in given.masks)
+    assert Fit(Painted(), replace(given, masks=everywhere), iterations=1, recipe=SMALL).backdrop is None
+
+
+def test_photographs_are_compared_a_part_after_the_other(monkeypatch):
+    """So that memory does not grow with their size."""
+    torch.manual_seed(0)
+    asked, made = [], Backdrop()
+    made.register_forward_pre_hook(lambda module, given: asked.append(len(given[0])))
+    whole = evaluate(Painted(), views(), backdrop=made)
+    monkeypatch.setattr(evaluate_module, "AT_ONCE", 500)
+    assert evaluate(Painted(), views(), backdrop=made).psnr == pytest.approx(whole.psnr, abs=1e-4)
+    assert asked == [SIZE**2, 500, 500, 500, 100]
+
+
+def test_a_fit_in_float64_learns_one_too():
+    field = Painted(0.5).double()
+    list(Fit(field, views(), iterations=3, recipe=SMALL))
+    assert field.radius.dtype == torch.float64 and field.radius.item() != 0.5
 
 
 def test_colours_change_with_rays_as_finite_differences_say():

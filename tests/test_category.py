@@ -555,9 +555,12 @@ def test_pictures_are_mirrored_only_where_shapes_are_symmetric(
     assert told == [axis is not None]
 
 
-@pytest.mark.parametrize(("share", "shapes", "pictures"), [(0.0, 0, 40), (0.25, 3, 30), (1.0, 3, 0)])
-def test_a_share_of_the_pictures_is_imagined_and_one_more_shape_at_each_step(
-    category: Category, clock: None, share: float, shapes: int, pictures: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("share", "shapes", "pictures"),
+    [(0.0, 0, [40] * 9), (0.5, 3, [38] * 4 + [36] * 4 + [34]), (0.1, 3, [38] * 4 + [36] * 5)],
+)
+def test_a_share_of_the_pictures_is_imagined_and_now_and_then_one_more_shape(
+    category: Category, clock: None, share: float, shapes: int, pictures: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = learning(category, seconds=1000, decoder=1e-9, pictures=40, imagined=share)
     next(job)  # of the decoder
@@ -569,9 +572,9 @@ def test_a_share_of_the_pictures_is_imagined_and_one_more_shape_at_each_step(
         return draw(objects)
 
     monkeypatch.setattr(job, "_drawn", listen)
-    for _ in range(3):
+    for _ in range(9):
         assert next(job)["code"] > 0
-    assert drawn == [pictures] * 3
+    assert drawn == pictures
     assert (len(job._imagination.codes) if job._imagination else 0) == shapes
 
 
@@ -581,6 +584,19 @@ def test_where_nothing_can_be_imagined_all_pictures_are_real(category: Category,
     with torch.no_grad():
         job.model.decode.last.bias[0] = -50.0  # nothing is inside
     assert next(job)["code"] > 0
+    assert job._imagination is not None and job._imagination.codes == []
+    assert torch.equal(job.known().outline, job._known.outline)
+
+
+def test_imagined_outlines_are_known_afterwards(category: Category, clock: None) -> None:
+    job = learning(category, seconds=1000, decoder=1e-9, pictures=8, imagined=0.5)
+    next(job)
+    before = job.known()
+    for _ in range(learn.PAUSE + 1):
+        next(job)
+    after = job.known()
+    assert torch.equal(after.outline[: len(before.outline)], before.outline)
+    assert len(after.which[len(before.which) :].unique()) == 2
 
 
 def test_a_reconstruction_is_told_of_the_present_codes(category: Category, clock: None) -> None:

@@ -57,7 +57,7 @@ def test_only_codes_that_are_alike_are_mixed(known: Known) -> None:
     n = 2 * ALIKE + 6
     codes = torch.cat([torch.rand(n // 2, 2), 100 + torch.rand(n // 2, 2)])
     made = Imagination(Balls(), Known(codes, known.which, known.outline, known.pose, known.K), torch.Generator())
-    mixtures = torch.stack(made.waiting[n:])
+    mixtures = torch.stack([code for which, code in made.waiting if which is None])
     assert len(mixtures) == 6 and ((mixtures < 2) | (mixtures > 99)).all()
 
 
@@ -83,6 +83,29 @@ def test_pictures_show_the_shape_of_their_code(known: Known) -> None:
         assert min(float((covered - e).abs().mean()) for e in exact[key]) < 0.01
         assert (picture[0] >= picture[1]).all() and torch.equal(picture[1], picture[2])
     assert len(exact) > 4
+
+
+def test_known_shapes_are_outlined_from_where_others_were_photographed(known: Known) -> None:
+    """Balls, against their closed form; none of mixtures, nor of what the decoder sees nothing of."""
+    made = imagination(known, 10)
+    more = known.joined(made.outlines)
+    assert torch.equal(more.codes, known.codes) and torch.equal(more.outline[:12], known.outline)
+    assert sorted(more.which[12:].tolist()) == [0] * 12 + [1] * 12 + [3] * 12
+    for which, covered, pose, K in zip(more.which[12:], more.outline[12:], more.pose[12:], more.K[12:], strict=True):
+        i = next(i for i in range(12) if torch.equal(pose, known.pose[i]))
+        assert torch.equal(K, known.K[i])
+        radius, height = SIZES[which].tolist()
+        seen = camera(0.2 + i % 3 + 3 * (i // 3), 0.3 - 0.1 * (i % 3))
+        exact = torch.nn.functional.avg_pool2d(of_ball(seen, radius, height).float()[None], 4)[0]
+        assert (covered / 255 - exact).abs().mean() < 0.01
+        assert float(covered.sum() / 255) == pytest.approx(float(exact.sum()), rel=0.04)
+
+
+def test_there_are_as_many_as_memory_holds(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imagined, "MOST", 3)
+    monkeypatch.setattr(imagined, "OUTLINES", 2)
+    made = imagination(known, 20)
+    assert len(made.codes) <= 3 and all(len(which) == 2 for which, *_ in made.outlines)
 
 
 def test_chance_is_a_matter_of_the_seed(known: Known) -> None:

@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from warpdvr.camera import Camera
-from warpdvr.category import known as outlines
 from warpdvr.category import look as looks
 from warpdvr.category.known import Known
 from warpdvr.category.look import FINE, Look, look, picture, squared
@@ -217,33 +216,6 @@ def test_outlines_in_wide_pictures_are_in_the_middle_of_a_square() -> None:
     assert torch.allclose(square.project(x)[0], uv + torch.tensor([0.0, 25.0]), atol=1e-4)
     covered = known.outline[0].float() / 255 * (90 / 32) ** 2
     assert float(covered.sum()) == pytest.approx(float(of_ball(wide, 0.5, 0.1).sum()), rel=0.05)
-
-
-def test_outlines_are_made_from_where_others_were_photographed() -> None:
-    """Of balls, against their closed form; of the one that the decoder sees nothing of, there are none."""
-    places = [[camera(0.2 + i + 3 * j, 0.3 - 0.1 * i) for i in range(3)] for j in range(3)]
-    sizes = torch.tensor([[0.25, -0.1], [0.4, 0.1], [-0.5, 0.0]])
-    views = [seen_from(some, [of_ball(c, 0.3, 0.0) for c in some]) for some in places]
-    known = Known.of(sizes, views)
-    more = known.looked_around(Balls(), torch.Generator().manual_seed(0))
-    assert torch.equal(more.codes, known.codes) and torch.equal(more.outline[:9], known.outline)
-    assert more.which[9:].tolist() == [0] * 9 + [1] * 9
-    for which, covered, pose, K in zip(more.which[9:], more.outline[9:], more.pose[9:], more.K[9:], strict=True):
-        i = next(i for i in range(9) if torch.equal(pose, known.pose[i]))
-        assert torch.equal(K, known.K[i])
-        radius, height = sizes[which].tolist()
-        seen = places[i // 3][i % 3]
-        exact = torch.nn.functional.avg_pool2d(of_ball(seen, radius, height).float()[None], 4)[0]
-        assert (covered / 255 - exact).abs().mean() < 0.01
-        assert float(covered.sum() / 255) == pytest.approx(float(exact.sum()), rel=0.04)
-
-
-def test_outlines_of_many_shapes_are_fewer_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outlines, "MOST", 7)
-    cameras = [camera(0.8 + 1.5 * i, 0.4) for i in range(4)]
-    views = [seen_from(cameras, [of_ball(c, *size) for c in cameras]) for size in SIZES]
-    more = Known.of(torch.tensor(SIZES), views).looked_around(Balls(), torch.Generator())
-    assert more.which[12:].tolist() == [0, 0, 1, 1, 2, 2]
 
 
 # Looks

@@ -24,7 +24,7 @@ from warpdvr.recipe import RECIPES, WEIGHTS, Recipe, schedule
 from warpdvr.views import SceneTransform, SparseDepth, Views, mesh_views
 
 RADIUS, PAINT = 0.6, (0.8, 0.4, 0.2)
-SMALL = Recipe(rays=128, backdrop=0.0)
+SMALL = Recipe(rays=128, backdrop=False)
 
 
 def ball(n: int = 6, size: int = 40) -> Views:
@@ -329,10 +329,10 @@ def test_each_part_of_a_field_learns_at_its_own_rate():
 
 
 def test_total_is_the_weighted_sum():
-    recipe = replace(SMALL, color=2.0, mask=0.5, eikonal=0.25, smooth=0.3, backdrop=0.7)
+    recipe = replace(SMALL, color=2.0, mask=0.5, eikonal=0.25, smooth=0.3, backdrop=True)
     for step in Fit(small_sdf(), ball(), iterations=3, recipe=recipe):
         assert set(step.losses) == {"color", "backdrop", "mask", "smooth", "eikonal", "total"}
-        parts = sum(getattr(recipe, name) * value for name, value in step.losses.items() if name != "total")
+        parts = sum(float(getattr(recipe, name)) * value for name, value in step.losses.items() if name != "total")
         assert step.losses["total"] == pytest.approx(parts, rel=1e-5)
 
 
@@ -532,7 +532,7 @@ def spied(monkeypatch):
 
 def test_samples_of_a_recipe_grow_as_the_fit_goes_on(monkeypatch):
     marches = spied(monkeypatch)
-    job = Fit(Painted(), ball(2), iterations=8, recipe=replace(RECIPES["dvr"], rays=32, backdrop=0.0))
+    job = Fit(Painted(), ball(2), iterations=8, recipe=replace(RECIPES["dvr"], rays=32))
     steps = list(job)
     assert marches == [(n, 0) for n in (16, 32, 64, 64, 64, 128, 128, 128)]
     assert set(steps[0].losses) == {"color", "smooth", "freespace", "occupancy", "total"}

@@ -208,12 +208,44 @@ def test_evaluations_on_edges_are_counted_and_chunks_do_not_show(recording: bool
     assert torch.allclose(image.rgb, parts.rgb, rtol=0, atol=1e-6)
 
 
-def test_edges_have_gradients(device: torch.device) -> None:
-    """Of what is seen in them; that they move is another matter (`outline`)."""
-    torch.manual_seed(0)
-    field, camera = SDF(width=8, depth=1).to(device), FACING.resized(8, 6)
-    render(field, camera, antialias=2).rgb.sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in field.parameters())
+def test_edges_have_the_gradient_of_what_is_seen_in_them(device: torch.device) -> None:
+    """That they move is another matter (`outline`). Against the mean of a finer picture, in linear light, in Torch."""
+
+    class Tinted(Sphere):
+        def __init__(self) -> None:
+            super().__init__(0.5)
+            self.tint = nn.Parameter(torch.tensor(0.3))
+
+        def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Any) -> Tensor:
+            return (self.tint * (1.5 + x)).clamp(0.1, 0.9)
+
+    field, camera = Tinted().to(device), FACING.resized(16, 12)
+    smooth = render(field, camera, background=(0, 0, 0), antialias=2).rgb
+    moved = (smooth != render(field, camera, background=(0, 0, 0)).rgb).any(-1)
+    fine = render(field, camera.resized(32, 24), background=(0, 0, 0)).rgb
+    mean = torch.where(fine <= 0.04045, fine / 12.92, ((fine.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
+    mean = mean.view(12, 2, 16, 2, 3).mean((1, 3))
+    mean = torch.where(mean <= 0.0031308, 12.92 * mean, 1.055 * mean.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
+    found, expected = (torch.autograd.grad(a[moved].sum(), field.tint)[0] for a in (smooth, mean))
+    assert moved.sum() > 8 and found > 1
+    assert float(found) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_edges_that_are_smooth_move_as_others(device: torch.device) -> None:
+    """The derivative of visibility is that of the centres of pixels, with smooth edges and without."""
+    found = []
+    for n in (1, 2):
+        field = Sphere(0.5).to(device)
+        render(field, FACING, background=(0, 0, 0), outline=True, antialias=n).rgb.sum().backward()
+        assert field.radius.grad is not None
+        found.append(float(field.radius.grad))
+    assert found[0] > 100 and found[1] == pytest.approx(found[0], rel=0.2)
+
+
+@pytest.mark.parametrize("places", [0, -1, 2.5])
+def test_places_in_a_pixel_are_counted_in_whole_numbers(places: Any) -> None:
+    with pytest.raises(ValueError, match="antialias must be a whole number"):
+        render(Sphere(0.5), FACING, antialias=places)
 
 
 def test_a_background_may_be_a_picture(device: torch.device) -> None:

@@ -36,7 +36,7 @@ class Backdrop(nn.Module):
     @classmethod
     def new(cls, seed: int, device: torch.device) -> "Backdrop":
         """Return one with random weights; the random numbers that others draw stay what they are without it."""
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng():
             torch.manual_seed(seed)
             return cls().to(device)
 

@@ -14,7 +14,7 @@ from warpdvr.fields.base import Field
 from warpdvr.intersect import DenseMarch, Hit, Intersect, Status
 from warpdvr.moments import packed, unpack
 from warpdvr.objective import Objective
-from warpdvr.pixels import Pixels
+from warpdvr.pixels import BACKGROUND, Pixels
 from warpdvr.poses import Poses
 from warpdvr.quick import QuickMarch
 from warpdvr.recipe import Recipe, schedule
@@ -105,7 +105,8 @@ class Fit:
             groups.append({"params": list(self.poses.parameters()), "rate": self.recipe.cameras})
         if not self.parameters:
             raise ValueError(f"fit: no parameter of {type(field).__name__} wants a gradient, and cameras are kept")
-        self.backdrop = Backdrop.new(seed, field.bounds.device) if self.recipe.backdrop and self.recipe.color else None
+        beside = self.recipe.backdrop and self.recipe.color > 0 and bool((self.pixels.label == BACKGROUND).any())
+        self.backdrop = Backdrop.new(seed, field.bounds.device) if beside else None
         if self.backdrop:
             groups.append({"params": list(self.backdrop.parameters()), "rate": RATE})
         self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
@@ -187,9 +188,10 @@ class Fit:
                     "fit: cameras are to be refined, but the saved state is of a fit that took them as given"
                 )
             self.poses.resume(state["cameras"])
-        if self.backdrop:
-            if (saved := Backdrop.saved(state)) is None:
-                raise ValueError("fit: a backdrop is to be learnt, but the saved state is of a fit without one")
+        saved = Backdrop.saved(state)
+        if saved and not self.backdrop:
+            raise ValueError("fit: the saved state is of a fit that learnt a backdrop, but now there is to be none")
+        if saved and self.backdrop:
             self.backdrop.load_state_dict(saved.state_dict())
         unpack(self.optimizer, state)
 

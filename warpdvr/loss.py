@@ -18,9 +18,10 @@ def photometric(color: Tensor, target: Tensor, square: float = 0.0) -> Tensor:
         color, target: shape (k, 3), in [0, 1].
         square: differences up to which squares count.
     """
+    far = (color - target).abs()
     if square > 0:
-        return _mean(torch.nn.functional.huber_loss(color, target, reduction="none", delta=square).mean(-1) / square)
-    return _mean((color - target).abs().mean(-1))
+        far = torch.where(far < square, far.square() / (2 * square), far - square / 2)
+    return _mean(far.mean(-1))
 
 
 def silhouette(soft: Tensor, target: Tensor, n: int) -> Tensor:

@@ -67,7 +67,7 @@ class Objective:
         terms: dict[str, Tensor] = {}
         for wanted, term in (
             (recipe.color > 0 or recipe.gradient > 0, self._color),
-            (self.backdrop is not None, self._behind),
+            (self.backdrop is not None, partial(self._behind, self.backdrop)),
             (recipe.depth > 0, self._depth),
             (recipe.known > 0, self._beside),
             (recipe.outline > 0, partial(self._outline, intersect or default_intersect(self.field))),
@@ -93,12 +93,11 @@ class Objective:
             terms["gradient"] = loss.image_gradient(*patches)
         return terms, 0
 
-    def _behind(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+    def _behind(self, backdrop: Any, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         """Pixels beside the object, whatever the field is like; rays through it that miss it at first say nothing."""
         at = torch.nonzero(drawn.label == BACKGROUND)[:, 0]
         rays = Rays(drawn.rays.origin[at].detach(), drawn.rays.direction[at].detach())
-        color = self.backdrop(rays) if self.backdrop else rays.origin
-        return {"backdrop": loss.photometric(color, drawn.color[at], self.recipe.square)}, 0
+        return {"backdrop": loss.photometric(backdrop(rays), drawn.color[at], self.recipe.square)}, 0
 
     def _outline(
         self, intersect: Intersect, drawn: Drawn, seen: Surface, progress: float

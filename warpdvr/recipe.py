@@ -27,9 +27,8 @@ class Recipe:
     """Weight of the photometric loss."""
     square: float = 0.1
     """Differences of colours up to which it counts squares; 0 counts absolute differences, as DVR and IDR do."""
-    backdrop: float = 1.0
-    """Weight of the photometric loss of a backdrop, what is seen beside the object (`warpdvr.backdrop`). It has no part
-    in the field; 0 learns none."""
+    backdrop: bool = True
+    """Whether what is seen beside the object is learnt, too (`warpdvr.backdrop`). It has no part in the field."""
     mask: float = 1.0
     """Weight of the silhouette loss, which is divided by the growth of its sharpness."""
     hinge: float = 0.0
@@ -69,7 +68,7 @@ class Recipe:
         for name, values in (("rays", (self.rays,)), ("rate", (rate,)), ("sharpness", self.sharpness)):
             if not all(0 < a < math.inf for a in values):
                 raise ValueError(f"fit: {name} must be positive and finite, got {getattr(self, name)}")
-        for name in (*WEIGHTS, "cameras", "square", "backdrop"):
+        for name in (*WEIGHTS, "cameras", "square"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"fit: {name} must be finite and not negative, got {getattr(self, name)}")
         if not any(getattr(self, name) for name in WEIGHTS):
@@ -126,6 +125,7 @@ RECIPES = {
     "dvr": Recipe(
         color=3.0,
         square=0.0,
+        backdrop=False,
         mask=0.0,
         eikonal=0.0,
         smooth=0.05,
@@ -133,7 +133,7 @@ RECIPES = {
         occupancy=1.0,
         samples=(16, 32, 64, 128),
     ),
-    "code": Recipe(rays=128, color=0.0, backdrop=0.0, eikonal=0.0, smooth=0.0, cells=32),
+    "code": Recipe(rays=128, color=0.0, backdrop=False, eikonal=0.0, smooth=0.0, cells=32),
 }
 """Recipes by name: ours, and the weights and the sampling of DVR for images alone (Niemeyer et al. 2020, supplement).
 

@@ -25,6 +25,9 @@ from warpdvr.srgb import encode, linear
 MEMORY = 512 << 20
 """Default memory budget of a render [byte]."""
 
+SMOOTH = 3
+"""Places along each axis at which pictures for people look through pixels on edges."""
+
 STEP = 8.0
 """Neighbours whose depths differ by more are on an edge [width of a pixel where the nearer one is]."""
 
@@ -113,9 +116,12 @@ def render(
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
         outline: give `Image.rgb` the gradient by which outlines move, too; its values stay, see `warpdvr.outline`.
         antialias: look through pixels on edges, where a neighbour sees something in front of or behind what they see,
-            at so many places along each axis; their `rgb` is the mean in linear light. 1 takes the centre alone.
+            at so many places along each axis; their `rgb` is the mean in linear light. 1 takes the centre alone. With 3
+            and without a `BoundGrid` that may cost as much as the rest of the picture.
         memory: about how much the evaluation of one chunk of rays may take [byte]. A recorded gradient comes on top.
     """
+    if antialias < 1 or antialias != int(antialias):
+        raise ValueError(f"render: antialias must be a whole number of places, at least 1, got {antialias}")
     solver = intersect or default_intersect(field)
     camera = camera.to(field.bounds.device)
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
@@ -128,22 +134,21 @@ def render(
     back = torch.cat(tiles).argsort()
     depth, normal, color, status, soft = (torch.cat([part[i] for part in parts])[back] for i in range(5))
     shape = camera.height, camera.width
-    mask = status == int(Status.HIT)
+    mask = (status == int(Status.HIT)).view(shape)
     behind = torch.as_tensor(background, dtype=color.dtype, device=color.device).expand(*shape, 3)
-    mask = mask.view(shape)
     rgb, evaluations = torch.where(mask[..., None], color.view(*shape, 3), behind), sum(part[5] for part in parts)
-    if outline and torch.is_grad_enabled():
-        rays = camera.rays(pixel)
-        t = (depth / (rays.direction @ camera.pose[:3, 2].to(rays.direction))).detach()
-        seen = Seen(rays, (1, *shape), status, t, normal.detach(), behind.detach().reshape(-1, 3))
-        moved, asked = boundary(field, seen, solver, chunk=chunk)
-        rgb, evaluations = rgb + moved.view_as(rgb), evaluations + asked
     if antialias > 1:
         edge = torch.nonzero(_edges(depth.detach().view(shape), camera).view(-1))[:, 0]
         flat = behind.reshape(-1, 3)
         for some in edge.split(max(1, chunk // antialias**2)):
             mean, asked = _mean(field, camera, solver, pixel[some], flat[some], antialias)
             rgb, evaluations = rgb.view(-1, 3).index_copy(0, some, mean).view_as(rgb), evaluations + asked
+    if outline and torch.is_grad_enabled():
+        rays = camera.rays(pixel)
+        t = (depth / (rays.direction @ camera.pose[:3, 2].to(rays.direction))).detach()
+        seen = Seen(rays, (1, *shape), status, t, normal.detach(), behind.detach().reshape(-1, 3))
+        moved, asked = boundary(field, seen, solver, chunk=chunk)
+        rgb, evaluations = rgb + moved.view_as(rgb), evaluations + asked
     return Image(
         rgb=rgb,
         depth=depth.view(shape),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from warpdvr.atomic import replacing
 from warpdvr.camera import Camera
-from warpdvr.render import Image, gridded_intersect, render
+from warpdvr.render import SMOOTH, Image, gridded_intersect, render
 
 
 def cameras(
@@ -55,10 +55,10 @@ def cameras(
 
 @torch.no_grad()
 def turn(field: Any, path: Sequence[Camera]) -> Iterator[Image]:
-    """Render one camera after the other; the field must stay as it is."""
+    """Render one camera after the other, with smooth edges of colours; the field must stay as it is."""
     solver, _ = gridded_intersect(field)
     for camera in path:
-        yield render(field, camera, intersect=solver)
+        yield render(field, camera, intersect=solver, antialias=SMOOTH)
 
 
 def animate(pictures: Sequence[Any], path: Path, *, seconds: float = 4.0) -> None:

@@ -17,7 +17,6 @@ import torch
 from warpdvr import journal
 from warpdvr.atomic import replacing
 from warpdvr.category import objects
-from warpdvr.category.known import Known
 from warpdvr.category.learn import Learning, Lesson
 from warpdvr.category.model import Learnt, Reconstructor, load
 from warpdvr.category.objects import Category
@@ -119,8 +118,8 @@ def follow(course: Course, category: Category, job: Learning) -> Iterator[dict[s
     """Run a learning and yield its losses, means over `LOG` steps; save now and then, and whenever it ends."""
     held_out = tuple(category.names[i] for i in category.test)
 
-    def save(known: Known) -> None:
-        Learnt(job.model, str(course.category), held_out, known, job.state()).save(course.checkpoint)
+    def save() -> None:
+        Learnt(job.model, str(course.category), held_out, job.known(), job.state()).save(course.checkpoint)
 
     for stale in ("scores.json", "page.png"):
         (course.folder / stale).unlink(missing_ok=True)
@@ -138,12 +137,10 @@ def follow(course: Course, category: Category, job: Learning) -> Iterator[dict[s
                     log.flush()
                     yield mean
                 if time.monotonic() - saved > SAVE:
-                    save(job.known())
+                    save()
                     saved = time.monotonic()
     finally:
-        save(job.known())
-    # at the end shapes stay what they are, and can be looked at from all around
-    save(job.known().looked_around(job.model.decode, torch.Generator().manual_seed(course.seed)))
+        save()
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:

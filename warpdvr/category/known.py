@@ -2,30 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from warpdvr.bridge import triangle_mesh
-from warpdvr.camera import pixel_centres, rays_of
 from warpdvr.category.look import inside, squared
-from warpdvr.fields.conditional import Shapes
-from warpdvr.isosurface import extract
 from warpdvr.views import Views
-from warpdvr.views.mesh import first_hit
 
 SIDE = 32
 """Width and height of an outline [pixel]."""
-
-AROUND = 200
-"""Outlines that are made of each shape as it was learnt."""
-
-MOST = 40_000
-"""Outlines that are made of all shapes together, at most: one takes a kilobyte."""
-
-CELLS = 64
-"""Cells along the bounds, of the meshes that they are made of."""
 
 
 @dataclass(frozen=True)
@@ -59,29 +44,10 @@ class Known:
         rest = torch.stack(outlines), torch.stack(poses), torch.stack(intrinsics)
         return cls(codes.detach().clone(), torch.tensor(which), *rest)
 
-    @torch.no_grad()
-    def looked_around(self, decoder: Any, generator: torch.Generator) -> "Known":
-        """Return the same with more outlines: of the shapes as a decoder has learnt them, from more places.
-
-        Each is looked at from where others were, so that there is an outline from nearly everywhere, and all from where
-        pictures of this kind of object are taken. A shape that the decoder sees nothing of gets none.
-
-        Args:
-            decoder: makes shapes of codes, see `warpdvr.fields.conditional.Shapes`.
-            generator: of the choice of cameras.
-        """
-        n = min(AROUND, MOST // max(len(self.codes), 1), len(self.pose))
-        parts = [(self.which, self.outline, self.pose, self.K)]
-        for k, code in enumerate(self.codes):
-            try:
-                mesh = extract(Shapes(decoder, code[None]), resolution=CELLS, cavities=False)
-            except ValueError:
-                continue
-            chosen = torch.randperm(len(self.pose), generator=generator)[:n]
-            pose, K = self.pose[chosen], self.K[chosen]
-            covered = _covered(triangle_mesh(mesh.vertices.float(), mesh.faces), pose, K)
-            parts.append((torch.full((n,), k), covered, pose, K))
-        return Known(self.codes, *(torch.cat(some) for some in zip(*parts, strict=True)))
+    def joined(self, outlines: Sequence[tuple[Tensor, ...]]) -> "Known":
+        """Return the same with more pictures, given as several of each member but the codes."""
+        parts = zip((self.which, self.outline, self.pose, self.K), *outlines, strict=True)
+        return Known(self.codes, *(torch.cat(some) for some in parts))
 
     @classmethod
     def told(cls, tensors: dict[str, Tensor]) -> "Known":
@@ -125,16 +91,6 @@ class Known:
 def outline(mask: Tensor) -> Tensor:
     """Return how much of each of SIDE x SIDE pixels a square mask (s, s) covers, from 0 to 1."""
     return torch.nn.functional.interpolate(mask.float()[None, None], size=(SIDE, SIDE), mode="area")[0, 0]
-
-
-def _covered(tree: Any, pose: Tensor, K: Tensor) -> Tensor:
-    """Return how much of each pixel a mesh covers in pictures from m cameras, of 255, (m, SIDE, SIDE), uint8."""
-    side, m = 2 * SIDE, len(pose)
-    pixel = pixel_centres(side, side).repeat(m, 1)
-    rays = rays_of(torch.tensor([[side], [side], [1.0]]) * K, pose, torch.arange(m).repeat_interleave(side**2), pixel)
-    face, _, _ = first_hit(tree, rays.origin, rays.direction)
-    part = torch.nn.functional.avg_pool2d((face >= 0).view(m, side, side).float(), 2)
-    return (255 * part).round().to(torch.uint8)
 
 
 def _overlap(known: Tensor, asked: Tensor) -> Tensor:

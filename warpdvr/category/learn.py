@@ -26,6 +26,9 @@ from warpdvr.views import Views
 SPREAD = 0.05
 """Standard deviation of free codes at first; small, so that like objects come to have like ones."""
 
+PAUSE = 4
+"""Steps of the encoder in one of which a shape is imagined."""
+
 CODES = 5.0
 """Learning rate of free codes, as a multiple of the others'."""
 
@@ -124,6 +127,7 @@ class Learning:
         groups = [{"params": list(model.parameters()), "rate": 1.0}, {"params": [self.codes], "rate": CODES}]
         self._known = Known.of(self.codes, chosen)
         self._imagination: Imagination | None = None
+        self._steps = 0
         self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99))
         self.iteration, self.seconds, self.evaluations = 0, 0.0, 0
 
@@ -172,7 +176,8 @@ class Learning:
 
     def known(self) -> Known:
         """Return what a reconstruction needs to know of the objects, with their present codes."""
-        return replace(self._known, codes=self.codes.detach().clone())
+        known = replace(self._known, codes=self.codes.detach().clone())
+        return known.joined(self._imagination.outlines) if self._imagination else known
 
     def state(self) -> dict[str, Tensor]:
         """Return all that a later session needs beside the model's weights, as tensors."""
@@ -207,13 +212,18 @@ class Learning:
         return {"code": (self.model.encode(seen) - codes).square().mean()}
 
     def _imagined(self, n: int) -> tuple[Tensor, Tensor]:
-        """Return n imagined pictures and the codes of their shapes, or none if nothing can be imagined."""
+        """Return up to n imagined pictures, two of a shape at first, and the codes of their shapes.
+
+        One more shape is imagined in one of `PAUSE` steps: it takes as long as two steps.
+        """
         if n:
             if self._imagination is None:
                 self._imagination = Imagination(self.model.decode, self.known(), self.generator)
-            self._imagination.more()
+            if self._steps % PAUSE == 0:
+                self._imagination.more()
+            self._steps += 1
             if self._imagination.codes:
-                return self._imagination.draw(n)
+                return self._imagination.draw(min(n, 2 * len(self._imagination.codes)))
         return self.pictures[0][:0], self.codes[:0].detach()
 
     def _decode(self) -> dict[str, Tensor]:
@@ -261,7 +271,7 @@ class Learning:
         """Return a picture of each of some objects, (b, 3, SIZE, SIZE), uint8."""
         some = [self.pictures[i] for i in objects.tolist()]
         which = [int(torch.randint(len(one), (1,), generator=self.generator)) for one in some]
-        none = self.pictures[0][:0]
+        none = self.pictures[0][:0]  # there may be no objects
         return torch.cat([none, *(one[i : i + 1] for one, i in zip(some, which, strict=True))])
 
 

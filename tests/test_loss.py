@@ -25,6 +25,7 @@ def only(x, row):
 # Per loss the argument that has a gradient, an item per ray, pixel, patch or pair, and the loss of the items `row`.
 LOSSES = {
     "photometric": (random(RAYS, 3), lambda x, row: loss.photometric(x[row], COLOR.to(x)[row])),
+    "squares": (random(RAYS, 3), lambda x, row: loss.photometric(x[row], COLOR.to(x)[row], 0.3)),
     "depth": (1 + random(RAYS), lambda x, row: loss.depth(x[row], (NUMBER + 1.2).to(x)[row])),
     "image_gradient": (random(RAYS, 2, 2, 3), lambda x, row: loss.image_gradient(x[row], PATCH.to(x)[row])),
     "silhouette": (
@@ -60,6 +61,17 @@ def test_photometric_by_hand():
     value.backward()
     expected = torch.tensor([[0, 1, 0], [1, 0, -1]]) / 6
     assert color.grad is not None and torch.allclose(color.grad, expected)
+
+
+def test_photometric_with_squares_by_hand():
+    """Differences of 0.3 and 0.6 lie above 0.2, those of 0.1 below it."""
+    color = torch.tensor([[0.5, 0.5, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([[0.5, 0.2, 0.4], [0.4, 0.1, 0.0]])  # in float32, as photographs are
+    value = loss.photometric(color, target, 0.2)
+    assert value.item() == pytest.approx((0.2 + 2 * 0.1**2 / 0.4 + 0.5) / 6)
+    value.backward()
+    expected = torch.tensor([[0, 1, 0.5], [1, -0.5, 0]]) / 6
+    assert color.grad is not None and torch.allclose(color.grad.float(), expected)
 
 
 def test_depth_by_hand():

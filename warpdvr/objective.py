@@ -84,7 +84,7 @@ class Objective:
     def _color(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         ray, right, terms = seen.hit.ray, self._right(drawn, seen), {}
         if self.recipe.color > 0:
-            terms["color"] = loss.photometric(seen.color[right], drawn.color[ray][right], self.recipe.square)
+            terms["color"] = self._photometric(seen.color[right], drawn.color[ray][right])
         if self.recipe.gradient > 0:
             n = 4 * (self.recipe.rays // 4)
             whole = torch.zeros_like(drawn.label, dtype=torch.bool).index_copy(0, ray, right)[:n].view(-1, 4).all(1)
@@ -93,11 +93,16 @@ class Objective:
             terms["gradient"] = loss.image_gradient(*patches)
         return terms, 0
 
+    def _photometric(self, color: Tensor, target: Tensor) -> Tensor:
+        """Differences are squared up to some times their mean: small ones keep their say as a fit gets better."""
+        mean = float(loss.photometric(color.detach(), target))
+        return loss.photometric(color, target, self.recipe.square * mean)
+
     def _behind(self, backdrop: Any, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         """Pixels beside the object, whatever the field is like; rays through it that miss it at first say nothing."""
         at = torch.nonzero(drawn.label == BACKGROUND)[:, 0]
         rays = Rays(drawn.rays.origin[at].detach(), drawn.rays.direction[at].detach())
-        return {"backdrop": loss.photometric(backdrop(rays), drawn.color[at], self.recipe.square)}, 0
+        return {"backdrop": self._photometric(backdrop(rays), drawn.color[at])}, 0
 
     def _outline(
         self, intersect: Intersect, drawn: Drawn, seen: Surface, progress: float

@@ -25,8 +25,8 @@ class Recipe:
     """Highest learning rate of Adam, see `schedule`; None: what the field says (`Field.rates`)."""
     color: float = 6.0
     """Weight of the photometric loss."""
-    square: float = 0.1
-    """Differences of colours up to which it counts squares; 0 counts absolute differences, as DVR and IDR do."""
+    square: float = 3.0
+    """Up to so many times their mean it counts squares of differences; 0 counts absolute ones, as DVR and IDR do."""
     backdrop: bool = True
     """Whether what is seen beside the object is learnt, too (`warpdvr.backdrop`). It has no part in the field."""
     mask: float = 1.0

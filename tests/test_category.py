@@ -472,6 +472,33 @@ def test_decoder_and_encoder_learn_one_after_the_other(category: Category, clock
     assert moved(4) == ({"code", "total"}, [True, False, False])
 
 
+def test_what_was_imagined_outlives_a_stop(
+    category: Category, clock: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The outlines of known shapes are kept as long as the decoder is, and not made twice."""
+    monkeypatch.setattr(learn, "PAUSE", 1)
+    first = learning(category, seconds=10, decoder=0.4, pictures=8)
+    photographs = len(first.known().which)
+    for _ in range(8):
+        next(first)
+    known = first.known()
+    assert len(known.which) > photographs
+    Learnt(first.model, "", (), known, first.state()).save(tmp_path / "c.safetensors")
+
+    def resumed(seconds: float) -> Learning:
+        held = model.load(tmp_path / "c.safetensors")
+        job = Learning(held.model, category, minutes=seconds / 60, lesson=first.lesson, seed=0)
+        job.resume(held.learning, held.known)
+        return job
+
+    for seconds in (8, 10):
+        job = resumed(seconds)
+        kept = job.known()
+        assert all(torch.equal(a, kept.tensors()[name]) for name, a in known.tensors().items())
+    assert len(list(job)) == 2 and len(job.known().which) == len(known.which)
+    assert len(resumed(100).known().which) == photographs  # the decoder goes on to learn
+
+
 def test_the_encoder_learns_to_guess_free_codes(category: Category, clock: None) -> None:
     job = learning(category, seconds=1000, decoder=1e-9, pictures=40, rate=1e-9, imagined=0.0)
     next(job)

@@ -101,6 +101,13 @@ def test_known_shapes_are_outlined_from_where_others_were_photographed(known: Kn
         assert float(covered.sum() / 255) == pytest.approx(float(exact.sum()), rel=0.04)
 
 
+def test_shapes_that_are_outlined_already_are_not_outlined_again(known: Known) -> None:
+    made = Imagination(Balls(), known, torch.Generator().manual_seed(0), outlined={1, 3})
+    for _ in range(4):
+        made.more()
+    assert len(made.codes) == 3 and known.joined(made.outlines).which[12:].tolist() == [0] * 12
+
+
 def test_there_are_as_many_as_memory_holds(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imagined, "MOST", 3)
     monkeypatch.setattr(imagined, "OUTLINES", 2)

@@ -102,7 +102,7 @@ class Course:
         if resume:
             held = load(self.checkpoint)
             job = Learning(held.model, category, minutes=self.minutes, lesson=self.lesson, seed=self.seed)
-            job.resume(held.learning)
+            job.resume(held.learning, held.known)
             return job
         torch.manual_seed(self.seed)
         axis = "xyz".index(self.symmetric) if self.symmetric else None

@@ -1,5 +1,6 @@
 """Pictures of shapes that nobody photographed: those that were learnt, seen from other places, and mixtures of them."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -40,15 +41,16 @@ class Imagination:
     of a known shape there is then an outline from nearly everywhere.
     """
 
-    def __init__(self, decoder: Any, known: Known, generator: torch.Generator):
+    def __init__(self, decoder: Any, known: Known, generator: torch.Generator, outlined: Collection[int] = ()):
         """Begin with nothing.
 
         Args:
             decoder: makes shapes of codes, see `warpdvr.fields.conditional.Shapes`; it must stay as it is.
             known: the codes of its shapes, and the cameras.
             generator: of all that is left to chance.
+            outlined: known shapes that need no more outlines.
         """
-        self.decoder, self.generator = decoder, generator
+        self.decoder, self.generator, self.outlined = decoder, generator, outlined
         self.pose, self.K = known.pose, known.K
         order = torch.randperm(len(known.codes), generator=generator).tolist()
         mixtures = [(None, code) for code in self._mixed(known.codes)]
@@ -77,7 +79,7 @@ class Imagination:
         image[on] = (weight[on][..., None] * color[mesh.faces[face[on].long()]]).sum(1)
         self.codes.append(code)
         self.pictures.append((255 * _halved(image.permute(0, 3, 1, 2))).round().to(torch.uint8))
-        if which is not None:
+        if which is not None and which not in self.outlined:
             pose, K = self._cameras(OUTLINES)
             covered = (255 * _halved((_seen(tree, pose, K, SIDE)[0] >= 0).float())).round().to(torch.uint8)
             self.outlines.append((torch.full((len(pose),), which), covered, pose, K))

@@ -127,6 +127,7 @@ class Learning:
         groups = [{"params": list(model.parameters()), "rate": 1.0}, {"params": [self.codes], "rate": CODES}]
         self._known = Known.of(self.codes, chosen)
         self._imagination: Imagination | None = None
+        self._outlined: frozenset[int] = frozenset()
         self._steps = 0
         self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99))
         self.iteration, self.seconds, self.evaluations = 0, 0.0, 0
@@ -189,14 +190,22 @@ class Learning:
             "codes": self.codes.detach().clone(),
         }
 
-    def resume(self, state: dict[str, Tensor]) -> None:
-        """Go on from a `state`; the model must have the weights that belong to it."""
+    def resume(self, state: dict[str, Tensor], known: Known | None = None) -> None:
+        """Go on from a `state`; the model must have the weights that belong to it.
+
+        Args:
+            state: of the learning that was stopped.
+            known: what it knew then; its outlines are kept if the decoder learns no more.
+        """
         self.iteration, self.evaluations = int(state["counts"][0]), int(state["counts"][1])
         self.seconds = float(state["counts"][2])
         self.generator.set_state(state["generator"])
         with torch.no_grad():
             self.codes.copy_(state["codes"])
         unpack(self.optimizer, state)
+        if known and self.progress >= self.lesson.decoder:
+            self._outlined = frozenset(known.which[len(self._known.which) :].tolist())
+            self._known = known
 
     def _guess(self) -> dict[str, Tensor]:
         """Return how far the codes that the encoder guesses are from those of the shapes in the pictures.
@@ -218,7 +227,7 @@ class Learning:
         """
         if n:
             if self._imagination is None:
-                self._imagination = Imagination(self.model.decode, self.known(), self.generator)
+                self._imagination = Imagination(self.model.decode, self.known(), self.generator, self._outlined)
             if self._steps % PAUSE == 0:
                 self._imagination.more()
             self._steps += 1

@@ -12,9 +12,11 @@ from reference import pixel_rays, sphere_t
 from test_cameras import errors, off
 from test_poses import cameras, pictures
 
+from warpdvr.backdrop import Backdrop
 from warpdvr.camera import pixel_centres
 from warpdvr.cameras.commands import add, of_run, write_run
 from warpdvr.checkpoint import Checkpoint
+from warpdvr.evaluate import evaluate
 from warpdvr.fields.analytic import Sphere
 from warpdvr.run import Run
 from warpdvr.scene import Scene
@@ -140,6 +142,19 @@ def test_only_held_out_views(run: Run, tmp_path: Path, capsys: pytest.CaptureFix
     shutil.copy(tmp_path / "out" / "cameras.npz", again)
     moved = errors(load(again).cameras, run.load().cameras).max(1)
     assert (moved[[1, 3]] < 1e-4).all() and (moved[[0, 2]] > 1e-3).all()
+
+
+def test_scores_know_what_a_run_learnt_behind_the_object(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `eval` compares pictures; other photographs may have been taken before something else."""
+    backdrop, held = Backdrop.new(0, torch.device("cpu")), run.load()
+    replace(held, fit=backdrop.state()).save(run.checkpoint)
+    for folder, behind in ([], backdrop), ([tmp_path / "data"], None):
+        go(run.folder, *folder, "--out", tmp_path / "out", "--size", 48)
+        views = of_run(run, folder[0] if folder else None)[2]
+        known = evaluate(held.field(), views, range(4), backdrop=behind)
+        assert f"before   {known.psnr:.2f} dB" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

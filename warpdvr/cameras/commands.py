@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from warpdvr.backdrop import Backdrop
 from warpdvr.camera import Camera
 from warpdvr.cameras.alignment import camera_errors
 from warpdvr.cameras.misfit import SCALES
@@ -85,7 +86,8 @@ def _refine(options: argparse.Namespace) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out}: expected a folder for the cameras, found a file")
     cameras = refine(field, views, which, kinds=options.by, longest=options.size, shown=shown)
-    _report(field, views, cameras, which, options.size)
+    backdrop = Backdrop.saved(run.load().fit) if options.folder is None else None  # others stand before something else
+    _report(field, views, cameras, which, options.size, backdrop)
     for path in write_cameras(folder, views, cameras, options.out, name=name):
         print(path)
 
@@ -103,10 +105,20 @@ def _chosen(views: Views, names: list[str] | None) -> Sequence[int]:
     return [views.names.index(name) for name in names]
 
 
-def _report(field: Any, views: Views, cameras: tuple[Camera, ...], which: Sequence[int], longest: int) -> None:
+def _report(
+    field: Any,
+    views: Views,
+    cameras: tuple[Camera, ...],
+    which: Sequence[int],
+    longest: int,
+    backdrop: Backdrop | None,
+) -> None:
     moved = camera_errors([cameras[i] for i in which], [views.cameras[i] for i in which], aligned=False)
     print(f"moved by {moved} [scene unit]".replace(" off", ""))
-    before, after = (evaluate(field, some, which, longest=longest) for some in (views, replace(views, cameras=cameras)))
+    before, after = (
+        evaluate(field, replace(views, cameras=some), which, longest=longest, backdrop=backdrop)
+        for some in (views.cameras, cameras)
+    )
     if after.views:
         print(f"before   {before.psnr:.2f} dB inside of the mask, IoU {before.iou:.4f}, {before.views} views")
         print(f"after    {after.psnr:.2f} dB inside of the mask, IoU {after.iou:.4f}")

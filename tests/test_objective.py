@@ -158,7 +158,7 @@ def test_color_is_compared_where_the_object_is_hit(square):
     right = shows(case)
     d = (paint(case.x[right]) - case.drawn.color[right]).abs()
     if square:
-        s = square * d.detach().mean()
+        s = square * d.detach().median()
         assert (d < s).any() and (d > s).any()
         d = torch.where(d < s, d * d / (2 * s), d - s / 2)
     check(case, "color", d.sum() / (3 * right.sum()), 0)

@@ -94,9 +94,11 @@ class Objective:
         return terms, 0
 
     def _photometric(self, color: Tensor, target: Tensor) -> Tensor:
-        """Differences are squared up to some times their mean: small ones keep their say as a fit gets better."""
-        mean = float(loss.photometric(color.detach(), target))
-        return loss.photometric(color, target, self.recipe.square * mean)
+        """Differences are squared up to some times their median: small ones keep their say as a fit gets better."""
+        if not self.recipe.square or not len(color):
+            return loss.photometric(color, target)
+        middle = float((color.detach() - target).abs().median())
+        return loss.photometric(color, target, self.recipe.square * middle)
 
     def _behind(self, backdrop: Any, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         """Pixels beside the object, whatever the field is like; rays through it that miss it at first say nothing."""

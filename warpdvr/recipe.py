@@ -26,7 +26,7 @@ class Recipe:
     color: float = 6.0
     """Weight of the photometric loss."""
     square: float = 3.0
-    """Up to so many times their mean it counts squares of differences; 0 counts absolute ones, as DVR and IDR do."""
+    """Up to so many times their median it counts squares of differences; 0 counts absolute ones, as DVR and IDR do."""
     backdrop: bool = True
     """Whether what is seen beside the object is learnt, too (`warpdvr.backdrop`). It has no part in the field."""
     mask: float = 1.0

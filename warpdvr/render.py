@@ -208,7 +208,7 @@ def bytes_per_point(field: Any) -> int:
 def _part(field: Any, camera: Camera, rays: Rays, seen: Surface, sharpness: float | None) -> tuple[Any, ...]:
     n, ray = len(rays), seen.hit.ray
     forward = camera.pose[:3, 2].to(rays.direction)
-    z = seen.t * (rays.direction[ray] @ forward)
+    z = seen.t * (rays.direction[ray] * forward).sum(-1)  # a product of matrices rounds otherwise in other chunks
     depth = z.new_full((n,), torch.nan).index_copy(0, ray, z)
     normal = seen.normal.new_zeros(n, 3).index_copy(0, ray, seen.normal)
     color = seen.color.new_zeros(n, 3).index_copy(0, ray, seen.color)

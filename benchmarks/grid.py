@@ -84,6 +84,7 @@ def fitted(folder: Path) -> None:
     print("| method | hits | differ from the first | queries/ray | rays/s |\n|---|---|---|---|---|")
     first = None
     solvers: dict[str, Intersect] = {
+        "SphereTrace(cones=False)": SphereTrace(cones=False),
         "SphereTrace()": SphereTrace(),
         "SphereTrace(grid)": SphereTrace(grid=grid),
         "DenseMarch(grid)": DenseMarch(grid=grid),

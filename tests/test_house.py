@@ -1,6 +1,7 @@
 """The house itself: what is packaged, what imports what, how large things are, and that the README tells the truth."""
 
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -28,9 +29,10 @@ MODULES = sorted(
 """Every module of the package, where it really lies."""
 
 
-def python(code, cwd):
+def python(code, cwd, **environment):
     """Run code in a fresh interpreter that finds nothing in the current folder unless told to."""
-    return subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=cwd, capture_output=True, text=True)
+    command, env = [sys.executable, "-W", "error", "-c", code], os.environ | environment
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
 
 
 def test_every_folder_of_modules_is_packaged():
@@ -84,6 +86,7 @@ print([name for name in sys.modules if name.split(".")[0] == "torch" or name == 
 
 
 def test_the_import_is_quick_and_loads_no_viewer_and_no_usd(tmp_path):
+    """With its bytecode at hand, as an installed package has it."""
     code = """
 import sys, time
 import torch, warp
@@ -93,7 +96,7 @@ print(time.perf_counter() - start, [name for name in ("polyscope", "pxr", "scipy
 """
     seconds, loaded = [], []
     for _ in range(3):
-        run = python(code, tmp_path)
+        run = python(code, tmp_path, PYTHONDONTWRITEBYTECODE="", PYTHONPYCACHEPREFIX=str(tmp_path / "bytecode"))
         assert run.stderr == ""
         first, rest = run.stdout.split(" ", 1)
         seconds.append(float(first))

@@ -7,8 +7,8 @@ import warp as wp
 
 from warpdvr.kernels.status import ACTIVE, GAVE_UP, HIT, INSIDE, MISS
 
-memory = wp.types.vector(length=12, dtype=wp.float32)
-"""What a march remembers of a ray: SURE .. DOUBT."""
+memory = wp.types.vector(length=16, dtype=wp.float32)
+"""What a march remembers of a ray: SURE .. END."""
 SURE = wp.constant(0)  # up to here no crossing can hide in front of the proposed sample
 RISE = wp.constant(1)  # how fast the value may rise between SURE and it
 DROP = wp.constant(2)  # how fast the value fell between the last two samples
@@ -21,6 +21,10 @@ STEEP = wp.constant(8)  # and at most
 TRUST = wp.constant(9)  # the largest |value| that agrees with the model
 TRIES = wp.constant(10)  # how many corrections of a landing are left
 DOUBT = wp.constant(11)  # 1 after a value that did not agree: models count for nothing from there on
+AHEAD = wp.constant(12)  # a point with a positive value, between which and SURE a crossing may hide; NaN for none
+F_AHEAD = wp.constant(13)  # that value
+CLIMB = wp.constant(14)  # how fast the value may rise in front of AHEAD
+END = wp.constant(15)  # a point with a value <= 0, in front of which another crossing may hide; NaN for none
 
 CORRECTIONS = wp.constant(3.0)  # how often a landing may be corrected
 
@@ -39,12 +43,19 @@ def off(f: float, m: memory) -> float:
     return wp.abs(f) * wp.max(1.0 / m[GENTLE] - 1.0 / m[FALL], 1.0 / m[FALL] - 1.0 / m[STEEP])
 
 
+@wp.func
+def back(m: memory) -> float:
+    """From here to AHEAD the value stays positive."""
+    return m[AHEAD] - m[F_AHEAD] / m[CLIMB]
+
+
 @wp.kernel(enable_backward=False)
 def judge(
     value: wp.array[float],
     near: wp.array[float],
     far: wp.array[float],
     thinnest: float,
+    gap: float,
     tolerance: float,
     ray: wp.array[wp.int32],
     # state
@@ -93,6 +104,8 @@ def judge(
             if f <= 0.0:
                 m[BEHIND] = here
                 f_high[r] = f
+                if here < m[END]:
+                    m[END] = here
             elif not here >= met:
                 low[r] = here
                 f_low[r] = f
@@ -110,6 +123,13 @@ def judge(
         status[r] = HIT
         f_high[r] = f
         if f_low[r] > 0.0:
+            front = wp.max(m[SURE], low[r])
+            if m[RISE] > 0.0 and here - front > gap:
+                status[r] = ACTIVE
+                m[END] = here
+                m[AHEAD] = wp.nan
+                t[r] = 0.5 * (front + here)
+                remembered[r] = m
             return
         if here <= near[r]:
             status[r] = wp.where(f < 0.0, INSIDE, HIT)
@@ -126,13 +146,23 @@ def judge(
         low[r] = here
         f_low[r] = f
         t[r] = m[BEHIND]
+        if m[RISE] > 0.0 and t[r] - here > gap:
+            status[r] = ACTIVE
+            m[END] = t[r]
+            m[BEHIND] = wp.nan
+            m[AHEAD] = wp.nan
+            t[r] = here
+            walks[i] = True
+            remembered[r] = m
         return
     if f_low[r] > 0.0:
         m[DROP] = (f_low[r] - f) / (here - low[r])
     if f_low[r] > 0.0 or m[DOUBT] == 0.0:
         if m[RISE] > 0.0 and here - f / m[RISE] > m[SURE] + thinnest:
-            t[r] = wp.where(f_low[r] > 0.0, wp.max(m[SURE], low[r] + thinnest), m[SURE])
-            m[SURE] = t[r]
+            m[AHEAD] = here
+            m[F_AHEAD] = f
+            m[CLIMB] = m[RISE]
+            t[r] = 0.5 * (m[SURE] + back(m))
             remembered[r] = m
             return
     remembered[r] = m

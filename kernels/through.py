@@ -3,7 +3,9 @@
 The grid's arrays have one row per node: the least and the largest value in the box, and (g, r): every gradient in it is
 within r of g. A march keeps a lower bound of the value along the ray: it falls no faster than the slopes allow (Ban and
 Valasek, "Generalized Lipschitz Tracing of Implicit Surfaces", 2024, with the direction of the ray taken into account)
-and rises to the least value of a box for free. Where it reaches 0, the field is asked.
+and rises to the least value of a box for free. Where it reaches 0, the field is asked. A step may hope for more; where
+a crossing could hide in front of what was asked, that is halved until none can (`AHEAD`, a positive value), or until it
+is short and another crossing was found (`END`).
 
 In the boxes that may hold the surface the grid knows more: a model of the field (kernels/model.py). The field is then
 asked where the model is 0, and what it answers is corrected by the slope there: the ray has landed if the correction is
@@ -15,9 +17,12 @@ import warp as wp
 from warpdvr.kernels import model as _model
 from warpdvr.kernels.grid import NUDGE, find, leave
 from warpdvr.kernels.judge import (
+    AHEAD,
     CORRECTIONS,
     DOUBT,
     DROP,
+    END,
+    F_AHEAD,
     FALL,
     GENTLE,
     LEAST,
@@ -27,9 +32,10 @@ from warpdvr.kernels.judge import (
     TRIES,
     TRUST,
     WHERE,
+    back,
     memory,
 )
-from warpdvr.kernels.status import MISS
+from warpdvr.kernels.status import HIT, MISS
 
 OVERSHOOT = wp.constant(1.05)  # a Newton step aims a little behind the root, so that the next sample closes a bracket
 HUGE = wp.constant(1.0e29)  # values above, and slopes, are taken for unknown
@@ -76,6 +82,7 @@ def walk(
     lipschitz: float,
     relaxation: float,
     thinnest: float,
+    gap: float,
     walks: wp.array[wp.bool],
     ray: wp.array[wp.int32],
     # state
@@ -192,6 +199,26 @@ def walk(
                 m[RISE] = wp.max(m[RISE], rise)
                 t[r] = near[r] + wp.min(end, last)
             a = b
+            if not wp.isnan(t[r]) and m[AHEAD] > m[SURE]:
+                if back(m) <= m[SURE] + thinnest:
+                    low[r] = m[AHEAD]
+                    f_low[r] = m[F_AHEAD]
+                    asked = True
+                    start = m[AHEAD] - near[r]
+                    a = float(start)
+                    free = m[F_AHEAD]
+                    open = False
+                    t[r] = wp.nan
+                    m[AHEAD] = wp.nan
+                    m[FALL] = 0.0
+                elif m[FALL] == 0.0:
+                    t[r] = wp.min(t[r], 0.5 * (m[SURE] + back(m)))
+        if not wp.isnan(m[END]):
+            if wp.isnan(t[r]) or m[END] - m[SURE] <= gap or t[r] >= m[END]:
+                status[r] = HIT
+                t[r] = m[END]
+            elif m[FALL] == 0.0:
+                t[r] = wp.min(t[r], 0.5 * (m[SURE] + m[END]))
         if wp.isnan(t[r]):
             t[r] = far[r]
             if not open:

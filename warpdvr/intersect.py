@@ -23,8 +23,10 @@ from warpdvr.through import through
 
 __all__ = ["DenseMarch", "Hit", "Intersect", "SphereTrace", "Status"]
 
-MOST_STEPS = 1024
-"""Samples on one ray through a grid after which a `DenseMarch` gives up."""
+MOST_STEPS = 256
+"""Samples on one ray after which a `SphereTrace` gives up."""
+MOST_THROUGH = 1024
+"""Samples on one ray through a grid after which it gives up."""
 
 TRIES = 6
 """Bounds that are tried before misses are not believed."""
@@ -82,7 +84,7 @@ class DenseMarch:
         if self.grid is not None:
             diagonal = float((field.bounds[1] - field.bounds[0]).norm())
             thinnest = diagonal / (self.n - 1) / 2 ** (self.splits + 3)
-            through(self.grid, batch, thinnest, 1.5, MOST_STEPS, self.tolerance)
+            through(self.grid, batch, thinnest, 1.5, MOST_THROUGH, self.tolerance)
             return batch.finish(self.tolerance)
         spacing = (batch.far - batch.near) / (self.n - 1)
         before = spacing.new_full((len(rays), 3), torch.nan)
@@ -134,8 +136,8 @@ class SphereTrace:
     not decided gave up. Which rays come together changes a hit within `tolerance`.
     """
 
-    max_steps: int = 256
-    """Field evaluations on one ray before it gives up."""
+    max_steps: int | None = None
+    """Field evaluations on one ray before it gives up; by default 256, and 1024 through a grid."""
     relaxation: float = 2.0
     """The longest step, as a factor on the free distance: from 1 (plain sphere tracing) to 2."""
     thinnest: float = 5e-3
@@ -152,7 +154,8 @@ class SphereTrace:
     tenth of one off. 0 looks equally closely at all distances."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.relaxation <= 2 or self.thinnest <= 0 or self.max_steps < 1 or self.pixel < 0:
+        steps = 1 if self.max_steps is None else self.max_steps
+        if not 1 <= self.relaxation <= 2 or self.thinnest <= 0 or steps < 1 or self.pixel < 0:
             raise ValueError(
                 "SphereTrace: needs 1 <= relaxation <= 2, thinnest > 0, pixel >= 0 and max_steps >= 1, got "
                 f"{self.relaxation}, {self.thinnest}, {self.pixel} and {self.max_steps}"
@@ -166,7 +169,8 @@ class SphereTrace:
     def __call__(self, field: Any, rays: Rays) -> Hit:
         batch = Batch(field, rays)
         if self.grid is not None:
-            through(self.grid, batch, self.thinnest, self.relaxation, self.max_steps, self.tolerance)
+            steps = self.max_steps or MOST_THROUGH
+            through(self.grid, batch, self.thinnest, self.relaxation, steps, self.tolerance)
             return batch.finish(self.tolerance)
         bound = promised = lipschitz.promised(field)
         if self.cones and len(rays) >= FEWEST:
@@ -205,7 +209,7 @@ class SphereTrace:
             batch.high[start.ray] = start.t
             memory[start.ray, int(_trace.SURE)], memory[start.ray, int(_trace.FALL)] = start.sure, start.fall
         settings = [batch.o, batch.near, batch.far, bound, self.relaxation, self.thinnest, self.pixel]
-        for _ in range(self.max_steps):
+        for _ in range(self.max_steps or MOST_STEPS):
             active = batch.active()
             if len(active) == 0:
                 break

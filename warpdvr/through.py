@@ -9,8 +9,10 @@ from warpdvr.kernels import judge as _judge
 from warpdvr.kernels import status as _status
 from warpdvr.kernels import through as _through
 
-FINEST = 1 / 64
+FINEST = 1 / 128
 """The shortest step is no longer than this, in sides of the finest boxes that were built: models see thinner parts."""
+GAP = 1 / 4
+"""Before a crossing is believed, it is asked in front of it this closely where another could hide, in those sides."""
 
 
 def through(
@@ -29,8 +31,10 @@ def through(
     if batch.which is not None:
         raise ValueError("BoundGrid: holds for a field of one shape, but these rays look at several (Rays.which)")
     grid.check(batch.field)
-    thinnest = min(thinnest, FINEST * float(grid.side.min()) / 2 ** (grid.levels - 1))
-    known = [grid.lower, grid.upper, grid.slope, grid.models, grid.limit, relaxation, thinnest]
+    side = float(grid.side.min()) / 2 ** (grid.levels - 1)
+    thinnest = min(thinnest, FINEST * side)
+    gap = max(thinnest, GAP * side)
+    known = [grid.lower, grid.upper, grid.slope, grid.models, grid.limit, relaxation, thinnest, gap]
     lines, ends = [batch.o, batch.d, batch.near, batch.far], [batch.near, batch.far]
     memory = _blank(batch)
     active = batch.active()
@@ -48,7 +52,7 @@ def through(
             grid.wear.note(before[active.long()], x)
         before[active.long()] = x
         value, walks = batch.ask(x, active), torch.empty(len(active), dtype=torch.bool, device=x.device)
-        inputs = [value, *ends, thinnest, tolerance, active]
+        inputs = [value, *ends, thinnest, gap, tolerance, active]
         launch(_judge.judge, len(active), inputs, [walks], state=[*batch.state(), memory])
     batch.guess(memory[:, int(_judge.WHERE)], memory[:, int(_judge.LEAST)])
 
@@ -58,5 +62,5 @@ def _blank(batch: Batch) -> torch.Tensor:
     memory = batch.near.new_zeros(len(batch.near), _judge.memory._length_)
     for part, value in ((_judge.SURE, torch.nan), (_judge.BEHIND, torch.nan), (_judge.LEAST, torch.inf)):
         memory[:, int(part)] = value
-    memory[:, int(_judge.WHERE)] = torch.nan
+    memory[:, int(_judge.WHERE)] = memory[:, int(_judge.AHEAD)] = memory[:, int(_judge.END)] = torch.nan
     return memory

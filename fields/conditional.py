@@ -94,25 +94,29 @@ class Shapes(Field):
 
     With one code it is a field as any other: it can be rendered, meshed, viewed. With several, rays say which shape
     each of them looks at (`Rays.which`), and the renderer asks `at(which)`. Differentiable with respect to points,
-    codes (so to whatever made them: an encoder, or a table of free codes) and the decoder's weights.
+    codes (so to whatever made them: an encoder, or a table of free codes), stretch and the decoder's weights.
 
     Args:
         decoder: `ConditionalOccupancy`, or a module with the same members.
         codes: one row for each shape, (s, code); taken as they are, not copied.
+        stretch: how many times as long as the decoder makes it each shape is along each axis, (s, 3), from the origin;
+            None: as long.
 
     Raises:
-        ValueError: if the codes do not have the decoder's length, or there are none.
+        ValueError: if the codes do not have the decoder's length or there are none, or `stretch` has another shape.
     """
 
-    def __init__(self, decoder: Any, codes: Tensor):
+    def __init__(self, decoder: Any, codes: Tensor, stretch: Tensor | None = None):
         super().__init__(decoder.bounds)
         if codes.ndim != 2 or codes.shape[1] != decoder.code or len(codes) < 1:
             raise ValueError(
                 f"shapes: expected codes of shape (number of shapes, {decoder.code}), got {tuple(codes.shape)}"
             )
-        self.decoder, self.codes = decoder, codes
+        if stretch is not None and stretch.shape != (len(codes), 3):
+            raise ValueError(f"shapes: expected a stretch of shape ({len(codes)}, 3), got {tuple(stretch.shape)}")
+        self.decoder, self.codes, self.stretch = decoder, codes, stretch
         self.ready = decoder.prepared(codes)
-        self.bounds = self.bounds.to(codes)
+        self.bounds = self.bounds.to(codes) * (1 if stretch is None else stretch.detach().amax(0))
         self.which: Tensor | None = None
 
     def at(self, which: Tensor) -> "Shapes":
@@ -133,6 +137,8 @@ class Shapes(Field):
     def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.which is None and len(self.codes) > 1:
             raise ValueError(f"shapes: holds {len(self.codes)} shapes, but was not told which one is meant")
+        if self.stretch is not None:
+            x = x / (self.stretch if self.which is None else self.stretch[self.which])
         return self.decoder.geometry(x, self.ready, self.which)
 
     def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:

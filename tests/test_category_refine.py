@@ -102,7 +102,7 @@ def test_a_ball_is_found_whatever_the_network_says(known: Known, radius: float, 
     """Radius and distance cannot be told apart in one picture, but their ratio can, and the cameras hardly move."""
     seen = camera(0.9, 0.45)
     how = Refinement(steps=60, starts=3, rays=400, rate=0.3, move=1e-4, prior=0.0, guess=0.0)
-    found = refined(guess(0.8, 0.0), known, shown(of_ball(seen, radius, height)), how)
+    found = refined(guess(0.8, 0.0), known, shown(of_ball(seen, radius, height)), how).codes
     assert found.shape == (1, 2) and not found.requires_grad
     assert float(found[0, 0]) == pytest.approx(radius, abs=0.02)
     assert float(found[0, 1]) == pytest.approx(height, abs=0.05)
@@ -125,8 +125,46 @@ def test_cameras_move_to_where_the_picture_was_taken_from(known: Known) -> None:
     mask, apart = of_ball(Camera(seen.K, pose, FINE, FINE), 0.4, 0.0), []
     for move in (0.01, 1e-9):
         how = Refinement(steps=60, starts=1, rays=400, rate=0.1, move=move, prior=0.0)
-        apart.append(abs(float(refined(guess(0.3), known, shown(mask), how)[0, 0]) - 0.4))
+        apart.append(abs(float(refined(guess(0.3), known, shown(mask), how).codes[0, 0]) - 0.4))
     assert apart[0] < 0.02 and apart[1] > 0.04
+
+
+def of_ellipsoid(seen: Camera, radius: float, stretch: Tensor) -> Tensor:
+    """Return the mask of a ball that was stretched along the axes: of the ball, by rays that are shortened."""
+    rays = seen.rays()
+    o, d = rays.origin / stretch, torch.nn.functional.normalize(rays.direction / stretch, dim=-1)
+    return ((o - (o * d).sum(1, keepdim=True) * d).norm(dim=1) < radius).view(seen.height, seen.width)
+
+
+@pytest.mark.parametrize(("stretch", "stretched"), [(0.02, 0.01), (0.0, 0.01), (0.02, 100.0)])
+def test_a_shape_may_be_stretched(stretch: float, stretched: float) -> None:
+    """Seen along x, a ball that is wider and lower than the code says, which stays as it is."""
+    seen, long, codes = camera(0.0, 0.0), torch.tensor([1.0, 0.8, 1.25]), torch.tensor([[0.4, 0.0]])
+    pose, K = seen.pose.float()[None], squared(seen.K.float(), FINE, FINE)[None]
+    how = Refinement(rays=600, move=1e-9, stretch=stretch, stretched=stretched)
+    mask = of_ellipsoid(seen, 0.4, long)
+    attempt = _Attempt(guess(0.4), mask, how, codes, pose, K, torch.zeros(1, 2))
+    attempt.run(60, 0, moving=True)
+    found = attempt.shape(0)
+    assert found.stretch is not None and not found.stretch.requires_grad
+    assert torch.allclose(found.bounds[1], found.stretch[0])
+    if stretch and stretched < 1:
+        assert found.stretch[0, 1:].tolist() == pytest.approx(long[1:].tolist(), abs=0.03)
+    else:
+        assert found.stretch[0].tolist() == pytest.approx([1, 1, 1], abs=0.02)
+
+
+def test_a_stretch_along_the_line_of_sight_counts_more(known: Known) -> None:
+    seen, how = camera(0.0, 0.0), Refinement(rays=40)
+    codes = torch.tensor([[0.4, 0.0]])
+    pose, K = seen.pose.float()[None], squared(seen.K.float(), FINE, FINE)[None]
+    cost = []
+    for longer in ([0.0, 0, 0], [0.1, 0, 0], [0, 0, 0.1]):
+        attempt = _Attempt(guess(0.3), torch.ones(FINE, FINE, dtype=torch.bool), how, codes, pose, K, torch.zeros(1, 2))
+        attempt._entropy = lambda rays, label: torch.zeros(len(rays))  # type: ignore[method-assign]
+        attempt.longer = torch.tensor([longer])
+        cost.append(float(attempt._cost(torch.Generator().manual_seed(0))))
+    assert cost == pytest.approx([0, 0.06, 0.02], abs=1e-6)
 
 
 def test_the_prior_holds_the_code_where_it_started(known: Known) -> None:
@@ -134,7 +172,7 @@ def test_the_prior_holds_the_code_where_it_started(known: Known) -> None:
     apart = []
     for prior in (0.0, 100.0):
         how = Refinement(steps=30, starts=1, rays=200, rate=0.1, move=1e-9, prior=prior)
-        found = refined(guess(0.4, 0.0), known, shown(mask), how)
+        found = refined(guess(0.4, 0.0), known, shown(mask), how).codes
         apart.append(abs(float(found[0, 0]) - 0.4))
     assert apart[0] > 0.06 and apart[1] < 0.01
 
@@ -142,13 +180,13 @@ def test_the_prior_holds_the_code_where_it_started(known: Known) -> None:
 def test_without_steps_or_without_an_object_the_network_is_believed(known: Known) -> None:
     network, mask = guess(0.8, 0.2), of_ball(camera(0.9, 0.45), 0.45, 0.0)
     said = network.encode(torch.zeros(1)).tolist()
-    assert refined(network, known, shown(mask), Refinement(steps=0)).tolist() == said
-    assert refined(network, known, shown(torch.zeros_like(mask))).tolist() == said
+    assert refined(network, known, shown(mask), Refinement(steps=0)).codes.tolist() == said
+    assert refined(network, known, shown(torch.zeros_like(mask))).codes.tolist() == said
 
 
 def test_an_object_that_fills_the_picture_is_no_mistake(known: Known) -> None:
     found = refined(guess(0.5, 0.0), known, shown(torch.ones(FINE, FINE, dtype=torch.bool)), Refinement(steps=4))
-    assert found.isfinite().all()
+    assert found.codes.isfinite().all() and found.bounds.isfinite().all()
 
 
 @pytest.mark.parametrize("options", [{"steps": -1}, {"starts": 0}, {"best": 0}])

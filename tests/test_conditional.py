@@ -84,6 +84,27 @@ def test_codes_have_the_gradient_of_the_closed_form(device: torch.device) -> Non
     assert (found - expected).norm() < 1e-4 * expected.norm()
 
 
+def test_a_stretched_shape_is_the_decoders_at_shortened_points(device: torch.device) -> None:
+    """Balls become ellipsoids: values in closed form, hits of a mixed batch, and the gradient to the stretch."""
+    codes = balls().to(device)
+    stretch = torch.tensor([[1.5, 1, 0.5], [1, 2, 1], [1.2, 0.8, 1]], device=device).requires_grad_()
+    shapes = Shapes(Balls(), codes, stretch)
+    assert shapes.bounds.tolist() == [[-1.5, -2, -1], [1.5, 2, 1]]
+    rays = mixed(600, 3, device)
+    seen = surface(shapes, rays, DenseMarch(64))
+    which, longer = rays.which, stretch.detach()
+    at, code, s = seen.x.detach(), codes[which[seen.hit.ray]], longer[which[seen.hit.ray]]
+    assert len(at) > 50
+    assert ((at / s - code[:, :3]).norm(dim=1) - code[:, 3]).abs().max() < 1e-4
+    x = torch.rand(600, 3, generator=torch.Generator().manual_seed(3)).to(device) - 0.5
+    (gradient,) = torch.autograd.grad(shapes.at(which).value(x).sum(), stretch)
+    for k, axis in ((0, 0), (1, 1), (2, 2)):
+        step = torch.zeros_like(longer)
+        step[k, axis] = 1e-2
+        up, down = (Shapes(Balls(), codes, longer + sign * step).at(which).value(x).double().sum() for sign in (1, -1))
+        assert float(gradient[k, axis]) == pytest.approx(float(up - down) / 2e-2, rel=1e-3)
+
+
 def test_an_encoder_learns_through_depth_and_colour(device: torch.device) -> None:
     """The gradient of a whole pipeline, from depth and colour to a pixel of a picture, against central differences."""
     made = decoder(device).double()
@@ -147,6 +168,8 @@ def test_what_cannot_be_asked_says_so(device: torch.device) -> None:
         several.__class__(Balls(), balls()[:2].to(device)).at(torch.tensor([0, 2]))
     with pytest.raises(ValueError, match=r"codes of shape \(number of shapes, 4\), got \(2, 3\)"):
         Shapes(Balls(), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"stretch of shape \(3, 3\), got \(1, 3\)"):
+        Shapes(Balls(), balls(), torch.ones(1, 3))
     with pytest.raises(ValueError, match="Sphere: is one shape"):
         surface(Sphere(0.5).to(device), rays, DenseMarch())
     one = Shapes(Balls(), balls()[:1].to(device))

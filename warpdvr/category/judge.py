@@ -87,9 +87,8 @@ def reconstructed(
     Raises:
         ValueError: if the network sees nothing in it, or the resolution is below 1.
     """
-    code = refined(learnt.model.eval(), learnt.known, look, refinement)
+    field = refined(learnt.model.eval(), learnt.known, look, refinement)
     with torch.no_grad():
-        field = Shapes(learnt.model.decode, code)
         return field, _mesh(field, "what the network sees in this picture", resolution)
 
 

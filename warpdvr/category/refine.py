@@ -23,29 +23,39 @@ AROUND = 8
 EDGE = 3
 """Half of the rays are drawn so close to the outline [pixel]."""
 
+OWN = 2
+"""So many of those that go on may be the encoder's shape, from different cameras."""
+
+UNSEEN = 3.0
+"""How much more a stretch along the line of sight counts, of which a picture says little."""
+
 
 @dataclass(frozen=True)
 class Refinement:
     """How code and camera are fitted."""
 
-    steps: int = 90
-    """A third of them for the cameras of all starts, the rest for cameras and codes of the best; 0 leaves it with the
-    encoder's code."""
+    steps: int = 150
+    """A quarter of them for the cameras of all starts, the rest for cameras, codes and stretch of the best; 0 leaves it
+    with the encoder's code."""
     starts: int = 12
     """Known shapes to start from, and cameras for the encoder's shape."""
     best: int = 6
-    """So many of them go on."""
+    """So many of them go on, `OWN` of them with the encoder's shape."""
     rays: int = 3840
     """Rays in a step, for all that are fitted together."""
     samples: int = 24
     """Samples on a ray (`DenseMarch`)."""
-    rate: float = 0.01
+    rate: float = 0.015
     """Highest learning rate of Adam for codes [standard deviation of the known ones, along each of their axes]."""
     move: float = 0.005
     """The same for cameras [radian, scene unit]."""
+    stretch: float = 0.008
+    """The same for the logarithms of how many times as long as the decoder makes it a shape is along each axis."""
     prior: float = 0.01
     """Weight of the squared distance to the code that is started from, in standard deviations."""
-    guess: float = 0.1
+    stretched: float = 2.0
+    """Weight of the squares of those logarithms across the line of sight, and `UNSEEN` times as much along it."""
+    guess: float = 0.02
     """Weight of the squared distance to the encoder's code, as a share of the variance of the known ones, in the
     choice of the best."""
 
@@ -57,32 +67,35 @@ class Refinement:
             )
 
 
-def refined(model: Reconstructor, known: Known, look: Look, refinement: Refinement | None = None) -> Tensor:
-    """Return the code (1, code) of a shape that looks like a picture, by analysis and synthesis.
+def refined(model: Reconstructor, known: Known, look: Look, refinement: Refinement | None = None) -> Shapes:
+    """Return a shape that looks like a picture, by analysis and synthesis.
 
     The camera is not known. Known outlines that are like the picture's say where it may stand and what the shape may
-    be, which the encoder says, too. From each of these starts first the camera and then both are fitted to the
-    silhouette, as DVR fits a shape (Niemeyer et al. 2020) with one picture instead of many. The code is held near its
-    start, where shapes are like those that the decoder learnt. Colours do not count: a livery says nothing of shapes.
+    be, which the encoder says, too. From each of these starts first the camera, and then camera, code and proportions
+    are fitted to the silhouette, as DVR fits a shape (Niemeyer et al. 2020) with one picture instead of many. The code
+    is held near its start, where shapes are like those that the decoder learnt. Colours do not count: a livery says
+    nothing of shapes.
     """
     how = refinement or Refinement()
     own: Tensor = model.encode(look.small).detach()
     if how.steps < 1 or not look.mask.any():
-        return own
+        return Shapes(model.decode, own)
     axes = known.axes()
     odd = how.guess * (known.codes - own).square().sum(1) / axes.square().sum().clamp_min(1e-12)
     chosen, pose, K = known.alike(look.mask, how.starts, symmetric=model.decode.symmetric)
     codes = torch.cat([own.expand(len(chosen), -1), known.codes[chosen]])
     odd = torch.cat([torch.zeros(len(chosen)), odd[chosen]])
     attempt = _Attempt(model, look.mask, how, codes, pose.repeat(2, 1, 1), K.repeat(2, 1, 1), axes)
-    best = (attempt.run((how.steps + 2) // 3, 0, 0.0) + odd).topk(min(how.best, len(codes)), largest=False).indices
+    cost = attempt.run((how.steps + 3) // 4, 0, moving=False) + odd
+    cost[cost[: len(chosen)].argsort()[OWN:]] = torch.inf
+    best = cost.topk(min(how.best, int(cost.isfinite().sum())), largest=False).indices
     attempt.keep(best)
-    cost = attempt.run(how.steps - (how.steps + 2) // 3, 1, how.rate) + odd[best]
-    return attempt.codes()[cost.argmin()][None].detach()
+    cost = attempt.run(how.steps - (how.steps + 3) // 4, 1, moving=True) + odd[best]
+    return attempt.shape(int(cost.argmin()))
 
 
 class _Attempt:
-    """k codes and cameras that are fitted to a picture side by side."""
+    """k shapes and cameras that are fitted to a picture side by side."""
 
     def __init__(
         self, model: Reconstructor, mask: Tensor, how: Refinement, codes: Tensor, pose: Tensor, K: Tensor, axes: Tensor
@@ -90,31 +103,50 @@ class _Attempt:
         self.decoder, self.mask, self.how, self.axes = model.decode, mask, how, axes
         self.start, self.pose, self.K = codes, pose, K
         self.along, self.moved = torch.zeros(len(codes), len(axes)), torch.zeros(len(codes), 6)
+        self.longer = torch.zeros(len(codes), 3)
         self.near = _grown(mask, AROUND)
         edge = _grown(mask, EDGE) & _grown(~mask, EDGE)
         self.edge = edge if edge.any() else self.near
 
-    def codes(self) -> Tensor:
-        """Return the codes, (k, code)."""
-        return self.start + self.along @ self.axes
+    def shapes(self) -> Shapes:
+        """Return the k shapes."""
+        return Shapes(self.decoder, self.start + self.along @ self.axes, self.longer.exp())
+
+    def shape(self, k: int) -> Shapes:
+        """Return one of them."""
+        shapes = self.shapes()
+        longer = None if shapes.stretch is None else shapes.stretch[k : k + 1].detach()
+        return Shapes(self.decoder, shapes.codes[k : k + 1].detach(), longer)
 
     def keep(self, chosen: Tensor) -> None:
         """Go on with some of them."""
-        for name in ("start", "pose", "K", "along", "moved"):
+        for name in ("start", "pose", "K", "along", "moved", "longer"):
             setattr(self, name, getattr(self, name)[chosen])
 
-    def run(self, steps: int, seed: int, rate: float) -> Tensor:
-        """Take steps, codes at this rate; return what each of the k costs, (k,), the mean over their last third."""
+    def run(self, steps: int, seed: int, *, moving: bool) -> Tensor:
+        """Take steps; return what each of the k costs, (k,), the mean over their last third.
+
+        Args:
+            steps: how many.
+            seed: of the rays.
+            moving: whether codes and proportions are fitted, beside the cameras.
+        """
         generator = torch.Generator().manual_seed(seed)
-        self.along, self.moved = self.along.detach().requires_grad_(), self.moved.detach().requires_grad_()
-        groups = [{"params": [self.along], "rate": rate}, {"params": [self.moved], "rate": self.how.move}]
-        optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99))
+        rates = {"moved": self.how.move}
+        if moving:
+            rates |= {"along": self.how.rate, "longer": self.how.stretch}
+        for name in rates:
+            setattr(self, name, getattr(self, name).detach().requires_grad_())
+        optimizer = torch.optim.Adam(
+            [{"params": [getattr(self, name)], "rate": rate} for name, rate in rates.items()], lr=0.0, betas=(0.9, 0.99)
+        )
         costs = []
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = group["rate"] * decay(step / steps)
             cost = self._cost(generator)
-            self.along.grad, self.moved.grad = torch.autograd.grad(cost.sum(), [self.along, self.moved])
+            optimizer.zero_grad()
+            cost.sum().backward(inputs=[getattr(self, name) for name in rates])
             optimizer.step()
             costs.append(cost.detach())
         return torch.stack(costs[-max(steps // 3, 1) :]).mean(0) if costs else torch.zeros(len(self.start))
@@ -125,11 +157,13 @@ class _Attempt:
         pixel = torch.cat([_drawn(where, n // 2, generator) for where in (self.edge, self.near)])
         label = self.mask[pixel[:, 0], pixel[:, 1]].repeat(k)
         each = self._entropy(self._rays(pixel.flip(1) + 0.5), label).view(k, -1).mean(1)
-        return each + self.how.prior * self.along.square().sum(1)
+        sight = 1 + (UNSEEN - 1) * self.pose[:, :3, 2].square()
+        stretched = self.how.stretched * (sight * self.longer.square()).sum(1)
+        return each + self.how.prior * self.along.square().sum(1) + stretched
 
     def _entropy(self, rays: Rays, label: Tensor) -> Tensor:
         """Return the cross entropy of the silhouette of each ray (n,), at its smallest value."""
-        shapes = Shapes(self.decoder, self.codes())
+        shapes = self.shapes()
         with torch.no_grad():
             hit = DenseMarch(self.how.samples, splits=1, block=8)(shapes, rays)
             deepest, _ = deepest_on(shapes, rays, hit, depths=BEHIND, reach=REACH)

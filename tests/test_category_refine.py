@@ -101,7 +101,7 @@ def known() -> Known:
 def test_a_ball_is_found_whatever_the_network_says(known: Known, radius: float, height: float) -> None:
     """Radius and distance cannot be told apart in one picture, but their ratio can, and the cameras hardly move."""
     seen = camera(0.9, 0.45)
-    how = Refinement(steps=60, starts=3, rays=400, rate=0.3, move=1e-4, prior=0.0, guess=0.0)
+    how = Refinement(steps=60, starts=3, rays=400, rate=0.3, move=1e-4, prior=0.0)
     found = refined(guess(0.8, 0.0), known, shown(of_ball(seen, radius, height)), how).codes
     assert found.shape == (1, 2) and not found.requires_grad
     assert float(found[0, 0]) == pytest.approx(radius, abs=0.02)

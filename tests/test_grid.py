@@ -60,7 +60,7 @@ def lengths(hit: Hit) -> Tensor:
 
 
 def both(grid: BoundGrid) -> list[Any]:
-    return [DenseMarch(grid=grid), SphereTrace(grid=grid, tolerance=5e-6)]
+    return [DenseMarch(grid=grid), SphereTrace(grid=grid, thinnest=1e-4, tolerance=5e-6)]
 
 
 def leaves(grid: BoundGrid, x: Tensor) -> Tensor:

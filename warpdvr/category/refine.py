@@ -55,9 +55,6 @@ class Refinement:
     """Weight of the squared distance to the code that is started from, in standard deviations."""
     stretched: float = 2.0
     """Weight of the squares of those logarithms across the line of sight, and `UNSEEN` times as much along it."""
-    guess: float = 0.02
-    """Weight of the squared distance to the encoder's code, as a share of the variance of the known ones, in the
-    choice of the best."""
 
     def __post_init__(self) -> None:
         if self.steps < 0 or min(self.starts, self.best) < 1:
@@ -81,16 +78,14 @@ def refined(model: Reconstructor, known: Known, look: Look, refinement: Refineme
     if how.steps < 1 or not look.mask.any():
         return Shapes(model.decode, own)
     axes = known.axes()
-    odd = how.guess * (known.codes - own).square().sum(1) / axes.square().sum().clamp_min(1e-12)
     chosen, pose, K = known.alike(look.mask, how.starts, symmetric=model.decode.symmetric)
     codes = torch.cat([own.expand(len(chosen), -1), known.codes[chosen]])
-    odd = torch.cat([torch.zeros(len(chosen)), odd[chosen]])
     attempt = _Attempt(model, look.mask, how, codes, pose.repeat(2, 1, 1), K.repeat(2, 1, 1), axes)
-    cost = attempt.run((how.steps + 3) // 4, 0, moving=False) + odd
+    cost = attempt.run((how.steps + 3) // 4, 0, moving=False)
     cost[cost[: len(chosen)].argsort()[OWN:]] = torch.inf
     best = cost.topk(min(how.best, int(cost.isfinite().sum())), largest=False).indices
     attempt.keep(best)
-    cost = attempt.run(how.steps - (how.steps + 3) // 4, 1, moving=True) + odd[best]
+    cost = attempt.run(how.steps - (how.steps + 3) // 4, 1, moving=True)
     return attempt.shape(int(cost.argmin()))
 
 

@@ -32,7 +32,7 @@ UNSEEN = 3.0
 
 @dataclass(frozen=True)
 class Refinement:
-    """How code and camera are fitted."""
+    """How code, proportions and camera are fitted."""
 
     steps: int = 150
     """A quarter of them for the cameras of all starts, the rest for cameras, codes and stretch of the best; 0 leaves it
@@ -40,7 +40,7 @@ class Refinement:
     starts: int = 12
     """Known shapes to start from, and cameras for the encoder's shape."""
     best: int = 6
-    """So many of them go on, `OWN` of them with the encoder's shape."""
+    """So many of them go on, at most `OWN` of them with the encoder's shape."""
     rays: int = 3840
     """Rays in a step, for all that are fitted together."""
     samples: int = 24
@@ -82,7 +82,8 @@ def refined(model: Reconstructor, known: Known, look: Look, refinement: Refineme
     codes = torch.cat([own.expand(len(chosen), -1), known.codes[chosen]])
     attempt = _Attempt(model, look.mask, how, codes, pose.repeat(2, 1, 1), K.repeat(2, 1, 1), axes)
     cost = attempt.run((how.steps + 3) // 4, 0, moving=False)
-    cost[cost[: len(chosen)].argsort()[OWN:]] = torch.inf
+    worse = cost[: len(chosen)].argsort()[OWN:]  # cameras of the encoder's shape, which comes first
+    cost[worse] = torch.inf
     best = cost.topk(min(how.best, int(cost.isfinite().sum())), largest=False).indices
     attempt.keep(best)
     cost = attempt.run(how.steps - (how.steps + 3) // 4, 1, moving=True)
@@ -108,10 +109,9 @@ class _Attempt:
         return Shapes(self.decoder, self.start + self.along @ self.axes, self.longer.exp())
 
     def shape(self, k: int) -> Shapes:
-        """Return one of them."""
-        shapes = self.shapes()
-        longer = None if shapes.stretch is None else shapes.stretch[k : k + 1].detach()
-        return Shapes(self.decoder, shapes.codes[k : k + 1].detach(), longer)
+        """Return one of them, cut off from what it was fitted with."""
+        code = self.start[k] + self.along[k].detach() @ self.axes
+        return Shapes(self.decoder, code[None], self.longer[k : k + 1].detach().exp())
 
     def keep(self, chosen: Tensor) -> None:
         """Go on with some of them."""

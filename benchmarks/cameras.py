@@ -36,13 +36,14 @@ sys.path.insert(0, str(ROOT / "tests"))
 from networks import trained  # noqa: E402
 
 from warpdvr import Fit  # noqa: E402
-from warpdvr.camera import Camera, pixel_centres  # noqa: E402
 from warpdvr.cameras.alignment import CameraErrors, camera_errors  # noqa: E402
-from warpdvr.cameras.refine import Refined, refine  # noqa: E402
-from warpdvr.evaluate import evaluate  # noqa: E402
-from warpdvr.isosurface import extract  # noqa: E402
-from warpdvr.scene import Scene  # noqa: E402
-from warpdvr.views import SceneTransform, Views, load  # noqa: E402
+from warpdvr.cameras.camera import Camera, pixel_centres  # noqa: E402
+from warpdvr.datasets.load import load  # noqa: E402
+from warpdvr.datasets.views import SceneTransform, Views  # noqa: E402
+from warpdvr.evaluation.images import evaluate  # noqa: E402
+from warpdvr.fitting.pose_refinement import Refined, refine  # noqa: E402
+from warpdvr.geometry.isosurface import extract  # noqa: E402
+from warpdvr.runs.scene import Scene  # noqa: E402
 
 DEGREES, SHIFT = 10.0, 0.1
 """How far cameras are off at first: about their own centres, and their centres [degree, scene unit]."""

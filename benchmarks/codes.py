@@ -19,13 +19,14 @@ from pathlib import Path
 import torch
 
 from warpdvr import Fit
-from warpdvr.codes import DEPTH, ITERATIONS
-from warpdvr.distance import chamfer
+from warpdvr.cli.fit_code import DEPTH, ITERATIONS
+from warpdvr.datasets.synthetic import mesh_views
+from warpdvr.datasets.views import Views
+from warpdvr.evaluation.surfaces import chamfer
 from warpdvr.fields.deepsdf import DeepSDF
-from warpdvr.isosurface import extract
-from warpdvr.mesh import Mesh, read_mesh
-from warpdvr.recipe import RECIPES
-from warpdvr.views import Views, mesh_views
+from warpdvr.fitting.recipe import RECIPES
+from warpdvr.geometry.isosurface import extract
+from warpdvr.geometry.mesh import Mesh, read_mesh
 
 ROOT = Path(__file__).parents[1]
 HOME = Path("weights/deepsdf_maurock")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from warpdvr.run import Run
+from warpdvr.runs.run import Run
 
 SIZE, MARGIN = (640, 400), (56, 16, 16, 44)  # left, top, right, bottom
 COLORS = ((214, 96, 40), (44, 110, 180), (40, 140, 80), (130, 80, 170), (90, 90, 90))

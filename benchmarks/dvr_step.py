@@ -25,12 +25,13 @@ import torch
 from torch import Tensor, nn
 
 from warpdvr import DenseMarch, Fit, Rays, Recipe
+from warpdvr.datasets.pixels import Pixels
+from warpdvr.datasets.synthetic import mesh_views
+from warpdvr.datasets.views import Views
 from warpdvr.fields.logit import ball
 from warpdvr.fields.occupancy import Occupancy
-from warpdvr.fit import REFRESH
-from warpdvr.intersect import Intersect
-from warpdvr.pixels import Pixels
-from warpdvr.views import Views, mesh_views
+from warpdvr.fitting.fit import REFRESH
+from warpdvr.intersection.sphere import Intersect
 
 HALF = 1.1
 """Half the side of the box in which rays are marched: twice what DVR's padded cube has [scene unit]."""

@@ -21,10 +21,10 @@ from networks import SLOPE, TRAINED, trained, view, views  # noqa: E402
 from reference import Asked, clip, first_crossing  # noqa: E402
 
 from warpdvr import DenseMarch, Hit, Rays, SphereTrace, extract  # noqa: E402
-from warpdvr.camera import pixel_centres  # noqa: E402
-from warpdvr.grid import BoundGrid  # noqa: E402
-from warpdvr.intersect import Intersect  # noqa: E402
-from warpdvr.run import Run  # noqa: E402
+from warpdvr.cameras.camera import pixel_centres  # noqa: E402
+from warpdvr.intersection.grid import BoundGrid  # noqa: E402
+from warpdvr.intersection.sphere import Intersect  # noqa: E402
+from warpdvr.runs.run import Run  # noqa: E402
 
 
 def lengths(hit: Hit) -> Tensor:

@@ -24,8 +24,8 @@ from networks import SLOPE, TRAINED, Perceptron, bumpy, trained, two, view  # no
 from reference import Asked, clip, double, first_crossing, in_double, weight_gradient  # noqa: E402
 
 from warpdvr import DenseMarch, Rays, SphereTrace  # noqa: E402
-from warpdvr.grid import BoundGrid  # noqa: E402
-from warpdvr.render import surface  # noqa: E402
+from warpdvr.intersection.grid import BoundGrid  # noqa: E402
+from warpdvr.rendering.render import surface  # noqa: E402
 
 HEAD = """| field | method | hits | missed | extra | max depth error | queries/ray | per hit | gradient |
 |---|---|---|---|---|---|---|---|---|"""

@@ -23,7 +23,7 @@ from reference import clip, double, first_crossing, in_double  # noqa: E402
 
 from warpdvr import DenseMarch, Hit, Rays, Status  # noqa: E402
 from warpdvr.fields.sdf import SDF  # noqa: E402
-from warpdvr.ranges import RangeMarch, bounds_in_boxes  # noqa: E402
+from warpdvr.intersection.range_march import RangeMarch, bounds_in_boxes  # noqa: E402
 
 
 def hits(data: Path, size: int) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
-import warpdvr.fit
+import warpdvr.fitting.fit
 from warpdvr import Fit, make
-from warpdvr.shade import gradient
-from warpdvr.views import Views, mesh_views
+from warpdvr.datasets.synthetic import mesh_views
+from warpdvr.datasets.views import Views
+from warpdvr.rendering.gradient import gradient
 
 PARTS = (
     "drawing rays",
@@ -63,15 +64,15 @@ def spent(kind: str, views: Views, steps: int, device: torch.device) -> list[flo
     job.objective = clock.timed("mask, neighbours, bounds", job.objective)  # type: ignore[assignment]
     job._descend = clock.timed("backward and Adam", job._descend)  # type: ignore[method-assign]
     job._look = clock.timed("looking at the field again", job._look)  # type: ignore[method-assign]
-    finding, seeing = type(job.intersect).__call__, warpdvr.fit.surface
+    finding, seeing = type(job.intersect).__call__, warpdvr.fitting.fit.surface
     type(job.intersect).__call__ = clock.timed("finding hits", finding)  # type: ignore[method-assign]
-    warpdvr.fit.surface = clock.timed("hits: value, normal, colour", seeing)
+    warpdvr.fitting.fit.surface = clock.timed("hits: value, normal, colour", seeing)
     start = clock.now()
     try:
         for _ in range(steps):
             next(job)
     finally:
-        type(job.intersect).__call__, warpdvr.fit.surface = finding, seeing  # type: ignore[method-assign]
+        type(job.intersect).__call__, warpdvr.fitting.fit.surface = finding, seeing  # type: ignore[method-assign]
     return [1e3 * a / steps for a in (clock.now() - start, *(clock.spent[name] for name in PARTS))]
 
 

@@ -15,7 +15,7 @@ class Field(nn.Module, ABC):
     """A surface {value = 0} with colours on it.
 
     Only `value` must be written. The renderer asks a field for what it can do, never for its type, so that any
-    `nn.Module` with these five members (`warpdvr.testing.check_field` tests them) can be rendered and fitted as well.
+    `nn.Module` with these five members (`warpdvr.testing.field.check_field` tests them) can be rendered and fitted as well.
     """
 
     bounds: Tensor

@@ -1,7 +1,7 @@
 """How a field says that it is a plain network: the list of what it does to a point, one after the other.
 
 A field that has a method `as_layers()` which returns such a list can be proven to hold no surface somewhere
-(`warpdvr.ranges`). The list must do what `value` does: from points (n, 3) to (n, 1), the value. Weights are taken as
+(`warpdvr.intersection.range_march`). The list must do what `value` does: from points (n, 3) to (n, 1), the value. Weights are taken as
 they are when it is asked for.
 """
 
@@ -25,7 +25,7 @@ class Activation:
     """A function of every number on its own."""
 
     kind: str
-    """One of `warpdvr.affine.KINDS`: relu, elu, softplus, squareplus, tanh, sine, cosine."""
+    """One of `warpdvr.intersection.affine.KINDS`: relu, elu, softplus, squareplus, tanh, sine, cosine."""
     parameter: float = 1.0
     """softplus: beta, as `nn.Softplus`; squareplus: b, as `warpdvr.fields.mlp.Squareplus`; else it says nothing."""
 

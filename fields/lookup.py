@@ -10,10 +10,10 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from warpdvr.bridge import launch_parts
 from warpdvr.fields.scratch import zeros
 from warpdvr.kernels.corners import HELD
 from warpdvr.kernels.encode import kernels
+from warpdvr.runtime.launch import launch_parts
 
 SPAN = 1024
 """Points that a thread of a CPU launch takes; what is not more is not worth a second one."""

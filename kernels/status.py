@@ -1,4 +1,4 @@
-"""What became of a ray: shared by all kernels that move rays, and by `warpdvr.intersect.Status`."""
+"""What became of a ray: shared by all kernels that move rays, and by `warpdvr.intersection.wavefront.Status`."""
 
 import warp as wp
 

@@ -8,9 +8,9 @@ import torch
 from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
 
-from warpdvr.camera import Camera
 from warpdvr.cameras.alignment import angles, camera_errors, similarity
-from warpdvr.views import SceneTransform
+from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.views import SceneTransform
 
 
 def points(n: int = 9, seed: int = 0) -> torch.Tensor:

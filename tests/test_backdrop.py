@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from warpdvr.backdrop import Backdrop
-from warpdvr.camera import Camera, Rays
-from warpdvr.evaluate import evaluate
+from warpdvr.cameras.camera import Camera, Rays
+from warpdvr.datasets.views import SceneTransform, Views
+from warpdvr.evaluation.images import evaluate
 from warpdvr.fields.analytic import Sphere
-from warpdvr.fit import Fit
-from warpdvr.recipe import Recipe
-from warpdvr.views import SceneTransform, Views
+from warpdvr.fitting.fit import Fit
+from warpdvr.fitting.recipe import Recipe
+from warpdvr.rendering.background import Backdrop
 
-evaluate_module = sys.modules["warpdvr.evaluate"]  # the package has a function of that name
+evaluate_module = sys.modules["warpdvr.evaluation.images"]  # the package has a function of that name
 RADIUS, SIZE, WALL = 0.6, 40, -0.9
 SMALL = Recipe(rays=256)
 

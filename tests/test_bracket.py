@@ -10,7 +10,7 @@ import torch
 from reference import Asked, beams, double
 from torch import Tensor
 
-from warpdvr.bracket import STEPS, ask, close_in
+from warpdvr.intersection.root import STEPS, ask, close_in
 
 TOLERANCE = 1e-6
 

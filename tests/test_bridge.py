@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from warpdvr.bridge import launch, triangle_mesh
 from warpdvr.kernels import bracket
+from warpdvr.runtime.launch import launch, triangle_mesh
 
 N = 4
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from scipy.spatial import SphericalVoronoi
 from torch import Tensor
 
-from warpdvr.camera import OPENGL, Camera, Rays, fibonacci_sphere, pixel_centres, rays_of
+from warpdvr.cameras.camera import OPENGL, Camera, Rays, fibonacci_sphere, pixel_centres, rays_of
 
 RNG = np.random.default_rng(0)
 

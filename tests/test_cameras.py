@@ -10,14 +10,14 @@ from scipy.spatial.transform import Rotation
 from test_poses import Patterned, moved_by, turned_by
 from torch import Tensor
 
-from warpdvr.camera import Camera, pixel_centres
-from warpdvr.cameras.misfit import Misfit, Scale
-from warpdvr.cameras.pyramid import pyramid
-from warpdvr.cameras.refine import refine
+from warpdvr.cameras.camera import Camera, pixel_centres
+from warpdvr.datasets.views import SceneTransform, Views
 from warpdvr.fields.analytic import Sphere, Union
-from warpdvr.intersect import SphereTrace
-from warpdvr.render import render
-from warpdvr.views import SceneTransform, Views
+from warpdvr.fitting.image_pyramid import pyramid
+from warpdvr.fitting.pose_refinement import refine
+from warpdvr.fitting.pose_residuals import Misfit, Scale
+from warpdvr.intersection.sphere import SphereTrace
+from warpdvr.rendering.render import render
 
 BALLS = [((0.0, 0.0, 0.0), 0.45), ((0.45, 0.1, 0.2), 0.3), ((-0.3, 0.5, -0.1), 0.25), ((0.1, -0.2, 0.6), 0.2)]
 """Centres and radii of balls that make a lopsided shape together."""

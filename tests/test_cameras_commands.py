@@ -12,16 +12,17 @@ from reference import pixel_rays, sphere_t
 from test_cameras import errors, off
 from test_poses import cameras, pictures
 
-from warpdvr.backdrop import Backdrop
-from warpdvr.camera import pixel_centres
-from warpdvr.cameras.commands import add, of_run, write_run
-from warpdvr.checkpoint import Checkpoint
-from warpdvr.evaluate import evaluate
+from warpdvr.cameras.camera import pixel_centres
+from warpdvr.cli.cameras import add, of_run, write_run
+from warpdvr.datasets.dvr import write
+from warpdvr.datasets.load import load
+from warpdvr.datasets.views import SceneTransform, SparseDepth, Views
+from warpdvr.evaluation.images import evaluate
 from warpdvr.fields.analytic import Sphere
-from warpdvr.run import Run
-from warpdvr.scene import Scene
-from warpdvr.views import SceneTransform, SparseDepth, Views, load
-from warpdvr.views.dvr import write
+from warpdvr.fitting.checkpoint import Checkpoint
+from warpdvr.rendering.background import Backdrop
+from warpdvr.runs.run import Run
+from warpdvr.runs.scene import Scene
 
 
 def ball(n: int = 4, size: int = 48) -> Views:

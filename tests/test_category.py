@@ -18,21 +18,42 @@ from reference import sphere_t
 from safetensors.torch import save_file
 from torch import Tensor
 
-from warpdvr import checkpoint
-from warpdvr.category import course, judge, learn, look, model, objects, page
-from warpdvr.category.course import Course, follow
-from warpdvr.category.judge import Judgement
-from warpdvr.category.known import Known
-from warpdvr.category.learn import Learning, Lesson
-from warpdvr.category.model import Learnt, Reconstructor
-from warpdvr.category.objects import Category, Pool
-from warpdvr.category.photograph import Model, models, photograph
-from warpdvr.category.refine import Refinement
-from warpdvr.checkpoint import Checkpoint
+from warpdvr.datasets import files
+from warpdvr.datasets.synthetic import first_hit
+from warpdvr.datasets.views import SceneTransform, SparseDepth
 from warpdvr.fields.resnet import ImageEncoder
-from warpdvr.mesh import Mesh
-from warpdvr.views import SceneTransform, SparseDepth, files
-from warpdvr.views.mesh import first_hit
+from warpdvr.fitting import checkpoint
+from warpdvr.fitting.checkpoint import Checkpoint
+from warpdvr.geometry.mesh import Mesh
+from warpdvr.singleview import (
+    category as objects,
+)
+from warpdvr.singleview import (
+    metrics as judge,
+)
+from warpdvr.singleview import (
+    preprocess as look,
+)
+from warpdvr.singleview import (
+    reconstructor as model,
+)
+from warpdvr.singleview import (
+    report as page,
+)
+from warpdvr.singleview import (
+    run as course,
+)
+from warpdvr.singleview import (
+    training as learn,
+)
+from warpdvr.singleview.category import Category, Pool
+from warpdvr.singleview.metrics import Judgement
+from warpdvr.singleview.reconstructor import Learnt, Reconstructor
+from warpdvr.singleview.render_category import Model, models, photograph
+from warpdvr.singleview.run import Course, follow
+from warpdvr.singleview.shape_bank import Known
+from warpdvr.singleview.test_time import Refinement
+from warpdvr.singleview.training import Learning, Lesson
 
 SOLIDS = {
     "ball": (trimesh.creation.icosphere(2), (220, 40, 40)),

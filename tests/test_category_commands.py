@@ -12,10 +12,11 @@ import torch
 import trimesh
 from PIL import Image
 
-from warpdvr.category import course, model
-from warpdvr.category.model import Learnt, Reconstructor
-from warpdvr.cli import main
-from warpdvr.mesh import read_mesh
+from warpdvr.cli.main import main
+from warpdvr.geometry.mesh import read_mesh
+from warpdvr.singleview import reconstructor as model
+from warpdvr.singleview import run as course
+from warpdvr.singleview.reconstructor import Learnt, Reconstructor
 
 SOLIDS = {
     "ball": trimesh.creation.icosphere(2),

@@ -8,10 +8,10 @@ import torch
 from test_category_refine import Balls, camera, of_ball, seen_from
 from torch import Tensor
 
-from warpdvr.category import imagined
-from warpdvr.category.imagined import ALIKE, Imagination
-from warpdvr.category.known import Known
-from warpdvr.category.look import SIZE, disturbed
+from warpdvr.singleview import augmentation as imagined
+from warpdvr.singleview.augmentation import ALIKE, Imagination
+from warpdvr.singleview.preprocess import SIZE, disturbed
+from warpdvr.singleview.shape_bank import Known
 
 SIZES = torch.tensor([[0.25, -0.1], [0.4, 0.1], [-0.5, 0.0], [0.6, 0.0]])
 """Radius and height of balls; of the third nothing is seen."""

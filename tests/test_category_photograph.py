@@ -12,9 +12,9 @@ import trimesh
 from numpy.typing import NDArray
 from PIL import Image
 
-from warpdvr.category.painted import Found, find, opened, read
-from warpdvr.category.photograph import photograph
-from warpdvr.views import dvr
+from warpdvr.datasets import dvr
+from warpdvr.geometry.textured import Found, find, opened, read
+from warpdvr.singleview.render_category import photograph
 
 Array = NDArray[np.float64]
 

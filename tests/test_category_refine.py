@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from warpdvr.camera import Camera
-from warpdvr.category import look as looks
-from warpdvr.category.known import Known
-from warpdvr.category.look import FINE, Look, look, picture, squared
-from warpdvr.category.model import Reconstructor
-from warpdvr.category.refine import Refinement, _Attempt, refined
+from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.views import SceneTransform, Views
 from warpdvr.fields.conditional import ConditionalOccupancy
-from warpdvr.views import SceneTransform, Views
+from warpdvr.singleview import preprocess as looks
+from warpdvr.singleview.preprocess import FINE, Look, look, picture, squared
+from warpdvr.singleview.reconstructor import Reconstructor
+from warpdvr.singleview.shape_bank import Known
+from warpdvr.singleview.test_time import Refinement, _Attempt, refined
 
 FOV = 40.0
 

@@ -8,12 +8,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from warpdvr import checkpoint
-from warpdvr.camera import Camera
-from warpdvr.checkpoint import Checkpoint, load
+from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.views import SceneTransform
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.registry import make
-from warpdvr.views import SceneTransform
+from warpdvr.fitting import checkpoint
+from warpdvr.fitting.checkpoint import Checkpoint, load
 
 OPTIONS = {"width": 16, "depth": 1, "bounds": 1.1}
 

@@ -16,14 +16,14 @@ import torch
 from pxr import Usd, UsdValidation  # noqa: TID253  (what is tested here is what it reads)
 from tqdm import tqdm
 
-from warpdvr import jobs
-from warpdvr.camera import Camera
-from warpdvr.checkpoint import load
-from warpdvr.cli import main
+from warpdvr.cameras.camera import Camera
+from warpdvr.cli import fit as jobs
+from warpdvr.cli.main import main
+from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.fields.sdf import SDF
-from warpdvr.fit import Fit
-from warpdvr.mesh import read_mesh
-from warpdvr.views import mesh_views
+from warpdvr.fitting.checkpoint import load
+from warpdvr.fitting.fit import Fit
+from warpdvr.geometry.mesh import read_mesh
 
 ITERATIONS = 60
 BUNNY = f"""
@@ -509,7 +509,7 @@ def test_help(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
 
 def test_program_itself(tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("warpdvr")
-    program = [str(script)] if script.is_file() else [sys.executable, "-m", "warpdvr.cli"]
+    program = [str(script)] if script.is_file() else [sys.executable, "-m", "warpdvr.cli.main"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     arguments = ["fit", str(tmp_path / "none"), "--out", str(tmp_path / "run")]
     done = subprocess.run([*program, *arguments], capture_output=True, text=True, env=environment, check=False)

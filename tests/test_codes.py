@@ -14,20 +14,23 @@ import pytest
 import torch
 
 from warpdvr import Fit
-from warpdvr.camera import OPENGL
-from warpdvr.checkpoint import load as load_checkpoint
-from warpdvr.cli import main
-from warpdvr.codes import DEPTH, weighed
-from warpdvr.distance import chamfer
+from warpdvr.cameras.camera import OPENGL
+from warpdvr.cli.fit_code import DEPTH, weighed
+from warpdvr.cli.main import main
+from warpdvr.datasets import dvr
+from warpdvr.datasets.load import load
+from warpdvr.datasets.pixels import BACKGROUND, UNKNOWN, Pixels
+from warpdvr.datasets.synthetic import mesh_views
+from warpdvr.datasets.views import SceneTransform, SparseDepth, Views
+from warpdvr.evaluation.surfaces import chamfer
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.deepsdf import DeepSDF
-from warpdvr.isosurface import extract
-from warpdvr.known import beside
-from warpdvr.mesh import Mesh, read_mesh
-from warpdvr.pixels import BACKGROUND, UNKNOWN, Pixels
-from warpdvr.recipe import RECIPES, Recipe
-from warpdvr.scene import Scene
-from warpdvr.views import SceneTransform, SparseDepth, Views, dvr, load, mesh_views
+from warpdvr.fitting.checkpoint import load as load_checkpoint
+from warpdvr.fitting.known import beside
+from warpdvr.fitting.recipe import RECIPES, Recipe
+from warpdvr.geometry.isosurface import extract
+from warpdvr.geometry.mesh import Mesh, read_mesh
+from warpdvr.runs.scene import Scene
 
 HOME = Path("weights/deepsdf_maurock")
 NAMES = "mug", "camera", "bottle"
@@ -252,7 +255,7 @@ def test_a_code_is_found(tmp_path: Path, what: str) -> None:
 
 def test_a_surface_that_no_ray_hits_is_drawn_to_known_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a code without any surface; depths of hits alone teach nothing then."""
-    monkeypatch.setattr("warpdvr.fit.PATIENCE", 3)
+    monkeypatch.setattr("warpdvr.fitting.fit.PATIENCE", 3)
     field = DeepSDF(str(octahedron.write(tmp_path / "a.npz")), prior=0.0, bounds=0.9)
     with torch.no_grad():
         field.code.copy_(torch.tensor([-0.52, 0.0]))

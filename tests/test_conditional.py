@@ -11,8 +11,8 @@ from warpdvr import BoundGrid, Camera, DenseMarch, Rays, Status, render
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.conditional import ConditionalOccupancy, Shapes
 from warpdvr.fields.resnet import ImageEncoder
-from warpdvr.quick import QuickMarch
-from warpdvr.render import surface
+from warpdvr.intersection.cached import QuickMarch
+from warpdvr.rendering.render import surface
 
 
 class Balls(nn.Module):

@@ -10,12 +10,12 @@ from networks import bumpy, two, view
 from reference import Asked, aimed, in_double, sphere_t
 from torch import Tensor
 
-from warpdvr.batch import Batch, Status
-from warpdvr.camera import Camera, Rays
-from warpdvr.cones import FEWEST, free
+from warpdvr.cameras.camera import Camera, Rays
 from warpdvr.fields.analytic import Box, Sphere, Torus
-from warpdvr.intersect import SphereTrace
-from warpdvr.render import render
+from warpdvr.intersection.cones import FEWEST, free
+from warpdvr.intersection.sphere import SphereTrace
+from warpdvr.intersection.wavefront import Batch, Status
+from warpdvr.rendering.render import render
 
 
 def ball(x: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ def test_a_surface_that_a_ball_touches_is_not_taken_for_a_wrong_bound(device: to
 def test_rays_past_the_bounds_miss_even_if_no_bound_holds(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("warpdvr.intersect.TRIES", 1)
+    monkeypatch.setattr("warpdvr.intersection.sphere.TRIES", 1)
     rays = rays_of(32, device, fov=120)
     with pytest.warns(UserWarning, match="differ by more"):
         hit = SphereTrace()(Asked(lambda x: ball(x) * (2 + torch.sin(40 * x[:, 0])), lipschitz=1.0).to(device), rays)

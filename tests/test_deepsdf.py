@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from warpdvr import Camera, Rays, SphereTrace, make, reattach, render
-from warpdvr.checkpoint import Checkpoint, load
+from warpdvr.datasets.views import SceneTransform
 from warpdvr.fields.conditional import Shapes
 from warpdvr.fields.deepsdf import DeepSDF, DeepSDFDecoder
-from warpdvr.intersect import DenseMarch
-from warpdvr.render import surface
-from warpdvr.testing import check_field
-from warpdvr.views import SceneTransform
+from warpdvr.fitting.checkpoint import Checkpoint, load
+from warpdvr.intersection.sphere import DenseMarch
+from warpdvr.rendering.render import surface
+from warpdvr.testing.field import check_field
 
 HOME = Path("weights/deepsdf_maurock")
 

@@ -8,8 +8,8 @@ import torch
 import trimesh
 from scipy.spatial import cKDTree
 
-from warpdvr.distance import chamfer, sample, surface_distance
-from warpdvr.mesh import Mesh, read_mesh
+from warpdvr.evaluation.surfaces import chamfer, sample, surface_distance
+from warpdvr.geometry.mesh import Mesh, read_mesh
 
 
 def mesh_of(body):

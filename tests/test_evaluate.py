@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from warpdvr.camera import Camera
-from warpdvr.evaluate import evaluate
+from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.views import SceneTransform, Views
+from warpdvr.evaluation.images import evaluate
 from warpdvr.fields.analytic import Sphere
-from warpdvr.render import render
-from warpdvr.views import SceneTransform, Views
+from warpdvr.rendering.render import render
 
 SIZE, N = 40, 3
 

@@ -19,8 +19,8 @@ from warpdvr.fields.analytic import Box, Plane, Rotate, Scale, SmoothUnion, Sphe
 from warpdvr.fields.base import Field
 from warpdvr.fields.occupancy import Occupancy
 from warpdvr.fields.sdf import SDF
-from warpdvr.shade import gradient
-from warpdvr.testing import check_field
+from warpdvr.rendering.gradient import gradient
+from warpdvr.testing.field import check_field
 
 PRIMITIVES = {
     "sphere": lambda: Sphere(0.4, (0.1, -0.2, 0.3)),

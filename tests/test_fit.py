@@ -9,19 +9,20 @@ import pytest
 import torch
 from torch import nn
 
-from warpdvr.camera import Camera, pixel_centres
-from warpdvr.checkpoint import Checkpoint, load
-from warpdvr.evaluate import evaluate
+from warpdvr.cameras.camera import Camera, pixel_centres
+from warpdvr.datasets.synthetic import mesh_views
+from warpdvr.datasets.views import SceneTransform, SparseDepth, Views
+from warpdvr.evaluation.images import evaluate
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.hashgrid import HashGrid
 from warpdvr.fields.occupancy import Occupancy
 from warpdvr.fields.sdf import SDF
-from warpdvr.fit import EARLY, MEASURE, PATIENCE, REFRESH, Fit
-from warpdvr.grid import BoundGrid
-from warpdvr.intersect import DenseMarch, SphereTrace
-from warpdvr.quick import QuickMarch
-from warpdvr.recipe import RECIPES, WEIGHTS, Recipe, schedule
-from warpdvr.views import SceneTransform, SparseDepth, Views, mesh_views
+from warpdvr.fitting.checkpoint import Checkpoint, load
+from warpdvr.fitting.fit import EARLY, MEASURE, PATIENCE, REFRESH, Fit
+from warpdvr.fitting.recipe import RECIPES, WEIGHTS, Recipe, schedule
+from warpdvr.intersection.cached import QuickMarch
+from warpdvr.intersection.grid import BoundGrid
+from warpdvr.intersection.sphere import DenseMarch, SphereTrace
 
 RADIUS, PAINT = 0.6, (0.8, 0.4, 0.2)
 SMALL = Recipe(rays=128, backdrop=False)

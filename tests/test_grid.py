@@ -11,12 +11,12 @@ from reference import Asked, aimed, beams, clip, double, first_crossing, in_doub
 from torch import Tensor
 
 from warpdvr import DenseMarch, Hit, Rays, SphereTrace, Status, extract
-from warpdvr.boxes import bounds, corners, differences, dilate, dilate_blocks, surprise
-from warpdvr.bridge import launch
 from warpdvr.fields.analytic import Box, Sphere, Torus
-from warpdvr.grid import BoundGrid
+from warpdvr.intersection.grid import BoundGrid
+from warpdvr.intersection.octree import bounds, corners, differences, dilate, dilate_blocks, surprise
+from warpdvr.intersection.wear import Wear
 from warpdvr.kernels import grid as _grid
-from warpdvr.wear import Wear
+from warpdvr.runtime.launch import launch
 
 DOWN = (0.0, 0.0, -1.0)
 Function = Callable[[Tensor], Tensor]
@@ -355,7 +355,7 @@ def test_two_queries_are_enough_for_a_hit_on_a_network(data: Path, device: torch
 
 
 def test_the_model_of_a_quadratic_is_exact(device: torch.device) -> None:
-    """Second-order terms and all mixed ones of a box are what kernels/model.py takes a field for."""
+    """Second-order terms and all mixed ones of a box are what kernels/box_model.py takes a field for."""
     bend = torch.tensor([1.0, -2.0, 3.0])
     lattice = torch.cartesian_prod(*[torch.linspace(0, 1, 3)] * 3)
 
@@ -459,7 +459,7 @@ def test_models_of_a_grid_of_one_size_become_good_by_sharpening(device: torch.de
 
 
 def test_of_too_many_stretches_an_even_part_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warpdvr.wear.MOST", 100)
+    monkeypatch.setattr("warpdvr.intersection.wear.MOST", 100)
     wear, x = Wear(), torch.linspace(0, 1, 1000)[:, None].expand(1000, 3)
     for part in x.split(90):
         wear.note(part, part)

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from warpdvr import make
-from warpdvr.camera import Camera
-from warpdvr.checkpoint import Checkpoint, load
-from warpdvr.evaluate import evaluate
+from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.synthetic import mesh_views
+from warpdvr.datasets.views import SceneTransform
+from warpdvr.evaluation.images import evaluate
 from warpdvr.fields.hashgrid import HashGrid, HashGridOccupancy, shown
-from warpdvr.fit import Fit
-from warpdvr.recipe import Recipe
-from warpdvr.shade import gradient
-from warpdvr.testing import check_field
-from warpdvr.views import SceneTransform, mesh_views
+from warpdvr.fitting.checkpoint import Checkpoint, load
+from warpdvr.fitting.fit import Fit
+from warpdvr.fitting.recipe import Recipe
+from warpdvr.rendering.gradient import gradient
+from warpdvr.testing.field import check_field
 
 SMALL = {"levels": 5, "coarsest": 4, "finest": 64, "size": 2**10, "width": 16, "color_levels": 3, "color_width": 16}
 KINDS = {"hashgrid": HashGrid, "hashgrid-occupancy": HashGridOccupancy}

@@ -79,7 +79,7 @@ names = [m.name for m in pkgutil.iter_modules(warpdvr.kernels.__path__, "warpdvr
 assert len(names) > 5, names
 for name in names:
     importlib.import_module(name)
-print([name for name in sys.modules if name.split(".")[0] == "torch" or name == "warpdvr.bridge"])
+print([name for name in sys.modules if name.split(".")[0] == "torch" or name == "warpdvr.runtime.launch"])
 """
     run = python(code, tmp_path)
     assert (run.stdout, run.stderr) == ("[]\n", "")

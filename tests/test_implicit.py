@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from warpdvr import Camera, DenseMarch, Rays, SphereTrace, reattach
 from warpdvr.fields.analytic import Plane, Sphere
-from warpdvr.render import surface
+from warpdvr.rendering.render import surface
 
 CENTER = torch.tensor([0.1, 0.2, -0.1], dtype=torch.float64)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from warpdvr import DenseMarch, Hit, Rays, SphereTrace, Status
 from warpdvr.fields.analytic import Box, Plane, Sphere, Torus, Union
-from warpdvr.grid import BoundGrid
+from warpdvr.intersection.grid import BoundGrid
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from warpdvr import loss
+from warpdvr.fitting import losses as loss
 
 
 def random(*shape, seed=0):

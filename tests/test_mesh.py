@@ -17,8 +17,8 @@ from scipy.sparse.csgraph import connected_components
 from warpdvr.fields.analytic import Box, Plane, Sphere, Torus, Union
 from warpdvr.fields.base import Field
 from warpdvr.fields.occupancy import Occupancy
-from warpdvr.isosurface import _joined, extract
-from warpdvr.mesh import Mesh, read_mesh
+from warpdvr.geometry.isosurface import _joined, extract
+from warpdvr.geometry.mesh import Mesh, read_mesh
 
 
 class Through(Field):
@@ -417,7 +417,7 @@ def test_wrong_shapes_are_told(small):
 
 
 def test_the_import_loads_no_viewer_and_no_usd():
-    code = "import sys, warpdvr.mesh, warpdvr.usd; print([m for m in ('pxr', 'polyscope') if m in sys.modules])"
+    code = "import sys, warpdvr.geometry.mesh, warpdvr.usd.scene; print([m for m in ('pxr', 'polyscope') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

@@ -10,7 +10,7 @@ from reference import clip, double, first_crossing, in_double
 from torch import Tensor, nn
 
 from warpdvr import DenseMarch, Field, Rays, SphereTrace, Status
-from warpdvr.testing import check_field
+from warpdvr.testing.field import check_field
 
 SIZE = 64
 

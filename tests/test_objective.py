@@ -13,13 +13,14 @@ import torch
 from reference import Asked, difference, in_double, pixel_rays, sphere_t
 from torch import Tensor, nn
 
-from warpdvr.camera import Camera, Rays, pixel_centres
-from warpdvr.intersect import DenseMarch, Status
-from warpdvr.objective import NEAR, Objective
-from warpdvr.pixels import BACKGROUND, OBJECT, UNKNOWN, Drawn, Pixels
-from warpdvr.recipe import WEIGHTS, Recipe
-from warpdvr.render import surface
-from warpdvr.views import SceneTransform, Views
+from warpdvr.cameras.camera import Camera, Rays, pixel_centres
+from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, Drawn, Pixels
+from warpdvr.datasets.views import SceneTransform, Views
+from warpdvr.fitting.objective import NEAR, Objective
+from warpdvr.fitting.recipe import WEIGHTS, Recipe
+from warpdvr.intersection.sphere import DenseMarch
+from warpdvr.intersection.wavefront import Status
+from warpdvr.rendering.render import surface
 
 RADIUS, BOUNDS = 0.5, 0.8
 ASIDE = torch.tensor([0.0, 0.2, 0.1], dtype=torch.float64)

@@ -11,11 +11,11 @@ from reference import Asked, box_t, difference, double, pixel_rays
 from torch import Tensor, nn
 
 from warpdvr import Camera, DenseMarch, Rays, SphereTrace, Status, render
-from warpdvr.camera import pixel_centres
+from warpdvr.cameras.camera import pixel_centres
 from warpdvr.fields.analytic import Box
 from warpdvr.fields.base import Field
-from warpdvr.outline import Seen, boundary
-from warpdvr.render import bytes_per_point, surface
+from warpdvr.rendering.render import bytes_per_point, surface
+from warpdvr.rendering.visibility import Seen, boundary
 
 SKY, FRONT, BACK = (0.1, 0.2, 0.9), (0.9, 0.4, 0.1), (0.1, 0.8, 0.3)
 CAMERA = Camera.look_at((0.3, 0.2, 3.0), up=(0.0, 1.0, 0.0), width=96, height=72)

@@ -7,8 +7,8 @@ import pytest
 import torch
 import trimesh
 
-from warpdvr.mesh import Mesh, read_mesh
-from warpdvr.overlap import inside, is_closed, volume_iou
+from warpdvr.evaluation.volumes import inside, is_closed, volume_iou
+from warpdvr.geometry.mesh import Mesh, read_mesh
 
 
 def mesh_of(body, shift=(0.0, 0.0, 0.0)):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from warpdvr.camera import Camera
-from warpdvr.pixels import BACKGROUND, OBJECT, RIM, UNKNOWN, Pixels
-from warpdvr.views import SceneTransform, SparseDepth, Views
+from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.pixels import BACKGROUND, OBJECT, RIM, UNKNOWN, Pixels
+from warpdvr.datasets.views import SceneTransform, SparseDepth, Views
 
 SIZES = (40, 30), (24, 36), (40, 30), (31, 17)
 HELD_OUT, WITHOUT_MASK = 1, 2

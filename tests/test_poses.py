@@ -10,16 +10,16 @@ from reference import difference, pixel_rays, sphere_t
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from warpdvr.camera import Camera, rays_of
 from warpdvr.cameras.alignment import camera_errors
+from warpdvr.cameras.camera import Camera, rays_of
+from warpdvr.cameras.pose import Poses
+from warpdvr.datasets.views import SceneTransform, Views
 from warpdvr.fields.analytic import Sphere, Torus
 from warpdvr.fields.sdf import SDF
-from warpdvr.fit import Fit
-from warpdvr.intersect import SphereTrace
-from warpdvr.poses import Poses
-from warpdvr.recipe import Recipe
-from warpdvr.render import render, surface
-from warpdvr.views import SceneTransform, Views
+from warpdvr.fitting.fit import Fit
+from warpdvr.fitting.recipe import Recipe
+from warpdvr.intersection.sphere import SphereTrace
+from warpdvr.rendering.render import render, surface
 
 SIZE = 24
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from warpdvr import DenseMarch, Status
 from warpdvr.fields.analytic import Box, Sphere, Torus, Translate
 from warpdvr.fields.base import Field
-from warpdvr.quick import SHARES, SIDES, QuickMarch
+from warpdvr.intersection.cached import SHARES, SIDES, QuickMarch
 
 SHAPES = {
     "sphere": (Sphere(0.5), lambda o, d: sphere_t(o, d, 0.5)),

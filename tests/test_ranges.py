@@ -12,11 +12,11 @@ from reference import beams, clip, double, first_crossing, in_double
 from torch import Tensor, nn
 
 from warpdvr import Camera, DenseMarch, Field, Rays, Status, render
-from warpdvr.affine import COST, KINDS, Affine, enclose
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.layers import Activation, Dense, Encode, Layer, Skip
 from warpdvr.fields.sdf import SDF
-from warpdvr.ranges import RangeMarch, bounds_in_boxes
+from warpdvr.intersection.affine import COST, KINDS, Affine, enclose
+from warpdvr.intersection.range_march import RangeMarch, bounds_in_boxes
 
 WIDTH = 1e-3
 """Half the width of `needle`."""

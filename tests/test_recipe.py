@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from warpdvr.fields.base import Field
-from warpdvr.recipe import RECIPES, WEIGHTS, Recipe, schedule
+from warpdvr.fitting.recipe import RECIPES, WEIGHTS, Recipe, schedule
 
 
 class Parts(nn.Module):

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from warpdvr.camera import Camera
+from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.views import SceneTransform, Views
 from warpdvr.fields.analytic import Sphere, Torus
 from warpdvr.fields.hashgrid import HashGrid
 from warpdvr.fields.registry import make
 from warpdvr.fields.repaint import Repaint
-from warpdvr.fit import Fit
-from warpdvr.recipe import Recipe
-from warpdvr.render import render
-from warpdvr.testing import check_field
-from warpdvr.views import SceneTransform, Views
+from warpdvr.fitting.fit import Fit
+from warpdvr.fitting.recipe import Recipe
+from warpdvr.rendering.render import render
+from warpdvr.testing.field import check_field
 
 SMALL = {"levels": 6, "coarsest": 4, "finest": 64, "size": 2**12, "width": 32}
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 from pxr import Usd, UsdGeom, UsdValidation  # noqa: TID253  (what is tested here is what it reads)
 
-from warpdvr import run
-from warpdvr.camera import Camera
-from warpdvr.checkpoint import Checkpoint
+from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.views import SceneTransform, Views
 from warpdvr.fields.analytic import Box
-from warpdvr.fit import Fit
-from warpdvr.mesh import Mesh, read_mesh
-from warpdvr.recipe import Recipe
-from warpdvr.run import Run
-from warpdvr.scene import Scene
-from warpdvr.views import SceneTransform, Views
+from warpdvr.fitting.checkpoint import Checkpoint
+from warpdvr.fitting.fit import Fit
+from warpdvr.fitting.recipe import Recipe
+from warpdvr.geometry.mesh import Mesh, read_mesh
+from warpdvr.runs import run
+from warpdvr.runs.run import Run
+from warpdvr.runs.scene import Scene
 
 SIZE = (0.4, 1.0, 0.6)
 CENTRE, SCALE = torch.tensor([1.0, 2.0, 3.0]), 5.0
@@ -34,7 +34,7 @@ def cameras() -> tuple[Camera, ...]:
 
 def views(*, masked: bool = True) -> Views:
     """Three grey pictures of a box; views 1 and 2 are held out."""
-    from warpdvr.render import render
+    from warpdvr.rendering.render import render
 
     with torch.no_grad():
         images = [render(Box(SIZE), camera) for camera in cameras()]

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from warpdvr import Fit, scene
+from warpdvr import Fit
 from warpdvr.fields.hashgrid import HashGrid
 from warpdvr.fields.occupancy import Occupancy
 from warpdvr.fields.sdf import SDF
-from warpdvr.recipe import RECIPES, Recipe
-from warpdvr.scene import Scene
+from warpdvr.fitting.recipe import RECIPES, Recipe
+from warpdvr.runs import scene
+from warpdvr.runs.scene import Scene
 
 FULL = """
 [views]

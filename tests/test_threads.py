@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from warpdvr.threads import one_thread
+from warpdvr.runtime.threads import one_thread
 
 
 def test_one_thread_inside_and_as_many_as_before_outside():

@@ -7,10 +7,10 @@ import PIL.Image
 import pytest
 import torch
 
-from warpdvr import turntable
-from warpdvr.camera import Camera
+from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.fields.analytic import Sphere
-from warpdvr.views import mesh_views
+from warpdvr.rendering import turntable
 
 UPS = (0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0), (0.6, 0.0, 0.8)
 

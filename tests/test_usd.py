@@ -5,13 +5,13 @@ import pytest
 import torch
 from pxr import Gf, Usd, UsdGeom, UsdShade, UsdValidation  # noqa: TID253  (what is tested here is what it reads)
 
-from warpdvr.camera import Camera
+from warpdvr.cameras.camera import Camera
 from warpdvr.fields.analytic import Torus
 from warpdvr.fields.base import Field
-from warpdvr.isosurface import extract
-from warpdvr.mesh import Mesh
-from warpdvr.srgb import encode, linear
-from warpdvr.usd import write_usd
+from warpdvr.geometry.isosurface import extract
+from warpdvr.geometry.mesh import Mesh
+from warpdvr.shading.srgb import encode, linear
+from warpdvr.usd.scene import write_usd
 
 
 class Painted(Torus):

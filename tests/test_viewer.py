@@ -9,10 +9,12 @@ import PIL.Image
 import pytest
 import torch
 
-from warpdvr import Camera, make, progressive, render, viewer
+from warpdvr import Camera, make, render
 from warpdvr.fields.analytic import Torus
-from warpdvr.isosurface import extract
-from warpdvr.mesh import Mesh
+from warpdvr.geometry.isosurface import extract
+from warpdvr.geometry.mesh import Mesh
+from warpdvr.viewer import progressive
+from warpdvr.viewer import window as viewer
 
 SIZE = 400, 300
 
@@ -246,7 +248,7 @@ def test_a_missing_library_names_its_packages(monkeypatch, tmp_path):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="EGL is Linux's")
 def test_a_missing_driver_names_its_packages(tmp_path):
-    code = "import warpdvr.viewer as v; v._start(headless=True)"
+    code = "import warpdvr.viewer.window as v; v._start(headless=True)"
     env = {**os.environ, "__EGL_VENDOR_LIBRARY_DIRS": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert run.returncode == 1
@@ -254,5 +256,5 @@ def test_a_missing_driver_names_its_packages(tmp_path):
 
 
 def test_importing_the_viewer_does_not_load_polyscope():
-    code = "import sys, warpdvr.viewer; sys.exit(any('polyscope' in name for name in sys.modules))"
+    code = "import sys, warpdvr.viewer.window; sys.exit(any('polyscope' in name for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

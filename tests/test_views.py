@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from warpdvr.camera import OPENGL, Camera, pixel_centres
-from warpdvr.views import SceneTransform, load
-from warpdvr.views.files import within
+from warpdvr.cameras.camera import OPENGL, Camera, pixel_centres
+from warpdvr.datasets.files import within
+from warpdvr.datasets.load import load
+from warpdvr.datasets.views import SceneTransform
 
 CENTRE, RADIUS = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64), 0.4
 WIDTH, HEIGHT, N = 80, 60, 10

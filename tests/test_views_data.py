@@ -10,8 +10,9 @@ import trimesh
 from scipy.ndimage import binary_dilation
 from torch import Tensor
 
-from warpdvr.views import Views, load
-from warpdvr.views.hull import extent
+from warpdvr.datasets.load import load
+from warpdvr.datasets.normalise import extent
+from warpdvr.datasets.views import Views
 
 
 @pytest.fixture(scope="module")

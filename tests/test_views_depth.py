@@ -13,10 +13,11 @@ import trimesh
 from PIL import Image
 from test_views import CENTRE, HEIGHT, RADIUS, WIDTH, WRITERS, N, cameras, edit_json
 
-from warpdvr.camera import Camera
-from warpdvr.views import SparseDepth, Views, load
-from warpdvr.views.depth import agreement, attached
-from warpdvr.views.depthfile import DepthMap, single
+from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.depth import agreement, attached
+from warpdvr.datasets.depthfile import DepthMap, single
+from warpdvr.datasets.load import load
+from warpdvr.datasets.views import SparseDepth, Views
 
 
 def through(camera: Camera) -> np.ndarray:

@@ -10,9 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from warpdvr.camera import Camera
-from warpdvr.views import SceneTransform, Views, load, mesh_views
-from warpdvr.views.dvr import claims, write
+from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.dvr import claims, write
+from warpdvr.datasets.load import load
+from warpdvr.datasets.synthetic import mesh_views
+from warpdvr.datasets.views import SceneTransform, Views
 
 WIDTH, HEIGHT, N = 48, 36, 5
 

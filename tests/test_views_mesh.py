@@ -8,10 +8,10 @@ import pytest
 import torch
 import trimesh
 
-from warpdvr.bridge import triangle_mesh
-from warpdvr.camera import pixel_centres
-from warpdvr.views import Views, mesh_views
-from warpdvr.views.mesh import SAMPLES, first_hit
+from warpdvr.cameras.camera import pixel_centres
+from warpdvr.datasets.synthetic import SAMPLES, first_hit, mesh_views
+from warpdvr.datasets.views import Views
+from warpdvr.runtime.launch import triangle_mesh
 
 
 @pytest.fixture(scope="module")
@@ -125,5 +125,5 @@ def test_bad_arguments(source: str, options: dict[str, float], message: str) -> 
 
 
 def test_importing_views_loads_no_usd_and_no_viewer() -> None:
-    code = "import sys, warpdvr.views; assert not {'pxr', 'polyscope'} & set(sys.modules)"
+    code = "import sys, warpdvr.datasets; assert not {'pxr', 'polyscope'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,9 +14,10 @@ from test_views import WRITERS
 from test_views_dvr import box
 from torch import Tensor
 
-from warpdvr.camera import Camera
-from warpdvr.views import Views, load, write_cameras
-from warpdvr.views.dvr import write
+from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.dvr import write
+from warpdvr.datasets.load import load, write_cameras
+from warpdvr.datasets.views import Views
 
 CAMERA_FILES = {
     "idr": "cameras.npz",

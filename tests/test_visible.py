@@ -5,8 +5,8 @@ import pytest
 import torch
 import trimesh
 
-from warpdvr.mesh import Mesh
-from warpdvr.visible import visible_surface
+from warpdvr.geometry.mesh import Mesh
+from warpdvr.geometry.visible import visible_surface
 
 
 def mesh_of(body):

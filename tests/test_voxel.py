@@ -7,7 +7,7 @@ from torch.autograd import grad
 
 from warpdvr import Camera, DenseMarch, SphereTrace, render
 from warpdvr.fields.voxel import VoxelOccupancy, VoxelSDF
-from warpdvr.testing import check_field
+from warpdvr.testing.field import check_field
 
 BOUNDS = ((-1.0, -0.8, -0.6), (1.0, 0.9, 0.7))
 KINDS = {"voxel-sdf": VoxelSDF, "voxel-occupancy": VoxelOccupancy}

@@ -3,19 +3,20 @@
 The viewer (polyscope) and the USD export (pxr) are loaded when they are first used, not here.
 """
 
-from warpdvr.camera import Camera, Rays
+from warpdvr.cameras.camera import Camera, Rays
+from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
 from warpdvr.fields.registry import make, register
-from warpdvr.fit import Fit
-from warpdvr.grid import BoundGrid
-from warpdvr.implicit import reattach
-from warpdvr.intersect import DenseMarch, Hit, SphereTrace, Status
-from warpdvr.isosurface import extract
-from warpdvr.mesh import Mesh
-from warpdvr.ranges import RangeMarch
-from warpdvr.recipe import Recipe
-from warpdvr.render import Image, render
-from warpdvr.views import Views
+from warpdvr.fitting.fit import Fit
+from warpdvr.fitting.recipe import Recipe
+from warpdvr.geometry.isosurface import extract
+from warpdvr.geometry.mesh import Mesh
+from warpdvr.intersection.grid import BoundGrid
+from warpdvr.intersection.range_march import RangeMarch
+from warpdvr.intersection.sphere import DenseMarch, SphereTrace
+from warpdvr.intersection.wavefront import Hit, Status
+from warpdvr.rendering.implicit import reattach
+from warpdvr.rendering.render import Image, render
 
 __version__ = "0.1.0"
 

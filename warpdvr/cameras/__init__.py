@@ -1,1 +1,1 @@
-"""Cameras that are refined against a known shape, compared with others, and written out."""
+"""Cameras, their rays and projections, where they stand, and the way between scene and data."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from warpdvr.camera import Camera
-from warpdvr.views import SceneTransform
+from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.views import SceneTransform
 
 
 @dataclass(frozen=True)

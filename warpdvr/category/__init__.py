@@ -1,1 +1,0 @@
-"""Many objects of one kind: pictures of their meshes, for a network that learns the whole category."""

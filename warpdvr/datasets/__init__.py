@@ -1,0 +1,1 @@
+"""Photographs, masks, depth and cameras in; everything comes out in the scene frame."""

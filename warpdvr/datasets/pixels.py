@@ -1,0 +1,201 @@
+"""All pixels of the training views in one pool, from which a fit draws its rays."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Rays, rays_of
+from warpdvr.datasets.views import Views
+
+UNKNOWN, BACKGROUND, OBJECT = -1, 0, 1
+SHARES = 0.7, 0.2
+"""Parts of a batch that lie on objects or near them, and on both sides of outlines; the rest lies anywhere."""
+
+RIM = 4
+"""How far from the outline a pixel may lie to be of the second part [pixel]."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Rays with what the photographs say about them."""
+
+    rays: Rays
+    """n rays in the scene frame; differentiable with respect to the cameras."""
+    color: Tensor
+    """sRGB in [0, 1], shape (n, 3)."""
+    label: Tensor
+    """OBJECT, BACKGROUND or UNKNOWN, shape (n,)."""
+    depth: Tensor
+    """Depth along the camera's forward axis, shape (n,), NaN where it is not known [scene unit]."""
+    forward: Tensor
+    """Depth for a unit of ray length, shape (n,)."""
+    pose: Tensor
+    """Cameras of the training views, shape (v, 4, 4) [scene unit]."""
+
+
+class Pixels:
+    """The pixels of the training views. What lies outside of an image is in no pixel: nothing is claimed about it."""
+
+    def __init__(self, views: Views, device: torch.device | str = "cpu"):
+        """Flatten the training views.
+
+        Without any mask only pixels of known depth are drawn; those without, such as holes of a depth map, say nothing.
+
+        Raises:
+            ValueError: if no training view has a mask or depth: nothing would say where the object is.
+        """
+        chosen = views.train
+        self.color = torch.cat([views.images[i].reshape(-1, 3) for i in chosen]).to(device)
+        self.label = torch.cat([_label(views.images[i], views.masks[i]) for i in chosen]).to(device)
+        self.depth = _depths(views, device)
+        self.sparse = _sparse(views, device)
+        self.masked = any(views.masks[i] is not None for i in chosen)
+        if not self.masked and not self.deep:
+            raise ValueError("fit: none of the training views has a mask, at least one is needed to find the outline")
+        self.K = torch.stack([views.cameras[i].K for i in chosen]).float().to(device)
+        self.pose = torch.stack([views.cameras[i].pose for i in chosen]).float().to(device)
+        size = [views.images[i].shape[:2] for i in chosen]
+        self.width, self.height = (torch.tensor(a, device=device) for a in ([w for _, w in size], [h for h, _ in size]))
+        self.start = torch.tensor([0, *[h * w for h, w in size]], device=device).cumsum(0)
+        near = torch.cat([_near(views.masks[i], views.images[i]) for i in chosen]).to(device)
+        rim = torch.cat([_rim(views.masks[i], views.images[i]) for i in chosen]).to(device)
+        self.block = torch.arange(4, device=device)
+        if not self.masked:
+            near = torch.zeros_like(near) if self.depth is None else ~self.depth.isnan()
+        self.near, self.rim = torch.nonzero(near)[:, 0], torch.nonzero(rim)[:, 0]
+
+    @property
+    def deep(self) -> bool:
+        """Whether the depth of any pixel or point is known."""
+        return self.sparse is not None or (self.depth is not None and not bool(self.depth.isnan().all()))
+
+    def draw(self, n: int, generator: torch.Generator, *, patches: bool = False, pose: Tensor | None = None) -> Drawn:
+        """Return n random pixels as rays: `SHARES` around the object and its outline, the rest anywhere.
+
+        Pixels on both sides of an outline are drawn equally often, else the surface would shrink or grow. If there are
+        points of known depth besides, an eighth as many rays go through some of them, and come last.
+
+        Args:
+            n: how many.
+            generator: of the random numbers.
+            patches: draw n // 4 blocks of 2 x 2 pixels instead, those of a block one after the other.
+            pose: cameras of the training views (v, 4, 4), where they are not those of the views.
+        """
+        where = self._where(n // 4 if patches else n, generator)
+        view = torch.searchsorted(self.start, where, right=True) - 1
+        inside = where - self.start[view]
+        width = self.width[view]
+        u, v = inside % width, inside // width
+        if patches:
+            u, v = (
+                (torch.minimum(a, most[view] - 2).clamp_min(0)[:, None] + side).reshape(-1)
+                for a, most, side in ((u, self.width, self.block % 2), (v, self.height, self.block // 2))
+            )
+            view = view.repeat_interleave(4)
+            where = self.start[view] + v * self.width[view] + u
+        pixel = torch.stack([u, v], -1) + 0.5
+        depth = None if self.depth is None else self.depth[where]
+        if self.sparse is not None:
+            pick = torch.randint(len(self.sparse[0]), (max(1, n // 8),), generator=generator).to(where.device)
+            own, at, z = (a[pick] for a in self.sparse)
+            before = where.new_full((len(where),), torch.nan, dtype=torch.float32) if depth is None else depth
+            depth = torch.cat([before, z])
+            inside = at.floor().long()
+            where = torch.cat([where, self.start[own] + inside[:, 1] * self.width[own] + inside[:, 0]])
+            view, pixel = torch.cat([view, own]), torch.cat([pixel, at])
+        pose = self.pose if pose is None else pose
+        rays = rays_of(self.K, pose, view, pixel)
+        depth = rays.direction.new_full((len(where),), torch.nan) if depth is None else depth
+        forward = (rays.direction.detach() * pose.detach()[view, :3, 2]).sum(-1)
+        return Drawn(rays, self.color[where].float() / 255, self.label[where], depth, forward, pose.detach())
+
+    def inside(self, x: Tensor, pose: Tensor | None = None) -> Tensor:
+        """Return whether points (n, 3) lie in the hull of the masks: on the object, or unknown, in every view, (n,).
+
+        Args:
+            x: the points [scene unit].
+            pose: cameras of the training views (v, 4, 4), where they are not those of the views.
+        """
+        return self.votes(x, pose)[0] == 0
+
+    def votes(self, x: Tensor, pose: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return how many views see background at points (n, 3), and how many have them in the image, each (n,), int64.
+
+        The arguments are those of `inside`.
+        """
+        pose = self.pose if pose is None else pose
+        against, within = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)
+        for view in range(len(self.pose)):
+            R, centre = pose[view, :3, :3], pose[view, :3, 3]
+            local = (x - centre) @ R
+            z = local[:, 2]
+            uv = (local / z[:, None]) @ self.K[view].T
+            u, v = uv[:, 0].floor().long(), uv[:, 1].floor().long()
+            seen = (z > 0) & (u >= 0) & (v >= 0) & (u < self.width[view]) & (v < self.height[view])
+            where = self.start[view] + v * self.width[view] + u
+            within += seen
+            against += seen & (self.label[torch.where(seen, where, 0)] == BACKGROUND)
+        return against, within
+
+    def _where(self, n: int, generator: torch.Generator) -> Tensor:
+        if not self.masked:
+            return self._choose(self.near, n, generator) if len(self.near) else self.near
+        counts = int(SHARES[0] * n), int(SHARES[1] * n)
+        parts = (self.near, counts[0]), (self.rim, counts[1]), (None, n - sum(counts))
+        return torch.cat([self._choose(among, count, generator) for among, count in parts])
+
+    def _choose(self, among: Tensor | None, n: int, generator: torch.Generator) -> Tensor:
+        size = len(self.color) if among is None or len(among) == 0 else len(among)
+        pick = torch.randint(size, (n,), generator=generator).to(self.color.device)
+        return pick if among is None or len(among) == 0 else among[pick]
+
+
+def _depths(views: Views, device: torch.device | str) -> Tensor | None:
+    """Return the depths of all pixels of the training views, or None if there are none."""
+    if not any(views.depths[i] is not None for i in views.train if views.depths):
+        return None
+    known = ((views.depths[i], views.images[i]) for i in views.train)
+    flat = [z.reshape(-1) if z is not None else torch.full(i.shape[:2], torch.nan).view(-1) for z, i in known]
+    return torch.cat(flat).to(device)
+
+
+def _sparse(views: Views, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Return view, pixel and depth of points of known depth in the images of training views, None if there are none."""
+    known = []
+    for view, i in enumerate(views.train if views.points else ()):
+        if (points := views.points[i]) is not None:
+            pixel, size = points.pixel.float(), torch.tensor([views.cameras[i].width, views.cameras[i].height])
+            imaged = ((pixel >= 0) & (pixel < size)).all(1)
+            known.append((torch.full_like(points.depth, view).long()[imaged], pixel[imaged], points.depth[imaged]))
+    if not sum(len(view) for view, _, _ in known):
+        return None
+    view_of, pixel, depth = (torch.cat(parts).to(device) for parts in zip(*known, strict=True))
+    return view_of, pixel, depth.float()
+
+
+def _label(image: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return torch.full((image.shape[0] * image.shape[1],), UNKNOWN, dtype=torch.int8)
+    return mask.reshape(-1).to(torch.int8)
+
+
+def _near(mask: Tensor | None, image: Tensor) -> Tensor:
+    """True on the object and within about a twentieth of the image's width around it, in blocks."""
+    if mask is None:
+        return torch.zeros(image.shape[0] * image.shape[1], dtype=torch.bool)
+    height, width = mask.shape
+    block = max(1, width // 60)
+    coarse = torch.nn.functional.max_pool2d(mask[None, None].float(), block, ceil_mode=True)
+    grown = torch.nn.functional.max_pool2d(coarse, 7, stride=1, padding=3)[0, 0] > 0
+    return grown.repeat_interleave(block, 0).repeat_interleave(block, 1)[:height, :width].reshape(-1)
+
+
+def _rim(mask: Tensor | None, image: Tensor) -> Tensor:
+    """True within `RIM` of the object's outline, on both sides."""
+    if mask is None:
+        return torch.zeros(image.shape[0] * image.shape[1], dtype=torch.bool)
+    solid = mask[None, None].float()
+    both = torch.cat([solid, 1 - solid])
+    grown: Tensor = torch.nn.functional.max_pool2d(both, 2 * RIM + 1, stride=1, padding=RIM) > 0
+    return grown.all(0).reshape(-1)

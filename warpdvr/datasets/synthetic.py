@@ -1,0 +1,200 @@
+"""Render views of a mesh whose shape is known: a scene that needs no data, with a true answer."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Camera, fibonacci_sphere
+from warpdvr.datasets.normalise import RADIUS
+from warpdvr.datasets.views import SceneTransform, SparseDepth, Views, held_out
+from warpdvr.geometry.mesh import Mesh, read_mesh, vertex_normals
+from warpdvr.kernels import raycast
+from warpdvr.runtime.launch import launch, triangle_mesh
+from warpdvr.shading.srgb import encode
+
+SAMPLES = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
+"""Where a pixel is sampled [pixel]."""
+
+LIGHT, AMBIENT = (0.35, 0.8, 0.5), 0.3
+"""Direction towards the lamp as (right, up, front) of the object, and the share of light that comes from everywhere."""
+
+
+def mesh_views(
+    source: str | Path,
+    *,
+    count: int = 32,
+    test: int = 8,
+    size: int = 200,
+    fov: float = 40.0,
+    distance: float = 3.0,
+    up: str | None = None,
+    seed: int = 0,
+    depth: bool = False,
+    points: int = 0,
+) -> Views:
+    """Render a mesh from all sides, matte and in soft colours; the mesh is then `Views.truth`.
+
+    The scene keeps the axes of the mesh; its farthest vertex from the middle of its box is at 0.9.
+
+    Args:
+        source: a mesh file, or "warp:NAME" for an asset that comes with Warp, such as "warp:bunny".
+        count, test: number of views to fit, and of held-out ones spread among them.
+        size: width and height of the images [pixel].
+        fov: field of view [degree].
+        distance: of the cameras from the origin [scene unit].
+        up: the axis of the mesh that points upwards, "y" or "z"; None takes what the asset says, "y" for a file.
+        seed: of the small displacements of the cameras.
+        depth: give depth maps too.
+        points: give the depth of so many random points of each view, as structure from motion knows some.
+
+    Raises:
+        ValueError: if the source does not exist or holds no triangles, or a number makes no sense.
+    """
+    if points < 0:
+        raise ValueError(f"mesh_views: points must not be negative, found {points}")
+    if count < 1 or test < 0 or count + test < 2 or size < 1 or not distance > 1:
+        raise ValueError(
+            f"mesh_views: expected count >= 1, test >= 0, together at least 2, size >= 1 and distance > 1, "
+            f"found {count}, {test}, {size} and {distance}"
+        )
+    vertices, faces, own_up = _read(str(source))
+    up = own_up if up is None else up
+    if up not in ("y", "z"):
+        raise ValueError(f"mesh_views: up must be 'y' or 'z', found {up!r}")
+    transform = _into_sphere(vertices)
+    cameras = _cameras(count + test, _frame(up), size, fov, distance, seed)
+    studio = _Studio(transform.inverse().apply(vertices), faces, _frame(up))
+    images, masks = zip(*map(studio.photograph, cameras), strict=True)
+    depths = tuple(map(studio.depth, cameras)) if depth or points else ()
+    some = torch.Generator().manual_seed(seed)
+    sparse = tuple(_some(z, points, some) for z in depths) if points else ()
+    held = tuple(int((i + 0.5) * len(cameras) / test) for i in range(test))
+    train = tuple(i for i in range(len(cameras)) if i not in held)
+    found = (
+        f"Mesh {source}: {len(vertices)} vertices, {len(faces)} triangles, {_closed(faces)}, {up} is up. Rendered as "
+        f"{len(cameras)} views of {size} x {size} pixels, masks from pixel coverage. {held_out(train, held)}. "
+        f"1 scene unit = {transform.scale:.4g} units of the mesh."
+    )
+    names = tuple(f"{i:03d}" for i in range(len(cameras)))
+    truth = Mesh(vertices.float(), faces)
+    return Views(images, masks, cameras, names, train, held, transform, found, truth, depths if depth else (), sparse)
+
+
+class _Studio:
+    """A mesh in the scene, ready to be photographed."""
+
+    def __init__(self, vertices: Tensor, faces: Tensor, frame: Tensor):
+        self.faces = faces
+        self.normals = vertex_normals(vertices, faces).float()
+        self.light = torch.nn.functional.normalize(torch.tensor(LIGHT).double() @ frame, dim=0).float()
+        self.mesh = triangle_mesh(vertices.float(), faces)
+
+    def photograph(self, camera: Camera) -> tuple[Tensor, Tensor]:
+        """Return image (h, w, 3) uint8, straight colours, and mask (h, w): more than half of the pixel is covered."""
+        v, u = torch.meshgrid(torch.arange(camera.height), torch.arange(camera.width), indexing="ij")
+        corner = torch.stack([u, v], -1).reshape(-1, 1, 2)
+        rays = camera.rays((corner + torch.tensor(SAMPLES)).reshape(-1, 2))
+        face, t, weight = first_hit(self.mesh, rays.origin, rays.direction)
+        hit = face >= 0
+        n = (self.normals[self.faces[face[hit].long()]] * weight[hit, :, None]).sum(1)
+        light = AMBIENT + (1 - AMBIENT) * (torch.nn.functional.normalize(n, dim=1) @ self.light).clamp_min(0)
+        linear = torch.zeros(len(face), 3)
+        linear[hit] = light[:, None] * _albedo(rays[hit].at(t[hit]))
+        per_pixel = hit.reshape(-1, len(SAMPLES)).sum(1)
+        mean = linear.reshape(-1, len(SAMPLES), 3).sum(1) / per_pixel.clamp_min(1)[:, None]
+        image = (encode(mean) * 255).round().to(torch.uint8)
+        return image.reshape(camera.height, camera.width, 3), (per_pixel > len(SAMPLES) / 2).reshape(camera.height, -1)
+
+    def depth(self, camera: Camera) -> Tensor:
+        """Return the depth at the centres of the pixels, shape (h, w), NaN where the mesh is not seen [scene unit]."""
+        rays = camera.rays()
+        face, t, _ = first_hit(self.mesh, rays.origin, rays.direction)
+        z = t * (rays.direction @ camera.pose[:3, 2].float())
+        return torch.where(face >= 0, z, torch.nan).view(camera.height, camera.width)
+
+
+def first_hit(mesh: Any, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return face (n,), -1 for a miss, ray length (n,) and corner weights (n, 3) where rays first meet a `wp.Mesh`."""
+    n = len(origin)
+    face, t, weight = torch.empty(n, dtype=torch.int32), torch.zeros(n), torch.zeros(n, 3)
+    launch(raycast.first_hit, n, [mesh.id, origin, direction], [face, t, weight], per_row=[origin, direction])
+    return face, t, weight
+
+
+def _some(depth: Tensor, n: int, generator: torch.Generator) -> SparseDepth:
+    """Return the depths of up to `n` random pixels (h, w) that see the mesh."""
+    v, u = torch.nonzero(~depth.isnan(), as_tuple=True)
+    pick = torch.randperm(len(u), generator=generator)[:n]
+    return SparseDepth(torch.stack([u, v], 1)[pick] + 0.5, depth[v, u][pick])
+
+
+def _read(source: str) -> tuple[Tensor, Tensor, str]:
+    """Return vertices, float64, triangles, int64, and the axis that points upwards."""
+    if source.startswith("warp:"):
+        return _warp_asset(source)
+    mesh = read_mesh(Path(source))
+    if len(mesh.faces) == 0:
+        raise ValueError(f"{source}: expected a mesh with triangles, found none")
+    return mesh.vertices.double(), mesh.faces, "y"
+
+
+def _warp_asset(source: str) -> tuple[Tensor, Tensor, str]:
+    import warp.examples
+    from pxr import Usd, UsdGeom
+
+    home = Path(warp.examples.__path__[0]) / "assets"
+    known = {f.stem: f for f in sorted(home.glob("*.usd"))}
+    name = source.removeprefix("warp:")
+    if name not in known:
+        raise ValueError(f"{source}: Warp comes with no such asset, expected one of {', '.join(known)}")
+    stage = Usd.Stage.Open(str(known[name]))
+    prim = next((p for p in stage.Traverse() if p.IsA(UsdGeom.Mesh)), None)
+    if prim is None or set(UsdGeom.Mesh(prim).GetFaceVertexCountsAttr().Get()) != {3}:
+        raise ValueError(f"{source}: expected an asset with a mesh of triangles, found none")
+    mesh = UsdGeom.Mesh(prim)
+    vertices = torch.from_numpy(np.array(mesh.GetPointsAttr().Get(), dtype=np.float64))
+    faces = torch.from_numpy(np.array(mesh.GetFaceVertexIndicesAttr().Get(), dtype=np.int64)).reshape(-1, 3)
+    return vertices, faces, str(UsdGeom.GetStageUpAxis(stage)).lower()
+
+
+def _into_sphere(vertices: Tensor) -> SceneTransform:
+    centre = (vertices.amin(0) + vertices.amax(0)) / 2
+    radius = float((vertices - centre).norm(dim=1).max())
+    if not 0 < radius < math.inf:
+        raise ValueError("mesh_views: expected a mesh with a size, found one whose vertices coincide or are not finite")
+    return SceneTransform.around(centre, radius / RADIUS)
+
+
+def _frame(up: str) -> Tensor:
+    """Return the directions right, up and front of the object, rows of a rotation (3, 3)."""
+    rows = [[1, 0, 0], [0, 1, 0], [0, 0, 1]] if up == "y" else [[1, 0, 0], [0, 0, 1], [0, -1, 0]]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _cameras(n: int, frame: Tensor, size: int, fov: float, distance: float, seed: int) -> tuple[Camera, ...]:
+    """Return cameras on a Fibonacci sphere, each displaced a little, all of them looking close to the origin."""
+    generator = torch.Generator().manual_seed(seed)
+    jitter = torch.rand(2, n, 3, generator=generator, dtype=torch.float64) - 0.5
+    eye = (fibonacci_sphere(n) + 0.1 * jitter[0] / n**0.5) * distance @ frame
+    at = 0.06 * jitter[1]
+    look = zip(eye, at, strict=True)
+    return tuple(Camera.look_at(e, a, up=frame[1], fov=fov, width=size, height=size) for e, a in look)
+
+
+def _albedo(x: Tensor) -> Tensor:
+    """Return linear colours (n, 3): a few waves through the scene."""
+    x, y, z = x.unbind(1)
+    wave = torch.stack([4 * x + 1.5 * (3 * y).sin(), 5 * y + z + 2, 4.5 * z + 2 * x + 4], 1)
+    return 0.5 + 0.42 * wave.sin()
+
+
+def _closed(faces: Tensor) -> str:
+    """Return in words whether each edge belongs to two triangles."""
+    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).sort(1).values
+    count = np.unique(edges.numpy(), axis=0, return_counts=True)[1]
+    open_edges = int((count != 2).sum())
+    return "closed" if open_edges == 0 else f"open or not manifold at {open_edges} edges"

@@ -1,0 +1,1 @@
+"""Scores: pictures, surfaces and volumes beside what is true."""

@@ -1,0 +1,114 @@
+"""How good a field is: held-out photographs, and distances to a true mesh."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Camera, pixel_centres
+from warpdvr.datasets.views import Views
+from warpdvr.intersection.sphere import Intersect
+from warpdvr.rendering.background import Backdrop
+from warpdvr.rendering.render import SMOOTH, Image, gridded_intersect, render
+
+AT_ONCE = 2**16
+"""Rays that a backdrop is asked about at once."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Means over views."""
+
+    psnr: float
+    """Peak signal-to-noise ratio of sRGB colours inside of the true masks, mean over views [dB]; NaN without masks. A
+    backdrop raises it, by what is seen where nothing is hit and on edges: compare like with like."""
+    iou: float
+    """Intersection over union of rendered and true masks, mean over views; NaN without masks."""
+    views: int
+    """Number of views that were compared."""
+    field_evaluations: int
+    """What rendering them took, counted in points."""
+
+
+@torch.no_grad()
+def evaluate(
+    field: Any,
+    views: Views,
+    which: Iterable[int] | None = None,
+    *,
+    intersect: Intersect | None = None,
+    longest: int | None = None,
+    backdrop: Backdrop | None = None,
+    shown: Callable[[int, Image, Tensor], None] | None = None,
+) -> Scores:
+    """Render views and compare them with their photographs, inside of their masks.
+
+    A pixel of the object that nothing is hit in has the colour of the backdrop, if there is one, and is black
+    otherwise. Views without a mask, or an empty one, are left out.
+
+    Args:
+        field: any module that meets the contract of `warpdvr.Field`.
+        views: photographs, masks and cameras.
+        which: indices of the views; the held-out ones if not given.
+        intersect: how the surface is found; by default with a `BoundGrid`, whose making is counted too.
+        longest: views are compared at this size of their longer side at most [pixel]; None takes them as they are.
+        backdrop: what is behind the object; edges are then smooth.
+        shown: called with the index, the rendered image and the photograph (h, w, 3) of each view.
+    """
+    psnr, iou, evaluations = [], [], 0
+    indices = views.test if which is None else which
+    chosen = [(i, mask) for i in indices if (mask := views.masks[i]) is not None]
+    if intersect is None and chosen:
+        intersect, evaluations = gridded_intersect(field)
+    for i, mask in chosen:
+        camera = views.cameras[i]
+        photograph = views.images[i].float() / 255
+        side = max(camera.width, camera.height)
+        if longest is not None and side > longest:
+            camera = camera.resized(round(camera.width * longest / side), round(camera.height * longest / side))
+            photograph, mask = _shrink(photograph, camera.height, camera.width), _shrink_mask(mask, camera)
+        if not mask.any():
+            continue
+        if backdrop is None:
+            image = render(field, camera, intersect=intersect, background=(0.0, 0.0, 0.0))
+        else:
+            behind = _behind(backdrop.to(field.bounds.device), camera.to(field.bounds.device))
+            image = render(field, camera, intersect=intersect, background=behind, antialias=SMOOTH)
+        evaluations += image.evaluations
+        psnr.append(_psnr(image.rgb.cpu(), photograph, mask))
+        iou.append(_iou(image.mask.cpu(), mask))
+        if shown is not None:
+            shown(i, image, photograph)
+    return Scores(_mean(psnr), _mean(iou), len(iou), evaluations)
+
+
+def _behind(backdrop: Backdrop, camera: Camera) -> Tensor:
+    """Return a picture (h, w, 3) of what is behind the object, a part after the other."""
+    pixel = pixel_centres(camera.width, camera.height, camera.K.device)
+    parts = [backdrop(camera.rays(some)) for some in pixel.split(AT_ONCE)]
+    return torch.cat(parts).view(camera.height, camera.width, 3)
+
+
+def _psnr(rgb: Tensor, photograph: Tensor, mask: Tensor) -> float:
+    error = float((rgb - photograph)[mask].square().mean())
+    return -10 * math.log10(max(error, 1e-12))
+
+
+def _iou(a: Tensor, b: Tensor) -> float:
+    return float((a & b).sum() / (a | b).sum().clamp_min(1))
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _shrink(image: Tensor, height: int, width: int) -> Tensor:
+    small = torch.nn.functional.interpolate(image.permute(2, 0, 1)[None], size=(height, width), mode="area")
+    return small[0].permute(1, 2, 0)
+
+
+def _shrink_mask(mask: Tensor, camera: Any) -> Tensor:
+    return _shrink(mask[..., None].float(), camera.height, camera.width)[..., 0] > 0.5

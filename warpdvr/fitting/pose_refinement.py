@@ -1,0 +1,158 @@
+"""Cameras refined against a field that stays as it is.
+
+Each camera by itself, by damped Gauss-Newton steps (Levenberg 1944, Marquardt 1963) on the six numbers of
+`warpdvr.cameras.pose.move`. Compared are colours, silhouette and depth, as in Liu et al., "DIST" (2020), section 4, from
+coarse pictures to fine ones (`warpdvr.fitting.pose_residuals`).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.pose import move
+from warpdvr.datasets.views import Views
+from warpdvr.fields.base import Field
+from warpdvr.fitting.image_pyramid import pyramid
+from warpdvr.fitting.pose_residuals import SCALES, Misfit
+from warpdvr.intersection.cached import QuickMarch
+from warpdvr.intersection.sphere import Intersect
+from warpdvr.runtime.threads import one_thread
+
+TRIES = 25
+"""Poses that are tried at each size of the picture, at most."""
+
+CELLS = 64
+"""Of the `QuickMarch`, along the longest side of the field's bounds."""
+
+SMALL = 0.003
+"""A step shorter than this ends a size [pixel / focal length: radian; scene unit]."""
+
+PLACED = (2, 3, 4, 5)
+"""Which of the six numbers change at the first size: roll and shift. What is seen of the object hardly shows there."""
+
+GAIN = 1e-5
+"""A step that makes the loss smaller by less than this part ends it too."""
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What became of one camera."""
+
+    camera: Camera
+    """The refined camera [scene unit]."""
+    before: float
+    """The loss of the given camera, at the finest size."""
+    after: float
+    """The loss of the refined one."""
+    tried: int
+    """How many poses were tried."""
+
+
+def refine(
+    field: Any,
+    views: Views,
+    which: Iterable[int] | None = None,
+    *,
+    kinds: Sequence[str] = ("color", "mask", "depth"),
+    longest: int = 400,
+    intersect: Intersect | None = None,
+    shown: Callable[[int, Refined], None] | None = None,
+) -> tuple[Camera, ...]:
+    """Return the cameras of all views, with those of some refined against a field that is kept; one view is enough.
+
+    Colours are compared if the field has some of its own, masks and depth maps where the views have them.
+
+    Args:
+        field: any module of one shape that meets the contract of `warpdvr.Field`.
+        views: photographs with cameras to begin from, in the scene frame.
+        which: indices of the views whose cameras are refined; all of them if not given.
+        kinds: what is compared.
+        longest: pictures are compared at this size of their longer side at most [pixel].
+        intersect: how the surface is found; by default a `QuickMarch`.
+        shown: called with the index of a view and what became of its camera.
+
+    Raises:
+        ValueError: if a view has nothing to compare, or its camera sees nothing of the field to begin with.
+    """
+    if not set(kinds) <= set(SCALES):
+        raise ValueError(f"refine: what can be compared is {', '.join(SCALES)}, got {list(kinds)}")
+    if longest < 2:
+        raise ValueError(f"refine: pictures need at least 2 pixels along their longer side, got {longest}")
+    solver = intersect or QuickMarch(field, cells=CELLS, corrections=3)
+    cameras = list(views.cameras)
+    for i in range(len(views)) if which is None else which:
+        with one_thread():
+            found = _one(field, views, i, kinds, longest, solver)
+        cameras[i] = found.camera
+        if shown is not None:
+            shown(i, found)
+    return tuple(cameras)
+
+
+def _one(field: Any, views: Views, i: int, kinds: Sequence[str], longest: int, solver: Intersect) -> Refined:
+    camera, name = views.cameras[i], views.names[i]
+    mask = views.masks[i] if "mask" in kinds else None
+    depth = views.depths[i] if views.depths and "depth" in kinds else None
+    colored = "color" in kinds and _has_color(field)
+    if mask is None and depth is None and not colored:
+        raise ValueError(
+            f"refine: view {name} has nothing to be compared by, asked for {' and '.join(kinds)}: masks and depth maps "
+            f"come with the views, a colour of its own {type(field).__name__} {'has' if _has_color(field) else 'lacks'}"
+        )
+    _look_at(field, camera, name)
+    start = pose = camera.pose.detach().cpu().double()
+    tried = 0
+    for level in pyramid(camera, views.images[i], mask, depth, longest, field.bounds.device):
+        problem = Misfit(field, level, colored, solver, pose)
+        problem.scales = problem.measured(pose) if tried else SCALES if mask is None else {"mask": SCALES["mask"]}
+        pose, after, more = _descend(problem, pose, range(6) if tried else PLACED)
+        tried += more
+    if not math.isfinite(after):
+        raise ValueError(f"refine: view {name} sees nothing of the object, its camera is too far off to be refined")
+    return Refined(replace(camera, pose=pose), problem(start)[0], after, tried)
+
+
+def _has_color(field: Any) -> bool:
+    """Say whether a field has colours of its own; the clay of `Field` is none."""
+    return getattr(type(field), "color", None) is not Field.color
+
+
+def _look_at(field: Any, camera: Camera, name: str) -> None:
+    """Refuse a camera that has the object behind it or beside its picture."""
+    low, high = field.bounds.detach().cpu().double()
+    corner = torch.cartesian_prod(*torch.stack([low, high], 1))
+    z = camera.project(corner)[1]
+    if not bool((z > 0).any()):
+        raise ValueError(f"refine: view {name}: the object lies behind its camera, which cannot be refined from there")
+    near, far = camera.resized(32, 32).rays().clip(field.bounds.cpu())
+    if not bool((near <= far).any()):
+        raise ValueError(f"refine: view {name}: its camera looks past the object, and cannot be refined from there")
+
+
+def _descend(problem: Misfit, pose: Tensor, some: Sequence[int]) -> tuple[Tensor, float, int]:
+    """Return a better pose (4, 4), its loss, and how many poses were tried; `some` of the six numbers change."""
+    loss, g, H = problem(pose)
+    free = torch.tensor(some)
+    damping, tried = 1e-2, 1
+    small = SMALL / float(problem.level.K[0, 0])
+    while tried < TRIES and damping < 1e5 and math.isfinite(loss):
+        curve = H[free][:, free]
+        curve = curve + (damping * curve.diagonal() + 1e-9 * curve.diagonal().max()).diag()
+        six = torch.zeros_like(g).index_copy(0, free, torch.linalg.solve(curve, -g[free]))
+        there = move(pose[None], six[None])[0]
+        new = problem(there)
+        tried += 1
+        better = new[0] < loss
+        done = float(six.abs().max()) < small or (better and new[0] > (1 - GAIN) * loss)
+        if better:
+            pose, (loss, g, H), damping = there, new, max(damping / 10, 1e-6)
+        else:
+            damping *= 10
+        if done:
+            break
+    return pose, loss, tried

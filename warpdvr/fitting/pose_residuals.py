@@ -1,0 +1,199 @@
+"""How far what a field shows to a camera is from what a photograph says, with derivatives by the camera's pose.
+
+What a pixel shows depends on its own ray alone, so that one backward pass to the rays gives the derivatives of all
+pixels.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Rays
+from warpdvr.cameras.pose import origin
+from warpdvr.fitting.image_pyramid import Level
+from warpdvr.intersection.sphere import Intersect
+from warpdvr.rendering.render import Surface, surface
+
+BEHIND = 12
+"""Points on a ray behind its hit at which the smallest value is looked for."""
+
+SOLID = 0.999
+"""Part of a pixel that the object must cover for its colour and depth to be compared, and for a hit to settle it."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the differences of one kind count: number * mean of huber(difference / sigma)."""
+
+    number: float
+    """How many pixels speak."""
+    sigma: float
+    """What is taken for the differences' standard deviation."""
+    robust: float
+    """From so many sigma on a difference counts by its size, not its square (Huber 1964)."""
+
+
+SCALES = {"color": Scale(1, 1.0, 0.1), "mask": Scale(1, 1.0, math.inf), "depth": Scale(1, 0.1, 0.1)}
+"""Where cameras may be far off: then masks alone count, if there are some. From the second size of the pictures on each
+kind counts by its own scatter."""
+
+LEAST = {"color": 0.004, "mask": 0.01, "depth": 1e-4}
+"""Smallest standard deviations that are believed [sRGB, part of a pixel, scene unit]."""
+
+
+class Misfit:
+    """The loss of a pose at one size of the picture: silhouette, colour and depth as in Liu et al., "DIST" (2020)."""
+
+    def __init__(self, field: Any, level: Level, colored: bool, solver: Intersect, pose: Tensor):
+        """Measure at a first pose how steep the field is at its surface: 1 for distances, not so for others."""
+        self.field, self.level, self.colored, self.solver = field, level, colored, solver
+        self.scales = SCALES
+        with torch.no_grad():
+            seen = surface(field, level.rays(pose), solver)
+        steep = float(seen.slope.median()) if len(seen.slope) else 1.0
+        z = float((field.bounds.detach().cpu().double().mean(0) - pose[:3, 3]) @ pose[:3, 2])
+        pixel = max(z, 1e-3) / float(level.K[0, 0])
+        # the profile of an outline, and sigmoid(sharpness x), have this standard deviation both
+        self.sharpness = math.pi / math.sqrt(3) / (level.blur * pixel * max(steep, 1e-9))
+
+    def __call__(self, pose: Tensor) -> tuple[float, Tensor, Tensor]:
+        """Return the loss of a pose (4, 4), its derivatives (6,), and Gauss and Newton's second ones (6, 6), float64.
+
+        The loss is infinite where nothing can be compared.
+        """
+        rays, terms = self._compare(pose)
+        parts = [term.derivatives(rays, pose, self.scales[term.kind]) for term in terms if term.kind in self.scales]
+        total, g, H = 0.0, torch.zeros(6, dtype=torch.float64), torch.zeros(6, 6, dtype=torch.float64)
+        for value, first, second in parts:
+            total, g, H = total + value, g + first, H + second
+        return (total if bool((H.diagonal() > 0).all()) else math.inf), g, H
+
+    def measured(self, pose: Tensor) -> dict[str, Scale]:
+        """Return the scales by which each kind of differences counts as it scatters at a pose (4, 4)."""
+        _, terms = self._compare(pose)
+        scales = {}
+        for kind, least in LEAST.items():
+            if own := [term for term in terms if term.kind == kind]:
+                r = torch.cat([self._telling(term) for term in own]).detach().abs()
+                sigma = max(1.48 * float(r.median()) if len(r) else 0.0, least)  # the median of |r| is 0.67 sigma
+                scales[kind] = Scale(max(len(r), 1), sigma, 2.5)
+        return {**SCALES, **scales}
+
+    def _telling(self, term: "_Term") -> Tensor:
+        """Return those differences that say something: of masks, those at the outline."""
+        if term.kind != "mask":
+            return term.difference
+        cover = self.level.cover[term.ray]
+        return term.difference[(cover > 1 - SOLID) & (cover < SOLID)]
+
+    def _compare(self, pose: Tensor) -> tuple[Rays, list["_Term"]]:
+        rays = self.level.rays(pose)
+        rays = Rays(rays.origin.requires_grad_(), rays.direction.requires_grad_())
+        with torch.enable_grad():
+            seen = surface(self.field, rays, self.solver)
+            terms = [*self._mask(rays, seen), *self._inner(rays, seen, pose)]
+        return rays, [term for term in terms if len(term.ray)]
+
+    def _mask(self, rays: Rays, seen: Surface) -> list["_Term"]:
+        """Compare soft masks; rays that hit where nothing but the object is, are settled."""
+        cover, hit = self.level.cover, seen.hit
+        known = ~cover.isnan()
+        if not known.any():
+            return []
+        settled = torch.zeros_like(known)
+        settled[hit.ray] = cover[hit.ray] > SOLID
+        ray = torch.nonzero(known & ~settled)[:, 0]
+        hits = torch.full_like(rays.origin[:, 0], torch.nan).index_copy(0, hit.ray, hit.t)[ray]
+        t = _lowest(self.field, rays[ray], hit.nearest[ray], hits)
+        asked = ~t.isnan()
+        x = rays[ray[asked]].at(t[asked]).to(self.field.bounds.dtype)
+        soft = torch.zeros_like(t).masked_scatter(asked, torch.sigmoid(-self.sharpness * self.field.value(x)))
+        return [_Term("mask", soft - cover[ray], ray, int(known.sum()))]
+
+    def _inner(self, rays: Rays, seen: Surface, pose: Tensor) -> list["_Term"]:
+        """Compare colour and depth at hits."""
+        level, ray = self.level, seen.hit.ray
+        terms = []
+        solid = ~(level.cover[ray] <= SOLID)  # also where the mask is unknown
+        if self.colored:
+            off = (seen.color - level.color[ray])[solid]
+            terms += [_Term("color", some, ray[solid], len(off)) for some in off.unbind(1)]
+        known = solid & ~level.depth[ray].isnan()
+        if known.any():
+            forward = rays.direction.detach() @ pose[:3, 2].to(rays.direction)
+            off = (seen.t * forward[ray] - level.depth[ray])[known]
+            terms.append(_Term("depth", off, ray[known], len(off)))
+        return terms
+
+
+@dataclass(frozen=True)
+class _Term:
+    """Differences of one kind, each of one ray."""
+
+    kind: str
+    """A key of `SCALES`."""
+    difference: Tensor
+    """Shape (k,); differentiable with respect to the rays."""
+    ray: Tensor
+    """Shape (k,), int64."""
+    n: int
+    """Of how many differences the mean is taken; those that are missing are 0."""
+
+    def derivatives(self, rays: Rays, pose: Tensor, scale: Scale) -> tuple[float, Tensor, Tensor]:
+        """Return the term, its derivatives by the pose (6,), and those of second order (6, 6), float64."""
+        r = self.difference.detach().cpu().double() / scale.sigma
+        less = (scale.robust / r.abs().clamp_min(1e-30)).clamp_max(1)
+        weight = scale.number / self.n
+        total = weight * float((r * r * (2 * less - less * less)).sum())  # of r^2, or of 2 robust |r| - robust^2
+        by = torch.autograd.grad(
+            self.difference.sum(), (rays.origin, rays.direction), retain_graph=True, materialize_grads=True
+        )
+        R = pose[:3, :3]
+        by_o, by_d, d = (a[self.ray].detach().to(R) @ R for a in (*by, rays.direction))  # in the camera's axes
+        # moved by (w, u), a ray from 0 along d there comes from u - w x o along d + w x d: see `move`
+        by_w = torch.linalg.cross(d, by_d) - torch.linalg.cross(origin(pose[None]).expand_as(by_o), by_o)
+        J = torch.cat([by_w, by_o], 1) / scale.sigma
+        weighted = weight * less[:, None] * J
+        return total, (weighted.mT @ r).cpu(), (weighted.mT @ J).cpu()
+
+
+@torch.no_grad()
+def _lowest(field: Any, rays: Rays, nearest: Tensor, hit: Tensor) -> Tensor:
+    """Return the ray length of the smallest value on each of n rays, (n,), NaN for those that meet no bounds.
+
+    A smooth outline is steady there, so that the place may be held fast where its value is differentiated.
+
+    Args:
+        field: any field of one shape.
+        rays: the rays.
+        nearest: ray length at the smallest value that an intersector met, shape (n,).
+        hit: ray length of a hit, shape (n,), NaN for a ray without: the smallest value lies behind it.
+    """
+    _, far = rays.clip(field.bounds)
+    steps = torch.linspace(0, 1, BEHIND + 1, device=far.device).square()
+    behind = hit[:, None] + (far - hit)[:, None] * steps
+    t, reach = nearest.clone(), 0.02 * torch.ones_like(nearest)
+    some = torch.nonzero(~hit.isnan())[:, 0]
+    if len(some):
+        at = behind[some]
+        best = _values(field, rays[some], at).argmin(1, keepdim=True)
+        t[some] = at.gather(1, best)[:, 0]
+        wide = at.diff(dim=1)
+        reach[some] = wide.gather(1, best.clamp_max(BEHIND - 1))[:, 0]
+    for _ in range(3):  # the lowest point of a parabola through three
+        at = t[:, None] + reach[:, None] * torch.tensor([-1.0, 0.0, 1.0]).to(t)
+        a, b, c = _values(field, rays, at.nan_to_num()).unbind(1)
+        bend = a - 2 * b + c
+        step = torch.where(bend > 0, 0.5 * (a - c) / bend, torch.where(a < c, -1.0, 1.0) * (torch.minimum(a, c) < b))
+        t, reach = t + reach * step.clamp(-1, 1), reach / 4
+    return t
+
+
+def _values(field: Any, rays: Rays, t: Tensor) -> Tensor:
+    """Return the field's values at ray lengths (n, k), shape (n, k)."""
+    x = rays.origin[:, None] + t[..., None] * rays.direction[:, None]
+    value: Tensor = field.value(x.reshape(-1, 3).to(field.bounds.dtype)).view(t.shape)
+    return value

@@ -1,0 +1,151 @@
+"""How a field is fitted: weights, rates and what changes on the way."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+WEIGHTS = (
+    "color", "mask", "hinge", "outline", "eikonal", "smooth", "gradient", "depth", "known", "freespace", "occupancy"
+)  # fmt: skip
+"""The terms of the loss."""
+
+MILESTONES = 0.125, 0.25, 0.625
+"""Progress at which the number of samples changes: 50, 100 and 250 of 400 thousand steps in DVR."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a field is fitted. What changes over time follows the fit's progress from 0 to 1."""
+
+    rays: int = 2048
+    """Rays in a step."""
+    rate: float | None = None
+    """Highest learning rate of Adam, see `schedule`; None: what the field says (`Field.rates`)."""
+    color: float = 6.0
+    """Weight of the photometric loss."""
+    square: float = 3.0
+    """Up to so many times their median it counts squares of differences; 0 counts absolute ones, as DVR and IDR do."""
+    backdrop: bool = True
+    """Whether what is seen beside the object is learnt, too (`warpdvr.rendering.background`). It has no part in the field."""
+    mask: float = 1.0
+    """Weight of the silhouette loss, which is divided by the growth of its sharpness."""
+    hinge: float = 0.0
+    """Weight of the hinge loss of the silhouette, which needs no sharpness [1 / field value]."""
+    outline: float = 0.0
+    """Weight of the photometric loss over all pixels, whatever their masks say: colours then move outlines, see
+    `warpdvr.rendering.visibility`. For photographs in front of a plain `background`; rays are drawn as blocks of 2 x 2 pixels."""
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """sRGB colour in [0, 1] where nothing is hit, for the term `outline`."""
+    eikonal: float = 0.1
+    """Weight of the eikonal loss; for fields with a Lipschitz bound, which are meant to be distances."""
+    smooth: float = 0.005
+    """Weight of the smoothness of normals."""
+    gradient: float = 0.0
+    """Weight of the image gradient loss; with it, rays are drawn as blocks of 2 x 2 pixels."""
+    depth: float = 0.0
+    """Weight of the depth loss, for views with depth maps or with single points of known depth."""
+    known: float = 0.0
+    """Weight of |value| at points of known depth, which teaches where no ray hits, too (`warpdvr.fitting.known`); for fields
+    that are distances near their surface."""
+    freespace: float = 0.0
+    """Weight of the freespace loss, which asks at a random point of a ray, or its hit; `mask` asks at the nearest."""
+    occupancy: float = 0.0
+    """Weight of the occupancy loss, which does the same for rays of the object that do not hit."""
+    samples: tuple[int, ...] = ()
+    """Search hits by a `DenseMarch` with so many samples on a ray, which change at `MILESTONES`; none: remember values,
+    see `warpdvr.intersection.cached`."""
+    cells: int = 64
+    """Cells of the grid in which values are remembered, along the longest side of the bounds."""
+    cameras: float = 0.0
+    """Learning rate of the cameras [radian, scene unit]; 0 takes them as they are."""
+    sharpness: tuple[float, float] = (60.0, 600.0)
+    """Of the soft mask, first and last [1 / scene unit]; occupancy logits are sharp by themselves and take 1."""
+
+    def __post_init__(self) -> None:
+        rate = 1.0 if self.rate is None else self.rate
+        for name, values in (("rays", (self.rays,)), ("rate", (rate,)), ("sharpness", self.sharpness)):
+            if not all(0 < a < math.inf for a in values):
+                raise ValueError(f"fit: {name} must be positive and finite, got {getattr(self, name)}")
+        for name in (*WEIGHTS, "cameras", "square"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"fit: {name} must be finite and not negative, got {getattr(self, name)}")
+        if not any(getattr(self, name) for name in WEIGHTS):
+            raise ValueError(f"fit: at least one of the weights must be positive: {', '.join(WEIGHTS)}")
+        if len(self.background) != 3 or not all(0 <= a <= 1 for a in self.background):
+            raise ValueError(f"fit: background must be three numbers in [0, 1], got {list(self.background)}")
+        if self.cells < 2:
+            raise ValueError(f"fit: cells must be at least 2, got {self.cells}")
+        if len(self.samples) not in (0, 1, len(MILESTONES) + 1) or any(n < 2 for n in self.samples):
+            raise ValueError(
+                f"fit: samples must be one number or {len(MILESTONES) + 1}, each at least 2, got {list(self.samples)}"
+            )
+
+    @property
+    def blocks(self) -> bool:
+        """Whether rays are drawn as blocks of 2 x 2 pixels."""
+        return self.gradient > 0 or self.outline > 0
+
+    def sharp(self, progress: float) -> float:
+        """Return the sharpness of the soft mask; it grows by equal factors."""
+        first, last = self.sharpness
+        return first * math.pow(last / first, progress)
+
+    def march(self, progress: float) -> int | None:
+        """Return how many samples there are on a ray, or None if there is no fixed number."""
+        if len(self.samples) < 2:
+            return self.samples[0] if self.samples else None
+        return self.samples[sum(progress >= m for m in MILESTONES)]
+
+    def groups(self, field: nn.Module, rates: Mapping[str, float]) -> list[dict[str, object]]:
+        """Return the parameters that want a gradient, those of one learning rate together, as `rate` and `params`.
+
+        Args:
+            field: its named parameters are taken.
+            rates: learning rates by how a name ends; the longest ending counts, "" is for all others.
+
+        Raises:
+            ValueError: if there is no rate for all others.
+        """
+        if "" not in rates:
+            raise ValueError(f'fit: rates need an entry "" for all other parameters, got {dict(rates)}')
+        endings = sorted(rates, key=len, reverse=True)
+        groups: dict[str, list[Tensor]] = {}
+        for name, parameter in field.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            groups.setdefault(next(e for e in endings if name.endswith(e)), []).append(parameter)
+        factor = 1.0 if self.rate is None else self.rate / rates[""]
+        return [{"params": some, "rate": factor * rates[ending]} for ending, some in groups.items()]
+
+
+RECIPES = {
+    "quick": Recipe(),
+    "dvr": Recipe(
+        color=3.0,
+        square=0.0,
+        backdrop=False,
+        mask=0.0,
+        eikonal=0.0,
+        smooth=0.05,
+        freespace=1.0,
+        occupancy=1.0,
+        samples=(16, 32, 64, 128),
+    ),
+    "code": Recipe(rays=128, color=0.0, backdrop=False, eikonal=0.0, smooth=0.0, cells=32),
+}
+"""Recipes by name: ours, and the weights and the sampling of DVR for images alone (Niemeyer et al. 2020, supplement).
+
+DVR sums over the colours' channels where `warpdvr.fitting.losses` takes their mean, hence its weight of 1 is 3 here. With depth
+maps it gives `depth` 10 for ShapeNet and 1 for DTU, where `smooth` is 0.1, and `gradient` 1 for sums, 0.75 here."""
+
+
+def schedule(progress: float) -> float:
+    """Return the learning rate's factor: rises over the first 2 %, then falls to a twentieth by half a cosine."""
+    return min(1.0, 0.05 + progress / 0.02) * decay(progress)
+
+
+def decay(progress: float) -> float:
+    """Return a factor that falls from 1 to a twentieth by half a cosine."""
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress))

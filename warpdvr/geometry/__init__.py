@@ -1,0 +1,1 @@
+"""Meshes: extracted from fields, read, written, searched."""

@@ -1,0 +1,170 @@
+"""Which cells of a lattice a field's surface crosses, and the surface as triangles there."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool3d
+
+from warpdvr.intersection.grid import BoundGrid
+from warpdvr.runtime.launch import cube_corners, marching_cubes, sparse_marching_cubes
+
+CHUNK = 1 << 17
+"""Number of points in one evaluation of a field."""
+
+
+def triangulate(solid: "Solid", lattice: "Lattice", grid: BoundGrid | None) -> tuple[Tensor, Tensor]:
+    """Return vertices (v, 3) [scene unit] and faces (m, 3) of the surface, wound so that the solid lies behind them.
+
+    Asks where the grid does not exclude the surface, or without one where the Lipschitz bound does not, or everywhere.
+    """
+    if grid is None and solid.lipschitz is not None:
+        return sparse_marching_cubes(solid.values, lattice.low, lattice.high, lattice.cells, solid.lipschitz)
+    cells, corners = zip(*(_crossed(solid, lattice) if grid is None else _there(solid, lattice, grid)), strict=True)
+    vertices, faces = marching_cubes(torch.cat(cells), torch.cat(corners))
+    return lattice.low + lattice.step * vertices, faces
+
+
+class Solid:
+    """The part of a field that lies inside of its bounds, as a function of points anywhere."""
+
+    def __init__(self, field: Any):
+        self.field, self.lipschitz = field, getattr(field, "lipschitz", None)
+        self.low, self.high = field.bounds.detach().float()
+        self.least, self.most = float("inf"), float("-inf")
+
+    def inside(self, x: Tensor) -> Tensor:
+        """Return the field's values (n,) at points that are moved into the bounds first."""
+        value: Tensor = self.field.value(x.clamp(self.low, self.high).to(self.field.bounds.dtype)).float()
+        if len(x):
+            least, most = torch.stack(value.detach().aminmax()).tolist()
+            if not math.isfinite(most - least):
+                raise ValueError("extract: the field has values inside its bounds that are not finite numbers")
+            self.least, self.most = min(least, self.least), max(most, self.most)
+        return value
+
+    def anywhere(self, x: Tensor) -> Tensor:
+        """Return values (n,) that are never negative outside of the bounds, and that keep the Lipschitz bound."""
+        value, out = self.inside(x), torch.maximum(self.low - x, x - self.high).amax(-1)
+        if self.lipschitz is None:
+            return torch.where(out > 0, value.abs(), value)
+        return torch.maximum(value, self.lipschitz * out)
+
+    def values(self, x: Tensor) -> Tensor:
+        """Return `anywhere` of any number of points, without gradients."""
+        with torch.no_grad():
+            return torch.cat([self.anywhere(part) for part in torch.split(x, CHUNK)])
+
+    def full(self, x: Tensor) -> Tensor:
+        """Return which of any number of points inside the bounds, (n,), have a negative value."""
+        with torch.no_grad():
+            return torch.cat([self.inside(part) < 0 for part in torch.split(x, CHUNK)])
+
+    def slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values (n,) and gradients (n, 3) at any number of points inside the bounds."""
+        parts = [_value_and_slope(self.inside, part) for part in torch.split(x, CHUNK)]
+        value, slope = zip(*parts, strict=True)
+        return torch.cat(value), torch.cat(slope)
+
+    def check(self) -> None:
+        """Raise a ValueError if the field keeps one sign inside its bounds."""
+        if not self.least < 0 < self.most:
+            axes = [torch.linspace(a, b, 17) for a, b in zip(self.low.tolist(), self.high.tolist(), strict=True)]
+            self.values(torch.cartesian_prod(*axes).to(self.low))  # look around, to say what is there
+            raise ValueError(
+                "extract: the field has no surface inside its bounds: "
+                f"its values lie in [{self.least:.4g}, {self.most:.4g}]"
+            )
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Cells around a box; the outermost corners lie half a cell outside of it."""
+
+    low: Tensor
+    """The first corner, shape (3,) [scene unit]."""
+    step: Tensor
+    """Sides of a cell, shape (3,) [scene unit]."""
+    cells: tuple[int, int, int]
+    """Number of cells along each axis."""
+
+    @classmethod
+    def around(cls, bounds: Tensor, resolution: int) -> "Lattice":
+        low, high = bounds.detach().float()
+        side = high - low
+        within = (side / side.max() * resolution - 1e-4).ceil().clamp_min(1)
+        step = side / within
+        x, y, z = (within.int() + 1).tolist()
+        return cls(low - step / 2, step, (x, y, z))
+
+    @property
+    def high(self) -> Tensor:
+        return self.low + self.step * torch.tensor(self.cells).to(self.step)
+
+    def corners(self, first: int, last: int) -> Tensor:
+        """Return the corners in the planes first <= x < last, shape (n, 3) [scene unit]."""
+        axes = [torch.arange(first, last), *(torch.arange(n + 1) for n in self.cells[1:])]
+        return self.low + self.step * torch.cartesian_prod(*axes).to(self.step)
+
+
+def _crossed(solid: Solid, lattice: Lattice) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield cells with values of both signs (n, 3) and the values at their corners (n, 8), slab by slab."""
+    x, y, z = (n + 1 for n in lattice.cells)
+    thick = max(CHUNK // (y * z), 1)
+    slab = solid.values(lattice.corners(0, 1)).reshape(1, y, z)
+    for first in range(1, x, thick):
+        last = min(first + thick, x)
+        slab = torch.cat([slab[-1:], solid.values(lattice.corners(first, last)).reshape(-1, y, z)])
+        corner = torch.stack(
+            [slab[i : i + last - first, j : j + y - 1, k : k + z - 1] for i, j, k in cube_corners()], -1
+        )
+        inside = (corner < 0).sum(-1)
+        cell = ((inside > 0) & (inside < 8)).nonzero()
+        yield (cell + cell.new_tensor([first - 1, 0, 0])).int(), corner[tuple(cell.T)]
+
+
+def _there(solid: Solid, lattice: Lattice, grid: BoundGrid) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the same cells in the same order, asking only at corners of those that the grid does not exclude."""
+    x, y, z = lattice.cells
+    fine = int((lattice.step / grid.side * 2 ** (grid.levels - 1) - 1e-3).ceil().amax().clamp_min(1))
+    thick = max(4 * CHUNK // (y * z * fine**3), 1)
+    for first in range(0, x, thick):
+        last = min(first + thick, x)
+        cell = _open_cells(solid, lattice, grid, (first, last), fine)
+        place = cell[:, None] + torch.tensor(cube_corners(), device=cell.device)
+        key, where = torch.unique(
+            (place[..., 0] * (y + 1) + place[..., 1]) * (z + 1) + place[..., 2], return_inverse=True
+        )
+        at = torch.stack([key // ((y + 1) * (z + 1)), key // (z + 1) % (y + 1), key % (z + 1)], 1)
+        corner = solid.values(lattice.low + lattice.step * at.to(lattice.step))[where]
+        inside = (corner < 0).sum(-1)
+        crossed = (inside > 0) & (inside < 8)
+        yield cell[crossed].int(), corner[crossed]
+
+
+def _open_cells(solid: Solid, lattice: Lattice, grid: BoundGrid, slab: tuple[int, int], fine: int) -> Tensor:
+    """Return the cells (n, 3) of a slab of which the grid does not say that all of it lies on one side.
+
+    It is asked `fine` times along each side of a cell, so often that no box of it lies between. Corners outside of the
+    bounds count as outside of the solid.
+    """
+    first, last = slab
+    steps = [torch.arange(a * fine, b * fine + 1) for a, b in ((first, last), *((0, n) for n in lattice.cells[1:]))]
+    x = lattice.low + lattice.step / fine * torch.cartesian_prod(*steps).to(lattice.step)
+    sign = grid.signs(x.clamp(solid.low, solid.high))
+    out = ((x < solid.low) | (x > solid.high)).any(1)
+    sign = torch.where(out, sign.clamp_min(0), sign).view([len(s) for s in steps]).float()[None, None]
+    most, least = (max_pool3d(s * sign, fine + 1, fine)[0, 0] for s in (1, -1))
+    cell = ((most >= 0) & (least >= 0)).nonzero()
+    return cell + cell.new_tensor([first, 0, 0])
+
+
+def _value_and_slope(value: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        f = value(x)
+        (slope,) = torch.autograd.grad(f.sum(), x)
+    return f.detach(), slope

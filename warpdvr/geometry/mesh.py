@@ -1,0 +1,84 @@
+"""Triangle meshes: arrays with a meaning, out of a file and into one."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from warpdvr.geometry import meshfile
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A triangle mesh, wound counter-clockwise as seen from outside.
+
+    Raises:
+        ValueError: if a shape is wrong, or a face names a vertex that is not there.
+    """
+
+    vertices: Tensor
+    """Shape (n, 3), float32 [scene unit, or the unit of the file it came from]."""
+    faces: Tensor
+    """Indices of vertices, shape (m, 3), int64."""
+    normals: Tensor | None = None
+    """Unit normals of the vertices, outward, shape (n, 3)."""
+    colors: Tensor | None = None
+    """sRGB colours of the vertices in [0, 1], shape (n, 3)."""
+
+    def __post_init__(self) -> None:
+        for name in ("vertices", "faces", "normals", "colors"):
+            array = getattr(self, name)
+            n = len(array) if name == "faces" and array.ndim else len(self.vertices)
+            if array is not None and tuple(array.shape) != (n, 3):
+                raise ValueError(f"mesh: {name} must have shape ({n}, 3), got {tuple(array.shape)}")
+        if len(self.faces) and not 0 <= int(self.faces.min()) <= int(self.faces.max()) < len(self.vertices):
+            low, high = int(self.faces.min()), int(self.faces.max())
+            raise ValueError(f"mesh: a face names vertex {low if low < 0 else high} of {len(self.vertices)} vertices")
+
+    def transformed(self, matrix: Tensor) -> "Mesh":
+        """Return the mesh moved by a similarity (4, 4): a rotation, a scale, a translation, perhaps a mirror.
+
+        Raises:
+            ValueError: if the matrix is not a similarity, so that normals would not stay normals.
+        """
+        linear, shift = matrix.to(self.vertices)[:3, :3], matrix.to(self.vertices)[:3, 3]
+        scale = float(matrix.detach()[:3, :3].double().det().abs()) ** (1 / 3)
+        turn = linear / max(scale, 1e-30)
+        if tuple(matrix.shape) != (4, 4) or not torch.allclose(turn @ turn.T, torch.eye(3).to(turn), atol=1e-4):
+            raise ValueError(f"mesh: a similarity of shape (4, 4) is needed, got {matrix.tolist()}")
+        normals = None if self.normals is None else torch.nn.functional.normalize(self.normals @ turn.T, dim=-1)
+        faces = self.faces.flip(1) if turn.det() < 0 else self.faces
+        return replace(self, vertices=self.vertices @ linear.T + shift, faces=faces, normals=normals)
+
+    def save(self, path: str | Path) -> None:
+        """Write the mesh as binary .ply (colours in 8 bits) or as .obj; a file of that name is replaced at once or not.
+
+        Raises:
+            ValueError: if the suffix is another one, or the folder does not exist.
+        """
+        meshfile.write(Path(path), self.vertices, self.faces, self.normals, self.colors)
+
+
+def read_mesh(path: str | Path) -> Mesh:
+    """Read a .ply (ascii or binary), .obj or .off file; polygons become fans of triangles.
+
+    Normals and colours are read where every vertex has its own. Texture coordinates are left out.
+
+    Raises:
+        ValueError: if the file is missing, cut short, not of its kind, or holds a number that makes no sense.
+    """
+    arrays = meshfile.read(Path(path))
+    try:
+        return Mesh(**arrays)
+    except ValueError as problem:
+        raise ValueError(f"{path}: not a mesh that can be read: {problem}") from problem
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Return unit normals (n, 3): those of the faces around each vertex, weighted by area; (0, 0, 1) where none is."""
+    a, b, c = vertices[faces].double().unbind(1)
+    normal = torch.zeros_like(vertices, dtype=torch.float64)
+    normal.index_add_(0, faces.reshape(-1), torch.linalg.cross(b - a, c - a).repeat_interleave(3, 0))
+    length = normal.norm(dim=-1, keepdim=True)
+    return torch.where(length > 0, normal / length, torch.eye(3).to(normal)[2]).to(vertices)

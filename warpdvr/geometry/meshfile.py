@@ -1,0 +1,238 @@
+"""The files of triangle meshes, .ply, .obj and .off: bytes to arrays and back. What a mesh is, `warpdvr.geometry.mesh` knows."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warpdvr.runtime.files import replacing
+
+Table = dict[str, Any]
+"""The arrays of the vertices of a mesh by name, each (n, 3): `vertices`, perhaps `normals` and `colors`."""
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Return `faces`, int64, `vertices` and perhaps `normals` and `colors`, float32, each (n, 3).
+
+    Raises:
+        ValueError: if the file is missing, cut short, not of its kind, or holds a number that is not finite.
+    """
+    parse = {".ply": _read_ply, ".obj": _read_obj, ".off": _read_off}.get(path.suffix.lower())
+    if parse is None:
+        raise ValueError(
+            f"{path}: a mesh is read from .ply, .obj or .off, not from {path.suffix or 'a file without suffix'}"
+        )
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
+    try:
+        table, faces = parse(path.read_bytes())
+        arrays = {name: torch.from_numpy(np.array(value, np.float32).reshape(-1, 3)) for name, value in table.items()}
+        if not all(bool(value.isfinite().all()) for value in arrays.values()):
+            raise ValueError("a number is not finite")
+        return {**arrays, "faces": torch.from_numpy(faces)}
+    except (ValueError, IndexError, KeyError, StopIteration, OverflowError) as problem:
+        raise ValueError(f"{path}: not a mesh that can be read: {problem}") from problem
+
+
+def write(path: Path, vertices: Tensor, faces: Tensor, normals: Tensor | None, colors: Tensor | None) -> None:
+    """Write a binary .ply (colours in 8 bits) or an .obj; a file of that name is replaced at once or not.
+
+    Raises:
+        ValueError: if the suffix is another one, or the folder does not exist.
+    """
+    form = {".ply": _ply_bytes, ".obj": _obj_bytes}.get(path.suffix.lower())
+    if form is None:
+        raise ValueError(f"{path}: a mesh is written as .ply or .obj, not as {path.suffix or 'a file without suffix'}")
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(form(vertices, faces, normals, colors))
+
+
+def _fans(polygons: Any) -> np.ndarray[Any, Any]:
+    """Return the triangles (m, 3) of polygons, a list of lists or an array with one polygon per row."""
+    if isinstance(polygons, np.ndarray):
+        fans = [polygons[:, [0, i, i + 1]] for i in range(1, polygons.shape[1] - 1)]
+        return np.stack(fans, 1).reshape(-1, 3).astype(np.int64)
+    if any(len(p) < 3 for p in polygons):
+        raise ValueError("a face has fewer than 3 vertices")
+    triangles = [(p[0], p[i], p[i + 1]) for p in polygons for i in range(1, len(p) - 1)]
+    return np.array(triangles, np.int64).reshape(-1, 3)
+
+
+def _read_off(data: bytes) -> tuple[Table, np.ndarray[Any, Any]]:
+    lines = [line.split(b"#")[0].split() for line in data.splitlines()]
+    words = [line for line in lines if line]
+    if not words or words[0][0] != b"OFF":
+        raise ValueError("the first word is not OFF")
+    rows = [words[0][1:], *words[1:]] if len(words[0]) > 1 else words[1:]
+    n, m = (int(count) for count in rows[0][:2])
+    if min(n, m) < 0 or len(rows) < 1 + n + m:
+        raise ValueError(f"{n} vertices and {m} faces are announced, {len(rows) - 1} lines follow")
+    polygons = [[int(i) for i in row[1 : 1 + int(row[0])]] for row in rows[1 + n : 1 + n + m]]
+    if any(len(p) != int(row[0]) for p, row in zip(polygons, rows[1 + n :], strict=False)):
+        raise ValueError("a face has fewer vertices than it announces")
+    return {"vertices": [[float(a) for a in row[:3]] for row in rows[1 : 1 + n]]}, _fans(polygons)
+
+
+def _read_obj(data: bytes) -> tuple[Table, np.ndarray[Any, Any]]:
+    points: list[list[float]] = []
+    normals: list[list[float]] = []
+    corners: list[list[list[bytes]]] = []
+    known: list[tuple[int, int]] = []  # how many of both there are at each face: negative indices count back from there
+    for line in data.replace(b"\\\n", b" ").splitlines():
+        word, *rest = line.split(b"#")[0].split() or [b""]
+        if word == b"v":
+            points.append([float(a) for a in rest])
+        elif word == b"vn":
+            normals.append([float(a) for a in rest[:3]])
+        elif word == b"f":
+            corners.append([corner.split(b"/") for corner in rest])
+            known.append((len(points), len(normals)))
+    if not points or any(len(p) < 3 for p in points):
+        raise ValueError("there are no vertices, or one has fewer than 3 coordinates")
+    polygons = [[_index(c[0], n) for c in face] for face, (n, _) in zip(corners, known, strict=True)]
+    table: Table = {"vertices": [p[:3] for p in points]}
+    if all(len(p) == 6 for p in points):  # x y z r g b, as MeshLab and others write it
+        table["colors"] = [p[3:] for p in points]
+    if normals and all(len(c) == 3 for face in corners for c in face):
+        named = [[_index(c[2], n) for c in face] for face, (_, n) in zip(corners, known, strict=True)]
+        table.update(_one_each(len(points), polygons, named, np.array(normals)))
+    return table, _fans(polygons)
+
+
+def _index(word: bytes, n: int) -> int:
+    """Return an OBJ index, which starts at 1 or counts back from the end, as one that starts at 0."""
+    i = int(word)
+    if i == 0 or not -n <= i:
+        raise ValueError(f"a face names number {i} of {n}")
+    return i - 1 if i > 0 else n + i
+
+
+def _one_each(n: int, polygons: list[list[int]], named: list[list[int]], normals: Any) -> Table:
+    """Return the normals of the vertices, if each vertex has exactly one."""
+    vertex, normal = (np.array([i for face in faces for i in face], int) for faces in (polygons, named))
+    own = np.full(max(n, vertex.max(initial=0) + 1), -1)
+    own[vertex] = normal
+    if (own < 0).any() or not np.array_equal(own[vertex], normal):
+        return {}
+    return {"normals": normals[own[:n]]}
+
+
+_NAMES = "char uchar short ushort int uint float double int8 uint8 int16 uint16 int32 uint32 float32 float64".split()
+_KINDS = "i1 u1 i2 u2 i4 u4 f4 f8 i1 u1 i2 u2 i4 u4 f4 f8".split()
+_PLY = dict(zip(_NAMES, _KINDS, strict=True))
+_ORDER = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+
+
+def _read_ply(data: bytes) -> tuple[Table, np.ndarray[Any, Any]]:
+    header, end, body = data.partition(b"end_header")
+    lines = [line.split() for line in header.decode("ascii", "replace").splitlines()]
+    if not end or lines[:1] != [["ply"]]:
+        raise ValueError("there is no PLY header")
+    source: Any = body[body.index(b"\n") + 1 :]
+    order = next(_ORDER[line[1]] for line in lines if line[:1] == ["format"])
+    read, source = (_ply_rows, source) if order else (_ply_words, source.split())
+    found: dict[str, Table] = {}
+    for i in [i for i, line in enumerate(lines) if line[:1] == ["element"]]:
+        after = lines[i + 1 :]
+        last = next((k for k, line in enumerate(after) if line[:1] == ["element"]), len(after))
+        properties = [line[1:] for line in after[:last] if line[:1] == ["property"]]
+        found[lines[i][1]], source = read(source, int(lines[i][2]), properties, order)
+    face = found.get("face", {})
+    return _ply_table(found["vertex"]), _fans(face.get("vertex_indices", face.get("vertex_index", [])))
+
+
+def _ply_table(column: Table) -> Table:
+    """Return the columns that a mesh has members for; whole-numbered colours run from 0 to the largest number."""
+    members = {"vertices": ("x", "y", "z"), "normals": ("nx", "ny", "nz"), "colors": ("red", "green", "blue")}
+    table = {
+        key: np.stack([column[k] for k in names], 1)
+        for key, names in members.items()
+        if key == "vertices" or all(k in column for k in names)
+    }
+    if "colors" in table and table["colors"].dtype.kind in "iu":
+        table["colors"] = table["colors"] / np.iinfo(table["colors"].dtype).max
+    return table
+
+
+def _ply_words(words: list[bytes], n: int, properties: list[list[str]], _: str) -> tuple[Table, list[bytes]]:
+    """Read the columns of one ascii element, and return the words that follow."""
+    column: Table = {p[-1]: [] for p in properties}
+    at = 0
+    for _row in range(n):
+        for p in properties:
+            count = int(words[at]) if p[0] == "list" else 1
+            at += p[0] == "list"
+            row = words[at : at + count]
+            at += count
+            if len(row) < count:
+                raise ValueError("the file ends too early")
+            column[p[-1]].append([int(a) for a in row] if p[0] == "list" else float(row[0]))
+    kinds = {p[-1]: _PLY[p[0]] for p in properties if p[0] != "list"}
+    return {k: np.array(c, kinds[k]) if k in kinds else c for k, c in column.items()}, words[at:]
+
+
+def _ply_rows(body: bytes, n: int, properties: list[list[str]], order: str) -> tuple[Table, bytes]:
+    """Read the columns of one binary element, and return the bytes that follow."""
+    if not n:
+        return {p[-1]: [] for p in properties}, body
+    row = np.dtype(_ply_row(body, properties, order))
+    if len(body) < n * row.itemsize and n == 1:
+        raise ValueError("the file ends too early")
+    counts = [name for name in row.names or () if name.startswith("#")]
+    if len(body) >= n * row.itemsize:
+        rows = np.frombuffer(body, row, n)
+        if all((rows[name] == rows[name][0]).all() for name in counts):
+            return {p[-1]: rows[p[-1]] for p in properties}, body[n * row.itemsize :]
+    column: Table = {p[-1]: [] for p in properties}
+    source: Any = memoryview(body)
+    for _ in range(n if counts else 1):  # lists of several lengths: row by row
+        one, source = _ply_rows(source, 1, properties, order)
+        for name, values in one.items():
+            column[name].append(values[0])
+    return column, bytes(source)
+
+
+def _ply_row(body: bytes, properties: list[list[str]], order: str) -> list[Any]:
+    """Return the layout of the first row, with the length `#name` of each list before the list."""
+    layout: list[Any] = []
+    for p in properties:
+        if p[0] != "list":
+            layout.append((p[1], order + _PLY[p[0]]))
+            continue
+        layout.append((f"#{p[3]}", order + _PLY[p[1]]))
+        at = np.dtype(layout).itemsize
+        count = int(np.frombuffer(body[:at], np.dtype(layout), 1)[0][f"#{p[3]}"])
+        layout.append((p[3], order + _PLY[p[2]], (max(count, 0),)))
+    return layout
+
+
+def _ply_bytes(vertices: Tensor, faces: Tensor, normals: Tensor | None, colors: Tensor | None) -> bytes:
+    columns: list[tuple[str, str, Any]] = []
+    for names, kind, array in (
+        (("x", "y", "z"), "float", vertices),
+        (("nx", "ny", "nz"), "float", normals),
+        (("red", "green", "blue"), "uchar", None if colors is None else (colors * 255 + 0.5).clamp(0, 255)),
+    ):
+        if array is not None:
+            columns += [(name, kind, a) for name, a in zip(names, array.detach().cpu().numpy().T, strict=True)]
+    rows = np.empty(len(vertices), [(name, "<" + _PLY[kind]) for name, kind, _ in columns])
+    for name, _, a in columns:
+        rows[name] = a
+    triangles = np.empty(len(faces), [("n", "u1"), ("index", "<i4", (3,))])
+    triangles["n"], triangles["index"] = 3, faces.cpu().numpy()
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
+    header += [f"property {kind} {name}" for name, kind, _ in columns]
+    header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", ""]
+    return "\n".join(header).encode() + rows.tobytes() + triangles.tobytes()
+
+
+def _obj_bytes(vertices: Tensor, faces: Tensor, normals: Tensor | None, colors: Tensor | None) -> bytes:
+    points = vertices if colors is None else torch.cat([vertices, colors], 1)
+    lines = ["v " + " ".join(f"{a:.9g}" for a in row) for row in points.tolist()]
+    if normals is not None:
+        lines += ["vn " + " ".join(f"{a:.9g}" for a in row) for row in normals.tolist()]
+    form = "{0}" if normals is None else "{0}//{0}"
+    lines += ["f " + " ".join(form.format(i + 1) for i in row) for row in faces.tolist()]
+    return "\n".join([*lines, ""]).encode()

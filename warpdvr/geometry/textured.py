@@ -1,0 +1,233 @@
+"""Meshes with colours: find them in a folder or a zip archive, and read them with their textures."""
+
+import io
+import posixpath
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from warpdvr.datasets.files import within
+from warpdvr.shading.srgb import linear
+
+Folder = Path | zipfile.Path
+
+SUFFIXES = (".obj", ".ply", ".off", ".stl", ".glb")
+"""The files that are taken for meshes."""
+
+GREY = 178
+"""What has neither texture nor colour, sRGB of 255."""
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A triangle mesh with textures; the colour of a point is that of its texture times that of its vertices."""
+
+    vertices: Tensor
+    """Shape (n, 3), float64 [unit of the file]."""
+    faces: Tensor
+    """Indices of vertices, shape (m, 3), int64."""
+    tint: Tensor
+    """Linear colours of the vertices, shape (n, 3), float32."""
+    uv: Tensor
+    """Place of the vertices in their texture, shape (n, 2), float32; v counts from the bottom, the texture repeats."""
+    texture: Tensor
+    """The texture of each face, shape (m,), int64; -1 is none."""
+    textures: tuple[NDArray[np.uint8], ...]
+    """Shape (h, w, 3) each, sRGB."""
+    lost: tuple[str, ...] = ()
+    """Files that the mesh names, but that are not there or cannot be read."""
+
+    def colour(self, face: Tensor, weight: Tensor) -> Tensor:
+        """Return linear colours (k, 3) of points on the faces `face` (k,) with corner weights `weight` (k, 3)."""
+        corner = self.faces[face]
+        colour = (self.tint[corner] * weight[..., None]).sum(1)
+        uv = (self.uv[corner] * weight[..., None]).sum(1)
+        for i, texture in enumerate(self.textures):
+            on = self.texture[face] == i
+            colour[on] *= torch.from_numpy(_look_up(texture, uv[on].double().numpy()))
+        return colour
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object before it is read."""
+
+    name: str
+    """Fit for a folder."""
+    folder: Folder
+    """No file outside of it is read."""
+    meshes: tuple[str, ...]
+    """Paths of its mesh files in the folder; only one makes sense."""
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file; ValueError if it lies outside, OSError or KeyError if there is none."""
+        inside = posixpath.normpath(path.replace("\\", "/"))
+        if isinstance(self.folder, Path):
+            return within(self.folder, inside).read_bytes()
+        return self.folder.joinpath(inside).read_bytes()
+
+
+@contextmanager
+def opened(source: Path) -> Iterator[Folder]:
+    """Give a folder as it is, a zip archive as one; an archive is read where it is and never unpacked."""
+    if source.is_dir():
+        yield source
+        return
+    try:
+        archive = zipfile.ZipFile(source)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{source}: expected a folder or a zip archive of meshes, found neither") from error
+    with archive:
+        yield zipfile.Path(archive)
+
+
+def find(folder: Folder) -> list[Found]:
+    """Return the objects in a folder by name: its mesh files, and its sub-folders that hold one at any depth.
+
+    Where the folder holds one sub-folder and nothing else, and that several objects, those are meant.
+    """
+    found = []
+    for child in _children(folder):
+        if child.is_dir() and (meshes := tuple(_meshes(child, ""))):
+            found.append(Found(child.name, child, meshes))
+        elif _is_mesh(child):
+            found.append(Found(Path(child.name).stem, folder, (child.name,)))
+    if len(found) == 1 and found[0].folder is not folder and len(inner := find(found[0].folder)) > 1:
+        return inner
+    return found
+
+
+def read(found: Found) -> Painted:
+    """Read a mesh and its textures. Where a texture or material is missing, the plain colour stays, or else grey.
+
+    Raises:
+        ValueError: if the mesh cannot be read, or has no triangles or no numbers that make sense.
+    """
+    import trimesh
+
+    if len(found.meshes) > 1:
+        raise ValueError(f"expected one mesh, found {', '.join(found.meshes)}")
+    path = found.meshes[0]
+    beside = _Beside(found, posixpath.dirname(path))
+    try:
+        stream, kind = io.BytesIO(found.read(path)), posixpath.splitext(path)[1].lower()
+        scene = trimesh.load(stream, file_type=kind[1:], resolver=beside, force="scene", process=False)
+        placed = [(scene.geometry[name], at) for at, name in map(scene.graph.get, scene.graph.nodes_geometry)]
+        parts = [(part, at) for part, at in placed if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+    except Exception as error:  # the readers of a dozen formats fail in any way
+        raise ValueError(f"{path} cannot be read as a mesh ({type(error).__name__}: {error})") from error
+    if not parts:
+        raise ValueError(f"{path} holds no triangles")
+    mesh = _joined(parts, beside)
+    if not bool(mesh.vertices.isfinite().all()):
+        raise ValueError(f"{path} holds a number that is not finite")
+    return mesh
+
+
+class _Beside:
+    """Where trimesh asks for the files that a mesh names."""
+
+    def __init__(self, found: Found, folder: str):
+        self.found, self.folder = found, folder
+        self.lost: list[str] = []
+
+    def get(self, name: str) -> bytes:
+        try:
+            return self.found.read(posixpath.join(self.folder, name.replace("\\", "/")))
+        except (OSError, KeyError, ValueError) as error:
+            self.lost.append(name)
+            raise OSError(f"{name}: not found") from error  # what trimesh knows how to do without
+
+    __getitem__ = get
+
+
+def _joined(parts: list[tuple[Any, Any]], beside: _Beside) -> Painted:
+    """Return trimesh's meshes, one for each material and each with its pose (4, 4), as one."""
+    vertices, faces, tints, uvs, of_face = [], [], [], [], []
+    n_vertex, textures = 0, list[NDArray[np.uint8]]()
+    for part, pose in parts:
+        tint, uv, image = _paint(part.visual, len(part.vertices), beside)
+        vertices.append(part.vertices @ pose[:3, :3].T + pose[:3, 3])
+        faces.append(part.faces + n_vertex)
+        n_vertex += len(part.vertices)
+        tints.append(tint)
+        uvs.append(uv)
+        of_face.append(np.full(len(part.faces), -1 if image is None else len(textures)))
+        textures += [] if image is None else [image]
+    return Painted(
+        torch.from_numpy(np.concatenate(vertices)),
+        torch.from_numpy(np.concatenate(faces)).long(),
+        _linear()[torch.from_numpy(np.concatenate(tints)).long()],
+        torch.from_numpy(np.nan_to_num(np.concatenate(uvs))).float(),
+        torch.from_numpy(np.concatenate(of_face)),
+        tuple(textures),
+        tuple(dict.fromkeys(beside.lost)),
+    )
+
+
+def _paint(visual: Any, n: int, beside: _Beside) -> tuple[Any, Any, NDArray[np.uint8] | None]:
+    """Return the vertices' colours (n, 3), sRGB of 255, their places in the texture (n, 2), and the texture if any."""
+    tint, uv = np.full((n, 3), GREY), np.zeros((n, 2))
+    if visual.kind in ("vertex", "face"):
+        return visual.vertex_colors[:, :3], uv, None
+    material: Any = getattr(visual, "material", None)
+    material = material.to_simple() if hasattr(material, "to_simple") else material
+    if visual.kind != "texture" or material is None:
+        return tint, uv, None
+    image = material.image  # without a format: a picture that trimesh made up, where the file has no material
+    if image is not None and image.format is not None and np.shape(visual.uv) == (n, 2):
+        try:  # exporters write Kd 0 beside a texture, so that the texture alone counts
+            return np.full((n, 3), 255), visual.uv, np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError):  # Pillow reads the pixels only now
+            beside.lost.append(str(image.info.get("file_path", "the texture")))
+    known = "kd" in getattr(material, "kwargs", {}) or hasattr(visual.material, "to_simple")
+    return np.full((n, 3), material.diffuse[:3]) if known else tint, uv, None
+
+
+def _look_up(texture: NDArray[np.uint8], uv: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return linear colours (k, 3) at places (k, 2) of a texture that repeats, between its four closest texels."""
+    height, width = texture.shape[:2]
+    at = np.stack([uv[:, 0] % 1 * width, (1 - uv[:, 1]) % 1 * height], 1) - 0.5
+    low = np.floor(at).astype(int)
+    x, y = (at - low).T[..., None]
+    (left, top), (right, bottom) = (low % (width, height)).T, ((low + 1) % (width, height)).T
+    light = _linear().numpy()
+    above, below = (light[texture[row, left]] * (1 - x) + light[texture[row, right]] * x for row in (top, bottom))
+    mixed: NDArray[np.float32] = (above * (1 - y) + below * y).astype(np.float32)
+    return mixed
+
+
+@cache
+def _linear() -> Tensor:
+    return linear(torch.arange(256) / 255)
+
+
+def _meshes(folder: Folder, path: str) -> Iterator[str]:
+    for child in _children(folder):
+        if child.is_dir():
+            yield from _meshes(child, f"{path}{child.name}/")
+        elif _is_mesh(child):
+            yield path + child.name
+
+
+def _children(folder: Folder) -> list[Folder]:
+    """Return what a folder holds, by name; without hidden files, and without what cannot stand in another folder."""
+    return sorted((child for child in folder.iterdir() if _fit(child.name)), key=lambda child: child.name)
+
+
+def _is_mesh(file: Folder) -> bool:
+    return posixpath.splitext(file.name)[1].lower() in SUFFIXES and file.is_file()
+
+
+def _fit(name: str) -> bool:
+    """Whether a name can stand in another folder: an archive's may be "..", or hold what another system splits at."""
+    return not name.startswith((".", "__MACOSX")) and name != "" and not set(name) & set("/\\:")

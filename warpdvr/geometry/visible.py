@@ -1,0 +1,93 @@
+"""What can be seen of a mesh from outside."""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import fibonacci_sphere
+from warpdvr.datasets.synthetic import first_hit
+from warpdvr.geometry.mesh import Mesh
+from warpdvr.runtime.launch import triangle_mesh
+
+
+def visible_surface(mesh: Mesh, *, views: int = 64, size: int = 128) -> Mesh:
+    """Return the faces that can be seen from outside: what photographs can tell of an open or messy mesh.
+
+    Orthographic cameras stand on a Fibonacci sphere around the mesh. A face stays if it is the first one that a ray of
+    a camera meets, from whichever side. There is one ray through each pixel, which finds large faces that are mostly
+    hidden, and one towards a random point of each face that was not seen so far, which finds faces smaller than a
+    pixel. Of several faces with the same corners only one can stay. A part that is open to no camera is left out, such
+    as the bottom of a hole deeper than wide: more `views` look into more of them.
+
+    Args:
+        mesh: normals and colours of its vertices are kept.
+        views: number of cameras.
+        size: width and height of their images [pixel].
+
+    Returns:
+        A mesh on the device of the given one, its faces and vertices in the same order.
+
+    Raises:
+        ValueError: if the mesh has no faces or no size, or there is no view or pixel.
+    """
+    if not len(mesh.faces):
+        raise ValueError("visible_surface: the mesh has no faces")
+    if views < 1 or size < 1:
+        raise ValueError(f"visible_surface: expected views >= 1 and size >= 1, found {views} and {size}")
+    faces = mesh.faces[_first_of_each(mesh)].cpu()
+    x = _into_unit_sphere(mesh.vertices)
+    search, generator = triangle_mesh(x, faces), torch.Generator().manual_seed(0)
+    seen = torch.zeros(len(faces), dtype=torch.bool)
+    for pose in _poses(views):
+        target = torch.cat([_pixels(pose, size), _points(x[faces[~seen]], generator)])
+        direction = pose[2].expand_as(target).contiguous()
+        face = first_hit(search, target - 3 * direction, direction)[0]
+        seen[face[face >= 0].long()] = True
+    return _part(mesh, faces[seen].to(mesh.faces))
+
+
+def _first_of_each(mesh: Mesh) -> Tensor:
+    """Return the indices of the faces, only the first of those whose corners lie at the same three places."""
+    place = torch.unique(mesh.vertices.detach(), dim=0, return_inverse=True)[1]
+    kind = torch.unique(place[mesh.faces].sort(1).values, dim=0, return_inverse=True)[1]
+    index = torch.arange(len(kind), device=kind.device)
+    first = torch.full_like(index, len(kind)).scatter_reduce(0, kind, index, "amin")
+    return first[first < len(kind)].sort().values
+
+
+def _into_unit_sphere(vertices: Tensor) -> Tensor:
+    x = vertices.detach().double().cpu()
+    x = x - (x.amin(0) + x.amax(0)) / 2
+    radius = float(x.norm(dim=1).max())
+    if not 0 < radius < math.inf:
+        raise ValueError("visible_surface: expected a mesh with a size, found one without, or one that is not finite")
+    return (x / radius).float()
+
+
+def _poses(n: int) -> Tensor:
+    """Return right, down and forward of cameras on a Fibonacci sphere that look at the origin, shape (n, 3, 3)."""
+    forward = -fibonacci_sphere(n)
+    right = torch.nn.functional.normalize(forward[:, [2, 1, 0]] * torch.tensor([1.0, 0.0, -1.0]), dim=1)
+    return torch.stack([right, torch.linalg.cross(forward, right), forward], 1).float()
+
+
+def _pixels(pose: Tensor, size: int) -> Tensor:
+    """Return where the rays of a camera pass its plane through the origin, shape (size * size, 3)."""
+    u = (2 * torch.arange(size) + 1) / size - 1
+    return torch.cartesian_prod(u, u) @ pose[:2]
+
+
+def _points(corner: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a random point in each triangle (m, 3, 3), shape (m, 3)."""
+    weight = torch.rand(len(corner), 2, generator=generator)
+    weight = torch.where(weight.sum(1, keepdim=True) > 1, 1 - weight, weight)
+    return corner[:, 0] + (weight[..., None] * (corner[:, 1:] - corner[:, :1])).sum(1)
+
+
+def _part(mesh: Mesh, faces: Tensor) -> Mesh:
+    """Return a mesh with some of its faces, and the vertices that they need."""
+    kept, faces = torch.unique(faces, return_inverse=True)
+    normals, colors = (None if a is None else a[kept] for a in (mesh.normals, mesh.colors))
+    return replace(mesh, vertices=mesh.vertices[kept], faces=faces, normals=normals, colors=colors)

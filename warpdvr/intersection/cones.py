@@ -1,0 +1,161 @@
+"""Cones around bundles of rays: what is free for all of them is found once, from wide cones to narrow ones."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Rays
+from warpdvr.intersection.wavefront import Batch, Status
+from warpdvr.kernels import cone as _cone
+from warpdvr.runtime.launch import launch
+
+SIZES = 256, 64, 16, 4
+"""Rays in a bundle, from wide cones to narrow ones."""
+
+FEWEST = 64
+"""Rays below which cones do not pay."""
+
+STEPS = 64
+"""Samples on the axis of a cone after which narrower ones go on."""
+
+WIDE = 0.5
+"""Cosine of half the opening from which on nothing is said of a cone as a whole; nor of one without an axis, whose
+directions cancel out: that is what 0.5 comes to there."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where m rays take over from the cones."""
+
+    ray: Tensor
+    """Which rays, (m,), int64; the others are decided, or never meet the bounds."""
+    sure: Tensor
+    """The ray length up to which each of them is known to be free, (m,)."""
+    t: Tensor
+    """Where to look first, (m,)."""
+    fall: Tensor
+    """How fast values fall there, in units of the bound, from 0 to 1, (m,)."""
+    steepest: float
+    """The steepest difference that was seen, in units of the bound."""
+
+
+def free(batch: Batch, lipschitz: float, thinnest: float) -> Start | None:
+    """Find how far rays are free of the surface, and decide those that are so all the way.
+
+    Rays are sorted by where they point, so that bundles lie close together whether they are the pixels of an image in
+    order or picked at random. A cone whose axis is sampled is free where the ball of radius value / `lipschitz` reaches
+    its edge; when the surface comes too near, the bundle is divided by four. After the pyramid of Liu et al., "DIST"
+    (2020), section 3.2, which starts finer rays where coarser ones have been; here that place is proven.
+
+    Args:
+        batch: rays that are not decided yet.
+        lipschitz: an upper bound of |grad value|.
+        thinnest: gaps up to this length may stay open along a ray [scene unit].
+
+    Returns:
+        Where the rays must be traced on; None if they do not come from one eye, look at several shapes, or are few.
+    """
+    ray = batch.active().long()
+    if len(ray) < FEWEST or not bool((batch.o == batch.o[0]).all()):
+        return None
+    if batch.which is not None and not bool((batch.which == batch.which[0]).all()):
+        return None
+    ray = ray[_curve(batch.d[ray]).argsort(stable=True)]
+    level, steepest = _Level(batch, ray, SIZES[0]), 0.0
+    for size in SIZES:
+        level = level.divided(batch, ray, size) if size < SIZES[0] else level
+        steepest = max(steepest, level.march(batch, lipschitz, thinnest))
+    return level.hand_over(batch, ray, thinnest, steepest)
+
+
+class _Level:
+    """Cones around bundles of `size` rays each, in the order of the curve, the arrays of kernels/cone.py."""
+
+    def __init__(self, batch: Batch, ray: Tensor, size: int):
+        self.size, count = size, math.ceil(len(ray) / size)
+        member = torch.arange(count * size, device=ray.device).clamp_max(len(ray) - 1).view(count, size)
+        near, far, d = batch.near[ray], batch.far[ray], batch.d[ray][member]
+        axis = torch.nn.functional.normalize(d.mean(1), dim=-1)
+        chord = (d - axis[:, None]).norm(dim=-1).amax(1) * (1 + 1e-5) + 1e-6  # and a margin for rounding
+        self.axis, self.cosine = axis, 1 - chord.square() / 2
+        sine = chord * (1 - chord.square() / 4).clamp_min(0).sqrt()
+        self.sine = torch.where(self.cosine > WIDE, sine, 1e6)
+        self.sure, self.far = near[member].amin(1), far[member].amax(1)
+        self.enter, self.leave = Rays(batch.o[:1].expand(count, 3), axis).clip(batch.field.bounds)
+        self.state = torch.zeros(count, dtype=torch.int32, device=ray.device)
+        self.t, self.last, self.reach, self.where = self.sure.new_full((4, count), torch.nan)
+        self.fall, self.steepest = self.sure.new_zeros(2, count)
+        self.least = torch.full_like(self.sure, torch.inf)
+
+    def divided(self, batch: Batch, ray: Tensor, size: int) -> "_Level":
+        """Return narrower cones, which know what those know that they are a part of."""
+        level = _Level(batch, ray, size)
+        part = torch.arange(len(level.state), device=ray.device) * size // self.size
+        level.sure = torch.maximum(level.sure, self.sure[part])
+        for name in ("last", "reach", "fall", "where", "least"):
+            setattr(level, name, getattr(self, name)[part])
+        level.state = torch.where(self.state[part] == int(_cone.MISSED), int(_cone.MISSED), int(_cone.GOING)).int()
+        return level
+
+    def march(self, batch: Batch, lipschitz: float, thinnest: float) -> float:
+        """Sample the axes until all cones have ended; return the steepest difference in units of the bound."""
+        eye, which = batch.o[0], torch.zeros(1, dtype=torch.int64, device=batch.o.device)
+        start = [self.sine, self.enter, self.leave, thinnest]
+        known = [self.state, self.sure, self.t, self.last, self.reach, self.fall]
+        launch(_cone.begin, len(self.state), start, [], state=known)
+        ends = [batch.o, self.cosine, self.sine, self.far, self.enter, self.leave, lipschitz, thinnest]
+        known += [self.where, self.least, self.steepest]
+        for _ in range(STEPS):
+            cone = torch.nonzero(self.state == int(_cone.GOING))[:, 0]
+            if len(cone) == 0:
+                break
+            x = eye + self.t[cone, None] * self.axis[cone]
+            value = batch.ask(x, which.expand(len(cone)))
+            launch(_cone.widen, len(cone), [value, *ends, cone.int()], [], state=known, per_row=[value])
+        return float(self.steepest.max())
+
+    def hand_over(self, batch: Batch, ray: Tensor, thinnest: float, steepest: float) -> Start:
+        """Decide the rays of cones that missed, and say where the others are to go on."""
+        part = torch.arange(len(ray), device=ray.device) // self.size
+        where, least = torch.full_like(batch.near, torch.nan), torch.full_like(batch.near, torch.inf)
+        where[ray], least[ray] = self.where[part], self.least[part]
+        batch.guess(where, least)
+        sure = torch.maximum(self.sure[part], batch.near[ray])
+        missed = (self.state[part] == int(_cone.MISSED)) | (sure > batch.far[ray])
+        batch.status[ray[missed]] = int(Status.MISS)
+        ray, sure, part = ray[~missed], sure[~missed], part[~missed]
+        fall = self.fall[part]
+        hoped = sure + 0.5 * thinnest
+        # where a ball that begins at `hoped` has its middle, see kernels/cone.py
+        t = (hoped + self.reach[part] + fall * self.last[part]) / (1 + fall)
+        t = torch.where(t > sure, torch.minimum(t, batch.far[ray]), sure)
+        return Start(ray, sure, t, fall, steepest)
+
+
+def _curve(d: Tensor) -> Tensor:
+    """Return the places of unit directions (n, 3) on a curve that keeps neighbours together (Morton 1966), (n,).
+
+    The curve runs through a square lattice on a plane in front of the eye, whose spacing is that of the pixels if these
+    are the rays of an image. Its first axis is where the second ray lies beside the first.
+    """
+    z = torch.nn.functional.normalize(d.mean(0), dim=0)
+    x = d[1] - d[0]
+    x = x - (x @ z) * z
+    if float(x.norm()) < 1e-6:
+        x = torch.linalg.cross(z, torch.eye(3).to(z)[int(z.abs().argmin())])
+    x = torch.nn.functional.normalize(x, dim=0)
+    uv = torch.stack([d @ x, d @ torch.linalg.cross(z, x)], 1) / (d @ z).clamp_min(0.01)[:, None]
+    low = uv.amin(0)
+    width = float((uv.amax(0) - low).max()) or 1.0
+    count = max(1, round(math.sqrt(len(d))) - 1)
+    place = ((uv - low) * (count / width) + 0.5).long().clamp(0, 0x7FFF)
+    return _spread(place[:, 0]) | _spread(place[:, 1]) << 1
+
+
+def _spread(bits: Tensor) -> Tensor:
+    """Put a 0 in front of each of 15 bits."""
+    for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
+        bits = (bits | bits << shift) & mask
+    return bits

@@ -1,0 +1,160 @@
+"""Hits that are proven to be the first: bounds of a plain network along each ray.
+
+Sharp and Jacobson, "Spelunking the Deep: Guaranteed Queries on General Neural Implicit Surfaces via Range Analysis"
+(SIGGRAPH 2022). The arithmetic, and for what its bounds hold: warpdvr/intersection/affine.py.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Rays
+from warpdvr.intersection.affine import COST, Affine
+from warpdvr.intersection.wavefront import Batch, Hit, Status
+
+CHUNK = 1 << 12
+"""Segments or boxes that are bounded at once."""
+
+GROW, SHRINK = 1.25, 0.35
+"""A segment that is free is followed by one so much longer; after one that is not, the next is at least so long."""
+
+DEEPER = 2.0**-10
+"""A segment without a change of sign is halved down to this many tolerances; then the ray gives up."""
+
+
+def bounds_in_boxes(field: Any, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Return proven bounds (lower, upper) of the value in n boxes, each (n,), float64.
+
+    A lower bound above 0 proves that there is no surface in a box, an upper one below 0 that it lies inside.
+
+    Args:
+        field: has `as_layers` (warpdvr/fields/layers.py).
+        low, high: corners of the boxes, shape (n, 3), low <= high [scene unit].
+
+    Raises:
+        ValueError: if the field is no plain network or these are no boxes.
+    """
+    if low.shape != high.shape or low.shape[1:] != (3,) or not bool((low <= high).all()):
+        shapes = f"{tuple(low.shape)} and {tuple(high.shape)}"
+        raise ValueError(f"bounds_in_boxes: needs corners low <= high of shape (n, 3), got {shapes}")
+    low, high = low.detach().double(), high.detach().double()
+    spread = torch.diag_embed(0.5 * (high - low))
+    base, slope, error = _bounds(Affine(field), 0.5 * (low + high), spread)
+    reach = slope.abs().sum(1) + error
+    return base - reach, base + reach
+
+
+@dataclass(frozen=True)
+class RangeMarch:
+    """Segments of each ray that are proven free, until one is as short as the tolerance, for fields with `as_layers`.
+
+    No crossing is stepped over, however thin the part: a ray that hits has nothing in front of its hit but a segment of
+    `tolerance`, a ray that misses meets nothing at all, and one that can be told neither gives up. This holds for the
+    network in exact arithmetic; its sign in the last segment is the float32 one where the bounds say nothing.
+
+    Along a ray the value is a straight line up to an error. Where the line surely is below 0 further on, the crossing
+    lies between the places where it can first and must last be 0: the next segment is that one.
+
+    `Hit.evaluations` counts points that the field is asked for, and each bound as `COST` = 4: as many products with
+    the weights as 4 points take, in float64.
+    """
+
+    tolerance: float = 1e-5
+    """Length of the segment that holds the crossing, and to which it is closed in [scene unit]."""
+    first: int = 16
+    """The first segment is the ray's part inside of the bounds / `first`."""
+    max_steps: int = 1024
+    """Bounds on one ray after which it gives up."""
+
+    def __post_init__(self) -> None:
+        if not self.tolerance > 0 or self.first < 1 or self.max_steps < 1:
+            raise ValueError(
+                "RangeMarch: needs tolerance > 0, first >= 1 and max_steps >= 1, got "
+                f"{self.tolerance}, {self.first} and {self.max_steps}"
+            )
+
+    @property
+    def points_per_ray(self) -> int:
+        return 1
+
+    @torch.no_grad()
+    def __call__(self, field: Any, rays: Rays) -> Hit:
+        if rays.which is not None:
+            raise ValueError("RangeMarch: holds for a field of one shape, but these rays look at several (Rays.which)")
+        network, batch = Affine(field), Batch(field, rays)
+        near, far = batch.near.double(), batch.far.double()
+        march = _March(near.clone(), (far - near) / self.first)
+        for _ in range(self.max_steps):
+            ray = batch.active().long()
+            if len(ray) == 0:
+                break
+            start = march.t[ray]
+            inside = march.go_on(network, batch, ray, torch.minimum(start + march.step[ray], far[ray]))
+            batch.status[ray[inside & (start == near[ray])]] = int(Status.INSIDE)
+            batch.status[ray[march.t[ray] >= far[ray]]] = int(Status.MISS)
+            ray = batch.active().long()
+            self._settle(batch, march, ray[march.step[ray] <= self.tolerance])
+        batch.guess(march.where.float(), march.least.float())
+        return batch.finish(self.tolerance)
+
+    def _settle(self, batch: Batch, march: "_March", ray: Tensor) -> None:
+        """Ask the field at the ends of the last segments; a sign that is proven counts more than one that is not."""
+        t, sure = march.t[ray], march.sure[ray]
+        low, high = t.float(), torch.minimum(t + march.step[ray], batch.far[ray].double()).float()
+        o, d = batch.o[ray], batch.d[ray]
+        f_low, f_high = (batch.ask(o + at[:, None] * d, ray) for at in (low, high))
+        unsaid = f_low.isnan() | f_high.isnan() | ((f_high > 0) & (f_low > 0) & ~sure)
+        short = march.step[ray] <= DEEPER * self.tolerance
+        batch.status[ray[unsaid & (short | f_low.isnan() | f_high.isnan())]] = int(Status.GAVE_UP)
+        at_once = (f_low <= 0) & (low == batch.near[ray])
+        batch.status[ray[at_once]] = int(Status.INSIDE)
+        f_low, f_high = f_low.clamp_min(0), f_high.clamp_max(0)  # other signs are rounding: 0 ends the search there
+        batch.cross(ray, (low, high, f_low, f_high), ~unsaid & ~at_once)
+
+
+class _March:
+    """Where each of n rays stands."""
+
+    def __init__(self, t: Tensor, step: Tensor):
+        self.t, self.step = t, step
+        """All before `t` is proven free; the next segment is `step` long, each (n,), float64 [scene unit]."""
+        self.sure = torch.zeros_like(t, dtype=torch.bool)
+        """The next segment is proven to end inside."""
+        self.where, self.least = torch.full_like(t, torch.nan), torch.full_like(t, torch.inf)
+        """Where the value's line came lowest, and the value there."""
+
+    def go_on(self, network: Affine, batch: Batch, ray: Tensor, end: Tensor) -> Tensor:
+        """Bound the segments from `t` to `end` (k,) of rays (k,), go as far as they are free, and set the next step.
+
+        Returns:
+            whether they are proven to start inside, (k,).
+        """
+        batch.evaluations += COST * len(ray)
+        o, d = batch.o[ray].double(), batch.d[ray].double()
+        start = self.t[ray]
+        half = 0.5 * (end - start)
+        base, slope, error = _bounds(network, o + (start + half)[:, None] * d, (half[:, None] * d)[:, None])
+        slope = slope[:, 0]
+        self._remember(ray, start + half * (1 - slope.sign()), base - slope.abs())
+        last = torch.where(slope < 0, (error - base) / slope, torch.inf)  # where it can first be 0, in halves of it ...
+        last = torch.where(base - slope - error > 0, last, -1.0)
+        sure = torch.where(slope < 0, (-error - base) / slope, torch.inf)  # ... and where it must be below
+        free = (0.5 * (last + 1)).clamp(0, 1)
+        self.t[ray] = torch.where(free >= 1, end, start + 2 * free * half)
+        gap = torch.where(sure < 1, (sure - last.clamp_min(-1)) * half * (1 + 1e-9), torch.inf)
+        usual = 2 * half * torch.where(free >= 1, GROW, free.clamp_min(SHRINK))
+        self.sure[ray] = gap <= usual
+        self.step[ray] = torch.minimum(usual, gap)
+        return base - slope + error < 0
+
+    def _remember(self, ray: Tensor, at: Tensor, value: Tensor) -> None:
+        lower = value < self.least[ray]
+        self.where[ray[lower]], self.least[ray[lower]] = at[lower], value[lower]
+
+
+def _bounds(network: Affine, x: Tensor, spread: Tensor) -> tuple[Tensor, ...]:
+    """Return `Affine.bound` of any number of segments or boxes."""
+    parts = [network.bound(*some) for some in zip(x.split(CHUNK), spread.split(CHUNK), strict=True)]
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))

@@ -1,0 +1,71 @@
+"""The root of a field on each of many ray segments, found without getting stuck."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warpdvr.fields.base import told
+from warpdvr.kernels import bracket as _bracket
+from warpdvr.runtime.launch import launch
+
+CHUNK = 1 << 16
+"""Points in one evaluation of a field, where many are asked at once."""
+
+STEPS = 40
+"""More than bisection needs from the longest ray down to neighbouring float32 numbers."""
+
+
+def ask(field: Any, x: Tensor) -> Tensor:
+    """Return `field.value` at float32 points (n, 3) as float32 (n,), whatever the field's own precision.
+
+    Raises:
+        ValueError: if the field returns another shape.
+    """
+    value = field.value(x.to(field.bounds.dtype))
+    if value.shape != x.shape[:1]:
+        raise ValueError(
+            f"{type(field).__name__}.value: expected shape {tuple(x.shape[:1])} for points {tuple(x.shape)}, "
+            f"got {tuple(value.shape)}"
+        )
+    return value.float().contiguous()  # type: ignore[no-any-return]
+
+
+def ask_all(field: Any, x: Tensor) -> Tensor:
+    """Return `ask` of any number of points, so many at a time that memory does not grow with them."""
+    return torch.cat([ask(field, part) for part in x.split(CHUNK)])
+
+
+def close_in(
+    field: Any, o: Tensor, d: Tensor, ends: tuple[Tensor, ...], tolerance: float, which: Tensor | None = None
+) -> tuple[Tensor, int]:
+    """Return the ray lengths (k,) where the value changes its sign, and the number of field evaluations.
+
+    NaN where the field returned NaN on the way.
+
+    Args:
+        field: asked for `value` only, without gradient.
+        o, d: origin and direction of the ray of each bracket, float32 (k, 3).
+        ends: low, high, f_low, f_high, each (k,), with f_low > 0 >= f_high or a zero end.
+        tolerance: how far off a root may be [scene unit]; for simple roots, near which values are about straight.
+        which: of the field's shapes, for each bracket (k,); None for a field of one shape.
+    """
+    low, high, f_low, f_high = ends
+    brackets = torch.stack([low, high, low, f_low, f_high, f_low], 1)
+    active = torch.nonzero((f_low != 0) & (f_high != 0) & (high - low > tolerance))[:, 0].int()
+    evaluations = 0
+    for _ in range(STEPS):
+        n = len(active)
+        if n == 0:
+            break
+        t, x, done = o.new_empty(n), o.new_empty(n, 3), torch.empty(n, dtype=torch.bool, device=o.device)
+        launch(_bracket.propose, n, [brackets, o, d, tolerance, active], [t, x])
+        value = ask(told(field, which, active), x)
+        launch(_bracket.narrow, n, [t, value, tolerance, active], [done], state=[brackets])
+        evaluations += n
+        active = active[~done]
+    a, b, _, f, g, _ = brackets.unbind(1)
+    nearer = torch.where(f.abs() <= g.abs(), a, b)
+    closed = ((b - a).abs() <= tolerance) & (f * g != 0) & (f != g)
+    t = torch.where(closed, a + (b - a) * (f / (f - g)), nearer)
+    return torch.where(f.isnan(), torch.nan, t), evaluations

@@ -1,0 +1,1 @@
+"""From surface points to images, and the gradients of both."""

@@ -1,0 +1,250 @@
+"""Outlines that colours can move: the part of an image's derivative that visibility has."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Rays
+from warpdvr.fields.base import told
+from warpdvr.intersection.sphere import Intersect
+from warpdvr.intersection.wavefront import Status
+from warpdvr.rendering.gradient import gradient, slope_cost, unit
+
+HALVINGS = 3
+"""How often the way between two pixels is halved to find the outline there: to an eighth of a pixel."""
+
+BEND = 0.5
+"""How far a neighbour may lie off the surface's tangent plane before an outline is looked for [pixel's size]."""
+
+STEPS = (-1.0, 0.0, *(2.0**k for k in range(8)))
+"""Places around the near surface between which the ray's grazing point is looked for [pixel's size]."""
+
+TURNS = 5
+"""How often the way between two such places is halved."""
+
+GRAZING = 0.05
+"""Least slope in the image for a unit of the field's: a smaller one would make an outline infinitely fast."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the rays of some images see, one for each pixel, images and rows one after the other."""
+
+    rays: Rays
+    """n = count * height * width rays, differentiable; those of an image have their origin in common."""
+    shape: tuple[int, int, int]
+    """Count, height and width of the images."""
+    status: Tensor
+    """A `Status` for every ray, shape (n,), int32."""
+    t: Tensor
+    """Ray length to the surface, shape (n,), anything where there is none [scene unit]."""
+    normal: Tensor
+    """Unit normal of the surface, shape (n, 3), 0 where there is none."""
+    behind: Tensor
+    """Colour where no ray hits, shape (n, 3)."""
+
+
+def boundary(field: Any, seen: Seen, intersect: Intersect, *, chunk: int | None = None) -> tuple[Tensor, int]:
+    """Return 0 for all colours, shape (n, 3), with the gradient of the outlines between them; and evaluations.
+
+    The integral of colour over an image moves with its discontinuities by
+
+        d/dtheta = integral over the outlines of (inside - outside) v dl,   v = -F_theta / |grad_u F|,
+
+    (Li et al. 2018, "Differentiable Monte Carlo Ray Tracing through Edge Sampling"), where F(u) is the smallest value
+    of the field on the ray through u: 0 on the outline, > 0 outside of it, and by the envelope theorem F_theta =
+    f_theta and grad_u F = t grad f . dd/du at the point where the ray is tangent to the surface. Wang et al. 2024, "A
+    Simple Approach to Differentiable Rendering of SDFs", widen the curve to a band of rays; here it stays a curve, and
+    its integral is a sum over the places where outlines cross the lines between neighbouring pixels. With n the
+    outline's normal in the image, rows have the share n_x^4 / (n_x^4 + n_y^4) in dl = dy / |n_x|, columns the rest: no
+    crossing is infinitely heavy, and no random number is drawn. A crossing is shared by its two pixels as a point
+    between them is: the gradient is that of pixels that are tents, two pixels wide along rows and columns.
+
+    Rays from `intersect` halve the way between two pixels of which one sees a surface and the other does not, or
+    something farther, `HALVINGS` times. The colours of the two sides are those in the limit, so that one part of an
+    object in front of another counts right. Where f has a kink at the tangent point, as a network of ReLUs has
+    everywhere and a box at its edges, its slopes on both sides are mixed so that along the ray there is none.
+
+    It costs `HALVINGS` rays, 17 values with gradients and 2 colours for each pair of pixels with an outline between
+    them, and rays in vain where a surface bends sharply. Where one outline ends at another the sum is off by up to half
+    a pixel. Not seen are outlines that leave both pixels the same, all but one of several between two pixels, those in
+    the outer half of the pixels at the image's border, and those over less than half a pixel of depth. Creases, the
+    edges of the bounds and lines painted on a surface are no outlines: their place has no gradient.
+
+    Args:
+        field: any module that meets the contract of `warpdvr.Field`.
+        seen: what the images show.
+        intersect: how the surface is found.
+        chunk: how many pairs of pixels are looked at together; None for all.
+    """
+    zero = seen.behind.new_zeros(len(seen.rays), 3, dtype=field.bounds.dtype)
+    if not torch.is_grad_enabled():
+        return zero, 0
+    pairs, evaluations = _pairs(seen), 0
+    for some in pairs.split(chunk or max(len(pairs), 1)) if len(pairs) else ():
+        crossing, asked = _cross(field, seen, some, intersect)
+        crossing, more = _graze(field, seen, crossing)
+        moved, most = _move(field, seen, crossing)
+        evaluations += asked + more + most
+        zero = zero.index_add(0, crossing.pair[:, 0], moved[0]).index_add(0, crossing.pair[:, 1], moved[1])
+    return zero, evaluations
+
+
+@dataclass(frozen=True)
+class _Crossing:
+    """Outlines between m pairs of pixels, and the rays that just pass by them."""
+
+    pair: Tensor
+    """The pixel that sees the near surface, that which does not, and one beside the first; shape (m, 3)."""
+    low: Tensor
+    """How much of the way from the first to the second sees the near surface, shape (m,)."""
+    high: Tensor
+    """How much of it ends where it is not seen, shape (m,)."""
+    near: Tensor
+    """Ray length to the near surface at `low`, shape (m,) [scene unit]."""
+    far: Tensor
+    """Ray length to what is seen at `high`, shape (m,), NaN for nothing [scene unit]."""
+    graze: Tensor
+    """Ray lengths at `high` between which the field's value is smallest, shape (m, 2) [scene unit]."""
+
+    def __getitem__(self, index: Tensor) -> "_Crossing":
+        return _Crossing(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+
+@torch.no_grad()
+def _pairs(seen: Seen) -> Tensor:
+    """Return neighbours between which there may be an outline, as `_Crossing.pair`."""
+    _, height, width = seen.shape
+    index = torch.arange(len(seen.rays), device=seen.t.device).view(seen.shape)
+    pairs = []
+    for axis, other, size in ((1, 2, width), (2, 1, height)):
+        beside = torch.arange(size, device=index.device) + 1
+        beside[-1] = max(size - 2, 0)
+        length = seen.shape[axis] - 1
+        ends = index.narrow(axis, 0, length), index.narrow(axis, 1, length)
+        pairs.append(torch.stack([*ends, *(end.index_select(other, beside) for end in ends)], -1).view(-1, 4))
+    pair = torch.cat(pairs)
+    hit, miss = seen.status == int(Status.HIT), seen.status == int(Status.MISS)
+    t = torch.where(hit, seen.t, torch.inf)
+    pair = torch.where((t[pair[:, 0]] <= t[pair[:, 1]])[:, None], pair, pair[:, [1, 0, 3, 2]])[:, :3]
+    a, b = pair[:, 0], pair[:, 1]
+    x = seen.rays.at(torch.where(hit, seen.t, torch.nan))
+    off = torch.stack([((x[b] - x[a]) * seen.normal[i]).sum(-1).abs() for i in (a, b)]).amax(0)
+    hidden = off > BEND * seen.t[a] * (seen.rays.direction[b] - seen.rays.direction[a]).norm(dim=-1)
+    return pair[hit[a] & (miss[b] | (hit[b] & hidden))]
+
+
+@torch.no_grad()
+def _cross(field: Any, seen: Seen, pair: Tensor, intersect: Intersect) -> tuple[_Crossing, int]:
+    """Halve the way between pairs of pixels; the half with the larger step in depth goes on."""
+    t = torch.where(seen.status == int(Status.HIT), seen.t, torch.nan)
+    near, far = t[pair[:, 0]], t[pair[:, 1]]
+    low, high = torch.zeros_like(near), torch.ones_like(near)
+    evaluations = 0
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        hit = intersect(field, _between(seen.rays, pair, middle))
+        t = torch.full_like(near, torch.nan).index_copy(0, hit.ray, hit.t.to(near))
+        first = (t - near).abs() < (far - t).abs().nan_to_num(torch.inf)
+        low, near = torch.where(first, middle, low), torch.where(first, t, near)
+        high, far = torch.where(first, high, middle), torch.where(first, far, t)
+        evaluations += hit.evaluations
+    return _Crossing(pair, low, high, near, far, torch.stack([near, near], 1)), evaluations
+
+
+@torch.no_grad()
+def _graze(field: Any, seen: Seen, crossing: _Crossing) -> tuple[_Crossing, int]:
+    """Keep the crossings whose outer ray passes a smallest value ahead of what it sees, and tell where.
+
+    On a surface that goes on behind the pixel's edge values only fall on the way from the near to the far point.
+    """
+    pair, rays = crossing.pair, _between(seen.rays, crossing.pair, crossing.high)
+    end = torch.where(crossing.far.isnan(), rays.clip(field.bounds)[1].to(crossing.far), crossing.far)
+    size = crossing.near * _apart(seen.rays, pair, 1).norm(dim=-1)
+    t = crossing.near[:, None] + size[:, None] * torch.tensor(STEPS).to(size)
+    t = torch.minimum(t, end[:, None])
+    k = t.shape[1]
+    index = torch.arange(len(pair), device=t.device).repeat_interleave(k)
+    slope = _slope(field, rays[index], t.view(-1))[1].view(-1, k)
+    turn = (slope[:, :-1] < 0) & (slope[:, 1:] >= 0)
+    keep = torch.nonzero(turn.any(1))[:, 0]
+    first = turn[keep].to(torch.int8).argmax(1, keepdim=True)
+    low, high = (t[keep].gather(1, first + i)[:, 0] for i in (0, 1))
+    for _ in range(TURNS):
+        middle = 0.5 * (low + high)
+        falls = _slope(field, rays[keep], middle)[1] < 0
+        low, high = torch.where(falls, middle, low), torch.where(falls, high, middle)
+    return replace(crossing[keep], graze=torch.stack([low, high], 1)), t.numel() + TURNS * len(keep)
+
+
+def _move(field: Any, seen: Seen, crossing: _Crossing) -> tuple[Tensor, int]:
+    """Return what each crossing adds to the colours of its two pixels, shape (2, m, 3), 0 in value; and evaluations."""
+    pair = crossing.pair
+    rays = _between(seen.rays, pair, crossing.high)
+    sides = [_slope(field, rays, t) for t in crossing.graze.unbind(1)]
+    (f_low, s_low, g_low), (f_high, s_high, g_high) = sides
+    share = (s_high / (s_high - s_low)).nan_to_num(0.5).clamp(0, 1)
+    value, slope = share * f_low + (1 - share) * f_high, share[:, None] * g_low + (1 - share)[:, None] * g_high
+    t = share * crossing.graze[:, 0] + (1 - share) * crossing.graze[:, 1]
+    along, across = (t * (slope * _apart(seen.rays, pair, i)).sum(-1) for i in (1, 2))
+    least = t * torch.stack([g_low, g_high]).norm(dim=-1).amax(0) * _apart(seen.rays, pair, 1).norm(dim=-1)
+    steep = torch.hypot(along, across)
+    passed = value.detach().abs() <= 4 * (crossing.high - crossing.low) * steep
+    tiny = torch.finfo(steep.dtype).tiny
+    a, b = along.abs() / (steep + tiny), across / (steep + tiny)
+    share = a**3 / (a**4 + b**4 + tiny) / torch.maximum(steep, GRAZING * least + tiny)
+    move = (value.detach() - value) * torch.where(passed, share, 0)
+    jump, asked = _jump(field, seen, crossing, rays, t)
+    place = torch.where(passed, crossing.high - value.detach() / along, 0.5).nan_to_num(0.5)
+    place = torch.minimum(torch.maximum(place, crossing.low), crossing.high)
+    part = move[:, None] * jump
+    return torch.stack([(1 - place)[:, None] * part, place[:, None] * part]), 2 * len(t) + asked
+
+
+@torch.no_grad()
+def _jump(field: Any, seen: Seen, crossing: _Crossing, rays: Rays, t: Tensor) -> tuple[Tensor, int]:
+    """Return the colour at the near side of each crossing less that at its far side, shape (m, 3), and evaluations."""
+    hit = torch.nonzero(~crossing.far.isnan())[:, 0]
+    beyond = seen.behind[crossing.pair[:, 1]].to(field.bounds.dtype)
+    beyond = beyond.index_copy(0, hit, _color(field, rays[hit], crossing.far[hit]))
+    return _color(field, rays, t) - beyond, slope_cost(field) * (len(t) + len(hit))
+
+
+def _color(field: Any, rays: Rays, t: Tensor) -> Tensor:
+    x, d = rays.at(t).to(field.bounds.dtype), rays.direction.to(field.bounds.dtype)
+    field = told(field, rays.which)
+    _, slope, feature = gradient(field, x)
+    color: Tensor = field.color(x, unit(slope), d, feature)
+    return color
+
+
+def _slope(field: Any, rays: Rays, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return value (n,), its slope along the rays (n,) and gradient (n, 3) at ray lengths `t` (n,).
+
+    The value is differentiable with respect to the field and the rays where autograd is recording, the others not.
+    """
+    recording = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = rays.at(t.to(rays.origin)).to(field.bounds.dtype)
+        if not (recording and x.requires_grad):
+            x = x.detach().requires_grad_()
+        value = told(field, rays.which).value(x)
+        (slope,) = torch.autograd.grad(value.sum(), x, retain_graph=recording)
+    return value, (slope * rays.direction.detach()).sum(-1), slope
+
+
+def _between(rays: Rays, pair: Tensor, part: Tensor) -> Rays:
+    """Return rays at a part (m,) of the way from the first to the second of each pair; differentiable."""
+    a, b = rays[pair[:, 0]], rays[pair[:, 1]]
+    part = part[:, None].to(a.origin)
+    return Rays(
+        a.origin + part * (b.origin - a.origin), unit(a.direction + part * (b.direction - a.direction)), a.which
+    )
+
+
+def _apart(rays: Rays, pair: Tensor, other: int) -> Tensor:
+    """Return by how much directions change from the first to another of each pair, shape (m, 3); a constant."""
+    direction = rays.direction.detach()
+    return direction[pair[:, other]] - direction[pair[:, 0]]

@@ -1,0 +1,287 @@
+"""A run: one folder that holds a fitted field and all that came of it.
+
+config.toml  checkpoint.safetensors  log.jsonl  images/  mesh.ply  scene.usdc  eval.json
+"""
+
+import json
+import math
+import shutil
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import tomli_w
+import torch
+from torch import Tensor
+
+from warpdvr.fitting import checkpoint, log as journal
+from warpdvr.rendering import turntable
+from warpdvr.runtime.files import replacing
+from warpdvr.rendering.background import Backdrop
+from warpdvr.cameras.camera import Camera
+from warpdvr.fitting.checkpoint import Checkpoint
+from warpdvr.evaluation.surfaces import chamfer
+from warpdvr.evaluation.images import evaluate
+from warpdvr.fitting.fit import Fit, Step
+from warpdvr.geometry.isosurface import extract
+from warpdvr.geometry.mesh import Mesh, read_mesh
+from warpdvr.rendering.render import Image
+from warpdvr.runs.scene import Scene
+from warpdvr.runtime.threads import one_thread
+from warpdvr.usd.scene import write_usd
+from warpdvr.datasets.views import Views
+
+REPORTS = 10
+"""How often during a fit held-out views are looked at."""
+
+LOOKS = 7
+"""At how many of them at most."""
+
+SAVE = 20.0
+"""Time after which a fit is saved again [s]."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of a run. Every file in it is replaced at once or not at all."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Return the run in `folder`.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        run = cls(folder)
+        if not run.config.is_file():
+            found = "a folder without config.toml" if folder.is_dir() else "a file" if folder.exists() else "nothing"
+            raise ValueError(f"{folder}: expected the folder of a run, found {found}")
+        return run
+
+    @classmethod
+    def create(cls, folder: Path, scene: Scene, *, overwrite: bool = False) -> "Run":
+        """Make the folder of a new run and write its config.toml.
+
+        Raises:
+            ValueError: if the folder already holds a run (unless it may be overwritten), or anything else.
+        """
+        run = cls(folder)
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder}: expected a folder for the run, found a file")
+        if run.config.exists():
+            if not overwrite:
+                raise ValueError(
+                    f"{folder}: already holds a run; continue it with --resume, replace it with --overwrite, or choose "
+                    "another folder"
+                )
+            run.scene()  # else it is another program's config.toml, and all that lies beside it
+            for path in (run.config, run.checkpoint, run.log, run.mesh, run.usd, run.scores):
+                path.unlink(missing_ok=True)
+            shutil.rmtree(run.images, ignore_errors=True)
+        elif folder.is_dir() and any(folder.iterdir()):
+            raise ValueError(f"{folder}: expected a new or empty folder for the run, found other files in it")
+        run.images.mkdir(parents=True, exist_ok=True)
+        run.keep(scene)
+        return run
+
+    def keep(self, scene: Scene) -> None:
+        """Write config.toml."""
+        with replacing(self.config) as unfinished:
+            unfinished.write_bytes(tomli_w.dumps(scene.tables()).encode())
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.toml"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.jsonl"
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def mesh(self) -> Path:
+        return self.folder / "mesh.ply"
+
+    @property
+    def usd(self) -> Path:
+        return self.folder / "scene.usdc"
+
+    @property
+    def scores(self) -> Path:
+        return self.folder / "eval.json"
+
+    def scene(self) -> Scene:
+        """Return the scene that was fitted."""
+        try:
+            return Scene(**tomllib.loads(self.config.read_text()))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
+            raise ValueError(f"{self.config}: expected the tables of a scene, found something else ({error})") from None
+
+    def load(self) -> Checkpoint:
+        """Return the last checkpoint."""
+        return checkpoint.load(self.checkpoint)
+
+    def field(self, device: torch.device | str = "cpu") -> Any:
+        """Return the fitted field, ready to be used on `device`."""
+        field: Any = self.load().field().to(device)
+        if hasattr(field, "bound_slope"):
+            field.bound_slope()  # a fit measures it now and then only
+        return field
+
+
+def fit(run: Run, scene: Scene, views: Views, field: Any, job: Fit) -> Iterator[tuple[Step, str]]:
+    """Run a fit; yield every step with a note, which is empty but where the held-out views were looked at.
+
+    The field is saved at the start, every `SAVE` seconds, and at the end, also when the fit is interrupted or fails.
+    """
+    for stale in (run.mesh, run.usd, run.scores):
+        stale.unlink(missing_ok=True)
+    journal.cut(run.log, job.iteration)
+    up = turntable.upwards(torch.stack([camera.pose for camera in views.cameras]))
+    due = math.floor(job.progress * REPORTS) + 1
+    some = views.test[:: math.ceil(len(views.test) / LOOKS) or 1]
+    note = ""
+    try:
+        with run.log.open("a") as log:
+            _save(run, scene, views, field, job, up)
+            saved = time.monotonic()
+            for step in job:
+                if time.monotonic() - saved > SAVE:
+                    _save(run, scene, views, field, job, up)
+                    saved = time.monotonic()
+                if step.progress * REPORTS >= due:
+                    due = math.floor(step.progress * REPORTS) + 1
+                    with one_thread():  # as the fit itself
+                        scores = evaluate(
+                            field, views, some, intersect=job.intersect, longest=200, backdrop=job.backdrop
+                        )
+                    note = f"held out {scores.psnr:.1f} dB, IoU {scores.iou:.3f}" if scores.views else ""
+                    _write(log, step, psnr=scores.psnr, iou=scores.iou)
+                elif step.iteration % 20 == 0:
+                    _write(log, step)
+                yield step, note
+    finally:
+        _save(run, scene, views, field, job, up)
+
+
+def write_pictures(run: Run, field: Any, *, size: int = 512) -> Path:
+    """Write two pictures from where the photographs were taken, of colours and of normals; return the first."""
+    (camera,) = _around(run.load(), 1, size)
+    (image,) = turntable.turn(field, [camera])
+    for what in ("rgb", "normal"):
+        _picture(run.images / f"view_{what}.png", image.picture(what))
+    return run.images / "view_rgb.png"
+
+
+def write_turntable(run: Run, field: Any, *, frames: int, size: int) -> Path:
+    """Write the pictures of a turntable and an animated file; return the latter."""
+    path = _around(run.load(), frames, size)
+    for old in run.images.glob("turntable_*.png"):
+        old.unlink()
+    pictures = []
+    for i, image in enumerate(turntable.turn(field, path)):
+        pictures.append(image.picture())
+        _picture(run.images / f"turntable_{i:03d}.png", pictures[-1])
+    turntable.animate(pictures, run.images / "turntable.gif")
+    return run.images / "turntable.gif"
+
+
+def write_mesh(run: Run, field: Any, path: Path | None = None, **options: Any) -> Mesh:
+    """Extract the surface in the data's own units and write it, to mesh.ply if no other path is given.
+
+    Photographs say nothing about cavities inside, so their walls are left out if the options do not say otherwise.
+    """
+    mesh = extract(field, **({"cavities": False} | options)).transformed(run.load().transform.matrix)
+    mesh.save(path or run.mesh)
+    return mesh
+
+
+def write_scene(run: Run, mesh: Mesh, path: Path | None = None) -> Path:
+    """Write mesh and cameras as USD, to scene.usdc if no other path is given; Z is up where an axis is known as up."""
+    held = run.load()
+    path = path or run.usd
+    data = held.transform.matrix
+    cameras = [held.transform.to_data(camera) for camera in held.cameras]
+    up = (data[:3, :3] @ torch.tensor(held.up, dtype=data.dtype)).tolist()
+    source = {"scene_transform": [float(a) for row in data.tolist() for a in row], "field": str(held.kind)}
+    write_usd(path, mesh, cameras, up=up, metadata=source)
+    return path
+
+
+def write_scores(run: Run, field: Any, views: Views, mesh: Mesh | None, truth: Mesh | None) -> dict[str, Any]:
+    """Evaluate on the held-out views, and against the true mesh where one is known; write and return eval.json."""
+
+    def show(i: int, image: Image, photograph: Tensor) -> None:
+        pair = np.concatenate([(photograph * 255).round().byte().numpy(), image.picture()], 1)
+        _picture(run.images / f"held_out_{views.names[i]}.png", pair)
+
+    state = run.load().fit
+    scores = evaluate(field, views, backdrop=Backdrop.saved(state), shown=show)
+    result: dict[str, Any] = {
+        "psnr": scores.psnr,
+        "iou": scores.iou,
+        "views": scores.views,
+        "field_evaluations": int(state["counts"][1]),
+        "seconds": round(float(state["counts"][2]), 2),
+        "iterations": int(state["counts"][0]),
+        "evaluation": {"field_evaluations": scores.field_evaluations},
+    }
+    if truth is not None and mesh is not None:
+        result |= asdict(chamfer(mesh, truth))
+    known = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in result.items()}
+    with replacing(run.scores) as unfinished:
+        unfinished.write_text(json.dumps(known, indent=2) + "\n")
+    return result
+
+
+def true_mesh(path: Path | None, views: Views) -> Mesh | None:
+    """Return the mesh at `path`, or the one that came with the views, if any."""
+    return views.truth if path is None else read_mesh(path)
+
+
+def _save(run: Run, scene: Scene, views: Views, field: Any, job: Fit, up: tuple[float, float, float]) -> None:
+    held = Checkpoint(
+        kind=scene.field["kind"],
+        options=dict(getattr(field, "options", None) or scene.options),
+        weights=field.state_dict(),
+        transform=views.transform,
+        up=up,
+        cameras=job.cameras,
+        fit=job.state(),
+    )
+    held.save(run.checkpoint)
+
+
+def _write(log: Any, step: Step, **more: float) -> None:
+    row = {"iteration": step.iteration, "progress": step.progress, "seconds": step.seconds} | step.losses | more
+    log.write(json.dumps({k: round(v, 6) for k, v in row.items() if math.isfinite(v)}) + "\n")
+    log.flush()
+
+
+def _picture(path: Path, pixels: Any) -> None:
+    with replacing(path) as unfinished:
+        PIL.Image.fromarray(pixels).save(unfinished)
+
+
+def _around(held: Checkpoint, frames: int, size: int) -> list[Camera]:
+    """Return a turntable that begins where the photographs were taken from, and shows the unit sphere as a whole."""
+    centre = torch.stack([camera.centre for camera in held.cameras])
+    distance = max(float(centre.norm(dim=-1).median()), 1.2)
+    mean = centre.mean(0)
+    front = mean.tolist() if mean.norm() > 0.3 * distance else None  # None: photographed from all sides
+    fov = math.degrees(2 * math.asin(min(1.0, 1.02 / distance)))
+    return turntable.cameras(frames, up=held.up, size=size, fov=fov, distance=distance, front=front)

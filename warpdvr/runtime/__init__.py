@@ -1,0 +1,1 @@
+"""What everything runs on: kernel launches, threads, files."""

@@ -1,0 +1,1 @@
+"""Colour spaces, and the colour that a surface shows under light."""

@@ -1,0 +1,1 @@
+"""A category of shapes, and shapes from single pictures."""

@@ -1,0 +1,131 @@
+"""How well shapes are reconstructed from one picture: beside the mean shape, and beside the nearest one known."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Camera, fibonacci_sphere
+from warpdvr.datasets.synthetic import first_hit
+from warpdvr.evaluation.surfaces import chamfer
+from warpdvr.fields.conditional import Shapes
+from warpdvr.geometry.isosurface import extract
+from warpdvr.geometry.mesh import Mesh
+from warpdvr.intersection.sphere import DenseMarch
+from warpdvr.rendering.render import render
+from warpdvr.runtime.launch import triangle_mesh
+from warpdvr.singleview.category import Category
+from warpdvr.singleview.preprocess import Look, first
+from warpdvr.singleview.reconstructor import Learnt, Reconstructor
+from warpdvr.singleview.test_time import Refinement, refined
+
+UNSEEN = 8
+"""Views from which silhouettes are compared; none of them is among the pictures."""
+
+SIZE = 128
+"""Width and height of the silhouettes [pixel]."""
+
+SAMPLES = 20_000
+"""Points on each surface."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How far a mesh is from the true one, in the category's frame."""
+
+    chamfer_l1: float
+    """Half the sum of both mean distances from points to the other surface, as a share of the largest extent."""
+    f_score: float
+    """At a hundredth of the largest extent."""
+    iou: float
+    """Of silhouettes, mean over `UNSEEN` views."""
+
+
+def judge(predicted: Mesh, truth: Mesh, *, visible: Mesh | None = None) -> Judgement:
+    """Compare a mesh with the true one.
+
+    Args:
+        predicted: the mesh to judge.
+        truth: the true mesh, for silhouettes.
+        visible: the part of it that can be seen, for distances; all of it if not given.
+    """
+    far = chamfer(predicted, truth if visible is None else visible, samples=SAMPLES)
+    mine, true = (silhouettes(mesh) for mesh in (predicted, truth))
+    iou = ((mine & true).sum((1, 2)) / (mine | true).sum((1, 2)).clamp_min(1)).mean()
+    return Judgement(far.chamfer_l1 / far.extent, far.f_score, float(iou))
+
+
+def mean(some: Sequence[Judgement]) -> Judgement:
+    """Return the mean of every figure."""
+    names = "chamfer_l1", "f_score", "iou"
+    return Judgement(*(sum(getattr(one, name) for one in some) / max(len(some), 1) for name in names))
+
+
+def silhouettes(mesh: Mesh, cameras: Sequence[Camera] | None = None) -> Tensor:
+    """Return the masks of a mesh from `UNSEEN` views around it, or from others, shape (v, h, w), by ray casting."""
+    tree = triangle_mesh(mesh.vertices.float(), mesh.faces)
+    masks = []
+    for camera in cameras or around(UNSEEN, SIZE):
+        rays = camera.rays()
+        face, _, _ = first_hit(tree, rays.origin, rays.direction)
+        masks.append((face >= 0).view(camera.height, camera.width))
+    return torch.stack(masks)
+
+
+def around(n: int, size: int) -> list[Camera]:
+    """Return cameras on a spiral around the origin, turned against those of `photograph`."""
+    eyes = 3.0 * fibonacci_sphere(n, highest=0.8, turned=0.7)
+    return [Camera.look_at(eye, up=(0, 1, 0), fov=40, width=size, height=size) for eye in eyes]
+
+
+def reconstructed(
+    learnt: Learnt, look: Look, *, resolution: int = 128, refinement: Refinement | None = None
+) -> tuple[Shapes, Mesh]:
+    """Return the shape that a picture shows, as a field and as a closed mesh in the category's frame.
+
+    Raises:
+        ValueError: if the network sees nothing in it, or the resolution is below 1.
+    """
+    field = refined(learnt.model.eval(), learnt.known, look, refinement)
+    with torch.no_grad():
+        return field, _mesh(field, "what the network sees in this picture", resolution)
+
+
+@torch.no_grad()
+def mean_shape(learnt: Learnt, *, resolution: int = 128) -> Mesh:
+    """Return the decoder's shape for the mean code of the objects that were learnt from."""
+    field = Shapes(learnt.model.decode, learnt.known.codes.mean(0, keepdim=True))
+    return _mesh(field, "the network's mean shape", resolution)
+
+
+def nearest_shape(truth: Mesh, known: Sequence[Mesh], *, samples: int = 2_000) -> int:
+    """Return which known mesh has the smallest Chamfer-L1 to the true one: a choice with the answer in hand."""
+    return min(range(len(known)), key=lambda i: chamfer(known[i], truth, samples=samples).chamfer_l1)
+
+
+@torch.no_grad()
+def held_out_iou(model: Reconstructor, category: Category, which: Sequence[int] | None = None) -> float:
+    """Return the mean IoU of silhouettes of objects, each reconstructed from its first picture.
+
+    Args:
+        model: the network.
+        category: whose pictures are looked at.
+        which: indices of the objects; the held-out ones if not given.
+    """
+    scores = []
+    for i in category.test if which is None else which:
+        views = category.views[i]
+        field = model.eval()(first(views).small)
+        for camera, mask in list(zip(views.cameras, views.masks, strict=True))[1::6]:
+            if mask is not None and mask.any():
+                mine = render(field, camera, intersect=DenseMarch(48, splits=1)).mask
+                scores.append(float((mine & mask).sum() / (mine | mask).sum()))
+    return sum(scores) / max(len(scores), 1)
+
+
+def _mesh(field: Shapes, what: str, resolution: int) -> Mesh:
+    try:
+        return extract(field, resolution=resolution, cavities=False)
+    except ValueError as error:
+        raise ValueError(f"no mesh can be made of {what} ({error})") from error

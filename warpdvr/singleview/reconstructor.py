@@ -1,0 +1,94 @@
+"""From one picture to a shape: an encoder and a decoder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from warpdvr.fields.conditional import ConditionalOccupancy, Shapes
+from warpdvr.fields.resnet import ImageEncoder
+from warpdvr.fitting import checkpoint
+from warpdvr.singleview.shape_bank import Known
+
+
+class Reconstructor(nn.Module):
+    """Single-view reconstruction after DVR (Niemeyer et al. 2020, section 4.1): ResNet-18 to a code, a code to a shape.
+
+    Args:
+        code: length of a latent code.
+        encoder: channels of the encoder's first stage; 64 is ResNet-18.
+        width, blocks, frequencies, radius, steepness, symmetric: of the decoder, see `ConditionalOccupancy`.
+        bounds: the box that all shapes lie in, two corners [scene unit].
+    """
+
+    def __init__(
+        self,
+        code: int = 256,
+        encoder: int = 32,
+        width: int = 64,
+        blocks: int = 5,
+        frequencies: int = 4,
+        radius: float = 0.25,
+        steepness: float = 50.0,
+        bounds: Any = 1.0,
+        symmetric: int | None = None,
+    ):
+        super().__init__()
+        self.options = {
+            "code": code,
+            "encoder": encoder,
+            "width": width,
+            "blocks": blocks,
+            "frequencies": frequencies,
+            "radius": radius,
+            "steepness": steepness,
+            "bounds": torch.as_tensor(bounds).tolist(),
+            "symmetric": symmetric,
+        }
+        self.encode = ImageEncoder(code, encoder)
+        shape = code, width, blocks, frequencies, radius, steepness
+        self.decode = ConditionalOccupancy(*shape, bounds=bounds, symmetric=symmetric)
+
+    def forward(self, pictures: Tensor) -> Shapes:
+        """Return the shapes that pictures (b, 3, h, w) show, as one field."""
+        return Shapes(self.decode, self.encode(pictures))
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A reconstructor on disk, with what belongs to it."""
+
+    model: Reconstructor
+    folder: str
+    """The category that it learnt from."""
+    held_out: tuple[str, ...]
+    """Names of the objects that it did not see."""
+    known: Known
+    """The shapes that it learnt from."""
+    learning: dict[str, Tensor]
+    """`Learning.state()`."""
+
+    def save(self, path: Path) -> None:
+        """Write it; a file of that name is replaced at once or not at all."""
+        header = {"category": self.folder, "held_out": self.held_out, "options": self.model.options}
+        weights = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        known = {f"known.{k}": v for k, v in self.known.tensors().items()}
+        checkpoint.write(path, header, weights | known | {f"learning.{k}": v for k, v in self.learning.items()})
+
+
+def load(path: Path) -> Learnt:
+    """Read what `Learnt.save` wrote.
+
+    Raises:
+        ValueError: if there is nothing at `path`, or it is damaged or of another kind.
+    """
+    with checkpoint.reading(path) as (header, tensors):
+        model = Reconstructor(**header["options"])
+        try:
+            model.load_state_dict(checkpoint.below("model.", tensors))
+        except RuntimeError as error:
+            raise ValueError(" ".join(str(error).split())) from None
+        known, learning = Known.told(checkpoint.below("known.", tensors)), checkpoint.below("learning.", tensors)
+        return Learnt(model.eval(), header["category"], tuple(header["held_out"]), known, learning)

@@ -1,0 +1,231 @@
+"""Photograph a category of meshes: posed pictures with masks and depth of each, in the layout of DVR."""
+
+import json
+import math
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Camera, fibonacci_sphere
+from warpdvr.datasets import dvr
+from warpdvr.datasets.normalise import RADIUS
+from warpdvr.datasets.synthetic import AMBIENT, LIGHT, first_hit
+from warpdvr.datasets.views import SceneTransform, Views
+from warpdvr.geometry.mesh import Mesh
+from warpdvr.geometry.textured import SUFFIXES, Found, Painted, find, opened, read
+from warpdvr.runtime.files import replacing
+from warpdvr.runtime.launch import triangle_mesh
+from warpdvr.shading.srgb import encode
+
+RECORD = "render.json"
+"""The file in the category's folder that says how its pictures were taken."""
+
+
+def photograph(
+    source: Path,
+    out: Path,
+    *,
+    views: int = 24,
+    size: int = 64,
+    samples: int = 4,
+    seed: int = 0,
+    fov: float = 40.0,
+    distance: float = 3.0,
+    progress: Callable[[float], None] = lambda done: None,
+) -> list[str]:
+    """Render each mesh of a category from all sides into `out`/NAME, in the layout of DVR (`warpdvr.datasets.dvr`).
+
+    Each object is centred on its bounding box and scaled so that its farthest vertex is at 0.9; all keep their axes,
+    +y is up. Objects that are in `out` already are left as they are, so that a run can be taken up again.
+
+    Args:
+        source: a folder or zip archive with a sub-folder, or a mesh file, for each object; .obj with .mtl and textures,
+            .glb, or .ply, .off and .stl with or without colours of the vertices.
+        out: the folder of the category; it is made where there is none.
+        views: number of cameras on a sphere around each object, below it too, all of them looking at its middle.
+        size: width and height of the images [pixel].
+        samples: a pixel's colour and mask are those of samples x samples rays; its depth is that of its centre.
+        seed: of the small displacements of the cameras, which differ among objects.
+        fov: field of view [degree].
+        distance: of the cameras from the origin [scene unit].
+        progress: called with the share of objects that are done.
+
+    Returns:
+        A sentence about each object that was left out because its mesh is of no use, or that lacks a texture.
+
+    Raises:
+        ValueError: if there is no mesh in `source`, `out` was rendered in another way, or a number makes no sense.
+    """
+    studio = _Studio(views, size, samples, seed, fov, distance)
+    said = []
+    with opened(Path(source)) as folder:
+        found = find(folder)
+        _check(found, Path(source))
+        _record(studio, Path(out))
+        for i, one in enumerate(found):
+            progress(i / len(found))
+            if not (Path(out) / one.name).exists():
+                said += _one(studio, one, Path(out))
+        progress(1.0)
+    return said
+
+
+def _one(studio: "_Studio", found: Found, out: Path) -> list[str]:
+    """Render one object into its folder, which is there complete or not at all; return what there is to say."""
+    try:
+        mesh = read(found)
+        taken = studio.photograph(mesh, found.name)
+    except ValueError as problem:
+        return [f"{found.name} is left out: {problem}"]
+    unfinished = out / f".{found.name}.{os.getpid()}"
+    try:
+        dvr.write(unfinished, taken)
+        os.rename(unfinished, out / found.name)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return [f"{found.name} lacks {', '.join(mesh.lost)}, its plain colours are shown there"] if mesh.lost else []
+
+
+@dataclass(frozen=True)
+class _Studio:
+    """How pictures are taken; the members are the arguments of `photograph`."""
+
+    views: int
+    size: int
+    samples: int
+    seed: int
+    fov: float
+    distance: float
+
+    def __post_init__(self) -> None:
+        if self.views < 1 or self.size < 2 or self.samples < 1 or not (0 < self.fov < 180 and self.distance > 1):
+            raise ValueError(
+                "photograph: expected views >= 1, size >= 2, samples >= 1, fov between 0 and 180 and distance > 1, "
+                f"found {self.views}, {self.size}, {self.samples}, {self.fov} and {self.distance}"
+            )
+
+    def photograph(self, mesh: Painted, name: str) -> Views:
+        """Return all views of a mesh; scene and data have the same units here."""
+        model = Model(mesh)
+        cameras = self._cameras(name)
+        images, masks, depths = zip(*(model.picture(camera, self.samples) for camera in cameras), strict=True)
+        if not all(bool(mask.any()) for mask in masks):
+            raise ValueError(f"it is too thin to cover a pixel of {self.size} x {self.size} in every view")
+        names, train = tuple(f"{i:04d}" for i in range(self.views)), tuple(range(self.views))
+        identity, found = SceneTransform.identity(), f"Mesh {name}, rendered."
+        return Views(images, masks, cameras, names, train, (), identity, found, depths=depths)
+
+    def _cameras(self, name: str) -> tuple[Camera, ...]:
+        """Return cameras on a Fibonacci sphere around y, each displaced by up to a quarter of their spacing."""
+        n = self.views
+        random = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+        eye = fibonacci_sphere(n).numpy() + random.uniform(-0.5, 0.5, (n, 3)) / n**0.5
+        eye *= self.distance / np.linalg.norm(eye, axis=1, keepdims=True)
+        up = (0.0, 1.0, 0.0)
+        return tuple(Camera.look_at(e, up=up, fov=self.fov, width=self.size, height=self.size) for e in eye)
+
+
+class Model:
+    """An object in its category's frame: the box's middle at the origin, the farthest vertex at 0.9."""
+
+    def __init__(self, painted: Painted):
+        """Take a mesh as it was read.
+
+        Raises:
+            ValueError: if it has no size or no area.
+        """
+        vertices = _into_sphere(painted)
+        a, b, c = vertices[painted.faces].unbind(1)
+        across = torch.linalg.cross(b - a, c - a)
+        if not float(across.norm(dim=1).sum()) > 1e-9:
+            raise ValueError("its triangles have no area")
+        self.painted = painted
+        self.mesh = Mesh(vertices.float(), painted.faces)
+        self.normals = torch.nn.functional.normalize(across, dim=1, eps=1e-30).float()
+        self.tree = triangle_mesh(self.mesh.vertices, self.mesh.faces)
+
+    def picture(self, camera: Camera, samples: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image (h, w, 3) uint8, straight colours, mask (h, w): more than half is covered, and depth (h, w)."""
+        rays = camera.rays(_places(camera, samples))
+        face, t, weight = first_hit(self.tree, rays.origin, rays.direction)
+        hit = (face >= 0).reshape(-1, samples**2 + 1)
+        forward = rays.direction[:: hit.shape[1]] @ camera.pose[:3, 2].float()
+        depth = torch.where(hit[:, 0], t[:: hit.shape[1]] * forward, math.nan)
+        light = torch.zeros(len(face), 3)
+        on = face >= 0
+        light[on] = _lit(self.painted, self.normals, face[on].long(), weight[on], rays.direction[on])
+        covered = hit[:, 1:].sum(1)
+        mean = light.reshape(*hit.shape, 3)[:, 1:].sum(1) / covered.clamp_min(1)[:, None]
+        image = (encode(mean) * 255).round().to(torch.uint8)
+        shape = camera.height, camera.width
+        return image.reshape(*shape, 3), (2 * covered > samples**2).reshape(shape), depth.reshape(shape)
+
+
+def models(source: Path, names: Collection[str]) -> dict[str, Model]:
+    """Return the objects of these names from what `photograph` was given, as it took their pictures.
+
+    Raises:
+        ValueError: if one of them is not there or cannot be read.
+    """
+    with opened(Path(source)) as folder:
+        found = {one.name: one for one in find(folder)}
+        if missing := sorted(set(names) - set(found)):
+            raise ValueError(f"{source}: expected the mesh of {missing[0]}, found none ({len(missing)} are missing)")
+        return {name: Model(read(found[name])) for name in sorted(names)}
+
+
+def _places(camera: Camera, samples: int) -> Tensor:
+    """Return where each pixel is looked through: its centre, then a grid of samples; row by row (n, 2) [pixel]."""
+    s = (torch.arange(samples) + 0.5) / samples
+    places = torch.cat([torch.full((1, 2), 0.5), torch.cartesian_prod(s, s)])
+    v, u = torch.meshgrid(torch.arange(camera.height), torch.arange(camera.width), indexing="ij")
+    return (torch.stack([u, v], -1).reshape(-1, 1, 2) + places).reshape(-1, 2)
+
+
+def _lit(mesh: Painted, normals: Tensor, face: Tensor, weight: Tensor, direction: Tensor) -> Tensor:
+    """Return linear colours (n, 3): matte, and lit on the side that is seen, since sheets have one side only."""
+    n = normals[face]
+    n = torch.where((n * direction).sum(1, keepdim=True) > 0, -n, n)
+    lamp = torch.nn.functional.normalize(torch.tensor(LIGHT), dim=0)
+    light = AMBIENT + (1 - AMBIENT) * (n @ lamp).clamp_min(0)
+    return light[:, None] * mesh.colour(face, weight)
+
+
+def _into_sphere(mesh: Painted) -> Tensor:
+    """Return the vertices, the box's middle at the origin and the farthest at `RADIUS`; unused ones do not count."""
+    used = mesh.vertices[mesh.faces.unique()]
+    centre = (used.amin(0) + used.amax(0)) / 2
+    radius = float((used - centre).norm(dim=1).max())
+    if not 0 < radius < math.inf:
+        raise ValueError("its vertices coincide, or are too far apart")
+    return (mesh.vertices - centre) * (RADIUS / radius)
+
+
+def _check(found: list[Found], source: Path) -> None:
+    """Refuse a source without a mesh, and one where two objects would have the same folder."""
+    if not found:
+        raise ValueError(f"{source}: expected a mesh ({', '.join(SUFFIXES)}) for each object, found none")
+    names = [one.name for one in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{source}: expected one mesh for each name, found several called {twice!r}")
+
+
+def _record(studio: _Studio, out: Path) -> None:
+    """Note in `out` how its pictures are taken; refuse a folder where that was another way."""
+    out.mkdir(parents=True, exist_ok=True)
+    record, wanted = out / RECORD, asdict(studio)
+    if not record.exists():
+        with replacing(record) as unfinished:
+            unfinished.write_text(json.dumps(wanted) + "\n")
+        return
+    known = json.loads(record.read_text())
+    if known != wanted:
+        raise ValueError(f"{record}: expected {json.dumps(wanted)} as asked for, found {json.dumps(known)}")

@@ -1,0 +1,103 @@
+"""A page of pictures: what was seen, what was made of it, and what is true."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Camera
+from warpdvr.datasets import files
+from warpdvr.geometry.visible import visible_surface
+from warpdvr.rendering.render import gridded_intersect, render
+from warpdvr.runtime.files import replacing
+from warpdvr.singleview import metrics as judge
+from warpdvr.singleview.category import Category
+from warpdvr.singleview.metrics import Judgement
+from warpdvr.singleview.preprocess import Look, first
+from warpdvr.singleview.reconstructor import Learnt
+from warpdvr.singleview.render_category import Model, models
+from warpdvr.singleview.test_time import Refinement
+
+SIDES = (-2.0, 1.2, 1.9), (1.6, -0.9, 2.4)
+"""Where a shape is looked at from: in front and above, and behind and below."""
+
+ROWS = "reconstruction", "without refinement", "mean shape", "nearest shape"
+"""What is compared with the truth."""
+
+SIZE = 128
+"""Width and height of a picture on the page [pixel]."""
+
+
+def compare(
+    learnt: Learnt, category: Category, meshes: Path, out: Path, *, refinement: Refinement | None = None
+) -> dict[str, list[Judgement]]:
+    """Reconstruct each held-out object from its first picture, judge that beside two baselines, and write a page.
+
+    The baselines are the decoder's shape for the mean code, and the nearest of the true meshes that were learnt from,
+    chosen with the truth in hand.
+
+    Args:
+        learnt: the network that reconstructs.
+        category: what it learnt from.
+        meshes: the true ones, what `photograph` was given.
+        out: the picture file: a row for each object with input, reconstruction from two sides, truth from two sides.
+        refinement: how the reconstructions are fitted to the pictures.
+
+    Returns:
+        "reconstruction", "without refinement", "mean shape" and "nearest shape", each with one judgement for each
+        held-out object.
+    """
+    true = models(meshes, category.names)
+    seen = {name: visible_surface(model.mesh) for name, model in true.items()}
+    known = [category.names[i] for i in category.train]
+    average = judge.mean_shape(learnt)
+    scores: dict[str, list[Judgement]] = {name: [] for name in ROWS}
+    rows = []
+    for i in category.test:
+        name = category.names[i]
+        look = first(category.views[i])
+        with files.naming(name):
+            _, guess = judge.reconstructed(learnt, look, refinement=Refinement(steps=0))
+            field, mesh = judge.reconstructed(learnt, look, refinement=refinement)
+        nearest = known[judge.nearest_shape(seen[name], [seen[one] for one in known])]
+        for what, shape in zip(scores, (mesh, guess, average, true[nearest].mesh), strict=True):
+            scores[what].append(judge.judge(shape, true[name].mesh, visible=seen[name]))
+        rows.append([_shown(look), *sides(field), *_photographs(true[name])])
+    _write(out, rows)
+    return scores
+
+
+def two_sides(field: Any, out: Path) -> None:
+    """Write a picture of a field from two sides."""
+    _write(out, [sides(field)])
+
+
+@torch.no_grad()
+def sides(field: Any) -> list[Tensor]:
+    """Return pictures (h, w, 3) of a field from `SIDES`, uint8."""
+    intersect, _ = gridded_intersect(field)
+    return [torch.from_numpy(render(field, camera, intersect=intersect).picture()) for camera in cameras()]
+
+
+def _photographs(model: Model) -> list[Tensor]:
+    parts = [model.picture(camera, 3) for camera in cameras()]
+    return [torch.where(mask[..., None], image, 255) for image, mask, _ in parts]
+
+
+def cameras() -> list[Camera]:
+    """Return the cameras of `SIDES`."""
+    return [Camera.look_at(eye, up=(0, 1, 0), fov=38, width=SIZE, height=SIZE) for eye in SIDES]
+
+
+def _shown(look: Look) -> Tensor:
+    large = torch.nn.functional.interpolate(look.image[None], size=(SIZE, SIZE), mode="nearest")[0]
+    return (large.permute(1, 2, 0) * 255).round().to(torch.uint8)
+
+
+def _write(out: Path, rows: list[list[Tensor]]) -> None:
+    whole = torch.cat([torch.cat(row, 1) for row in rows]).numpy()
+    with replacing(out) as unfinished:
+        PIL.Image.fromarray(np.ascontiguousarray(whole)).save(unfinished)

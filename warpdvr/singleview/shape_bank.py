@@ -1,0 +1,113 @@
+"""What is known of a category beside the network: codes of its shapes, and how those look from where."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from warpdvr.datasets.views import Views
+from warpdvr.singleview.preprocess import inside, squared
+
+SIDE = 32
+"""Width and height of an outline [pixel]."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """n shapes, and m pictures of them."""
+
+    codes: Tensor
+    """Latent code of each shape, (n, code)."""
+    which: Tensor
+    """Which shape each picture shows, (m,), int64."""
+    outline: Tensor
+    """How much of each pixel the shape covers, of 255, (m, SIDE, SIDE), uint8."""
+    pose: Tensor
+    """Camera to world, (m, 4, 4), float32; the translation in scene units."""
+    K: Tensor
+    """Intrinsics, (m, 3, 3), float32, of a square picture; its width is the unit."""
+
+    @classmethod
+    def of(cls, codes: Tensor, shapes: Sequence[Views]) -> "Known":
+        """Return what is known of shapes (n) of which there are codes (n, code) and pictures."""
+        which, outlines, poses, intrinsics = [], [], [], []
+        for k, views in enumerate(shapes):
+            for i in views.train:
+                camera, mask = views.cameras[i], views.masks[i]
+                if mask is None:
+                    continue
+                which.append(k)
+                outlines.append((255 * outline(inside(mask))).round().to(torch.uint8))
+                poses.append(camera.pose.float())
+                intrinsics.append(squared(camera.K.float(), camera.width, camera.height))
+        rest = torch.stack(outlines), torch.stack(poses), torch.stack(intrinsics)
+        return cls(codes.detach().clone(), torch.tensor(which), *rest)
+
+    def joined(self, outlines: Sequence[tuple[Tensor, ...]]) -> "Known":
+        """Return the same with more pictures, given as several of each member but the codes."""
+        parts = zip((self.which, self.outline, self.pose, self.K), *outlines, strict=True)
+        return Known(self.codes, *(torch.cat(some) for some in parts))
+
+    @classmethod
+    def told(cls, tensors: dict[str, Tensor]) -> "Known":
+        """Return what `tensors` said; KeyError if something is missing."""
+        return cls(*(tensors[f.name] for f in fields(cls)))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the members by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def axes(self) -> Tensor:
+        """Return the principal axes of the codes, each a standard deviation long, (k, code)."""
+        _, size, axes = torch.linalg.svd(self.codes - self.codes.mean(0), full_matrices=False)
+        scaled: Tensor = size[:, None] * axes / max(len(self.codes) - 1, 1) ** 0.5
+        return scaled
+
+    def alike(self, mask: Tensor, n: int, *, symmetric: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return shapes (k,), poses (k, 4, 4) and intrinsics (k, 3, 3) of the pictures that a mask is most like.
+
+        Of each shape the best picture counts. Outlines are compared by the IoU of what they cover.
+
+        Args:
+            mask: of a square picture, (s, s), bool.
+            n: how many shapes are wanted; k is fewer if fewer are known.
+            symmetric: axis along which all shapes are their own mirror images, so that mirrored pictures count too.
+        """
+        asked, near = outline(mask), self.outline.float() / 255
+        plain = _overlap(near, asked)
+        mirrored = torch.zeros_like(plain) if symmetric is None else _overlap(near, asked.flip(1))
+        best = torch.zeros(len(self.codes)).scatter_reduce(0, self.which, torch.maximum(plain, mirrored), "amax")
+        pose, K = [], []
+        chosen = best.topk(min(n, len(best))).indices
+        for k in chosen.tolist():
+            i = int(torch.where(self.which == k, torch.maximum(plain, mirrored), -1.0).argmax())
+            turned = mirrored[i] > plain[i]
+            pose.append(_mirrored(self.pose[i], symmetric) if turned else self.pose[i])
+            K.append(_flipped(self.K[i]) if turned else self.K[i])
+        return chosen, torch.stack(pose), torch.stack(K)
+
+
+def outline(mask: Tensor) -> Tensor:
+    """Return how much of each of SIDE x SIDE pixels a square mask (s, s) covers, from 0 to 1."""
+    return torch.nn.functional.interpolate(mask.float()[None, None], size=(SIDE, SIDE), mode="area")[0, 0]
+
+
+def _overlap(known: Tensor, asked: Tensor) -> Tensor:
+    """Return the IoU of each of m coverages (m, h, w) with another (h, w)."""
+    either = torch.maximum(known, asked).sum((1, 2))
+    return torch.minimum(known, asked).sum((1, 2)) / either.clamp_min(1e-9)
+
+
+def _mirrored(pose: Tensor, symmetric: int | None) -> Tensor:
+    """Return the pose from which a symmetric shape looks like a mirrored picture of it from `pose` (4, 4)."""
+    world, picture = torch.eye(4), torch.diag(torch.tensor([-1.0, 1, 1, 1]))
+    if symmetric is not None:
+        world[symmetric, symmetric] = -1
+    return world @ pose @ picture
+
+
+def _flipped(K: Tensor) -> Tensor:
+    """Return the intrinsics of a mirrored picture, in units of its width; skew turns its sign."""
+    sign = torch.tensor([[1.0, -1, -1], [1, 1, 1], [1, 1, 1]])
+    return sign * K + torch.tensor([[0.0, 0, 1], [0, 0, 0], [0, 0, 0]])

@@ -1,0 +1,188 @@
+"""From one picture to the known kind of shape that looks like it: code and camera are fitted to the picture."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Rays
+from warpdvr.cameras.pose import rotation
+from warpdvr.fields.base import told
+from warpdvr.fields.conditional import Shapes
+from warpdvr.fitting.recipe import decay
+from warpdvr.intersection.sphere import DenseMarch
+from warpdvr.rendering.silhouette import deepest_on
+from warpdvr.singleview.preprocess import FINE, Look
+from warpdvr.singleview.reconstructor import Reconstructor
+from warpdvr.singleview.shape_bank import Known
+from warpdvr.singleview.training import BEHIND, REACH
+
+AROUND = 8
+"""So far beside the outline rays are drawn [pixel]."""
+
+EDGE = 3
+"""Half of the rays are drawn so close to the outline [pixel]."""
+
+OWN = 2
+"""So many of those that go on may be the encoder's shape, from different cameras."""
+
+UNSEEN = 3.0
+"""How much more a stretch along the line of sight counts, of which a picture says little."""
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """How code, proportions and camera are fitted."""
+
+    steps: int = 150
+    """A quarter of them for the cameras of all starts, the rest for cameras, codes and stretch of the best; 0 leaves it
+    with the encoder's code."""
+    starts: int = 12
+    """Known shapes to start from, and cameras for the encoder's shape."""
+    best: int = 6
+    """So many of them go on, at most `OWN` of them with the encoder's shape."""
+    rays: int = 3840
+    """Rays in a step, for all that are fitted together."""
+    samples: int = 24
+    """Samples on a ray (`DenseMarch`)."""
+    rate: float = 0.015
+    """Highest learning rate of Adam for codes [standard deviation of the known ones, along each of their axes]."""
+    move: float = 0.005
+    """The same for cameras [radian, scene unit]."""
+    stretch: float = 0.008
+    """The same for the logarithms of how many times as long as the decoder makes it a shape is along each axis."""
+    prior: float = 0.01
+    """Weight of the squared distance to the code that is started from, in standard deviations."""
+    stretched: float = 2.0
+    """Weight of the squares of those logarithms across the line of sight, and `UNSEEN` times as much along it."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or min(self.starts, self.best) < 1:
+            raise ValueError(
+                "refinement: steps must not be negative, starts and best at least 1, got "
+                f"{self.steps}, {self.starts} and {self.best}"
+            )
+
+
+def refined(model: Reconstructor, known: Known, look: Look, refinement: Refinement | None = None) -> Shapes:
+    """Return a shape that looks like a picture, by analysis and synthesis.
+
+    The camera is not known. Known outlines that are like the picture's say where it may stand and what the shape may
+    be, which the encoder says, too. From each of these starts first the camera, and then camera, code and proportions
+    are fitted to the silhouette, as DVR fits a shape (Niemeyer et al. 2020) with one picture instead of many. The code
+    is held near its start, where shapes are like those that the decoder learnt. Colours do not count: a livery says
+    nothing of shapes.
+    """
+    how = refinement or Refinement()
+    own: Tensor = model.encode(look.small).detach()
+    if how.steps < 1 or not look.mask.any():
+        return Shapes(model.decode, own)
+    axes = known.axes()
+    chosen, pose, K = known.alike(look.mask, how.starts, symmetric=model.decode.symmetric)
+    codes = torch.cat([own.expand(len(chosen), -1), known.codes[chosen]])
+    attempt = _Attempt(model, look.mask, how, codes, pose.repeat(2, 1, 1), K.repeat(2, 1, 1), axes)
+    cost = attempt.run((how.steps + 3) // 4, 0, moving=False)
+    worse = cost[: len(chosen)].argsort()[OWN:]  # cameras of the encoder's shape, which comes first
+    cost[worse] = torch.inf
+    best = cost.topk(min(how.best, int(cost.isfinite().sum())), largest=False).indices
+    attempt.keep(best)
+    cost = attempt.run(how.steps - (how.steps + 3) // 4, 1, moving=True)
+    return attempt.shape(int(cost.argmin()))
+
+
+class _Attempt:
+    """k shapes and cameras that are fitted to a picture side by side."""
+
+    def __init__(
+        self, model: Reconstructor, mask: Tensor, how: Refinement, codes: Tensor, pose: Tensor, K: Tensor, axes: Tensor
+    ):
+        self.decoder, self.mask, self.how, self.axes = model.decode, mask, how, axes
+        self.start, self.pose, self.K = codes, pose, K
+        self.along, self.moved = torch.zeros(len(codes), len(axes)), torch.zeros(len(codes), 6)
+        self.longer = torch.zeros(len(codes), 3)
+        self.near = _grown(mask, AROUND)
+        edge = _grown(mask, EDGE) & _grown(~mask, EDGE)
+        self.edge = edge if edge.any() else self.near
+
+    def shapes(self) -> Shapes:
+        """Return the k shapes."""
+        return Shapes(self.decoder, self.start + self.along @ self.axes, self.longer.exp())
+
+    def shape(self, k: int) -> Shapes:
+        """Return one of them, cut off from what it was fitted with."""
+        code = self.start[k] + self.along[k].detach() @ self.axes
+        return Shapes(self.decoder, code[None], self.longer[k : k + 1].detach().exp())
+
+    def keep(self, chosen: Tensor) -> None:
+        """Go on with some of them."""
+        for name in ("start", "pose", "K", "along", "moved", "longer"):
+            setattr(self, name, getattr(self, name)[chosen])
+
+    def run(self, steps: int, seed: int, *, moving: bool) -> Tensor:
+        """Take steps; return what each of the k costs, (k,), the mean over their last third.
+
+        Args:
+            steps: how many.
+            seed: of the rays.
+            moving: whether codes and proportions are fitted, beside the cameras.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        rates = {"moved": self.how.move}
+        if moving:
+            rates |= {"along": self.how.rate, "longer": self.how.stretch}
+        for name in rates:
+            setattr(self, name, getattr(self, name).detach().requires_grad_())
+        optimizer = torch.optim.Adam(
+            [{"params": [getattr(self, name)], "rate": rate} for name, rate in rates.items()], lr=0.0, betas=(0.9, 0.99)
+        )
+        costs = []
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = group["rate"] * decay(step / steps)
+            cost = self._cost(generator)
+            optimizer.zero_grad()
+            cost.sum().backward(inputs=[getattr(self, name) for name in rates])
+            optimizer.step()
+            costs.append(cost.detach())
+        return torch.stack(costs[-max(steps // 3, 1) :]).mean(0) if costs else torch.zeros(len(self.start))
+
+    def _cost(self, generator: torch.Generator) -> Tensor:
+        """Return what each of the k costs at rays that are drawn, (k,)."""
+        k, n = len(self.start), max(self.how.rays // len(self.start), 2)
+        pixel = torch.cat([_drawn(where, n // 2, generator) for where in (self.edge, self.near)])
+        label = self.mask[pixel[:, 0], pixel[:, 1]].repeat(k)
+        each = self._entropy(self._rays(pixel.flip(1) + 0.5), label).view(k, -1).mean(1)
+        sight = 1 + (UNSEEN - 1) * self.pose[:, :3, 2].square()
+        stretched = self.how.stretched * (sight * self.longer.square()).sum(1)
+        return each + self.how.prior * self.along.square().sum(1) + stretched
+
+    def _entropy(self, rays: Rays, label: Tensor) -> Tensor:
+        """Return the cross entropy of the silhouette of each ray (n,), at its smallest value."""
+        shapes = self.shapes()
+        with torch.no_grad():
+            hit = DenseMarch(self.how.samples, splits=1, block=8)(shapes, rays)
+            deepest, _ = deepest_on(shapes, rays, hit, depths=BEHIND, reach=REACH)
+        at = torch.nonzero(~deepest.isnan())[:, 0]
+        value = told(shapes, rays.which, at).value(rays[at].at(deepest[at]))
+        entropy = torch.nn.functional.binary_cross_entropy_with_logits(-value, label[at].float(), reduction="none")
+        return torch.zeros(len(rays)).index_copy(0, at, entropy)
+
+    def _rays(self, place: Tensor) -> Rays:
+        """Return rays through places (n, 2) [pixel] of each of the k cameras, turned about the origin and shifted."""
+        k, n = len(self.pose), len(place)
+        local = torch.cat([place / FINE, torch.ones(n, 1)], 1) @ torch.linalg.inv(self.K).transpose(1, 2)
+        turn = rotation(self.moved[:, :3])
+        d = torch.nn.functional.normalize(local @ (turn @ self.pose[:, :3, :3]).transpose(1, 2), dim=-1)
+        o = (turn @ self.pose[:, :3, 3:])[..., 0] + self.moved[:, 3:]
+        which = torch.arange(k).repeat_interleave(n)
+        return Rays(o[:, None].expand(k, n, 3).reshape(-1, 3), d.reshape(-1, 3), which)
+
+
+def _grown(mask: Tensor, by: int) -> Tensor:
+    return torch.nn.functional.max_pool2d(mask.float()[None], 2 * by + 1, 1, by)[0] > 0
+
+
+def _drawn(where: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Return n pixels (n, 2), row and column, drawn from those of a mask."""
+    found = torch.nonzero(where)
+    return found[torch.randint(len(found), (n,), generator=generator)]

@@ -1,0 +1,225 @@
+"""Write a surface and the cameras that saw it as USD."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import OPENGL, Camera
+from warpdvr.geometry.mesh import Mesh, vertex_normals
+from warpdvr.runtime.files import replacing
+from warpdvr.shading.srgb import linear
+
+ROOT = "/NeuralSurface"
+"""The default prim: geometry, materials and cameras lie below it."""
+
+APERTURE = 0.036
+"""Horizontal aperture of every camera [metre]; only its ratio to the focal length matters."""
+
+
+def write_usd(
+    path: str | Path,
+    mesh: Mesh,
+    cameras: Sequence[Camera] = (),
+    *,
+    names: Sequence[str] | None = None,
+    transform: Tensor | None = None,
+    up: Sequence[float] = (0.0, 0.0, 1.0),
+    meters_per_unit: float = 1.0,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a closed mesh and cameras to a .usd, .usdc or .usda file; a file of that name is replaced at once or not.
+
+    Vertex colours become `displayColor`, linear as USD wants it, with a material that shows it. A camera projects as
+    its K does, and carries K itself as custom data `warpdvr:K`.
+
+    Args:
+        path: the file to write.
+        mesh: the surface; without normals it gets those of its faces.
+        cameras: the cameras; perspective, without skew.
+        names: one name per camera; View_000 and so on if not given.
+        transform: similarity (4, 4) from the frame of mesh and cameras to the one to write, such as a scene transform.
+        up: the direction that points upwards after `transform`, shape (3,). In the file +z does: points and poses are
+            turned if `up` is another axis, to 1e-6; where it is none, they stay as they are.
+        meters_per_unit: length of the unit after `transform` [metre].
+        metadata: numbers, strings or lists of numbers to keep in the file as custom data `warpdvr:<key>`.
+
+    Raises:
+        ValueError: if the suffix, the direction up or a name is wrong, the mesh is empty, or USD has no such camera.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".usd", ".usdc", ".usda"):
+        raise ValueError(
+            f"{path}: USD is written as .usd, .usdc or .usda, not as {path.suffix or 'a file without suffix'}"
+        )
+    if not len(mesh.faces):
+        raise ValueError(f"{path}: the mesh to write has no faces")
+    if not meters_per_unit > 0:
+        raise ValueError(f"meters_per_unit must be positive, got {meters_per_unit}")
+    names = [f"View_{i:03d}" for i in range(len(cameras))] if names is None else names
+    matrix = _upright(up) @ (torch.eye(4) if transform is None else transform).double().cpu()
+    stage = _new_stage(meters_per_unit)
+    _add_metadata(stage.GetDefaultPrim(), metadata or {})
+    _add_mesh(stage, mesh.transformed(matrix.to(mesh.vertices.device)))
+    _add_cameras(stage, [_moved(camera, matrix) for camera in cameras], names, meters_per_unit)
+    with replacing(path) as unfinished:
+        if not stage.GetRootLayer().Export(str(unfinished)):
+            raise ValueError(f"{path}: USD could not write this file")
+
+
+def _upright(up: Sequence[float]) -> Tensor:
+    """Return the rotation (4, 4) that turns `up` to +z if it is one of the axes, else the identity."""
+    z = torch.tensor(up, dtype=torch.float64)
+    if tuple(z.shape) != (3,) or not 0 < float(z.norm()) < math.inf:
+        raise ValueError(f"write_usd: up must be a direction, three numbers, got {tuple(up)}")
+    z = z / z.norm()
+    axis, turned = z.round(), torch.eye(4, dtype=torch.float64)
+    if (z - axis).abs().max() <= 1e-6 and axis[2] != 1:
+        x = torch.eye(3, dtype=torch.float64)[1 if axis[0] else 0]
+        turned[:3, :3] = torch.stack([x, torch.linalg.cross(axis, x), axis])
+    return turned
+
+
+def _moved(camera: Camera, matrix: Tensor) -> Camera:
+    """Return the camera in another frame; its axes stay orthonormal whatever the scale."""
+    pose = matrix @ camera.pose.detach().double().cpu()
+    pose[:3, :3] /= matrix[:3, :3].det().abs() ** (1 / 3)
+    if matrix[:3, :3].det() < 0:
+        raise ValueError("write_usd: a mirrored camera is none, so transform must not mirror")
+    return Camera(camera.K.detach().double().cpu(), pose, camera.width, camera.height, camera.projection)
+
+
+def _new_stage(meters_per_unit: float) -> Any:
+    from pxr import Kind, Usd, UsdGeom
+
+    stage = Usd.Stage.CreateInMemory()
+    UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.z)
+    UsdGeom.SetStageMetersPerUnit(stage, meters_per_unit)
+    stage.SetMetadata("kilogramsPerUnit", 1.0)
+    root = UsdGeom.Xform.Define(stage, ROOT).GetPrim()
+    stage.SetDefaultPrim(root)
+    model = Usd.ModelAPI(root)
+    model.SetKind(Kind.Tokens.component)
+    model.SetAssetName(ROOT[1:])
+    root.SetDocumentation("Exported by warpdvr")
+    return stage
+
+
+def _add_metadata(prim: Any, metadata: Mapping[str, Any]) -> None:
+    from pxr import Vt
+
+    for key, value in metadata.items():
+        if not isinstance(value, str | bool | int | float):
+            value = Vt.DoubleArray([float(a) for a in value])
+        prim.SetCustomDataByKey(f"warpdvr:{key}", value)
+
+
+def _add_mesh(stage: Any, mesh: Mesh) -> None:
+    from pxr import UsdGeom, UsdShade
+
+    for folder in ("Geometry", "Materials"):
+        UsdGeom.Scope.Define(stage, f"{ROOT}/{folder}")
+    normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
+    prim = UsdGeom.Mesh.Define(stage, f"{ROOT}/Geometry/Surface")
+    prim.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)  # unset means Catmull-Clark
+    prim.CreateOrientationAttr(UsdGeom.Tokens.rightHanded)
+    prim.CreateDoubleSidedAttr(False)
+    prim.CreatePointsAttr(_vectors(mesh.vertices))
+    prim.CreateFaceVertexIndicesAttr(_integers(mesh.faces.reshape(-1)))
+    prim.CreateFaceVertexCountsAttr(_integers(torch.full((len(mesh.faces),), 3)))
+    prim.CreateExtentAttr(_vectors(torch.stack([mesh.vertices.amin(0), mesh.vertices.amax(0)])))
+    prim.CreateNormalsAttr(_vectors(normals))
+    prim.SetNormalsInterpolation(UsdGeom.Tokens.vertex)
+    _add_colors(prim, mesh.colors)
+    UsdShade.MaterialBindingAPI.Apply(prim.GetPrim()).Bind(_add_material(stage))
+
+
+def _add_colors(prim: Any, colors: Tensor | None) -> None:
+    """Write linear vertex colours, each different one once; a single grey if there are none."""
+    from pxr import Sdf, UsdGeom
+
+    colors = torch.full((1, 3), 0.5) if colors is None else colors.detach().cpu()
+    value, index = torch.unique(linear(colors.clamp(0, 1)), dim=0, return_inverse=True)
+    kind = UsdGeom.Tokens.constant if len(value) == 1 else UsdGeom.Tokens.vertex
+    primvar = UsdGeom.PrimvarsAPI(prim).CreatePrimvar("displayColor", Sdf.ValueTypeNames.Color3fArray, kind)
+    if 1 < len(value) < len(colors):
+        primvar.SetIndices(_integers(index))
+    primvar.Set(_vectors(linear(colors.clamp(0, 1)) if len(value) == len(colors) else value))
+
+
+def _add_material(stage: Any) -> Any:
+    """Add a UsdPreviewSurface that shows `displayColor`: by itself it would ignore it."""
+    from pxr import Sdf, UsdShade
+
+    kinds = Sdf.ValueTypeNames
+    material = UsdShade.Material.Define(stage, f"{ROOT}/Materials/VertexColor")
+    surface = UsdShade.Shader.Define(stage, f"{ROOT}/Materials/VertexColor/Surface")
+    surface.CreateIdAttr("UsdPreviewSurface")
+    surface.CreateInput("roughness", kinds.Float).Set(0.5)
+    surface.CreateInput("metallic", kinds.Float).Set(0.0)
+    reader = UsdShade.Shader.Define(stage, f"{ROOT}/Materials/VertexColor/ColorReader")
+    reader.CreateIdAttr("UsdPrimvarReader_float3")
+    reader.CreateInput("varname", kinds.String).Set("displayColor")
+    color = surface.CreateInput("diffuseColor", kinds.Color3f)
+    color.ConnectToSource(reader.CreateOutput("result", kinds.Float3))
+    material.CreateSurfaceOutput().ConnectToSource(surface.CreateOutput("surface", kinds.Token))
+    return material
+
+
+def _add_cameras(stage: Any, cameras: Sequence[Camera], names: Sequence[str], meters_per_unit: float) -> None:
+    from pxr import Tf, UsdGeom
+
+    prims = [Tf.MakeValidIdentifier(name) for name in names]
+    if len(prims) != len(cameras) or len(set(prims)) != len(prims):
+        raise ValueError(
+            f"names must be one different name per camera, got {len(prims)} for {len(cameras)}: {prims[:5]}"
+        )
+    if cameras:
+        UsdGeom.Scope.Define(stage, f"{ROOT}/Cameras")
+    extent = np.array(UsdGeom.Mesh.Get(stage, f"{ROOT}/Geometry/Surface").GetExtentAttr().Get())
+    for camera, name in zip(cameras, prims, strict=True):
+        _add_camera(stage, f"{ROOT}/Cameras/{name}", camera, extent, 10 * APERTURE / meters_per_unit)
+
+
+def _add_camera(stage: Any, path: str, camera: Camera, extent: Any, aperture: float) -> None:
+    """Write one camera; focal length and apertures are in tenths of a stage unit.
+
+    The formulas, and the sign of the offsets, are those that `Gf.Camera`'s own frustum agrees with.
+    """
+    from pxr import Gf, UsdGeom, Vt
+
+    (fx, skew, cx), (_, fy, cy), _ = camera.K.tolist()
+    width, height = camera.width, camera.height
+    if camera.projection != "perspective" or abs(skew / fy) * height > 0.5 or min(fx, fy) <= 0:
+        raise ValueError(
+            f"{path}: USD has no such camera: {camera.projection}, skew {skew:.3g}, fx {fx:.4g}, fy {fy:.4g}"
+        )
+    vertical = height * fx * aperture / width / fy
+    prim = UsdGeom.Camera.Define(stage, path)
+    prim.CreateProjectionAttr(UsdGeom.Tokens.perspective)
+    prim.CreateFocalLengthAttr(fx * aperture / width)
+    prim.CreateHorizontalApertureAttr(aperture)
+    prim.CreateVerticalApertureAttr(vertical)
+    prim.CreateHorizontalApertureOffsetAttr((width / 2 - cx) * aperture / width)
+    prim.CreateVerticalApertureOffsetAttr((cy - height / 2) * vertical / height)
+    reach = np.linalg.norm(camera.centre.numpy() - extent, axis=1).max() + np.linalg.norm(extent[1] - extent[0])
+    prim.CreateClippingRangeAttr(Gf.Vec2f(1e-3 * float(reach), 2 * float(reach)))
+    prim.GetPrim().SetCustomDataByKey("warpdvr:K", Vt.DoubleArray(camera.K.reshape(-1).tolist()))
+    rows = (camera.pose @ OPENGL).T.reshape(-1).tolist()  # USD multiplies row vectors
+    UsdGeom.Xformable(prim).AddTransformOp().Set(Gf.Matrix4d(*rows))
+
+
+def _vectors(a: Tensor) -> Any:
+    from pxr import Vt
+
+    return Vt.Vec3fArray.FromNumpy(np.ascontiguousarray(a.detach().cpu().numpy(), np.float32))
+
+
+def _integers(a: Tensor) -> Any:
+    from pxr import Vt
+
+    return Vt.IntArray.FromNumpy(np.ascontiguousarray(a.cpu().numpy(), np.int32))

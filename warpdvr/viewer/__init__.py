@@ -1,0 +1,1 @@
+"""A window onto a field, in polyscope."""

@@ -1,0 +1,140 @@
+"""A field in polyscope that is coarse while the camera moves and full when it rests."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import OPENGL, Camera
+from warpdvr.intersection.sphere import Intersect
+from warpdvr.rendering.gradient import normal_color
+from warpdvr.rendering.render import Image, gridded_intersect, render
+
+LEVELS = (8.0, 4.0, 2.0, 1.0)
+"""Side of a rendered pixel at each stage of the refinement [pixel of the window]."""
+PATIENCE = 0.1
+"""About how long the window may stand still for one step after the first stage [s]."""
+SHOWN = ("colour", "normals", "clay")
+"""What a field can be shown as: its own colours as they are, its normals as colours, clay under polyscope's lights."""
+CLAY = (0.80, 0.76, 0.70)
+"""Colour of clay, and of meshes."""
+
+
+class Progressive:
+    """A field in polyscope: coarse while the camera moves, then finer, then idle. Composited by depth."""
+
+    def __init__(
+        self,
+        field: Any,
+        *,
+        intersect: Intersect | None = None,
+        shown: str = "colour",
+        levels: Sequence[float] = LEVELS,
+    ):
+        if shown not in SHOWN:
+            raise ValueError(f"view: cannot show {shown!r}; known are {', '.join(SHOWN)}")
+        self.field, self.shown, self.levels = field, shown, levels
+        self._given = self._intersect = intersect
+        self._done: tuple[Image, Camera] | None = None
+        self._camera: Camera | None = None
+        self._stages: Iterator[None] = iter(())
+        self._speed, self._least = 0.0, 1
+
+    def invalidate(self) -> None:
+        """Start over at the next step: the field's weights have changed."""
+        self._camera, self._intersect = None, self._given
+
+    def show(self, what: str) -> None:
+        """Show the picture as another one of `SHOWN`; asks nothing of the field."""
+        self.shown = what
+        if self._done is not None:
+            self._hand_over(*self._done)
+
+    def step(self) -> bool:
+        """Do the next part of the work for the view that polyscope has now; False says that there was none."""
+        camera = view_camera()
+        if self._camera is None or not _same(camera, self._camera):
+            self._camera, self._stages = camera, self._refine(camera)
+        return next(self._stages, self) is None
+
+    def _refine(self, camera: Camera) -> Iterator[None]:
+        """Render and hand over one stage after the other; the first as a whole, others in bands of rows."""
+        for i, level in enumerate(self.levels):
+            width, height = (max(1, round(side / level)) for side in (camera.width, camera.height))
+            stage, top = camera.resized(width, height), 0
+            bands: list[Image] = []
+            self._least = width * height if i == 0 else self._least
+            while top < height:
+                if bands:
+                    yield
+                most = self._speed * PATIENCE if i else 0.0
+                rows = min(height - top, max(1, int(max(self._least, most) / width)))  # thin ones cost more
+                bands.append(self._render(_rows(stage, top, rows)))
+                top += rows
+            self._hand_over(_stacked(bands), camera)
+            yield
+
+    @torch.no_grad()
+    def _render(self, camera: Camera) -> Image:
+        start = perf_counter()
+        if self._intersect is None:
+            self._intersect, _ = gridded_intersect(self.field)
+        image = render(self.field, camera, intersect=self._intersect)
+        self._speed = camera.width * camera.height / (perf_counter() - start)
+        return image
+
+    def _hand_over(self, image: Image, camera: Camera) -> None:
+        import polyscope as ps
+
+        # Only at first: polyscope remembers, by the name, that the user has switched the field off.
+        options = {"enabled": True if self._done is None else None, "allow_fullscreen_compositing": True}
+        depth = to_numpy(torch.where(image.mask, image.depth, torch.inf))
+        self._done = image, camera
+        if self.shown == "clay":
+            normal = to_numpy(image.normal @ (camera.pose @ OPENGL)[:3, :3].to(image.normal))  # in view space
+            ps.add_depth_render_image_quantity("field", depth, normal, color=CLAY, material="clay", **options)
+        else:
+            color = image.rgb if self.shown == "colour" else normal_color(image.normal)
+            ps.add_raw_color_render_image_quantity("field", depth, to_numpy(color), **options)
+        ps.request_redraw()
+
+
+def view_camera() -> Camera:
+    """Return the camera that polyscope looks through, with the pixels of its window [scene unit]."""
+    import polyscope as ps
+
+    if ps.get_view_projection_mode() != "perspective":
+        ps.set_view_projection_mode("perspective")  # the only one that we have rays for
+    seen, (width, height) = ps.get_view_camera_parameters(), ps.get_buffer_size()
+    slope = 2 * math.tan(math.radians(seen.get_fov_vertical_deg()) / 2)
+    fx, fy = width / (slope * seen.get_aspect()), height / slope
+    K = torch.tensor([[fx, 0, width / 2], [0, fy, height / 2], [0, 0, 1]], dtype=torch.float64)
+    pose = torch.linalg.inv(torch.tensor(seen.get_view_mat(), dtype=torch.float64)) @ OPENGL
+    return Camera(K, pose, width, height)
+
+
+def _rows(camera: Camera, top: int, rows: int) -> Camera:
+    """Return the camera of some rows of an image."""
+    K = camera.K.clone()
+    K[1, 2] -= top
+    return replace(camera, K=K, height=rows)
+
+
+def _stacked(bands: list[Image]) -> Image:
+    """Return bands of rows as one image."""
+    names = "rgb", "depth", "normal", "mask", "status"
+    parts = {name: torch.cat([getattr(band, name) for band in bands]) for name in names}
+    return Image(**parts, evaluations=sum(band.evaluations for band in bands))
+
+
+def _same(a: Camera, b: Camera) -> bool:
+    return (a.width, a.height) == (b.width, b.height) and torch.equal(a.K, b.K) and torch.equal(a.pose, b.pose)
+
+
+def to_numpy(tensor: Tensor) -> Any:
+    """Return a tensor as polyscope takes it: float32, on the host."""
+    return tensor.detach().float().cpu().numpy()

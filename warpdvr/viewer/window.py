@@ -1,0 +1,169 @@
+"""See a field, meshes of it and the cameras around it in a window, or in a picture of that window.
+
+The field itself is rendered, not a mesh of it, from wherever polyscope's camera stands. polyscope is imported inside
+functions only: it links libX11, which machines without a screen often lack.
+"""
+
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Camera
+from warpdvr.geometry.mesh import Mesh
+from warpdvr.intersection.sphere import Intersect
+from warpdvr.runtime.files import replacing
+from warpdvr.viewer.progressive import CLAY, LEVELS, SHOWN, Progressive, to_numpy
+
+FOV = 35.0
+"""Vertical field of view of the first view [degree]."""
+
+
+def view(
+    field: Any | None,
+    *,
+    meshes: Mapping[str, Mesh] | None = None,
+    cameras: Sequence[Camera] = (),
+    screenshot: Path | str | None = None,
+    supersample: int = 1,
+    size: tuple[int, int] = (960, 720),
+    up: Sequence[float] = (0.0, 0.0, 1.0),
+    shown: str = "colour",
+    intersect: Intersect | None = None,
+    work: Callable[[], bool] | None = None,
+) -> None:
+    """Open a window on a field and return when it is closed, or write a picture of it and return at once.
+
+    Everything is in the scene frame, where the object lies in the unit sphere.
+
+    Args:
+        field: any module that meets the contract of `warpdvr.Field`; None shows the rest alone.
+        meshes: by their names in polyscope's list. In a window they are hidden at first if there is a field.
+        cameras: drawn as pyramids through the corners of their images.
+        screenshot: a .png file to write instead of opening a window; needs no display.
+        supersample: rays per side of a pixel of the screenshot; 2 smooths edges for four times the work.
+        size: width and height of the window [pixel].
+        up: the direction that points upwards, shape (3,); polyscope takes the nearest axis.
+        shown: what the field is shown as first, one of `SHOWN`.
+        intersect: how the surface is found; by default with a `BoundGrid`.
+        work: called before each frame of the window, e.g. for some steps of a fit; True says that the field changed.
+
+    Raises:
+        ValueError: if an argument is wrong.
+        RuntimeError: if there is no display, or a system library is missing.
+    """
+    if screenshot is not None and Path(screenshot).suffix.lower() != ".png":
+        raise ValueError(f"{screenshot}: a screenshot is written as .png")
+    if len(up) != 3 or not any(up) or len(size) != 2 or min(*size, supersample) < 1:
+        raise ValueError(f"view: needs a direction up and positive sizes, got {up}, {size}, {supersample}")
+    if field is None and not meshes and not cameras:
+        raise ValueError("view: there is nothing to show: no field, no mesh and no camera")
+    levels = LEVELS if screenshot is None else (1 / supersample,)
+    picture = None if field is None else Progressive(field, intersect=intersect, shown=shown, levels=levels)
+    ps = _start(headless=screenshot is not None)
+    try:
+        _arrange(ps, size, up)
+        _add(ps, meshes or {}, cameras, field is None or screenshot is not None)
+        if screenshot is None:
+            ps.set_user_callback(lambda: _frame(picture, work))
+            ps.show()
+        else:
+            ps.set_SSAA_factor(supersample)
+            _shoot(ps, picture, Path(screenshot))
+    finally:
+        ps.set_SSAA_factor(1)
+        ps.clear_user_callback()
+        ps.remove_everything()
+
+
+def _start(*, headless: bool) -> Any:
+    """Return polyscope, running with a window or without one."""
+    linux = sys.platform.startswith("linux")
+    if linux and not headless and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise RuntimeError("view: there is no display to open a window on; ask for a screenshot instead")
+    backend = "openGL3_egl" if headless and linux else "openGL3_glfw"
+    try:
+        import polyscope as ps
+
+        ps.set_errors_throw_exceptions(True)
+        ps.set_use_prefs_file(False)
+        ps.set_verbosity(0)
+        ps.set_program_name("warpdvr")
+        if ps.is_initialized() and ps.get_render_engine_backend_name() != backend:
+            ps.shutdown()  # it knows one backend at a time
+        ps.init(backend)
+        return ps
+    except (ImportError, OSError, RuntimeError) as problem:
+        reason = " ".join(str(problem).replace("[polyscope]", "").replace("[EXCEPTION]", "").split())
+        raise RuntimeError(
+            f"view: polyscope cannot start ({reason}); on Debian and Ubuntu it needs the packages "
+            "libegl1 libopengl0 libgl1-mesa-dri libx11-6"
+        ) from problem
+
+
+def _arrange(ps: Any, size: tuple[int, int], up: Sequence[float]) -> None:
+    """Set an empty scene around the unit sphere, seen from above at an angle."""
+    ps.set_window_size(*size)
+    ps.set_ground_plane_mode("none")
+    ps.set_background_color((1.0, 1.0, 1.0))
+    ps.set_automatically_compute_scene_extents(False)  # there may be no mesh to measure
+    ps.set_length_scale(2.0)
+    ps.set_bounding_box((-1, -1, -1), (1, 1, 1))
+    axis = max(range(3), key=lambda i: abs(up[i]))
+    ps.set_up_dir(("neg_" if up[axis] < 0 else "") + "xyz"[axis] + "_up")
+    ps.set_view_projection_mode("perspective")
+    ps.set_vertical_fov_degrees(FOV)
+    half = math.atan(math.tan(math.radians(FOV) / 2) * min(1.0, size[0] / size[1]))
+    eye = [0.0, 0.0, 0.0]
+    for i, a in ((axis, math.copysign(0.51, up[axis])), (axis - 2, 0.50), (axis - 1, -0.70)):
+        eye[i] = a / math.sin(half)  # of length 1 / sin: the unit sphere fills the picture
+    ps.look_at(eye, (0.0, 0.0, 0.0))
+
+
+def _add(ps: Any, meshes: Mapping[str, Mesh], cameras: Sequence[Camera], enabled: bool) -> None:
+    for name, mesh in meshes.items():
+        options = {"enabled": enabled, "smooth_shade": True, "color": CLAY, "material": "clay"}
+        shape = ps.register_surface_mesh(name, to_numpy(mesh.vertices), mesh.faces.cpu().numpy(), **options)
+        if mesh.colors is not None:
+            shape.add_color_quantity("colour", to_numpy(mesh.colors), defined_on="vertices")
+    if cameras:
+        nodes = to_numpy(torch.cat([_pyramid(camera.to("cpu")) for camera in cameras]))
+        edge = torch.tensor([[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [2, 3], [3, 4], [4, 1]])
+        edges = (edge + 5 * torch.arange(len(cameras))[:, None, None]).reshape(-1, 2).numpy()
+        ps.register_curve_network("cameras", nodes, edges, radius=0.0015, color=(0.25, 0.35, 0.55), material="flat")
+
+
+def _pyramid(camera: Camera, height: float = 0.15) -> Tensor:
+    """Return centre and corners of a camera, shape (5, 3); polyscope's own camera views know no principal point."""
+    corners = torch.tensor([[0, 0], [1, 0], [1, 1], [0, 1]]) * torch.tensor([camera.width, camera.height])
+    rays = camera.rays(corners.float())
+    return torch.cat([rays.origin[:1], rays.at(height / (rays.direction @ camera.pose[:3, 2].to(rays.direction)))])
+
+
+def _frame(picture: Progressive | None, work: Callable[[], bool] | None) -> None:
+    """Do what is due before polyscope draws."""
+    import polyscope.imgui as imgui
+
+    changed = work is not None and work()
+    if picture is None:
+        return
+    if changed:
+        picture.invalidate()
+    picked, index = imgui.Combo("field", SHOWN.index(picture.shown), list(SHOWN))
+    if picked:
+        picture.show(SHOWN[index])
+    picture.step()
+
+
+def _shoot(ps: Any, picture: Progressive | None, path: Path) -> None:
+    while picture is not None and picture.step():
+        pass
+    pixels = ps.screenshot_to_buffer(transparent_bg=False)
+    with replacing(path) as unfinished:
+        PIL.Image.fromarray(pixels[..., :3].copy()).save(unfinished)

@@ -37,9 +37,11 @@ from networks import trained  # noqa: E402
 
 from warpdvr import Fit  # noqa: E402
 from warpdvr.cameras.alignment import CameraErrors, camera_errors  # noqa: E402
-from warpdvr.cameras.camera import Camera, pixel_centres  # noqa: E402
+from warpdvr.cameras.camera import Camera  # noqa: E402
+from warpdvr.cameras.rays import pixel_centres  # noqa: E402
+from warpdvr.cameras.transform import SceneTransform  # noqa: E402
 from warpdvr.datasets.load import load  # noqa: E402
-from warpdvr.datasets.views import SceneTransform, Views  # noqa: E402
+from warpdvr.datasets.views import Views  # noqa: E402
 from warpdvr.evaluation.images import evaluate  # noqa: E402
 from warpdvr.fitting.pose_refinement import Refined, refine  # noqa: E402
 from warpdvr.geometry.isosurface import extract  # noqa: E402

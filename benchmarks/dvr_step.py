@@ -31,7 +31,7 @@ from warpdvr.datasets.views import Views
 from warpdvr.fields.logit import ball
 from warpdvr.fields.occupancy import Occupancy
 from warpdvr.fitting.fit import REFRESH
-from warpdvr.intersection.sphere import Intersect
+from warpdvr.intersection.base import Solver
 
 HALF = 1.1
 """Half the side of the box in which rays are marched: twice what DVR's padded cube has [scene unit]."""
@@ -100,7 +100,7 @@ class SharedPixels:
 class Ours:
     """A fit whose evaluations are counted at its network, and hits where they are coloured."""
 
-    def __init__(self, field: Occupancy, pixels: SharedPixels, rays: int, intersect: Intersect | None = None):
+    def __init__(self, field: Occupancy, pixels: SharedPixels, rays: int, intersect: Solver | None = None):
         self.count, geometry, color = Count(), field.geometry, field.color
 
         def asked(x: Tensor) -> Any:

@@ -21,9 +21,9 @@ from networks import SLOPE, TRAINED, trained, view, views  # noqa: E402
 from reference import Asked, clip, first_crossing  # noqa: E402
 
 from warpdvr import DenseMarch, Hit, Rays, SphereTrace, extract  # noqa: E402
-from warpdvr.cameras.camera import pixel_centres  # noqa: E402
+from warpdvr.cameras.rays import pixel_centres  # noqa: E402
+from warpdvr.intersection.base import Solver  # noqa: E402
 from warpdvr.intersection.grid import BoundGrid  # noqa: E402
-from warpdvr.intersection.sphere import Intersect  # noqa: E402
 from warpdvr.runs.run import Run  # noqa: E402
 
 
@@ -68,7 +68,7 @@ def fitted(folder: Path) -> None:
     print(f"\n{folder.name}; building the grid: {grid.evaluations:,} evaluations, {seconds:.2f} s\n")
     print("| method | hits | differ from the first | queries/ray | rays/s |\n|---|---|---|---|---|")
     first = None
-    solvers: dict[str, Intersect] = {
+    solvers: dict[str, Solver] = {
         "SphereTrace(cones=False)": SphereTrace(cones=False),
         "SphereTrace()": SphereTrace(),
         "SphereTrace(grid)": SphereTrace(grid=grid),

@@ -25,7 +25,7 @@ from reference import Asked, clip, double, first_crossing, in_double, weight_gra
 
 from warpdvr import DenseMarch, Rays, SphereTrace  # noqa: E402
 from warpdvr.intersection.grid import BoundGrid  # noqa: E402
-from warpdvr.rendering.render import surface  # noqa: E402
+from warpdvr.rendering.surface import surface  # noqa: E402
 
 HEAD = """| field | method | hits | missed | extra | max depth error | queries/ray | per hit | gradient |
 |---|---|---|---|---|---|---|---|---|"""

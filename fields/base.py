@@ -15,7 +15,7 @@ class Field(nn.Module, ABC):
     """A surface {value = 0} with colours on it.
 
     Only `value` must be written. The renderer asks a field for what it can do, never for its type, so that any
-    `nn.Module` with these five members (`warpdvr.testing.field.check_field` tests them) can be rendered and fitted as well.
+    `nn.Module` with these five members (`warpdvr.testing.check_field` tests them) can be rendered and fitted as well.
     """
 
     bounds: Tensor
@@ -47,7 +47,7 @@ class Field(nn.Module, ABC):
         """Return the value (n,) and features for the colour (n, k) or None; `value` is its first part."""
         return self.value(x), None
 
-    def at(self, which: Tensor) -> "Field":
+    def select(self, shape_index: Tensor) -> "Field":
         """Return the field as it answers at n points when it is told for each which shape is meant, (n,) int64.
 
         Only a field that holds several shapes, told apart by latent codes, has something to return.
@@ -55,7 +55,7 @@ class Field(nn.Module, ABC):
         Raises:
             ValueError: for all others.
         """
-        raise ValueError(f"{type(self).__name__}: is one shape, but rays ask for one of several (Rays.which)")
+        raise ValueError(f"{type(self).__name__}: is one shape, but rays ask for one of several (Rays.shape_index)")
 
     def bound_slope(self) -> int:
         """Bring `lipschitz` up to date after the weights moved, and return how many points were asked for it.
@@ -89,7 +89,7 @@ class Field(nn.Module, ABC):
         return (0.25 + 0.6 * facing).expand_as(x)
 
 
-def told(field: Any, which: Tensor | None, index: Tensor | None = None) -> Any:
+def select_shape(field: Any, shape_index: Tensor | None, index: Tensor | None = None) -> Any:
     """Return the field as it answers at n points.
 
     Args:
@@ -98,7 +98,7 @@ def told(field: Any, which: Tensor | None, index: Tensor | None = None) -> Any:
             for a field of one shape, which is returned as it is.
         index: what each point belongs to, such as its ray, shape (n,).
     """
-    return field if which is None else field.at(which if index is None else which[index])
+    return field if shape_index is None else field.select(shape_index if index is None else shape_index[index])
 
 
 def box(bounds: Bounds) -> Tensor:

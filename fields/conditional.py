@@ -69,11 +69,11 @@ class ConditionalOccupancy(nn.Module):
         """Return what codes (s, code) add in front of each block, shape (blocks, s, width)."""
         return self.shift(codes).view(len(codes), len(self.inner), -1).transpose(0, 1)
 
-    def geometry(self, x: Tensor, shifts: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return value (n,) and features (n, 3) at points (n, 3) of the shapes `which` (n,), or of the only one."""
+    def geometry(self, x: Tensor, shifts: Tensor, shape_index: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return value (n,) and features (n, 3) at points (n, 3) of the shapes `shape_index` (n,), or the only one."""
         h = self.first(self.encode(self._folded(x)))
         for shift, inner, outer in zip(shifts, self.inner, self.outer, strict=True):
-            h = h + (shift if which is None else shift[which])
+            h = h + (shift if shape_index is None else shift[shape_index])
             h = h + outer(torch.relu(inner(torch.relu(h))))
         out = self.last(torch.relu(h))
         return self.offset + ball(x, self.radius, self.steepness) - self.steepness * out[:, 0], out[:, 1:]
@@ -93,8 +93,9 @@ class Shapes(Field):
     """The shapes of a decoder that belong to latent codes.
 
     With one code it is a field as any other: it can be rendered, meshed, viewed. With several, rays say which shape
-    each of them looks at (`Rays.which`), and the renderer asks `at(which)`. Differentiable with respect to points,
-    codes (so to whatever made them: an encoder, or a table of free codes), stretch and the decoder's weights.
+    each of them looks at (`Rays.shape_index`), and the renderer asks `select(shape_index)`. Differentiable with respect
+    to points, codes (so to whatever made them: an encoder, or a table of free codes), stretch and the decoder's
+    weights.
 
     Args:
         decoder: `ConditionalOccupancy`, or a module with the same members.
@@ -117,29 +118,31 @@ class Shapes(Field):
         self.decoder, self.codes, self.stretch = decoder, codes, stretch
         self.ready = decoder.prepared(codes)
         self.bounds = self.bounds.to(codes) * (1 if stretch is None else stretch.detach().amax(0))
-        self.which: Tensor | None = None
+        self.shape_index: Tensor | None = None
 
-    def at(self, which: Tensor) -> "Shapes":
-        """Return the field as it answers at n points of the shapes `which` (n,).
+    def select(self, shape_index: Tensor) -> "Shapes":
+        """Return the field as it answers at n points of the shapes `shape_index` (n,).
 
         Raises:
             ValueError: if there is no code for one of them.
         """
-        if len(which) and int(which.max()) >= len(self.codes):
-            raise ValueError(f"shapes: rays ask for shape {int(which.max())}, but there are {len(self.codes)} codes")
-        told = object.__new__(Shapes)
-        told.__dict__ = {**self.__dict__, "which": which}
-        return told
+        if len(shape_index) and int(shape_index.max()) >= len(self.codes):
+            raise ValueError(
+                f"shapes: rays ask for shape {int(shape_index.max())}, but there are {len(self.codes)} codes"
+            )
+        selected = object.__new__(Shapes)
+        selected.__dict__ = {**self.__dict__, "shape_index": shape_index}
+        return selected
 
     def value(self, x: Tensor) -> Tensor:
         return self.geometry(x)[0]
 
     def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.which is None and len(self.codes) > 1:
+        if self.shape_index is None and len(self.codes) > 1:
             raise ValueError(f"shapes: holds {len(self.codes)} shapes, but was not told which one is meant")
         if self.stretch is not None:
-            x = x / (self.stretch if self.which is None else self.stretch[self.which])
-        return self.decoder.geometry(x, self.ready, self.which)
+            x = x / (self.stretch if self.shape_index is None else self.stretch[self.shape_index])
+        return self.decoder.geometry(x, self.ready, self.shape_index)
 
     def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
         if feature is None:

@@ -72,7 +72,7 @@ def _arrays(path: Path) -> tuple[dict[str, Any], Any]:
         raise ValueError(f"{path}: expected the file of a decoder, found {'a folder' if path.is_dir() else 'nothing'}")
     beside = path.with_name("architecture.json")
     arrays: Any
-    told: Any = (
+    architecture: Any = (
         beside.read_text(errors="replace") if path.suffix in (".npz", ".safetensors") and beside.is_file() else None
     )
     try:
@@ -82,13 +82,13 @@ def _arrays(path: Path) -> tuple[dict[str, Any], Any]:
         elif path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}
-                told = (file.metadata() or {}).get("architecture", told)
+                architecture = (file.metadata() or {}).get("architecture", architecture)
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about files that are refused anyway
                 arrays = torch.load(path, map_location="cpu", weights_only=True)
         arrays = arrays.get("model_state_dict", arrays) if isinstance(arrays, dict) else {}
-        return {str(k): v for k, v in dict(arrays).items()}, None if told is None else json.loads(told)
+        return {str(k): v for k, v in dict(arrays).items()}, None if architecture is None else json.loads(architecture)
     except (*UNREADABLE, OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: expected the tensors of a decoder, found a file that is {_not(error)}") from None
 
@@ -101,12 +101,12 @@ def _not(error: Exception) -> str:
     return f"not ({reason})"
 
 
-def _layers(path: Path, arrays: dict[str, Any], told: Any) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def _layers(path: Path, arrays: dict[str, Any], architecture: Any) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Return weights and biases of the layers, weight normalisation folded."""
     if any(re.search(r"(^|\.)bn\d+\.", name) for name in arrays):
         raise ValueError(f"{path}: expected a decoder with weight normalisation or none, found layer normalisation")
-    if told is not None:
-        names = _named(path, told)
+    if architecture is not None:
+        names = _named(path, architecture)
         parts = {(i, what): arrays.get(name) for i, pair in enumerate(names) for what, name in pair.items()}
     else:
         parts = {}
@@ -168,10 +168,10 @@ def _skips(path: Path, weights: tuple[Tensor, ...], biases: tuple[Tensor, ...]) 
     return tuple(skips)
 
 
-def _named(path: Path, told: Any) -> list[dict[str, str]]:
+def _named(path: Path, architecture: Any) -> list[dict[str, str]]:
     """Return the names of weight and bias of each layer, as an architecture tells them; refuse other activations."""
     try:
-        layers = told["layers"]
+        layers = architecture["layers"]
         for i, layer in enumerate(layers):
             wanted = "relu" if i < len(layers) - 1 else "tanh"
             if layer.get("activation", wanted) != wanted:

@@ -59,14 +59,15 @@ class DeepSDFDecoder(nn.Module):
         given = [self.layers[i] for i in (0, *self.skips)]
         return [nn.functional.linear(codes, g.weight[:, -self.code - 3 : -3], g.bias) for g in given]
 
-    def geometry(self, x: Tensor, shifts: Sequence[Tensor], which: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return value (n,) and no features (n, 0) at points (n, 3) of the shapes `which` (n,), or of the only one."""
+    def geometry(self, x: Tensor, shifts: Sequence[Tensor], shape_index: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return value (n,) and no features (n, 0) at points (n, 3) of the shapes `shape_index` (n,), or the only
+        one."""
         later = iter(shifts)
         h = x
         for i, layer in enumerate(self.layers):
             if i == 0 or i in self.skips:
                 shift = next(later)
-                own = torch.addmm(shift if which is None else shift[which], x, layer.weight[:, -3:].T)
+                own = torch.addmm(shift if shape_index is None else shift[shape_index], x, layer.weight[:, -3:].T)
                 h = own if i == 0 else torch.addmm(own, h, layer.weight[:, : -self.code - 3].T)
             else:
                 h = layer(h)

@@ -1,8 +1,8 @@
 """How a field says that it is a plain network: the list of what it does to a point, one after the other.
 
 A field that has a method `as_layers()` which returns such a list can be proven to hold no surface somewhere
-(`warpdvr.intersection.range_march`). The list must do what `value` does: from points (n, 3) to (n, 1), the value. Weights are taken as
-they are when it is asked for.
+(`warpdvr.intersection.range_march`). The list must do what `value` does: from points (n, 3) to (n, 1), the value.
+Weights are taken as they are when it is asked for.
 """
 
 from dataclasses import dataclass

@@ -7,9 +7,9 @@ and rises to the least value of a box for free. Where it reaches 0, the field is
 a crossing could hide in front of what was asked, that is halved until none can (`AHEAD`, a positive value), or until it
 is short and another crossing was found (`END`).
 
-In the boxes that may hold the surface the grid knows more: a model of the field (kernels/box_model.py). The field is then
-asked where the model is 0, and what it answers is corrected by the slope there: the ray has landed if the correction is
-certain enough.
+In the boxes that may hold the surface the grid knows more: a model of the field (kernels/box_model.py). The field is
+then asked where the model is 0, and what it answers is corrected by the slope there: the ray has landed if the
+correction is certain enough.
 """
 
 import warp as wp
@@ -66,7 +66,7 @@ def ahead(
 
 
 @wp.kernel(enable_backward=False)
-def walk(
+def propose(
     origin: wp.array[wp.vec3],
     direction: wp.array[wp.vec3],
     near: wp.array[float],

@@ -50,7 +50,7 @@ def back(m: memory) -> float:
 
 
 @wp.kernel(enable_backward=False)
-def judge(
+def narrow(
     value: wp.array[float],
     near: wp.array[float],
     far: wp.array[float],

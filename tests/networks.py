@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from warpdvr.cameras.camera import Camera, Rays, pixel_centres
+from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.rays import Rays, pixel_centres
 from warpdvr.fields.base import Field
 from warpdvr.fields.layers import Activation, Dense, Layer, Skip
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Rays
+from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
 
 Array = np.ndarray[Any, Any]

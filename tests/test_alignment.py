@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from warpdvr.cameras.alignment import angles, camera_errors, similarity
 from warpdvr.cameras.camera import Camera
-from warpdvr.datasets.views import SceneTransform
+from warpdvr.cameras.transform import SceneTransform
 
 
 def points(n: int = 9, seed: int = 0) -> torch.Tensor:

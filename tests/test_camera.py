@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from scipy.spatial import SphericalVoronoi
 from torch import Tensor
 
-from warpdvr.cameras.camera import OPENGL, Camera, Rays, fibonacci_sphere, pixel_centres, rays_of
+from warpdvr.cameras.camera import OPENGL, Camera
+from warpdvr.cameras.paths import fibonacci_sphere
+from warpdvr.cameras.rays import Rays, pixel_centres, rays_of
 
 RNG = np.random.default_rng(0)
 

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 from reference import pixel_rays, sphere_t
-from test_cameras import errors, off
-from test_poses import cameras, pictures
+from test_pose import cameras, pictures
+from test_pose_refinement import errors, off
 
-from warpdvr.cameras.camera import pixel_centres
+from warpdvr.cameras.rays import pixel_centres
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.cli.cameras import add, of_run, write_run
 from warpdvr.datasets.dvr import write
 from warpdvr.datasets.load import load
-from warpdvr.datasets.views import SceneTransform, SparseDepth, Views
+from warpdvr.datasets.views import SparseDepth, Views
 from warpdvr.evaluation.images import evaluate
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fitting.checkpoint import Checkpoint
-from warpdvr.rendering.background import Backdrop
+from warpdvr.rendering.background import Background
 from warpdvr.runs.run import Run
 from warpdvr.runs.scene import Scene
 
@@ -149,7 +150,7 @@ def test_scores_know_what_a_run_learnt_behind_the_object(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As `eval` compares pictures; other photographs may have been taken before something else."""
-    backdrop, held = Backdrop.new(0, torch.device("cpu")), run.load()
+    backdrop, held = Background.new(0, torch.device("cpu")), run.load()
     replace(held, fit=backdrop.state()).save(run.checkpoint)
     for folder, behind in ([], backdrop), ([tmp_path / "data"], None):
         go(run.folder, *folder, "--out", tmp_path / "out", "--size", 48)

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.datasets.views import SceneTransform
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.registry import make
 from warpdvr.fitting import checkpoint

@@ -15,18 +15,19 @@ import torch
 
 from warpdvr import Fit
 from warpdvr.cameras.camera import OPENGL
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.cli.fit_code import DEPTH, weighed
 from warpdvr.cli.main import main
 from warpdvr.datasets import dvr
 from warpdvr.datasets.load import load
 from warpdvr.datasets.pixels import BACKGROUND, UNKNOWN, Pixels
 from warpdvr.datasets.synthetic import mesh_views
-from warpdvr.datasets.views import SceneTransform, SparseDepth, Views
+from warpdvr.datasets.views import SparseDepth, Views
 from warpdvr.evaluation.surfaces import chamfer
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.deepsdf import DeepSDF
 from warpdvr.fitting.checkpoint import load as load_checkpoint
-from warpdvr.fitting.known import beside
+from warpdvr.fitting.losses import on_surface
 from warpdvr.fitting.recipe import RECIPES, Recipe
 from warpdvr.geometry.isosurface import extract
 from warpdvr.geometry.mesh import Mesh, read_mesh
@@ -192,7 +193,7 @@ def test_known_points_say_how_far_the_surface_is(device: torch.device) -> None:
     field = Sphere(0.3).to(device)
     pixels = Pixels(views, device)
     batch = pixels.draw(300, torch.Generator().manual_seed(0))
-    term, asked = beside(field, batch, pixels)
+    term, asked = on_surface(field, batch, pixels)
     right = ~batch.depth.isnan() & (batch.label != BACKGROUND)
     x = batch.rays.origin + (batch.depth / batch.forward)[:, None] * batch.rays.direction
     length = x[right].norm(dim=1)
@@ -210,7 +211,7 @@ def test_known_points_beside_the_object_or_the_bounds_do_not_count() -> None:
     for depths, masks in ((far, (None,) * 3), (clear, views.masks), (clear, (views.masks[0], views.masks[1], None))):
         pixels = Pixels(replace(views, depths=depths, masks=masks))
         batch = pixels.draw(300, torch.Generator().manual_seed(0))
-        beyond = beside(Sphere(0.3, bounds=0.8), batch, pixels)
+        beyond = on_surface(Sphere(0.3, bounds=0.8), batch, pixels)
         x = batch.rays.at(batch.depth / batch.forward)
         on = ((x - torch.tensor([0.15, 0, 0])).abs().sum(1) - 0.55).abs() < 1e-3
         assert 0 < int(on.sum()) < 300 and abs(beyond[1] - int(on.sum())) <= 3  # at outlines masks and centres differ

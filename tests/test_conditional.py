@@ -11,8 +11,8 @@ from warpdvr import BoundGrid, Camera, DenseMarch, Rays, Status, render
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.conditional import ConditionalOccupancy, Shapes
 from warpdvr.fields.resnet import ImageEncoder
-from warpdvr.intersection.cached import QuickMarch
-from warpdvr.rendering.render import surface
+from warpdvr.intersection.cached import CachedMarch
+from warpdvr.rendering.surface import surface
 
 
 class Balls(nn.Module):
@@ -23,8 +23,8 @@ class Balls(nn.Module):
     def prepared(self, codes: Tensor) -> Tensor:
         return codes
 
-    def geometry(self, x: Tensor, shifts: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
-        own = shifts.expand(len(x), -1) if which is None else shifts[which]
+    def geometry(self, x: Tensor, shifts: Tensor, shape_index: Tensor | None) -> tuple[Tensor, Tensor]:
+        own = shifts.expand(len(x), -1) if shape_index is None else shifts[shape_index]
         return (x - own[:, :3]).norm(dim=-1) - own[:, 3], own[:, 1:]
 
     def color(self, feature: Tensor) -> Tensor:
@@ -38,8 +38,8 @@ def balls() -> Tensor:
 def mixed(n: int, shapes: int, device: Any) -> Any:
     """Rays of several shapes in no order."""
     rays = aimed(n, spread=0.5, device=device)
-    which = torch.randint(shapes, (n,), generator=torch.Generator().manual_seed(1)).to(device)
-    return Rays(rays.origin, rays.direction, which)
+    shape_index = torch.randint(shapes, (n,), generator=torch.Generator().manual_seed(1)).to(device)
+    return Rays(rays.origin, rays.direction, shape_index)
 
 
 def decoder(device: Any) -> Any:
@@ -59,10 +59,10 @@ def test_a_mixed_batch_sees_what_each_shape_alone_shows(solve: DenseMarch, devic
     rays = mixed(400, 4, device)
     seen = surface(Shapes(made, codes), rays, solve)
     for shape in range(4):
-        own = torch.nonzero(rays.which == shape)[:, 0]
+        own = torch.nonzero(rays.shape_index == shape)[:, 0]
         alone = surface(Shapes(made, codes[shape : shape + 1]), Rays(rays.origin[own], rays.direction[own]), solve)
         assert torch.equal(seen.hit.status[own], alone.hit.status) and (alone.hit.status == int(Status.HIT)).sum() > 10
-        of_shape = rays.which[seen.hit.ray] == shape
+        of_shape = rays.shape_index[seen.hit.ray] == shape
         assert torch.allclose(seen.x[of_shape], alone.x, atol=2e-5)
         assert torch.allclose(seen.color[of_shape], alone.color, atol=1e-4)
         assert torch.allclose(seen.normal[of_shape], alone.normal, atol=1e-3)
@@ -75,12 +75,12 @@ def test_codes_have_the_gradient_of_the_closed_form(device: torch.device) -> Non
     weight = torch.linspace(-1, 2, len(seen.t), dtype=torch.float64, device=device)
     (found,) = torch.autograd.grad((weight * seen.t).sum(), codes)
     o, d = (a.to(device)[seen.hit.ray] for a in in_double(rays))
-    own = codes.detach()[rays.which[seen.hit.ray]].requires_grad_()
+    own = codes.detach()[rays.shape_index[seen.hit.ray]].requires_grad_()
     d = d / d.norm(dim=-1, keepdim=True)
     t = sphere_t(o, d, own[:, 3], own[:, :3])
     assert len(t) > 50 and torch.allclose(seen.t, t, atol=1e-5)
     (per_ray,) = torch.autograd.grad((weight * t).sum(), own)
-    expected = torch.zeros_like(codes).index_add(0, rays.which[seen.hit.ray], per_ray)
+    expected = torch.zeros_like(codes).index_add(0, rays.shape_index[seen.hit.ray], per_ray)
     assert (found - expected).norm() < 1e-4 * expected.norm()
 
 
@@ -92,16 +92,18 @@ def test_a_stretched_shape_is_the_decoders_at_shortened_points(device: torch.dev
     assert shapes.bounds.tolist() == [[-1.5, -2, -1], [1.5, 2, 1]]
     rays = mixed(600, 3, device)
     seen = surface(shapes, rays, DenseMarch(64))
-    which, longer = rays.which, stretch.detach()
-    at, code, s = seen.x.detach(), codes[which[seen.hit.ray]], longer[which[seen.hit.ray]]
+    shape_index, longer = rays.shape_index, stretch.detach()
+    at, code, s = seen.x.detach(), codes[shape_index[seen.hit.ray]], longer[shape_index[seen.hit.ray]]
     assert len(at) > 50
     assert ((at / s - code[:, :3]).norm(dim=1) - code[:, 3]).abs().max() < 1e-4
     x = torch.rand(600, 3, generator=torch.Generator().manual_seed(3)).to(device) - 0.5
-    (gradient,) = torch.autograd.grad(shapes.at(which).value(x).sum(), stretch)
+    (gradient,) = torch.autograd.grad(shapes.select(shape_index).value(x).sum(), stretch)
     for k, axis in ((0, 0), (1, 1), (2, 2)):
         step = torch.zeros_like(longer)
         step[k, axis] = 1e-2
-        up, down = (Shapes(Balls(), codes, longer + sign * step).at(which).value(x).double().sum() for sign in (1, -1))
+        up, down = (
+            Shapes(Balls(), codes, longer + sign * step).select(shape_index).value(x).double().sum() for sign in (1, -1)
+        )
         assert float(gradient[k, axis]) == pytest.approx(float(up - down) / 2e-2, rel=1e-3)
 
 
@@ -114,10 +116,10 @@ def test_an_encoder_learns_through_depth_and_colour(device: torch.device) -> Non
     rays = mixed(200, 3, device)
     still = surface(Shapes(made, encoder(picture).detach()), rays, DenseMarch(64))
     o, d = (a.to(device)[still.hit.ray] for a in in_double(rays))
-    which, before = rays.which[still.hit.ray], still.hit.t.double()
+    shape_index, before = rays.shape_index[still.hit.ray], still.hit.t.double()
 
     def loss(field: Shapes, t: Tensor) -> Tensor:
-        told = field.at(which)
+        told = field.select(shape_index)
         _, feature = told.geometry(o + t[:, None] * d)
         return (t * t.sin()).sum() + told.color(o, o, d, feature).square().sum()
 
@@ -129,7 +131,7 @@ def test_an_encoder_learns_through_depth_and_colour(device: torch.device) -> Non
     values = []
     for side in (-1, 1):
         field = Shapes(made, encoder(picture.detach() + side * step).detach())
-        values.append(float(loss(field, root(field.at(which), o, d, before)).detach()))
+        values.append(float(loss(field, root(field.select(shape_index), o, d, before)).detach()))
     assert float((found * step).sum()) == pytest.approx((values[1] - values[0]) / 2, rel=2e-3)
 
 
@@ -155,7 +157,7 @@ def test_the_decoder_starts_as_a_ball(device: torch.device) -> None:
     made = ConditionalOccupancy(code=8, width=16, radius=0.4).to(device)
     field = Shapes(made, torch.randn(2, 8, device=device))
     x = torch.randn(50, 3, device=device)
-    value = field.at(torch.arange(50, device=device) % 2).value(x)
+    value = field.select(torch.arange(50, device=device) % 2).value(x)
     assert torch.allclose(value, 10 * (x.norm(dim=-1) - 0.4), atol=1e-4)
 
 
@@ -165,7 +167,7 @@ def test_what_cannot_be_asked_says_so(device: torch.device) -> None:
     with pytest.raises(ValueError, match="3 shapes, but was not told which"):
         surface(several, Rays(rays.origin, rays.direction), DenseMarch())
     with pytest.raises(ValueError, match="ask for shape 2, but there are 2 codes"):
-        several.__class__(Balls(), balls()[:2].to(device)).at(torch.tensor([0, 2]))
+        several.__class__(Balls(), balls()[:2].to(device)).select(torch.tensor([0, 2]))
     with pytest.raises(ValueError, match=r"codes of shape \(number of shapes, 4\), got \(2, 3\)"):
         Shapes(Balls(), torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"stretch of shape \(3, 3\), got \(1, 3\)"):
@@ -173,7 +175,7 @@ def test_what_cannot_be_asked_says_so(device: torch.device) -> None:
     with pytest.raises(ValueError, match="Sphere: is one shape"):
         surface(Sphere(0.5).to(device), rays, DenseMarch())
     one = Shapes(Balls(), balls()[:1].to(device))
-    with pytest.raises(ValueError, match="QuickMarch: remembers a field of one shape"):
-        QuickMarch(one)(one, rays)
+    with pytest.raises(ValueError, match="CachedMarch: remembers a field of one shape"):
+        CachedMarch(one)(one, rays)
     with pytest.raises(ValueError, match="BoundGrid: holds for a field of one shape"):
         DenseMarch(grid=BoundGrid(one, cells=8))(one, rays)

@@ -10,11 +10,13 @@ from networks import bumpy, two, view
 from reference import Asked, aimed, in_double, sphere_t
 from torch import Tensor
 
-from warpdvr.cameras.camera import Camera, Rays
+from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.rays import Rays
 from warpdvr.fields.analytic import Box, Sphere, Torus
 from warpdvr.intersection.cones import FEWEST, free
+from warpdvr.intersection.hit import Status
 from warpdvr.intersection.sphere import SphereTrace
-from warpdvr.intersection.wavefront import Batch, Status
+from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.rendering.render import render
 
 
@@ -37,7 +39,7 @@ def test_what_is_called_free_is_free(order: str, device: torch.device) -> None:
     if order == "random":
         rays = rays[torch.randperm(len(rays), generator=torch.Generator().manual_seed(0))[:2000].to(device)]
     expected = sphere_t(*in_double(rays), 0.4)
-    batch = Batch(Sphere(0.4).to(device), rays)
+    batch = RayBatch(Sphere(0.4).to(device), rays)
     start = free(batch, 1.0, 0.005)
     assert start is not None
     seen = expected[start.ray.cpu()]
@@ -72,11 +74,11 @@ def test_cones_see_what_stands_in_front_and_where_the_eye_is_inside(device: torc
 
 def test_rays_that_share_no_eye_no_shape_or_are_few_are_left_alone(device: torch.device) -> None:
     field, rays = Sphere(0.4).to(device), rays_of(16, device)
-    which = torch.arange(len(rays), device=device) % 2
-    assert free(Batch(field, aimed(500, device=device)), 1.0, 0.005) is None
-    assert free(Batch(field, replace(rays, which=which)), 1.0, 0.005) is None
-    assert free(Batch(field, rays[: FEWEST - 1]), 1.0, 0.005) is None
-    assert free(Batch(field, rays), 1.0, 0.005) is not None
+    shape_index = torch.arange(len(rays), device=device) % 2
+    assert free(RayBatch(field, aimed(500, device=device)), 1.0, 0.005) is None
+    assert free(RayBatch(field, replace(rays, shape_index=shape_index)), 1.0, 0.005) is None
+    assert free(RayBatch(field, rays[: FEWEST - 1]), 1.0, 0.005) is None
+    assert free(RayBatch(field, rays), 1.0, 0.005) is not None
 
 
 @pytest.mark.parametrize(("name", "small", "large"), [("ball", 2.3, 1.17), ("two", 1.55, 0.7), ("bumpy", 3.32, 1.45)])

@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from warpdvr import Camera, Rays, SphereTrace, make, reattach, render
-from warpdvr.datasets.views import SceneTransform
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.fields.conditional import Shapes
 from warpdvr.fields.deepsdf import DeepSDF, DeepSDFDecoder
 from warpdvr.fitting.checkpoint import Checkpoint, load
-from warpdvr.intersection.sphere import DenseMarch
-from warpdvr.rendering.render import surface
+from warpdvr.intersection.dense import DenseMarch
+from warpdvr.rendering.surface import surface
 from warpdvr.testing.field import check_field
 
 HOME = Path("weights/deepsdf_maurock")
@@ -102,13 +102,13 @@ def test_shapes_of_a_decoder_are_those_of_each_code(data: Path, device: torch.de
     decoder, codes = DeepSDFDecoder.read(file, bounds=0.8)
     several = Shapes(decoder.to(device), codes.to(device))
     rays = aimed(90, spread=0.3, device=device)
-    which = torch.arange(90, device=device) % 3
+    shape_index = torch.arange(90, device=device) % 3
     with torch.no_grad():
-        seen = surface(several, Rays(rays.origin, rays.direction, which), DenseMarch(32))
+        seen = surface(several, Rays(rays.origin, rays.direction, shape_index), DenseMarch(32))
         for k in range(3):
             alone = DeepSDF(str(file), index=k, bounds=0.8).to(device)
-            own = surface(alone, Rays(rays.origin[which == k], rays.direction[which == k]), DenseMarch(32))
-            mine = which[seen.hit.ray] == k
+            own = surface(alone, Rays(rays.origin[shape_index == k], rays.direction[shape_index == k]), DenseMarch(32))
+            mine = shape_index[seen.hit.ray] == k
             assert len(own.t) > 5 and torch.allclose(seen.t[mine], own.t, atol=1e-4)
             assert torch.allclose(seen.normal[mine], own.normal, atol=1e-3)
     assert seen.color.shape == (len(seen.t), 3) and 0 < float(seen.color.min()) <= float(seen.color.max()) < 1

@@ -13,8 +13,7 @@ from torch import Tensor
 from warpdvr import DenseMarch, Hit, Rays, SphereTrace, Status, extract
 from warpdvr.fields.analytic import Box, Sphere, Torus
 from warpdvr.intersection.grid import BoundGrid
-from warpdvr.intersection.octree import bounds, corners, differences, dilate, dilate_blocks, surprise
-from warpdvr.intersection.wear import Wear
+from warpdvr.intersection.octree import RepeatLog, bounds, corners, differences, dilate, dilate_blocks, surprise
 from warpdvr.kernels import grid as _grid
 from warpdvr.runtime.launch import launch
 
@@ -439,7 +438,7 @@ def test_what_rays_asked_is_forgotten_once_it_was_used_or_is_old(device: torch.d
     for seed in (1, 2):
         DenseMarch(grid=grid)(field, aimed(300, seed=seed, device=device))
         assert grid.sharpen(field) > 0
-        assert len(grid.wear.where(grid.low, grid.side)) == 0
+        assert len(grid.repeats.where(grid.low, grid.side)) == 0
     DenseMarch(grid=grid)(field, aimed(300, seed=3, device=device))
     grid.refresh(field, full=True)
     assert torch.equal(grid.child, fresh)
@@ -459,11 +458,11 @@ def test_models_of_a_grid_of_one_size_become_good_by_sharpening(device: torch.de
 
 
 def test_of_too_many_stretches_an_even_part_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warpdvr.intersection.wear.MOST", 100)
-    wear, x = Wear(), torch.linspace(0, 1, 1000)[:, None].expand(1000, 3)
+    monkeypatch.setattr("warpdvr.intersection.octree.MOST_STRETCHES", 100)
+    repeats, x = RepeatLog(), torch.linspace(0, 1, 1000)[:, None].expand(1000, 3)
     for part in x.split(90):
-        wear.note(part, part)
-    found = wear.where(torch.zeros(3), torch.full((3,), 0.05))[:, 0]
+        repeats.note(part, part)
+    found = repeats.where(torch.zeros(3), torch.full((3,), 0.05))[:, 0]
     assert torch.equal(found, torch.arange(21)) or torch.equal(found, torch.arange(20))
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from warpdvr import make
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.synthetic import mesh_views
-from warpdvr.datasets.views import SceneTransform
 from warpdvr.evaluation.images import evaluate
 from warpdvr.fields.hashgrid import HashGrid, HashGridOccupancy, shown
 from warpdvr.fitting.checkpoint import Checkpoint, load

@@ -257,7 +257,7 @@ def test_no_sliver_is_left_and_nothing_torn():
 
 
 def test_colors_are_those_of_the_field_seen_along_the_normal():
-    class Painted(Sphere):
+    class TexturedMesh(Sphere):
         def geometry(self, x):
             return self.value(x), x * 0.5 + 0.5
 
@@ -265,9 +265,9 @@ def test_colors_are_those_of_the_field_seen_along_the_normal():
             assert torch.allclose((normal * direction).sum(-1), -torch.ones(len(x)), atol=1e-5)
             return feature
 
-    mesh = extract(Painted(0.5), resolution=24)
+    mesh = extract(TexturedMesh(0.5), resolution=24)
     assert torch.allclose(colors(mesh), mesh.vertices * 0.5 + 0.5, atol=1e-6)
-    assert extract(Painted(0.5), resolution=8, colors=False).colors is None
+    assert extract(TexturedMesh(0.5), resolution=8, colors=False).colors is None
 
 
 @pytest.mark.parametrize("suffix", ["ply", "obj"])
@@ -417,7 +417,8 @@ def test_wrong_shapes_are_told(small):
 
 
 def test_the_import_loads_no_viewer_and_no_usd():
-    code = "import sys, warpdvr.geometry.mesh, warpdvr.usd.scene; print([m for m in ('pxr', 'polyscope') if m in sys.modules])"
+    code = "import sys, warpdvr.geometry.mesh, warpdvr.usd.scene\n"
+    code += "print([m for m in ('pxr', 'polyscope') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

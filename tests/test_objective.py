@@ -13,14 +13,16 @@ import torch
 from reference import Asked, difference, in_double, pixel_rays, sphere_t
 from torch import Tensor, nn
 
-from warpdvr.cameras.camera import Camera, Rays, pixel_centres
-from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, Drawn, Pixels
-from warpdvr.datasets.views import SceneTransform, Views
+from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.rays import Rays, pixel_centres
+from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, PixelBatch, Pixels
+from warpdvr.datasets.views import Views
 from warpdvr.fitting.objective import NEAR, Objective
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
-from warpdvr.intersection.sphere import DenseMarch
-from warpdvr.intersection.wavefront import Status
-from warpdvr.rendering.render import surface
+from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.hit import Status
+from warpdvr.rendering.surface import surface
 
 RADIUS, BOUNDS = 0.5, 0.8
 ASIDE = torch.tensor([0.0, 0.2, 0.1], dtype=torch.float64)
@@ -83,7 +85,7 @@ def only(*names: str, rays: int = 2000) -> Recipe:
     return Recipe(rays=rays, sharpness=SHARPNESS, **told)
 
 
-def asked(recipe: Recipe, lipschitz: float | None = 3.0, progress: float = 0.5, drawn: Drawn | None = None) -> Any:
+def asked(recipe: Recipe, lipschitz: float | None = 3.0, progress: float = 0.5, drawn: PixelBatch | None = None) -> Any:
     """Return the terms, and all that a computation by hand needs."""
     pixels, field, generator = Pixels(photographs()), Ball(lipschitz), torch.Generator().manual_seed(0)
     drawn = drawn or pixels.draw(recipe.rays, generator, patches=recipe.blocks)
@@ -180,7 +182,7 @@ def test_a_view_without_mask_teaches_colour_only_in_the_hull_of_the_others():
     none = torch.full((2 * n,), torch.nan)
     field = Ball()
     pixels = Pixels(views)
-    drawn = Drawn(both, torch.full((2 * n, 3), 0.2), label, none, torch.ones(2 * n), pixels.pose)
+    drawn = PixelBatch(both, torch.full((2 * n, 3), 0.2), label, none, torch.ones(2 * n), pixels.pose)
     seen = surface(field, both, DenseMarch(64))
     recipe = replace(only("color"), square=0.0)
     terms, _ = Objective(field, recipe, pixels, torch.Generator())(drawn, seen, 0.0)
@@ -262,7 +264,7 @@ def test_colours_in_blocks_move_an_outline_as_finite_differences_say():
     recipe = replace(only("outline", rays=n), background=sky)
     for offset in torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 2):
         rays = camera.rays(blocks + offset)
-        drawn = Drawn(rays, torch.zeros(n, 3), torch.zeros(n, dtype=torch.int8), none, torch.ones(n), pixels.pose)
+        drawn = PixelBatch(rays, torch.zeros(n, 3), torch.zeros(n, dtype=torch.int8), none, torch.ones(n), pixels.pose)
         seen = surface(field, rays, solve)
         terms, _ = Objective(field, recipe, pixels, torch.Generator())(drawn, seen, 0.0, solve)
         found += torch.autograd.grad(terms["outline"], field.radius)
@@ -291,7 +293,7 @@ def test_free_and_occupied_space_are_asked_at_their_places(lipschitz, name):
     check(case, name, entropy(logit, y).sum() / n, len(case.places))
 
 
-def places(case: Any, drawn: Drawn | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def places(case: Any, drawn: PixelBatch | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Return the places on the rays (n, 3), NaN where none is asked, which are meant inside, and which are open."""
     open_ = torch.nonzero(case.met & ((case.label == BACKGROUND) | ((case.label == OBJECT) & ~case.hit)))[:, 0]
     objective = Objective(case.field, only("freespace"), case.pixels, torch.Generator().manual_seed(5))
@@ -376,22 +378,22 @@ def test_smoothness_compares_hits_with_points_beside_them():
     n = case.drawn.rays.origin.shape[0] // 8
     objective = Objective(case.field, only("smooth"), case.pixels, case.before)
     _, pick = objective._around(case.seen.x.detach())
-    x, beside = case.x[case.hit][pick], case.places
-    aside = beside - x.detach()
-    assert len(beside) == len(pick) == n and len(pick.unique()) > n // 2
+    x, on_surface = case.x[case.hit][pick], case.places
+    aside = on_surface - x.detach()
+    assert len(on_surface) == len(pick) == n and len(pick.unique()) > n // 2
     assert aside.square().mean().sqrt() == pytest.approx(NEAR, rel=0.2) and aside.mean().abs() < NEAR / 2
-    difference = nn.functional.normalize(x, dim=1) - nn.functional.normalize(beside, dim=1)
+    difference = nn.functional.normalize(x, dim=1) - nn.functional.normalize(on_surface, dim=1)
     check(case, "smooth", difference.norm(dim=1).mean(), n, grows=False)
 
 
 def test_eikonal_is_asked_anywhere_near_hits_and_at_them():
     case = asked(only("eikonal"))
     n = case.drawn.rays.origin.shape[0] // 8
-    beside, at_hits = case.places, case.x[case.hit]
-    assert len(beside) == 2 * n
-    assert (beside[:n].abs() <= BOUNDS).all() and (beside[:n].abs().amax(0) > 0.9 * BOUNDS).all()
-    assert ((beside[n:].norm(dim=1) - RADIUS).abs() < 5 * NEAR).all()
-    slope = torch.cat([beside, at_hits]).norm(dim=1) / case.r
+    on_surface, at_hits = case.places, case.x[case.hit]
+    assert len(on_surface) == 2 * n
+    assert (on_surface[:n].abs() <= BOUNDS).all() and (on_surface[:n].abs().amax(0) > 0.9 * BOUNDS).all()
+    assert ((on_surface[n:].norm(dim=1) - RADIUS).abs() < 5 * NEAR).all()
+    slope = torch.cat([on_surface, at_hits]).norm(dim=1) / case.r
     check(case, "eikonal", (slope - 1).square().mean(), 2 * n)
 
 
@@ -427,7 +429,7 @@ def test_a_term_does_not_depend_on_the_number_of_rays():
     found = []
     for rows in (index, torch.cat([index, index])):
         told = {name: getattr(case.drawn, name)[rows] for name in ("rays", "color", "label", "depth", "forward")}
-        terms = asked(only(*names, rays=len(rows)), drawn=Drawn(**told, pose=case.pixels.pose)).terms
+        terms = asked(only(*names, rays=len(rows)), drawn=PixelBatch(**told, pose=case.pixels.pose)).terms
         found.append({name: terms[name].item() for name in names})
     assert found[0] == pytest.approx(found[1], rel=1e-5) and min(found[0].values()) > 0
 
@@ -438,7 +440,7 @@ def test_without_a_hit_every_term_is_a_number(name):
     rays = case.drawn.rays[torch.nonzero(~case.hit)[:, 0]]
     n = 4 * (len(rays) // 4)
     ones, zeros = torch.ones(n), torch.zeros(n, 3)
-    drawn = Drawn(rays[:n], zeros, torch.zeros(n, dtype=torch.int8), ones, ones, case.pixels.pose)
+    drawn = PixelBatch(rays[:n], zeros, torch.zeros(n, dtype=torch.int8), ones, ones, case.pixels.pose)
     case = asked(only(name, rays=n), drawn=drawn)
     term = case.terms[name]
     term.backward()

@@ -8,8 +8,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.pixels import BACKGROUND, OBJECT, RIM, UNKNOWN, Pixels
-from warpdvr.datasets.views import SceneTransform, SparseDepth, Views
+from warpdvr.datasets.views import SparseDepth, Views
 
 SIZES = (40, 30), (24, 36), (40, 30), (31, 17)
 HELD_OUT, WITHOUT_MASK = 1, 2

@@ -21,7 +21,8 @@ from warpdvr import Camera, DenseMarch, Image, SphereTrace, Status, render
 from warpdvr.fields.analytic import Box, Plane, Sphere, Union
 from warpdvr.fields.base import Field
 from warpdvr.fields.sdf import SDF
-from warpdvr.rendering.render import bytes_per_point, default_intersect
+from warpdvr.intersection.default import default_intersect
+from warpdvr.rendering.render import bytes_per_point
 from warpdvr.rendering.silhouette import deepest_on, soft_mask
 
 CAMERA = Camera.look_at((1.6, 1.2, 0.9), width=48, height=40)

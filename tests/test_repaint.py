@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.datasets.views import SceneTransform, Views
+from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets.views import Views
 from warpdvr.fields.analytic import Sphere, Torus
 from warpdvr.fields.hashgrid import HashGrid
 from warpdvr.fields.registry import make

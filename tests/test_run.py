@@ -11,13 +11,14 @@ import torch
 from pxr import Usd, UsdGeom, UsdValidation  # noqa: TID253  (what is tested here is what it reads)
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.datasets.views import SceneTransform, Views
+from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets.views import Views
 from warpdvr.fields.analytic import Box
 from warpdvr.fitting.checkpoint import Checkpoint
 from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.recipe import Recipe
 from warpdvr.geometry.mesh import Mesh, read_mesh
-from warpdvr.runs import run
+from warpdvr.runs import products, run
 from warpdvr.runs.run import Run
 from warpdvr.runs.scene import Scene
 
@@ -117,8 +118,8 @@ def test_no_run_is_said_to_be_none(tmp_path, what):
 
 
 def test_mesh_is_in_the_units_of_the_data(held, tmp_path):
-    run.write_mesh(held, box(held), resolution=24)
-    run.write_mesh(held, box(held), tmp_path / "b.obj", resolution=24)
+    products.write_mesh(held, box(held), resolution=24)
+    products.write_mesh(held, box(held), tmp_path / "b.obj", resolution=24)
     for path in (held.mesh, tmp_path / "b.obj"):
         vertices = read_mesh(path).vertices
         assert torch.allclose(vertices.amax(0), CENTRE + SCALE * torch.tensor(SIZE) / 2, atol=0.05)
@@ -128,7 +129,7 @@ def test_mesh_is_in_the_units_of_the_data(held, tmp_path):
 @pytest.mark.parametrize("up", [UP, (0.0, -1.0, 0.0), (0.0, 0.0, 1.0), (0.0, 0.0, -1.0), (1.0, 0.0, 0.0)])
 def test_usd_has_z_up_and_passes_all_validators(held, up):
     replace(held.load(), up=up).save(held.checkpoint)
-    run.write_scene(held, run.write_mesh(held, box(held), resolution=24))
+    products.write_scene(held, products.write_mesh(held, box(held), resolution=24))
     stage = Usd.Stage.Open(str(held.usd))
     validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
     assert [e.GetMessage() for e in UsdValidation.ValidationContext(validators).Validate(stage)] == []
@@ -147,8 +148,8 @@ def test_usd_has_z_up_and_passes_all_validators(held, up):
 
 def test_scores_hold_what_was_measured(held):
     given = views()
-    surface = run.write_mesh(held, box(held), resolution=40)
-    scores = run.write_scores(held, box(held), given, surface, surface)
+    surface = products.write_mesh(held, box(held), resolution=40)
+    scores = products.write_scores(held, box(held), given, surface, surface)
     written = json.loads(held.scores.read_text())
     assert written == scores
     assert (written["iterations"], written["field_evaluations"], written["seconds"]) == (7, 1234, 5.68)
@@ -164,15 +165,15 @@ def test_scores_hold_what_was_measured(held):
 
 
 def test_scores_without_masks_or_truth(held):
-    scores = run.write_scores(held, box(held), views(masked=False), None, None)
+    scores = products.write_scores(held, box(held), views(masked=False), None, None)
     written = json.loads(held.scores.read_text())
     assert math.isnan(scores["psnr"]) and written["psnr"] is None and written["iou"] is None and written["views"] == 0
     assert "chamfer_l1" not in written
 
 
 def test_pictures_and_turntable(held):
-    run.write_pictures(held, box(held), size=24)
-    path = run.write_turntable(held, box(held), frames=3, size=20)
+    products.write_pictures(held, box(held), size=24)
+    path = products.write_turntable(held, box(held), frames=3, size=20)
     names = sorted(f.name for f in held.images.iterdir())
     assert names == ["turntable.gif", *(f"turntable_00{i}.png" for i in range(3)), "view_normal.png", "view_rgb.png"]
     with PIL.Image.open(path) as file:
@@ -188,9 +189,9 @@ def test_true_mesh_is_the_one_that_is_named(tmp_path):
     a, b = (Mesh(torch.rand(3, 3) + i, torch.tensor([[0, 1, 2]])) for i in range(2))
     a.save(tmp_path / "a.ply")
     given = replace(views(), truth=b)
-    found = run.true_mesh(tmp_path / "a.ply", given)
+    found = products.true_mesh(tmp_path / "a.ply", given)
     assert found is not None and torch.allclose(found.vertices, a.vertices)
-    assert run.true_mesh(None, given) is b and run.true_mesh(None, views()) is None
+    assert products.true_mesh(None, given) is b and products.true_mesh(None, views()) is None
 
 
 def test_fit_is_logged_and_saved(held):

@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 import torch
 
+from warpdvr.cameras import paths
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.fields.analytic import Sphere
@@ -17,7 +18,7 @@ UPS = (0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0), (0.6, 0.0, 0.8)
 
 @pytest.mark.parametrize("up", UPS)
 def test_cameras_look_at_the_origin_with_up_upwards(up):
-    for camera in turntable.cameras(5, up=up, size=64, distance=2.5, elevation=15):
+    for camera in paths.turntable(5, up=up, size=64, distance=2.5, elevation=15):
         uv, z = camera.project(torch.stack([torch.zeros(3), 0.1 * torch.tensor(up)]))
         assert torch.allclose(uv[0], torch.full((2,), 32.0).double()) and float(z[0]) == pytest.approx(2.5)
         assert float(uv[1, 0]) == pytest.approx(32, abs=1e-6) and uv[1, 1] < 31
@@ -27,7 +28,7 @@ def test_cameras_look_at_the_origin_with_up_upwards(up):
 @pytest.mark.parametrize("up", UPS)
 def test_cameras_are_evenly_spread(up):
     n = 7
-    centre = torch.stack([camera.centre for camera in turntable.cameras(n, up=up)])
+    centre = torch.stack([camera.centre for camera in paths.turntable(n, up=up)])
     gap = (centre - centre.roll(1, 0)).norm(dim=1)
     assert gap.min() > 0.5 and torch.allclose(gap, gap[:1].expand(n))
     assert (centre.mean(0) - torch.tensor(up) * 3 * math.sin(math.radians(20))).norm() < 1e-6
@@ -35,11 +36,11 @@ def test_cameras_are_evenly_spread(up):
 
 def test_no_frame_is_refused():
     with pytest.raises(ValueError, match="frames must be positive, got 0"):
-        turntable.cameras(0, up=(0, 0, 1))
+        paths.turntable(0, up=(0, 0, 1))
 
 
 def test_turn_renders_every_camera():
-    path = turntable.cameras(3, up=(0, 0, 1), size=16)
+    path = paths.turntable(3, up=(0, 0, 1), size=16)
     images = list(turntable.turn(Sphere(), path))
     assert len(images) == 3 and all(image.mask[8, 8] and not image.rgb.requires_grad for image in images)
 
@@ -70,7 +71,7 @@ def test_other_suffixes_are_refused(tmp_path):
 
 def around(up, *, roll=False):
     """Poses in a ring a little above the horizon; with `roll`, every second one upside down."""
-    poses = torch.stack([camera.pose for camera in turntable.cameras(8, up=up)])
+    poses = torch.stack([camera.pose for camera in paths.turntable(8, up=up)])
     if roll:
         poses[::2, :3, :2] *= -1
     return poses
@@ -79,7 +80,7 @@ def around(up, *, roll=False):
 @pytest.mark.parametrize("up", UPS)
 def test_up_is_what_the_images_have_at_the_top(up):
     expected = up if max(map(abs, up)) == 1 else None
-    found = turntable.upwards(around(up))
+    found = paths.upwards(around(up))
     if expected is not None:
         assert found == expected
     else:
@@ -88,17 +89,17 @@ def test_up_is_what_the_images_have_at_the_top(up):
 
 @pytest.mark.parametrize("up", UPS[:3])
 def test_up_of_cameras_rolled_by_half_a_turn_is_normal_to_their_plane(up):
-    found = turntable.upwards(around(up, roll=True))
+    found = paths.upwards(around(up, roll=True))
     assert abs(float(torch.tensor(found) @ torch.tensor(up))) == 1
 
 
 def test_up_is_snapped_to_a_near_axis():
     tilted = [Camera.look_at((3.0, y, 0.5), up=(0.0, 0.3, 1.0)).pose for y in (-1.0, 0.0, 1.0)]
-    assert turntable.upwards(torch.stack(tilted)) == (0.0, 0.0, 1.0)
+    assert paths.upwards(torch.stack(tilted)) == (0.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("up", ["y", "z"])
 def test_up_of_rendered_meshes(up):
     given = mesh_views("warp:bunny", count=6, test=0, size=4, up=up)
-    found = turntable.upwards(torch.stack([camera.pose for camera in given.cameras]))
+    found = paths.upwards(torch.stack([camera.pose for camera in given.cameras]))
     assert found == ((0.0, 1.0, 0.0) if up == "y" else (0.0, 0.0, 1.0))

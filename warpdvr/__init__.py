@@ -3,7 +3,8 @@
 The viewer (polyscope) and the USD export (pxr) are loaded when they are first used, not here.
 """
 
-from warpdvr.cameras.camera import Camera, Rays
+from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
 from warpdvr.fields.registry import make, register
@@ -11,12 +12,14 @@ from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.recipe import Recipe
 from warpdvr.geometry.isosurface import extract
 from warpdvr.geometry.mesh import Mesh
+from warpdvr.intersection.dense import DenseMarch
 from warpdvr.intersection.grid import BoundGrid
+from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.range_march import RangeMarch
-from warpdvr.intersection.sphere import DenseMarch, SphereTrace
-from warpdvr.intersection.wavefront import Hit, Status
+from warpdvr.intersection.sphere import SphereTrace
+from warpdvr.rendering.image import Image
 from warpdvr.rendering.implicit import reattach
-from warpdvr.rendering.render import Image, render
+from warpdvr.rendering.render import render
 
 __version__ = "0.1.0"
 

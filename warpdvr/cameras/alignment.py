@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.datasets.views import SceneTransform
+from warpdvr.cameras.transform import SceneTransform
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Poses(nn.Module):
-    """Camera-to-world matrices (v, 4, 4), each moved as `move` says, by numbers that are 0 at first.
+    """Camera-to-world matrices (v, 4, 4), each moved as `perturb` says, by numbers that are 0 at first.
 
     The photographs do not say where the scene as a whole lies: to rotate and shift all cameras together with the shape
     changes nothing.
@@ -19,7 +19,7 @@ class Poses(nn.Module):
         self.moved = nn.Parameter(start.new_zeros(len(start), 6))
 
     def forward(self) -> Tensor:
-        return move(self.start, self.moved)
+        return perturb(self.start, self.moved)
 
     @torch.no_grad()
     def resume(self, moved: Tensor) -> None:
@@ -33,8 +33,8 @@ class Poses(nn.Module):
         self.moved.copy_(moved)
 
 
-def move(pose: Tensor, six: Tensor) -> Tensor:
-    """Return camera-to-world matrices (v, 4, 4), moved in their own axes by `six` = (w, u), (v, 6); differentiable.
+def perturb(pose: Tensor, twist: Tensor) -> Tensor:
+    """Return camera-to-world matrices (v, 4, 4), moved in their own axes by `twist` = (w, u), (v, 6); differentiable.
 
     A camera turns by the rotation vector w [radian] about the scene's origin, where the object is, and then shifts by u
     [scene unit]: with the origin at o in its axes, [R | c] becomes [R | c] [exp(w) | o - exp(w) o + u], which keeps R a
@@ -42,7 +42,7 @@ def move(pose: Tensor, six: Tensor) -> Tensor:
     by its place and size. A camera that turned about its centre would hardly tell w from u, and an optimiser that
     scales each number by itself, as Adam does, would creep.
     """
-    turn, u = rotation(six[:, :3]), six[:, 3:]
+    turn, u = rotation(twist[:, :3]), twist[:, 3:]
     o = origin(pose)
     shift = o - (turn @ o[..., None])[..., 0] + u
     R, centre = pose[:, :3, :3], pose[:, :3, 3]

@@ -13,7 +13,7 @@ from warpdvr.datasets.views import Views
 from warpdvr.evaluation.images import evaluate
 from warpdvr.fitting.pose_refinement import Refined, refine
 from warpdvr.fitting.pose_residuals import SCALES
-from warpdvr.rendering.background import Backdrop
+from warpdvr.rendering.background import Background
 from warpdvr.runs.run import Run
 
 
@@ -77,18 +77,20 @@ def of_run(run: Run, folder: Path | None, name: str | None = None) -> tuple[Path
 def _refine(options: argparse.Namespace) -> None:
     run = Run.open(options.run)
     folder, name, views = of_run(run, options.folder, options.cameras)
-    which = _chosen(views, options.views)
+    indices = _chosen(views, options.views)
     field = run.field(options.device)
-    print(f"{len(which)} of {len(views)} cameras are refined")
+    print(f"{len(indices)} of {len(views)} cameras are refined")
 
     def shown(i: int, one: Refined) -> None:
         print(f"{views.names[i]:>12}  loss {one.before:.4g} -> {one.after:.4g}  {one.tried} poses tried", flush=True)
 
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out}: expected a folder for the cameras, found a file")
-    cameras = refine(field, views, which, kinds=options.by, longest=options.size, shown=shown)
-    backdrop = Backdrop.saved(run.load().fit) if options.folder is None else None  # others stand before something else
-    _report(field, views, cameras, which, options.size, backdrop)
+    cameras = refine(field, views, indices, kinds=options.by, longest=options.size, shown=shown)
+    backdrop = (
+        Background.saved(run.load().fit) if options.folder is None else None
+    )  # others stand before something else
+    _report(field, views, cameras, indices, options.size, backdrop)
     for path in write_cameras(folder, views, cameras, options.out, name=name):
         print(path)
 
@@ -110,14 +112,14 @@ def _report(
     field: Any,
     views: Views,
     cameras: tuple[Camera, ...],
-    which: Sequence[int],
+    indices: Sequence[int],
     longest: int,
-    backdrop: Backdrop | None,
+    backdrop: Background | None,
 ) -> None:
-    moved = camera_errors([cameras[i] for i in which], [views.cameras[i] for i in which], aligned=False)
+    moved = camera_errors([cameras[i] for i in indices], [views.cameras[i] for i in indices], aligned=False)
     print(f"moved by {moved} [scene unit]".replace(" off", ""))
     before, after = (
-        evaluate(field, replace(views, cameras=some), which, longest=longest, backdrop=backdrop)
+        evaluate(field, replace(views, cameras=some), indices, longest=longest, backdrop=backdrop)
         for some in (views.cameras, cameras)
     )
     if after.views:

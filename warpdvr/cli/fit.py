@@ -18,7 +18,7 @@ from warpdvr.fields.registry import names
 from warpdvr.fitting.checkpoint import Checkpoint
 from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.recipe import RECIPES
-from warpdvr.runs import run, scene
+from warpdvr.runs import products, run, scene
 from warpdvr.runs.run import Run
 from warpdvr.runs.scene import Scene, Table
 
@@ -95,10 +95,10 @@ def _carry(options: argparse.Namespace, chosen: Scene, views: Views) -> None:
     else:
         held = Run.create(options.out, chosen, overwrite=options.overwrite)
     _follow(run.fit(held, chosen, views, field, job), job)
-    picture = run.write_pictures(held, field)
-    mesh = run.write_mesh(held, field, **chosen.mesh)
-    usd = run.write_scene(held, mesh)
-    scores = run.write_scores(held, field, views, mesh, views.truth)
+    picture = products.write_pictures(held, field)
+    mesh = products.write_mesh(held, field, **chosen.mesh)
+    usd = products.write_scene(held, mesh)
+    scores = products.write_scores(held, field, views, mesh, views.truth)
     files = {"picture": picture, "mesh": held.mesh, "usd": usd, "scores": held.scores}
     if refined := commands.write_run(held, views):
         files["cameras"] = refined[0].parent

@@ -16,7 +16,7 @@ from warpdvr.cli import fit as jobs
 from warpdvr.cli import singleview as category
 from warpdvr.cli.fit import report
 from warpdvr.geometry.mesh import Mesh, read_mesh
-from warpdvr.runs import run, scene
+from warpdvr.runs import products, scene
 from warpdvr.runs.run import Run
 
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _render(options: argparse.Namespace) -> None:
     held = Run.open(options.run)
     field = held.field(options.device)
-    path = run.write_turntable(held, field, frames=options.frames, size=options.size)
+    path = products.write_turntable(held, field, frames=options.frames, size=options.size)
     print(f"{options.frames} pictures and {path}")
 
 
@@ -51,7 +51,7 @@ def _mesh(options: argparse.Namespace) -> None:
         chosen["resolution"] = options.resolution
     if options.largest:
         chosen["largest"] = True
-    mesh = run.write_mesh(held, field, options.out, **chosen)
+    mesh = products.write_mesh(held, field, options.out, **chosen)
     print(
         f"{options.out or held.mesh}: {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles, in the data's units"
     )
@@ -59,23 +59,23 @@ def _mesh(options: argparse.Namespace) -> None:
 
 def _usd(options: argparse.Namespace) -> None:
     held = Run.open(options.run)
-    print(run.write_scene(held, _surface(held, options.device), options.out))
+    print(products.write_scene(held, _surface(held, options.device), options.out))
 
 
 def _surface(held: Run, device: torch.device) -> Mesh:
     """The mesh of a run, extracted if it has none yet."""
     if held.mesh.is_file():
         return read_mesh(held.mesh)
-    return run.write_mesh(held, held.field(device), **held.scene().mesh)
+    return products.write_mesh(held, held.field(device), **held.scene().mesh)
 
 
 def _eval(options: argparse.Namespace) -> None:
     held = Run.open(options.run)
     views = held.scene().load_views()
-    truth = run.true_mesh(options.mesh_gt, views)
+    truth = products.true_mesh(options.mesh_gt, views)
     field = held.field(options.device)
     mesh = None if truth is None else _surface(held, options.device)
-    scores = run.write_scores(held, field, views, mesh, truth)
+    scores = products.write_scores(held, field, views, mesh, truth)
     report(scores, {"scores": held.scores, "pictures": held.images})
 
 

@@ -18,9 +18,9 @@ from warpdvr.singleview import report as page
 from warpdvr.singleview import run as course
 from warpdvr.singleview.preprocess import picture
 from warpdvr.singleview.render_category import photograph
-from warpdvr.singleview.run import Course
+from warpdvr.singleview.run import CategoryRun
 from warpdvr.singleview.test_time import Refinement
-from warpdvr.singleview.training import Learning, Lesson
+from warpdvr.singleview.training import Trainer, TrainingConfig
 
 MINUTES = 30.0
 """How long is learnt if nobody says."""
@@ -91,7 +91,7 @@ def _render(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     if options.resume:
-        held = Course.open(options.out)
+        held = CategoryRun.open(options.out)
         if any(given is not None for given in (options.folder, options.seed, options.depth, options.symmetric)):
             raise ValueError(
                 "--resume: a run that is resumed keeps its category, seed, weights and symmetry; only --minutes may "
@@ -108,11 +108,11 @@ def _train(options: argparse.Namespace) -> None:
         depth = options.depth or 0.0
         if not 0 <= depth < math.inf:
             raise ValueError(f"--depth: expected a weight that is not negative, got {depth}")
-        held = Course(
+        held = CategoryRun(
             options.out,
             options.folder.resolve(),
             minutes,
-            Lesson(depth=depth),
+            TrainingConfig(depth=depth),
             options.seed or 0,
             symmetric=options.symmetric or "",
         )
@@ -125,7 +125,7 @@ def _train(options: argparse.Namespace) -> None:
     print(held.checkpoint)
 
 
-def _follow(steps: Any, job: Learning) -> None:
+def _follow(steps: Any, job: Trainer) -> None:
     shape = "{percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
     bar = tqdm(total=100, initial=100 * job.progress, bar_format=shape, mininterval=_pause())
     with closing(steps), bar:
@@ -137,7 +137,7 @@ def _follow(steps: Any, job: Learning) -> None:
 
 def _reconstruct(options: argparse.Namespace) -> None:
     refinement = Refinement(steps=options.steps)
-    learnt = Course.open(options.run).learnt()
+    learnt = CategoryRun.open(options.run).learnt()
     out = options.out or options.picture.with_suffix(".ply")
     look = picture(options.picture)
     with files.naming(options.picture):
@@ -149,7 +149,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    held, refinement = Course.open(options.run), Refinement(steps=options.steps)
+    held, refinement = CategoryRun.open(options.run), Refinement(steps=options.steps)
     page_ = held.folder / "page.png"
     scores = page.compare(held.learnt(), held.objects(), options.meshes, page_, refinement=refinement)
     with replacing(held.folder / "scores.json") as unfinished:

@@ -17,6 +17,7 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.datasets import files
 from warpdvr.datasets.depthfile import DepthMap
 from warpdvr.datasets.views import SparseDepth, Views
+from warpdvr.runtime.files import within
 
 FACTORS = (1e-3, 1e-2, 0.1, 10.0, 100.0, 1000.0)
 """Units that depth is confused with, as factors."""
@@ -82,7 +83,7 @@ def with_points(views: Views, points: np.ndarray, visible: np.ndarray, path: Pat
 
 def points_of(folder: Path, views: Views) -> Views:
     """Return `views` with the sparse points of `folder`/points.npz (arrays `points` and `visible`), if it is there."""
-    path = files.within(folder, "points.npz")
+    path = within(folder, "points.npz")
     if not path.is_file():
         return views
     arrays = files.arrays(path, "points|visible")

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from warpdvr.datasets import files
+from warpdvr.runtime.files import within
 
 SUFFIXES = (".npy", ".npz", ".png")
 """The files that are taken for depth maps."""
@@ -67,7 +68,7 @@ def in_folder(folder: Path, pictures: Sequence[Path]) -> list[DepthMap | None]:
     if home is None:
         return [None] * len(pictures)
     held = (f for f in home.iterdir() if f.suffix.lower() in SUFFIXES)
-    found = files.by_number(files.within(folder, f.relative_to(folder)) for f in held)
+    found = files.by_number(within(folder, f.relative_to(folder)) for f in held)
     if not found:
         raise ValueError(
             f"{home}: expected depth maps as .npy, .npz or PNG of 16 bits, found none; convert others, such as .exr, "

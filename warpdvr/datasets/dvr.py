@@ -24,12 +24,14 @@ from PIL import Image
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import files
 from warpdvr.datasets.depth import attached, with_points
 from warpdvr.datasets.depthfile import in_folder
 from warpdvr.datasets.idr import photographs, turns
 from warpdvr.datasets.normalise import framed, normalised
-from warpdvr.datasets.views import SceneTransform, Views, cover, held_out, sizes, split
+from warpdvr.datasets.views import Views, cover, held_out, sizes, split
+from warpdvr.runtime.files import within
 
 PATTERN = "cameras.npz"
 TITLE = "DVR"
@@ -54,7 +56,7 @@ def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float =
     The scene is the frame that scale_mat leads from. Where that is the identity and the cameras do not look at the unit
     sphere, the object is put there.
     """
-    path = files.within(folder, found[0].name)
+    path = within(folder, found[0].name)
     scene, projections, factors = _matrices(path, least)
     paths = photographs(folder, path, len(projections))
     pictures = [files.picture(f) for f in paths]
@@ -80,7 +82,7 @@ def rewritten(folder: Path, found: list[Path], cameras: Sequence[Camera]) -> dic
 
     world_mat becomes [R | t] without a factor, should it have had one.
     """
-    path = files.within(folder, found[0].name)
+    path = within(folder, found[0].name)
     arrays = files.arrays(path)
     n = sum(re.fullmatch(r"world_mat_\d+", key) is not None for key in arrays)
     files.matching(path, n, len(cameras))
@@ -190,7 +192,7 @@ def _is_scene(scene: SceneTransform, cameras: tuple[Camera, ...]) -> bool:
 
 def _with_cloud(folder: Path, views: Views) -> Views:
     """Return `views` with the sparse points in `pcl.npz`, those in the visual hull, if it is there."""
-    path = files.within(folder, "pcl.npz")
+    path = within(folder, "pcl.npz")
     if not path.is_file():
         return views
     arrays = files.arrays(path, r"points|is_in_visual_hull|visibility_\d+")

@@ -14,22 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from warpdvr.runtime.files import within
+
 Pixels = NDArray[np.uint8]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm")
 """The files that are taken for pictures."""
-
-
-def within(folder: Path, path: str | Path) -> Path:
-    """Return folder / path.
-
-    Raises:
-        ValueError: if that leads outside of the folder, be it by an absolute path, by `..` or by a link.
-    """
-    full = folder / path
-    if not full.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{folder}: {str(path)!r} leads outside of the data folder, which is not allowed")
-    return full
 
 
 def subfolder(folder: Path, *names: str) -> Path | None:

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import files
 from warpdvr.datasets.depth import attached
 from warpdvr.datasets.depthfile import in_folder
-from warpdvr.datasets.views import SceneTransform, Views, cover, held_out, sizes, split
+from warpdvr.datasets.views import Views, cover, held_out, sizes, split
+from warpdvr.runtime.files import within
 
 PATTERN = "cameras*.npz"
 TITLE = "IDR / NeuS"
@@ -30,7 +32,7 @@ def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float =
     Depth maps in `depth/` are z-depth in units of the data, as `depthfile.single` reads them.
     """
     path = _path(folder, found)
-    world, scale = _matrices(files.within(folder, path.name), least)
+    world, scale = _matrices(within(folder, path.name), least)
     paths = photographs(folder, path, len(world))
     read_in = [files.picture(f) for f in paths]
     images = tuple(image for image, _ in read_in)
@@ -54,7 +56,7 @@ def rewritten(folder: Path, found: list[Path], cameras: Sequence[Camera]) -> dic
 
     The matrices stay for images of the size that they were for; scale_mat and all other arrays are kept.
     """
-    path = files.within(folder, _path(folder, found).name)
+    path = within(folder, _path(folder, found).name)
     arrays = files.arrays(path)
     n = sum(re.fullmatch(r"world_mat_\d+", key) is not None for key in arrays)
     files.matching(path, n, len(cameras))

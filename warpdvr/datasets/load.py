@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import dvr, idr, middlebury
 from warpdvr.datasets import nerfstudio as transforms
 from warpdvr.datasets.depth import points_of
 from warpdvr.datasets.synthetic import mesh_views
-from warpdvr.datasets.views import SceneTransform, SparseDepth, Views
+from warpdvr.datasets.views import SparseDepth, Views
 from warpdvr.runtime.files import replacing
 
 __all__ = ["FORMATS", "SceneTransform", "SparseDepth", "Views", "load", "mesh_views", "write_cameras"]

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import files
 from warpdvr.datasets.depth import attached
 from warpdvr.datasets.depthfile import in_folder
 from warpdvr.datasets.normalise import normalised
-from warpdvr.datasets.views import SceneTransform, Views, cover, held_out, sizes, split
+from warpdvr.datasets.views import Views, cover, held_out, sizes, split
+from warpdvr.runtime.files import within
 
 PATTERN = "*_par.txt"
 TITLE = "Middlebury"
@@ -28,7 +30,7 @@ def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float =
     """
     path = _path(folder, found)
     lines = _lines(path, least)
-    paths = [files.within(folder, name) for name, _ in lines]
+    paths = [within(folder, name) for name, _ in lines]
     images = tuple(files.picture(f)[0] for f in paths)
     cameras = tuple(
         _camera(f"{path}: {name}", numbers, image) for (name, numbers), image in zip(lines, images, strict=True)
@@ -61,7 +63,7 @@ def _path(folder: Path, found: list[Path]) -> Path:
     if len(found) > 1:
         several = ", ".join(f.name for f in found)
         raise ValueError(f"{folder}: expected one camera file, found {several}; choose one with the argument `cameras`")
-    return files.within(folder, found[0].name)
+    return within(folder, found[0].name)
 
 
 def _lines(path: Path, least: int) -> list[tuple[str, list[float]]]:
@@ -113,7 +115,7 @@ def _masks(
 
 
 def _trusted(folder: Path, path: Path, names: set[str]) -> set[str]:
-    good = files.within(folder, path.name.replace("_par.txt", "_good_silhouette_images.txt"))
+    good = within(folder, path.name.replace("_par.txt", "_good_silhouette_images.txt"))
     if not good.is_file():
         return names
     with files.naming(good):

@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import OPENGL, Camera
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import files
 from warpdvr.datasets.depth import attached
 from warpdvr.datasets.depthfile import DepthMap, in_folder, single, stacked
 from warpdvr.datasets.normalise import normalised
-from warpdvr.datasets.views import SceneTransform, Views, cover, held_out, sizes, split
+from warpdvr.datasets.views import Views, cover, held_out, sizes, split
+from warpdvr.runtime.files import within
 
 PATTERN = "transforms*.json"
 TITLE = "nerfstudio / instant-ngp / Blender"
@@ -97,7 +99,7 @@ def _paths(folder: Path, found: list[Path]) -> list[Path]:
 
 
 def _frames(folder: Path, path: Path) -> list[_Frame]:
-    path = files.within(folder, path.name)
+    path = within(folder, path.name)
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -116,7 +118,7 @@ def _picture_path(folder: Path, frame: _Frame, key: str = "file_path") -> Path:
     if not isinstance(name, str) or not name or "\0" in name:
         raise ValueError(f"{frame.where}: expected {key} to name a picture, found {name!r}")
     with files.naming(frame.where):
-        tries = [files.within(folder, name + suffix) for suffix in ("", *files.SUFFIXES)]
+        tries = [within(folder, name + suffix) for suffix in ("", *files.SUFFIXES)]
     path = next((f for f in tries if f.is_file()), None)
     if path is None:
         raise ValueError(f"{frame.where}: {key} {name!r} names a picture that is missing, looked for it as {tries[0]}")
@@ -220,7 +222,7 @@ def _depths(folder: Path, frames: list[_Frame], paths: list[Path]) -> list[Depth
     maps: list[DepthMap | None] = []
     for file in dict.fromkeys(frame.file for frame in frames):
         n = sum(frame.file == file for frame in frames)
-        path = files.within(folder, file.stem.replace("transforms", "depth", 1) + ".npz")
+        path = within(folder, file.stem.replace("transforms", "depth", 1) + ".npz")
         maps += stacked(path, n) if path.is_file() else [None] * n
     return maps if any(maps) else in_folder(folder, paths)
 
@@ -230,7 +232,7 @@ def _named_depth(folder: Path, frame: _Frame) -> DepthMap:
     if not isinstance(name, str) or not name or "\0" in name:
         raise ValueError(f"{frame.where}: expected depth_file_path to name a depth map, found {name!r}")
     with files.naming(frame.where):
-        return single(files.within(folder, name))
+        return single(within(folder, name))
 
 
 def _rescaled(frames: list[_Frame], images: tuple[Tensor, ...]) -> str:

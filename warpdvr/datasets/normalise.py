@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.datasets.views import SceneTransform, Views
+from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets.views import Views
 from warpdvr.runtime.threads import one_thread
 
 RADIUS = 0.9

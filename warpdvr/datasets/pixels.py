@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Rays, rays_of
+from warpdvr.cameras.rays import Rays, rays_of
 from warpdvr.datasets.views import Views
 
 UNKNOWN, BACKGROUND, OBJECT = -1, 0, 1
@@ -17,7 +17,7 @@ RIM = 4
 
 
 @dataclass(frozen=True)
-class Drawn:
+class PixelBatch:
     """Rays with what the photographs say about them."""
 
     rays: Rays
@@ -70,7 +70,9 @@ class Pixels:
         """Whether the depth of any pixel or point is known."""
         return self.sparse is not None or (self.depth is not None and not bool(self.depth.isnan().all()))
 
-    def draw(self, n: int, generator: torch.Generator, *, patches: bool = False, pose: Tensor | None = None) -> Drawn:
+    def draw(
+        self, n: int, generator: torch.Generator, *, patches: bool = False, pose: Tensor | None = None
+    ) -> PixelBatch:
         """Return n random pixels as rays: `SHARES` around the object and its outline, the rest anywhere.
 
         Pixels on both sides of an outline are drawn equally often, else the surface would shrink or grow. If there are
@@ -108,7 +110,7 @@ class Pixels:
         rays = rays_of(self.K, pose, view, pixel)
         depth = rays.direction.new_full((len(where),), torch.nan) if depth is None else depth
         forward = (rays.direction.detach() * pose.detach()[view, :3, 2]).sum(-1)
-        return Drawn(rays, self.color[where].float() / 255, self.label[where], depth, forward, pose.detach())
+        return PixelBatch(rays, self.color[where].float() / 255, self.label[where], depth, forward, pose.detach())
 
     def inside(self, x: Tensor, pose: Tensor | None = None) -> Tensor:
         """Return whether points (n, 3) lie in the hull of the masks: on the object, or unknown, in every view, (n,).

@@ -2,18 +2,18 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Camera, fibonacci_sphere
+from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.paths import fibonacci_sphere
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.normalise import RADIUS
-from warpdvr.datasets.views import SceneTransform, SparseDepth, Views, held_out
+from warpdvr.datasets.views import SparseDepth, Views, held_out
 from warpdvr.geometry.mesh import Mesh, read_mesh, vertex_normals
-from warpdvr.kernels import raycast
-from warpdvr.runtime.launch import launch, triangle_mesh
+from warpdvr.geometry.search import first_hit, triangle_mesh
 from warpdvr.shading.srgb import encode
 
 SAMPLES = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
@@ -115,14 +115,6 @@ class _Studio:
         face, t, _ = first_hit(self.mesh, rays.origin, rays.direction)
         z = t * (rays.direction @ camera.pose[:3, 2].float())
         return torch.where(face >= 0, z, torch.nan).view(camera.height, camera.width)
-
-
-def first_hit(mesh: Any, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return face (n,), -1 for a miss, ray length (n,) and corner weights (n, 3) where rays first meet a `wp.Mesh`."""
-    n = len(origin)
-    face, t, weight = torch.empty(n, dtype=torch.int32), torch.zeros(n), torch.zeros(n, 3)
-    launch(raycast.first_hit, n, [mesh.id, origin, direction], [face, t, weight], per_row=[origin, direction])
-    return face, t, weight
 
 
 def _some(depth: Tensor, n: int, generator: torch.Generator) -> SparseDepth:

@@ -8,11 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Camera, pixel_centres
+from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.rays import pixel_centres
 from warpdvr.datasets.views import Views
-from warpdvr.intersection.sphere import Intersect
-from warpdvr.rendering.background import Backdrop
-from warpdvr.rendering.render import SMOOTH, Image, gridded_intersect, render
+from warpdvr.intersection.base import Solver
+from warpdvr.intersection.default import gridded_intersect
+from warpdvr.rendering.antialias import SMOOTH
+from warpdvr.rendering.background import Background
+from warpdvr.rendering.image import Image
+from warpdvr.rendering.render import render
 
 AT_ONCE = 2**16
 """Rays that a backdrop is asked about at once."""
@@ -37,11 +41,11 @@ class Scores:
 def evaluate(
     field: Any,
     views: Views,
-    which: Iterable[int] | None = None,
+    indices: Iterable[int] | None = None,
     *,
-    intersect: Intersect | None = None,
+    intersect: Solver | None = None,
     longest: int | None = None,
-    backdrop: Backdrop | None = None,
+    backdrop: Background | None = None,
     shown: Callable[[int, Image, Tensor], None] | None = None,
 ) -> Scores:
     """Render views and compare them with their photographs, inside of their masks.
@@ -52,15 +56,15 @@ def evaluate(
     Args:
         field: any module that meets the contract of `warpdvr.Field`.
         views: photographs, masks and cameras.
-        which: indices of the views; the held-out ones if not given.
+        indices: chosen of the views; the held-out ones if not given.
         intersect: how the surface is found; by default with a `BoundGrid`, whose making is counted too.
         longest: views are compared at this size of their longer side at most [pixel]; None takes them as they are.
         backdrop: what is behind the object; edges are then smooth.
         shown: called with the index, the rendered image and the photograph (h, w, 3) of each view.
     """
     psnr, iou, evaluations = [], [], 0
-    indices = views.test if which is None else which
-    chosen = [(i, mask) for i in indices if (mask := views.masks[i]) is not None]
+    wanted = views.test if indices is None else indices
+    chosen = [(i, mask) for i in wanted if (mask := views.masks[i]) is not None]
     if intersect is None and chosen:
         intersect, evaluations = gridded_intersect(field)
     for i, mask in chosen:
@@ -85,7 +89,7 @@ def evaluate(
     return Scores(_mean(psnr), _mean(iou), len(iou), evaluations)
 
 
-def _behind(backdrop: Backdrop, camera: Camera) -> Tensor:
+def _behind(backdrop: Background, camera: Camera) -> Tensor:
     """Return a picture (h, w, 3) of what is behind the object, a part after the other."""
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
     parts = [backdrop(camera.rays(some)) for some in pixel.split(AT_ONCE)]

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from warpdvr.evaluation.volumes import volume_iou
 from warpdvr.geometry.mesh import Mesh
+from warpdvr.geometry.search import triangle_mesh
 from warpdvr.kernels import closest
-from warpdvr.runtime.launch import launch, triangle_mesh
+from warpdvr.runtime.launch import launch
 
 
 @dataclass(frozen=True)

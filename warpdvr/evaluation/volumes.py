@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from warpdvr.geometry.mesh import Mesh
+from warpdvr.geometry.search import triangle_mesh
 from warpdvr.kernels import inside as _inside
-from warpdvr.runtime.launch import launch, triangle_mesh
+from warpdvr.runtime.launch import launch
 
 
 def volume_iou(predicted: Mesh, truth: Mesh, *, samples: int = 100_000, seed: int = 0) -> float | None:

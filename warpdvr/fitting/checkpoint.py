@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.datasets.views import SceneTransform
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.fields.registry import make
 from warpdvr.runtime.files import replacing
 

@@ -14,13 +14,14 @@ from warpdvr.datasets.pixels import BACKGROUND, Pixels
 from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
 from warpdvr.fitting.objective import Objective
-from warpdvr.fitting.optimizer import packed, unpack
+from warpdvr.fitting.optimizer import pack, unpack
 from warpdvr.fitting.recipe import Recipe, schedule
-from warpdvr.intersection.cached import QuickMarch
-from warpdvr.intersection.sphere import DenseMarch, Intersect
-from warpdvr.intersection.wavefront import Hit, Status
-from warpdvr.rendering.background import RATE, Backdrop
-from warpdvr.rendering.render import surface
+from warpdvr.intersection.base import Solver
+from warpdvr.intersection.cached import CachedMarch
+from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.hit import Hit, Status
+from warpdvr.rendering.background import RATE, Background
+from warpdvr.rendering.surface import surface
 from warpdvr.runtime.threads import one_thread
 
 PATIENCE = 50
@@ -69,7 +70,7 @@ class Fit:
         iterations: int | None = None,
         recipe: Recipe | None = None,
         seed: int = 0,
-        intersect: Intersect | None = None,
+        intersect: Solver | None = None,
     ):
         """Prepare a fit; the field is changed in place.
 
@@ -79,8 +80,8 @@ class Fit:
             minutes, iterations: how long; exactly one of them.
             recipe: weights and schedules.
             seed: of the rays that are drawn.
-            intersect: how the surface is found; by default a `QuickMarch`, or what the recipe's `samples` say. That, or
-                the `grid` of another one, is refreshed as the field changes.
+            intersect: how the surface is found; by default a `CachedMarch`, or what the recipe's `samples` say. That,
+                or the `grid` of another one, is refreshed as the field changes.
 
         Raises:
             ValueError: if not exactly one positive duration is given, no training view has a mask or depth, depth is
@@ -107,13 +108,13 @@ class Fit:
         if not self.parameters:
             raise ValueError(f"fit: no parameter of {type(field).__name__} wants a gradient, and cameras are kept")
         beside = self.recipe.backdrop and self.recipe.color > 0 and bool((self.pixels.label == BACKGROUND).any())
-        self.backdrop = Backdrop.new(seed, field.bounds.device) if beside else None
+        self.backdrop = Background.new(seed, field.bounds.device) if beside else None
         if self.backdrop:
             groups.append({"params": list(self.backdrop.parameters()), "rate": RATE})
         self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
         self.objective = Objective(field, self.recipe, self.pixels, self.generator, self.backdrop)
         self.intersect = intersect or (
-            DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else QuickMarch(field, cells=self.recipe.cells)
+            DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else CachedMarch(field, cells=self.recipe.cells)
         )
         self.scheduled = intersect is None and bool(self.recipe.samples)
         self.iteration, self.evaluations, self.seconds = 0, 0, 0.0
@@ -161,8 +162,8 @@ class Fit:
     def state(self) -> dict[str, Tensor]:
         """Return all that a later session needs beside the field's weights, as tensors."""
         counts = torch.tensor([self.iteration, self.evaluations, self.seconds], dtype=torch.float64)
-        state = {**packed(self.optimizer), "counts": counts, "generator": self.generator.get_state()}
-        if isinstance(self.intersect, QuickMarch):
+        state = {**pack(self.optimizer), "counts": counts, "generator": self.generator.get_state()}
+        if isinstance(self.intersect, CachedMarch):
             state["remembered"] = self.intersect.state()
         if self.poses:
             state["cameras"] = self.poses.moved.detach().clone()
@@ -181,7 +182,7 @@ class Fit:
         self.iteration, self.evaluations = int(state["counts"][0]), int(state["counts"][1])
         self.seconds = float(state["counts"][2])
         self.generator.set_state(state["generator"].cpu())
-        if isinstance(self.intersect, QuickMarch) and "remembered" in state:
+        if isinstance(self.intersect, CachedMarch) and "remembered" in state:
             self.intersect.resume(state["remembered"])
         if self.poses:
             if "cameras" not in state:
@@ -189,7 +190,7 @@ class Fit:
                     "fit: cameras are to be refined, but the saved state is of a fit that took them as given"
                 )
             self.poses.resume(state["cameras"])
-        saved = Backdrop.saved(state)
+        saved = Background.saved(state)
         if saved and not self.backdrop:
             raise ValueError("fit: the saved state is of a fit that learnt a backdrop, but now there is to be none")
         if saved and self.backdrop:
@@ -221,7 +222,7 @@ class Fit:
         self._descend(total)
         return known | {"total": float(total.detach())}
 
-    def _solver(self, progress: float) -> Intersect:
+    def _solver(self, progress: float) -> Solver:
         n = self.recipe.march(progress) if self.scheduled else None
         return self.intersect if n is None else DenseMarch(n, splits=0)
 
@@ -230,7 +231,7 @@ class Fit:
         early = iteration in EARLY
         if (early or iteration % MEASURE == 0) and hasattr(self.field, "bound_slope"):
             self.evaluations += self.field.bound_slope()
-        if (early or iteration % REFRESH == 0) and isinstance(self.intersect, QuickMarch):
+        if (early or iteration % REFRESH == 0) and isinstance(self.intersect, CachedMarch):
             self.evaluations += self.intersect.refresh(self.field, full=iteration <= EARLY[-1])
         if (grid := getattr(self.intersect, "grid", None)) is not None:
             self.evaluations += grid.refresh(self.field)

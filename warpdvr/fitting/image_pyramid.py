@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Camera, Rays, pixel_centres, rays_of
+from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.rays import Rays, pixel_centres, rays_of
 
 FIRST = 25
 """Longer side of the coarsest picture [pixel]; each further one has twice as many."""
@@ -74,10 +75,10 @@ def _level(camera: Camera, stack: Tensor, factor: int, blur: float) -> Level:
     K = camera.K.clone()
     K[:2] /= factor
     cover = _blurred(small[3], blur)
-    which = _chosen(cover)
-    flat = small.view(5, -1)[:, which]
-    pixel = pixel_centres(width, height, stack.device)[which]
-    return Level(K, pixel, flat[:3].T, cover.reshape(-1)[which], flat[4], math.sqrt(1 / 12 + blur**2))
+    kept = _chosen(cover)
+    flat = small.view(5, -1)[:, kept]
+    pixel = pixel_centres(width, height, stack.device)[kept]
+    return Level(K, pixel, flat[:3].T, cover.reshape(-1)[kept], flat[4], math.sqrt(1 / 12 + blur**2))
 
 
 def _blurred(cover: Tensor, blur: float) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from warpdvr.runtime.files import replacing
 
 
-def cut(log: Path, iteration: int) -> None:
+def truncate(log: Path, iteration: int) -> None:
     """Drop the rows of a log behind the step from which a fit goes on, and those that were left unfinished."""
     if log.is_file():
         rows = [row for row in log.read_text().splitlines() if _iteration(row) <= iteration]

@@ -1,8 +1,12 @@
 """What a fit makes small. Every term is a mean over a set that its docstring states, so that no weight depends on the
 number of pixels; over an empty set it is 0, with a gradient of 0."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from warpdvr.datasets.pixels import BACKGROUND, UNKNOWN, PixelBatch, Pixels
 
 MARGIN = 1e-4
 """What `hinge` leaves between the smallest value on a ray and 0 [field value]: more than a crossing's value is off."""
@@ -114,13 +118,13 @@ def eikonal(slope: Tensor) -> Tensor:
     return _mean((slope - 1).square())
 
 
-def smoothness(normal: Tensor, beside: Tensor) -> Tensor:
+def smoothness(normal: Tensor, neighbour: Tensor) -> Tensor:
     """Mean distance between the normals of neighbouring points, over k pairs (Niemeyer et al. 2020, supplement).
 
     Args:
-        normal, beside: unit normals, shape (k, 3).
+        normal, neighbour: unit normals, shape (k, 3).
     """
-    return _mean((normal - beside).square().sum(-1).clamp_min(1e-12).sqrt())
+    return _mean((normal - neighbour).square().sum(-1).clamp_min(1e-12).sqrt())
 
 
 def _mean(x: Tensor) -> Tensor:
@@ -129,3 +133,25 @@ def _mean(x: Tensor) -> Tensor:
 
 def _entropy(logit: Tensor, target: Tensor, n: int) -> Tensor:
     return torch.nn.functional.binary_cross_entropy_with_logits(logit, target, reduction="sum") / max(n, 1)
+
+
+def on_surface(field: Any, drawn: PixelBatch, pixels: Pixels) -> tuple[Tensor, int]:
+    """Return the mean |value| at the points of the object that are seen by rays of known depth, and how many they are.
+
+    For a distance that is how far the surface passes beside them (Park et al., "DeepSDF", 2019, eq. 9 and section
+    4.3). A difference of depths only exists where a ray hits, and its slope grows without bound where the ray grazes;
+    this term has neither trouble, so it also draws a surface from afar to a few points. 0 if no depth is known.
+
+    Args:
+        field: any module that meets the contract of `warpdvr.Field`.
+        drawn: rays of the training views, and what the photographs say.
+        pixels: all of them: where no mask says whether a point is one of the object, those of the other views do.
+    """
+    right = ~drawn.depth.isnan() & (drawn.label != BACKGROUND)
+    x = drawn.rays.at(torch.where(right, drawn.depth / drawn.forward, 0.0)).detach()
+    if len(unsure := torch.nonzero(right & (drawn.label == UNKNOWN))[:, 0]):
+        right[unsure] = pixels.inside(x[unsure], drawn.pose)
+    low, high = field.bounds
+    x = x.to(low)
+    right &= ((low <= x) & (x <= high)).all(1)
+    return field.value(x[right]).abs().sum() / max(int(right.sum()), 1), int(right.sum())

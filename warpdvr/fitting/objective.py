@@ -6,17 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Rays
-from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, Drawn, Pixels
+from warpdvr.cameras.rays import Rays
+from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, PixelBatch, Pixels
 from warpdvr.fitting import losses as loss
-from warpdvr.fitting.known import beside
+from warpdvr.fitting.losses import on_surface
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
-from warpdvr.intersection.sphere import Intersect
-from warpdvr.intersection.wavefront import Status
-from warpdvr.rendering.background import Backdrop
+from warpdvr.intersection.base import Solver
+from warpdvr.intersection.default import default_intersect
+from warpdvr.intersection.hit import Status
+from warpdvr.rendering.background import Background
 from warpdvr.rendering.gradient import gradient, slope_cost, unit
-from warpdvr.rendering.render import Surface, default_intersect
-from warpdvr.rendering.visibility import Seen, boundary
+from warpdvr.rendering.surface import Surface
+from warpdvr.rendering.visibility import VisibleImage, boundary
 
 NEAR = 0.02
 """Standard deviation of the way from a hit to the point whose normal should be alike [scene unit]."""
@@ -34,7 +35,7 @@ class Objective:
         recipe: Recipe,
         pixels: Pixels,
         generator: torch.Generator,
-        backdrop: Backdrop | None = None,
+        backdrop: Background | None = None,
     ):
         """Keep what is needed; without a `backdrop` there is no term for it.
 
@@ -51,7 +52,7 @@ class Objective:
             )
 
     def __call__(
-        self, drawn: Drawn, seen: Surface, progress: float, intersect: Intersect | None = None
+        self, drawn: PixelBatch, seen: Surface, progress: float, intersect: Solver | None = None
     ) -> tuple[dict[str, Tensor], int]:
         """Return the terms by name, before their weights, and how often the field was asked, shading included.
 
@@ -82,7 +83,7 @@ class Objective:
                 asked += evaluations
         return terms, asked
 
-    def _color(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+    def _color(self, drawn: PixelBatch, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         ray, right, terms = seen.hit.ray, self._right(drawn, seen), {}
         if self.recipe.color > 0:
             terms["color"] = self._photometric(seen.color[right], drawn.color[ray][right])
@@ -101,14 +102,16 @@ class Objective:
         middle = float((color.detach() - target).abs().median())
         return loss.photometric(color, target, self.recipe.square * middle)
 
-    def _behind(self, backdrop: Any, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+    def _behind(
+        self, backdrop: Any, drawn: PixelBatch, seen: Surface, progress: float
+    ) -> tuple[dict[str, Tensor], int]:
         """Pixels beside the object, whatever the field is like; rays through it that miss it at first say nothing."""
         at = torch.nonzero(drawn.label == BACKGROUND)[:, 0]
         rays = Rays(drawn.rays.origin[at].detach(), drawn.rays.direction[at].detach())
         return {"backdrop": self._photometric(backdrop(rays), drawn.color[at])}, 0
 
     def _outline(
-        self, intersect: Intersect, drawn: Drawn, seen: Surface, progress: float
+        self, intersect: Solver, drawn: PixelBatch, seen: Surface, progress: float
     ) -> tuple[dict[str, Tensor], int]:
         """All colours of whole blocks. A pixel has half of its neighbours in its block, hence the factor of 2."""
         n = 4 * (self.recipe.rays // 4)
@@ -117,12 +120,12 @@ class Objective:
         behind = torch.tensor(self.recipe.background).to(color).expand(n, 3)
         t = seen.t.new_full((n,), torch.nan).index_copy(0, ray, seen.t[:hits]).detach()
         normal = torch.zeros_like(behind).index_copy(0, ray, seen.normal[:hits]).detach()
-        image = Seen(drawn.rays[:n], (n // 4, 2, 2), seen.hit.status[:n], t, normal, behind)
+        image = VisibleImage(drawn.rays[:n], (n // 4, 2, 2), seen.hit.status[:n], t, normal, behind)
         moved, evaluations = boundary(self.field, image, intersect)
         rgb = behind.index_copy(0, ray, color) + 2 * moved
         return {"outline": loss.photometric(rgb, drawn.color[:n].to(rgb))}, evaluations
 
-    def _depth(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+    def _depth(self, drawn: PixelBatch, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         ray = seen.hit.ray
         target, label = drawn.depth[ray], drawn.label[ray]
         right = ~target.isnan() & (label == OBJECT)
@@ -133,11 +136,11 @@ class Objective:
         z = seen.t * drawn.forward[ray]
         return {"depth": loss.depth(z[right], target[right].to(z))}, 0
 
-    def _beside(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
-        term, asked = beside(self.field, drawn, self.pixels)
+    def _beside(self, drawn: PixelBatch, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+        term, asked = on_surface(self.field, drawn, self.pixels)
         return {"known": term}, asked
 
-    def _mask(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+    def _mask(self, drawn: PixelBatch, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         known = self._known(drawn, seen)
         n, known = int(known.sum()), known & self._open(drawn, seen)
         sharpness, growth = self._sharpness(progress)
@@ -149,7 +152,7 @@ class Objective:
             terms["hinge"] = loss.hinge(value, target, n)
         return terms, len(x)
 
-    def _occupancy(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+    def _occupancy(self, drawn: PixelBatch, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         """Free space on rays beside the object, at the hit if there is one; occupancy on its rays that do not hit."""
         x, inside, _ = self._places(drawn, seen)
         wanted = torch.where(inside, self.recipe.occupancy > 0, self.recipe.freespace > 0)
@@ -159,7 +162,7 @@ class Objective:
         terms = {"freespace": loss.freespace(logit[~inside], n), "occupancy": loss.occupancy(logit[inside], n)}
         return {name: term for name, term in terms.items() if getattr(self.recipe, name) > 0}, len(x)
 
-    def _slopes(self, drawn: Drawn, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
+    def _slopes(self, drawn: PixelBatch, seen: Surface, progress: float) -> tuple[dict[str, Tensor], int]:
         points, pick = self._around(seen.x.detach())
         distances = self.recipe.eikonal > 0 and self.is_distance
         points = points if distances else points[len(points) - len(pick) :]
@@ -171,7 +174,7 @@ class Objective:
             terms["eikonal"] = loss.eikonal(torch.cat([slope.norm(dim=-1), seen.slope]))
         return terms, slope_cost(self.field) * len(points)
 
-    def _right(self, drawn: Drawn, seen: Surface) -> Tensor:
+    def _right(self, drawn: PixelBatch, seen: Surface) -> Tensor:
         """Return which hits show the object, (k,): the mask says so or, in a view without one, those of the others."""
         label = drawn.label[seen.hit.ray]
         right = label == OBJECT
@@ -180,11 +183,11 @@ class Objective:
             right[unsure] = self.pixels.inside(seen.x.detach()[unsure].float(), drawn.pose)
         return right
 
-    def _known(self, drawn: Drawn, seen: Surface) -> Tensor:
+    def _known(self, drawn: PixelBatch, seen: Surface) -> Tensor:
         """Return which rays meet the bounds and have a mask, (n,)."""
         return (drawn.label != UNKNOWN) & ~seen.hit.nearest.isnan()
 
-    def _open(self, drawn: Drawn, seen: Surface) -> Tensor:
+    def _open(self, drawn: PixelBatch, seen: Surface) -> Tensor:
         """Return which rays are not settled, (n,): their mask is known, and they do not hit the object where it is."""
         ray = seen.hit.ray
         settled = torch.zeros_like(drawn.label, dtype=torch.bool)
@@ -199,7 +202,7 @@ class Objective:
         return sharpness, sharpness / self.recipe.sharpness[0]
 
     @torch.no_grad()
-    def _places(self, drawn: Drawn, seen: Surface) -> tuple[Tensor, Tensor, Tensor]:
+    def _places(self, drawn: PixelBatch, seen: Surface) -> tuple[Tensor, Tensor, Tensor]:
         """Return a point on each of some open rays, (m, 3), whether it should be inside, (m,), and the rays, (m,).
 
         For a ray beside the object that is its hit, or a random place between the ends of the bounds; for a ray of the

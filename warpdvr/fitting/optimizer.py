@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def packed(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def pack(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the state of each parameter as `index.name`, such as `0.exp_avg`."""
     return {
         f"{i}.{name}": torch.as_tensor(value).clone()
@@ -14,7 +14,7 @@ def packed(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def unpack(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
-    """Give an optimiser what `packed` returned; entries that no number begins are not looked at.
+    """Give an optimiser what `pack` returned; entries that no number begins are not looked at.
 
     Raises:
         ValueError: if it has other parameters.

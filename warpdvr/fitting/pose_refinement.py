@@ -1,8 +1,8 @@
 """Cameras refined against a field that stays as it is.
 
 Each camera by itself, by damped Gauss-Newton steps (Levenberg 1944, Marquardt 1963) on the six numbers of
-`warpdvr.cameras.pose.move`. Compared are colours, silhouette and depth, as in Liu et al., "DIST" (2020), section 4, from
-coarse pictures to fine ones (`warpdvr.fitting.pose_residuals`).
+`warpdvr.cameras.pose.perturb`. Compared are colours, silhouette and depth, as in Liu et al., "DIST" (2020), section 4,
+from coarse pictures to fine ones (`warpdvr.fitting.pose_residuals`).
 """
 
 import math
@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.cameras.pose import move
+from warpdvr.cameras.pose import perturb
 from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
 from warpdvr.fitting.image_pyramid import pyramid
-from warpdvr.fitting.pose_residuals import SCALES, Misfit
-from warpdvr.intersection.cached import QuickMarch
-from warpdvr.intersection.sphere import Intersect
+from warpdvr.fitting.pose_residuals import SCALES, PoseResiduals
+from warpdvr.intersection.base import Solver
+from warpdvr.intersection.cached import CachedMarch
 from warpdvr.runtime.threads import one_thread
 
 TRIES = 25
 """Poses that are tried at each size of the picture, at most."""
 
 CELLS = 64
-"""Of the `QuickMarch`, along the longest side of the field's bounds."""
+"""Of the `CachedMarch`, along the longest side of the field's bounds."""
 
 SMALL = 0.003
 """A step shorter than this ends a size [pixel / focal length: radian; scene unit]."""
@@ -56,11 +56,11 @@ class Refined:
 def refine(
     field: Any,
     views: Views,
-    which: Iterable[int] | None = None,
+    indices: Iterable[int] | None = None,
     *,
     kinds: Sequence[str] = ("color", "mask", "depth"),
     longest: int = 400,
-    intersect: Intersect | None = None,
+    intersect: Solver | None = None,
     shown: Callable[[int, Refined], None] | None = None,
 ) -> tuple[Camera, ...]:
     """Return the cameras of all views, with those of some refined against a field that is kept; one view is enough.
@@ -70,10 +70,10 @@ def refine(
     Args:
         field: any module of one shape that meets the contract of `warpdvr.Field`.
         views: photographs with cameras to begin from, in the scene frame.
-        which: indices of the views whose cameras are refined; all of them if not given.
+        indices: indices of the views whose cameras are refined; all of them if not given.
         kinds: what is compared.
         longest: pictures are compared at this size of their longer side at most [pixel].
-        intersect: how the surface is found; by default a `QuickMarch`.
+        intersect: how the surface is found; by default a `CachedMarch`.
         shown: called with the index of a view and what became of its camera.
 
     Raises:
@@ -83,9 +83,9 @@ def refine(
         raise ValueError(f"refine: what can be compared is {', '.join(SCALES)}, got {list(kinds)}")
     if longest < 2:
         raise ValueError(f"refine: pictures need at least 2 pixels along their longer side, got {longest}")
-    solver = intersect or QuickMarch(field, cells=CELLS, corrections=3)
+    solver = intersect or CachedMarch(field, cells=CELLS, corrections=3)
     cameras = list(views.cameras)
-    for i in range(len(views)) if which is None else which:
+    for i in range(len(views)) if indices is None else indices:
         with one_thread():
             found = _one(field, views, i, kinds, longest, solver)
         cameras[i] = found.camera
@@ -94,7 +94,7 @@ def refine(
     return tuple(cameras)
 
 
-def _one(field: Any, views: Views, i: int, kinds: Sequence[str], longest: int, solver: Intersect) -> Refined:
+def _one(field: Any, views: Views, i: int, kinds: Sequence[str], longest: int, solver: Solver) -> Refined:
     camera, name = views.cameras[i], views.names[i]
     mask = views.masks[i] if "mask" in kinds else None
     depth = views.depths[i] if views.depths and "depth" in kinds else None
@@ -108,7 +108,7 @@ def _one(field: Any, views: Views, i: int, kinds: Sequence[str], longest: int, s
     start = pose = camera.pose.detach().cpu().double()
     tried = 0
     for level in pyramid(camera, views.images[i], mask, depth, longest, field.bounds.device):
-        problem = Misfit(field, level, colored, solver, pose)
+        problem = PoseResiduals(field, level, colored, solver, pose)
         problem.scales = problem.measured(pose) if tried else SCALES if mask is None else {"mask": SCALES["mask"]}
         pose, after, more = _descend(problem, pose, range(6) if tried else PLACED)
         tried += more
@@ -134,7 +134,7 @@ def _look_at(field: Any, camera: Camera, name: str) -> None:
         raise ValueError(f"refine: view {name}: its camera looks past the object, and cannot be refined from there")
 
 
-def _descend(problem: Misfit, pose: Tensor, some: Sequence[int]) -> tuple[Tensor, float, int]:
+def _descend(problem: PoseResiduals, pose: Tensor, some: Sequence[int]) -> tuple[Tensor, float, int]:
     """Return a better pose (4, 4), its loss, and how many poses were tried; `some` of the six numbers change."""
     loss, g, H = problem(pose)
     free = torch.tensor(some)
@@ -143,12 +143,12 @@ def _descend(problem: Misfit, pose: Tensor, some: Sequence[int]) -> tuple[Tensor
     while tried < TRIES and damping < 1e5 and math.isfinite(loss):
         curve = H[free][:, free]
         curve = curve + (damping * curve.diagonal() + 1e-9 * curve.diagonal().max()).diag()
-        six = torch.zeros_like(g).index_copy(0, free, torch.linalg.solve(curve, -g[free]))
-        there = move(pose[None], six[None])[0]
+        twist = torch.zeros_like(g).index_copy(0, free, torch.linalg.solve(curve, -g[free]))
+        there = perturb(pose[None], twist[None])[0]
         new = problem(there)
         tried += 1
         better = new[0] < loss
-        done = float(six.abs().max()) < small or (better and new[0] > (1 - GAIN) * loss)
+        done = float(twist.abs().max()) < small or (better and new[0] > (1 - GAIN) * loss)
         if better:
             pose, (loss, g, H), damping = there, new, max(damping / 10, 1e-6)
         else:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Rays
 from warpdvr.cameras.pose import origin
+from warpdvr.cameras.rays import Rays
 from warpdvr.fitting.image_pyramid import Level
-from warpdvr.intersection.sphere import Intersect
-from warpdvr.rendering.render import Surface, surface
+from warpdvr.intersection.base import Solver
+from warpdvr.rendering.surface import Surface, surface
 
 BEHIND = 12
 """Points on a ray behind its hit at which the smallest value is looked for."""
@@ -44,10 +44,10 @@ LEAST = {"color": 0.004, "mask": 0.01, "depth": 1e-4}
 """Smallest standard deviations that are believed [sRGB, part of a pixel, scene unit]."""
 
 
-class Misfit:
+class PoseResiduals:
     """The loss of a pose at one size of the picture: silhouette, colour and depth as in Liu et al., "DIST" (2020)."""
 
-    def __init__(self, field: Any, level: Level, colored: bool, solver: Intersect, pose: Tensor):
+    def __init__(self, field: Any, level: Level, colored: bool, solver: Solver, pose: Tensor):
         """Measure at a first pose how steep the field is at its surface: 1 for distances, not so for others."""
         self.field, self.level, self.colored, self.solver = field, level, colored, solver
         self.scales = SCALES
@@ -153,7 +153,7 @@ class _Term:
         )
         R = pose[:3, :3]
         by_o, by_d, d = (a[self.ray].detach().to(R) @ R for a in (*by, rays.direction))  # in the camera's axes
-        # moved by (w, u), a ray from 0 along d there comes from u - w x o along d + w x d: see `move`
+        # moved by (w, u), a ray from 0 along d there comes from u - w x o along d + w x d: see `perturb`
         by_w = torch.linalg.cross(d, by_d) - torch.linalg.cross(origin(pose[None]).expand_as(by_o), by_o)
         J = torch.cat([by_w, by_o], 1) / scale.sigma
         weighted = weight * less[:, None] * J

@@ -28,14 +28,16 @@ class Recipe:
     square: float = 3.0
     """Up to so many times their median it counts squares of differences; 0 counts absolute ones, as DVR and IDR do."""
     backdrop: bool = True
-    """Whether what is seen beside the object is learnt, too (`warpdvr.rendering.background`). It has no part in the field."""
+    """Whether what is seen beside the object is learnt, too (`warpdvr.rendering.background`). It has no part in the
+    field."""
     mask: float = 1.0
     """Weight of the silhouette loss, which is divided by the growth of its sharpness."""
     hinge: float = 0.0
     """Weight of the hinge loss of the silhouette, which needs no sharpness [1 / field value]."""
     outline: float = 0.0
     """Weight of the photometric loss over all pixels, whatever their masks say: colours then move outlines, see
-    `warpdvr.rendering.visibility`. For photographs in front of a plain `background`; rays are drawn as blocks of 2 x 2 pixels."""
+    `warpdvr.rendering.visibility`. For photographs in front of a plain `background`; rays are drawn as blocks of 2 x 2
+    pixels."""
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """sRGB colour in [0, 1] where nothing is hit, for the term `outline`."""
     eikonal: float = 0.1
@@ -47,8 +49,8 @@ class Recipe:
     depth: float = 0.0
     """Weight of the depth loss, for views with depth maps or with single points of known depth."""
     known: float = 0.0
-    """Weight of |value| at points of known depth, which teaches where no ray hits, too (`warpdvr.fitting.known`); for fields
-    that are distances near their surface."""
+    """Weight of |value| at points of known depth, which teaches where no ray hits, too (`losses.on_surface`); for
+    fields that are distances near their surface."""
     freespace: float = 0.0
     """Weight of the freespace loss, which asks at a random point of a ray, or its hit; `mask` asks at the nearest."""
     occupancy: float = 0.0
@@ -137,8 +139,9 @@ RECIPES = {
 }
 """Recipes by name: ours, and the weights and the sampling of DVR for images alone (Niemeyer et al. 2020, supplement).
 
-DVR sums over the colours' channels where `warpdvr.fitting.losses` takes their mean, hence its weight of 1 is 3 here. With depth
-maps it gives `depth` 10 for ShapeNet and 1 for DTU, where `smooth` is 0.1, and `gradient` 1 for sums, 0.75 here."""
+DVR sums over the colours' channels where `warpdvr.fitting.losses` takes their mean, hence its weight of 1 is 3 here.
+With depth maps it gives `depth` 10 for ShapeNet and 1 for DTU, where `smooth` is 0.1, and `gradient` 1 for sums, 0.75
+here."""
 
 
 def schedule(progress: float) -> float:

@@ -96,7 +96,7 @@ def _capped(solid: Solid, lattice: Lattice, x: Tensor) -> tuple[Tensor, Tensor]:
     shell = (side * x - torch.where(side > 0, solid.high, -solid.low)) / lattice.step > -0.499
     onto = torch.where(shell, torch.where(side > 0, solid.high, solid.low), x)
     cap = shell.any(1)
-    cap[cap.clone()] = solid.full(onto[cap])
+    cap[cap.clone()] = solid.contains(onto[cap])
     return torch.where(cap[:, None], onto, x.clamp(solid.low, solid.high)), side * (shell & cap[:, None])
 
 

@@ -1,16 +1,17 @@
 """Which cells of a lattice a field's surface crosses, and the surface as triangles there."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import warp as wp
 from torch import Tensor
 from torch.nn.functional import max_pool3d
 
 from warpdvr.intersection.grid import BoundGrid
-from warpdvr.runtime.launch import cube_corners, marching_cubes, sparse_marching_cubes
+from warpdvr.runtime.launch import warp_scope
 
 CHUNK = 1 << 17
 """Number of points in one evaluation of a field."""
@@ -46,7 +47,7 @@ class Solid:
             self.least, self.most = min(least, self.least), max(most, self.most)
         return value
 
-    def anywhere(self, x: Tensor) -> Tensor:
+    def extended(self, x: Tensor) -> Tensor:
         """Return values (n,) that are never negative outside of the bounds, and that keep the Lipschitz bound."""
         value, out = self.inside(x), torch.maximum(self.low - x, x - self.high).amax(-1)
         if self.lipschitz is None:
@@ -54,11 +55,11 @@ class Solid:
         return torch.maximum(value, self.lipschitz * out)
 
     def values(self, x: Tensor) -> Tensor:
-        """Return `anywhere` of any number of points, without gradients."""
+        """Return `extended` of any number of points, without gradients."""
         with torch.no_grad():
-            return torch.cat([self.anywhere(part) for part in torch.split(x, CHUNK)])
+            return torch.cat([self.extended(part) for part in torch.split(x, CHUNK)])
 
-    def full(self, x: Tensor) -> Tensor:
+    def contains(self, x: Tensor) -> Tensor:
         """Return which of any number of points inside the bounds, (n,), have a negative value."""
         with torch.no_grad():
             return torch.cat([self.inside(part) < 0 for part in torch.split(x, CHUNK)])
@@ -168,3 +169,61 @@ def _value_and_slope(value: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tens
         f = value(x)
         (slope,) = torch.autograd.grad(f.sum(), x)
     return f.detach(), slope
+
+
+def marching_cubes(cell: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
+    """Triangulate {value = 0} in the given cells of a grid.
+
+    Args:
+        cell: the lowest corner of each cell, shape (n, 3), int32, no cell twice.
+        corner: the values at the corners of each cell in the order of `cube_corners`, shape (n, 8), float32.
+
+    Returns:
+        Vertices (v, 3) in grid units and faces (m, 3), int64, wound so that negative values lie behind them.
+    """
+    with warp_scope(cell.device) as device:
+        values = wp.from_torch(corner.reshape(-1).contiguous(), requires_grad=False)
+        cells = wp.from_torch(cell.int().contiguous(), dtype=wp.vec3i)
+        import warp.geometry as wg
+
+        vertices, index = wg.sparse_marching_cubes_from_cells(cells, values, device=device)
+        return wp.to_torch(vertices).clone(), wp.to_torch(index).reshape(-1, 3).long()
+
+
+def sparse_marching_cubes(
+    value: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, cells: Sequence[int], lipschitz: float
+) -> tuple[Tensor, Tensor]:
+    """Triangulate {value = 0} in a box, asking only near the surface.
+
+    Args:
+        value: maps points (n, 3) to values (n,); called for many points at once.
+        low, high: corners of the box, shape (3,) each.
+        cells: number of cells along each axis.
+        lipschitz: an upper bound of |grad value|; where it is too small, pieces vanish without a word.
+
+    Returns:
+        Vertices (v, 3) in the units of the box and faces (m, 3), int64, wound so that negative values lie behind them.
+    """
+
+    def batch(points: Any) -> Any:
+        with torch.no_grad():
+            return wp.from_torch(value(wp.to_torch(points)).float().contiguous(), requires_grad=False)
+
+    with warp_scope(low.device) as device:
+        x, y, z = (n + 1 for n in cells)
+        lower, upper = wp.vec3(*low.tolist()), wp.vec3(*high.tolist())
+        import warp.geometry as wg
+
+        found: Any = wg.sparse_marching_cubes(
+            batch, x, y, z, lower=lower, upper=upper, lipschitz_bound=lipschitz, device=device
+        )
+        vertices, index = found
+        return wp.to_torch(vertices).clone(), wp.to_torch(index).reshape(-1, 3).long()
+
+
+def cube_corners() -> tuple[tuple[int, int, int], ...]:
+    """Return the corners of a cell in the order that `marching_cubes` expects."""
+    import warp.geometry as wg
+
+    offsets: tuple[tuple[int, int, int], ...] = wg.IsoSurfaceMarchingCubes.CUBE_CORNER_OFFSETS
+    return offsets

@@ -1,4 +1,4 @@
-"""The files of triangle meshes, .ply, .obj and .off: bytes to arrays and back. What a mesh is, `warpdvr.geometry.mesh` knows."""
+"""The files of triangle meshes, .ply, .obj and .off: bytes to arrays and back; see `warpdvr.geometry.mesh`."""
 
 from pathlib import Path
 from typing import Any

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warpdvr.datasets.files import within
+from warpdvr.runtime.files import within
 from warpdvr.shading.srgb import linear
 
 Folder = Path | zipfile.Path
@@ -28,7 +28,7 @@ GREY = 178
 
 
 @dataclass(frozen=True)
-class Painted:
+class TexturedMesh:
     """A triangle mesh with textures; the colour of a point is that of its texture times that of its vertices."""
 
     vertices: Tensor
@@ -58,7 +58,7 @@ class Painted:
 
 
 @dataclass(frozen=True)
-class Found:
+class MeshFile:
     """An object before it is read."""
 
     name: str
@@ -90,7 +90,7 @@ def opened(source: Path) -> Iterator[Folder]:
         yield zipfile.Path(archive)
 
 
-def find(folder: Folder) -> list[Found]:
+def find(folder: Folder) -> list[MeshFile]:
     """Return the objects in a folder by name: its mesh files, and its sub-folders that hold one at any depth.
 
     Where the folder holds one sub-folder and nothing else, and that several objects, those are meant.
@@ -98,15 +98,15 @@ def find(folder: Folder) -> list[Found]:
     found = []
     for child in _children(folder):
         if child.is_dir() and (meshes := tuple(_meshes(child, ""))):
-            found.append(Found(child.name, child, meshes))
+            found.append(MeshFile(child.name, child, meshes))
         elif _is_mesh(child):
-            found.append(Found(Path(child.name).stem, folder, (child.name,)))
+            found.append(MeshFile(Path(child.name).stem, folder, (child.name,)))
     if len(found) == 1 and found[0].folder is not folder and len(inner := find(found[0].folder)) > 1:
         return inner
     return found
 
 
-def read(found: Found) -> Painted:
+def read(found: MeshFile) -> TexturedMesh:
     """Read a mesh and its textures. Where a texture or material is missing, the plain colour stays, or else grey.
 
     Raises:
@@ -136,7 +136,7 @@ def read(found: Found) -> Painted:
 class _Beside:
     """Where trimesh asks for the files that a mesh names."""
 
-    def __init__(self, found: Found, folder: str):
+    def __init__(self, found: MeshFile, folder: str):
         self.found, self.folder = found, folder
         self.lost: list[str] = []
 
@@ -150,7 +150,7 @@ class _Beside:
     __getitem__ = get
 
 
-def _joined(parts: list[tuple[Any, Any]], beside: _Beside) -> Painted:
+def _joined(parts: list[tuple[Any, Any]], beside: _Beside) -> TexturedMesh:
     """Return trimesh's meshes, one for each material and each with its pose (4, 4), as one."""
     vertices, faces, tints, uvs, of_face = [], [], [], [], []
     n_vertex, textures = 0, list[NDArray[np.uint8]]()
@@ -163,7 +163,7 @@ def _joined(parts: list[tuple[Any, Any]], beside: _Beside) -> Painted:
         uvs.append(uv)
         of_face.append(np.full(len(part.faces), -1 if image is None else len(textures)))
         textures += [] if image is None else [image]
-    return Painted(
+    return TexturedMesh(
         torch.from_numpy(np.concatenate(vertices)),
         torch.from_numpy(np.concatenate(faces)).long(),
         _linear()[torch.from_numpy(np.concatenate(tints)).long()],

@@ -6,10 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import fibonacci_sphere
-from warpdvr.datasets.synthetic import first_hit
+from warpdvr.cameras.paths import fibonacci_sphere
 from warpdvr.geometry.mesh import Mesh
-from warpdvr.runtime.launch import triangle_mesh
+from warpdvr.geometry.search import first_hit, triangle_mesh
 
 
 def visible_surface(mesh: Mesh, *, views: int = 64, size: int = 128) -> Mesh:

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Rays
+from warpdvr.cameras.rays import Rays
+from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.root import ask, ask_all
-from warpdvr.intersection.wavefront import Hit, Status
 from warpdvr.kernels import cached as _quick
 from warpdvr.runtime.launch import launch
 
@@ -18,7 +18,7 @@ SHARES = 32
 """A corner far from the surface is asked again in one of so many refreshments."""
 
 
-class QuickMarch:
+class CachedMarch:
     """Nearly exact hits for `corrections` + 1 field evaluations on a ray that hits, and none on one that misses by far.
 
     Remembers the field's values at the corners of a grid. A ray is marched through their trilinear interpolant; the
@@ -39,7 +39,7 @@ class QuickMarch:
 
     def __init__(self, field: Any, *, cells: int = 64, corrections: int = 2):
         if cells < 2 or corrections < 1:
-            raise ValueError(f"QuickMarch: needs cells >= 2 and corrections >= 1, got {cells} and {corrections}")
+            raise ValueError(f"CachedMarch: needs cells >= 2 and corrections >= 1, got {cells} and {corrections}")
         self.corrections = corrections
         self.low, high = field.bounds.detach().float()
         extent = high - self.low
@@ -57,16 +57,16 @@ class QuickMarch:
         Call it every few steps, as the field moves: with `full`, which asks everywhere, while it moves fast.
         """
         if full or len(self.value) == 0:
-            which = torch.arange(len(self.x), device=self.x.device)
+            asked = torch.arange(len(self.x), device=self.x.device)
             self.value = torch.empty_like(self.x[:, 0])
         else:
             self.turn += 1
             again = self.around.clone()
             again[self.turn % SHARES :: SHARES] = True
-            which = torch.nonzero(again)[:, 0]
-        self.value[which] = ask_all(field, self.x[which])
+            asked = torch.nonzero(again)[:, 0]
+        self.value[asked] = ask_all(field, self.x[asked])
         self.around = self._around()
-        return len(which)
+        return len(asked)
 
     def state(self) -> Tensor:
         """Return what is remembered, shape (k + 1,); `resume` takes it."""
@@ -79,15 +79,17 @@ class QuickMarch:
             ValueError: if it is of another grid.
         """
         if len(state) not in (1, len(self.x) + 1):
-            raise ValueError(f"QuickMarch: expected a state of {len(self.x)} corners, got one of {len(state) - 1}")
+            raise ValueError(f"CachedMarch: expected a state of {len(self.x)} corners, got one of {len(state) - 1}")
         self.value, self.turn = state[:-1].to(self.x.device).clone(), int(state[-1])
         if len(self.value):
             self.around = self._around()
 
     @torch.no_grad()
     def __call__(self, field: Any, rays: Rays) -> Hit:
-        if rays.which is not None:
-            raise ValueError("QuickMarch: remembers a field of one shape, but these rays look at several (Rays.which)")
+        if rays.shape_index is not None:
+            raise ValueError(
+                "CachedMarch: remembers a field of one shape, but these rays look at several (Rays.shape_index)"
+            )
         evaluations = self.refresh(field) if len(self.value) == 0 else 0
         near, far = rays.clip(field.bounds)
         o, d = (a.detach().float().contiguous() for a in (rays.origin, rays.direction))

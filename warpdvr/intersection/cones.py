@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Rays
-from warpdvr.intersection.wavefront import Batch, Status
+from warpdvr.cameras.rays import Rays
+from warpdvr.intersection.hit import Status
+from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.kernels import cone as _cone
 from warpdvr.runtime.launch import launch
 
@@ -41,7 +42,7 @@ class Start:
     """The steepest difference that was seen, in units of the bound."""
 
 
-def free(batch: Batch, lipschitz: float, thinnest: float) -> Start | None:
+def free(batch: RayBatch, lipschitz: float, thinnest: float) -> Start | None:
     """Find how far rays are free of the surface, and decide those that are so all the way.
 
     Rays are sorted by where they point, so that bundles lie close together whether they are the pixels of an image in
@@ -60,7 +61,7 @@ def free(batch: Batch, lipschitz: float, thinnest: float) -> Start | None:
     ray = batch.active().long()
     if len(ray) < FEWEST or not bool((batch.o == batch.o[0]).all()):
         return None
-    if batch.which is not None and not bool((batch.which == batch.which[0]).all()):
+    if batch.shape_index is not None and not bool((batch.shape_index == batch.shape_index[0]).all()):
         return None
     ray = ray[_curve(batch.d[ray]).argsort(stable=True)]
     level, steepest = _Level(batch, ray, SIZES[0]), 0.0
@@ -73,7 +74,7 @@ def free(batch: Batch, lipschitz: float, thinnest: float) -> Start | None:
 class _Level:
     """Cones around bundles of `size` rays each, in the order of the curve, the arrays of kernels/cone.py."""
 
-    def __init__(self, batch: Batch, ray: Tensor, size: int):
+    def __init__(self, batch: RayBatch, ray: Tensor, size: int):
         self.size, count = size, math.ceil(len(ray) / size)
         member = torch.arange(count * size, device=ray.device).clamp_max(len(ray) - 1).view(count, size)
         near, far, d = batch.near[ray], batch.far[ray], batch.d[ray][member]
@@ -89,7 +90,7 @@ class _Level:
         self.fall, self.steepest = self.sure.new_zeros(2, count)
         self.least = torch.full_like(self.sure, torch.inf)
 
-    def divided(self, batch: Batch, ray: Tensor, size: int) -> "_Level":
+    def divided(self, batch: RayBatch, ray: Tensor, size: int) -> "_Level":
         """Return narrower cones, which know what those know that they are a part of."""
         level = _Level(batch, ray, size)
         part = torch.arange(len(level.state), device=ray.device) * size // self.size
@@ -99,9 +100,9 @@ class _Level:
         level.state = torch.where(self.state[part] == int(_cone.MISSED), int(_cone.MISSED), int(_cone.GOING)).int()
         return level
 
-    def march(self, batch: Batch, lipschitz: float, thinnest: float) -> float:
+    def march(self, batch: RayBatch, lipschitz: float, thinnest: float) -> float:
         """Sample the axes until all cones have ended; return the steepest difference in units of the bound."""
-        eye, which = batch.o[0], torch.zeros(1, dtype=torch.int64, device=batch.o.device)
+        eye, shape_index = batch.o[0], torch.zeros(1, dtype=torch.int64, device=batch.o.device)
         start = [self.sine, self.enter, self.leave, thinnest]
         known = [self.state, self.sure, self.t, self.last, self.reach, self.fall]
         launch(_cone.begin, len(self.state), start, [], state=known)
@@ -112,11 +113,11 @@ class _Level:
             if len(cone) == 0:
                 break
             x = eye + self.t[cone, None] * self.axis[cone]
-            value = batch.ask(x, which.expand(len(cone)))
+            value = batch.ask(x, shape_index.expand(len(cone)))
             launch(_cone.widen, len(cone), [value, *ends, cone.int()], [], state=known, per_row=[value])
         return float(self.steepest.max())
 
-    def hand_over(self, batch: Batch, ray: Tensor, thinnest: float, steepest: float) -> Start:
+    def hand_over(self, batch: RayBatch, ray: Tensor, thinnest: float, steepest: float) -> Start:
         """Decide the rays of cones that missed, and say where the others are to go on."""
         part = torch.arange(len(ray), device=ray.device) // self.size
         where, least = torch.full_like(batch.near, torch.nan), torch.full_like(batch.near, torch.inf)

@@ -11,6 +11,7 @@ from warpdvr.intersection import lipschitz
 from warpdvr.intersection.octree import (
     HALVES,
     Boxes,
+    RepeatLog,
     bends,
     bounds,
     corners,
@@ -20,7 +21,6 @@ from warpdvr.intersection.octree import (
     surprise,
 )
 from warpdvr.intersection.root import ask_all
-from warpdvr.intersection.wear import Wear
 from warpdvr.kernels import grid as _grid
 from warpdvr.runtime.launch import launch
 
@@ -54,7 +54,7 @@ class BoundGrid:
     the largest: 2 to 35 MB, and up to 200 once thin and steep fields are sharpened. `to` moves it.
     """
 
-    wear: Wear
+    repeats: RepeatLog
     """Where rays asked more than once since the grid was built or sharpened; a march notes it."""
 
     def __init__(
@@ -141,9 +141,9 @@ class BoundGrid:
                 `refresh` that asked.
         """
         self.check(field)
-        before, wear, self.wear = self.evaluations, self.wear, Wear()
+        before, repeats, self.repeats = self.evaluations, self.repeats, RepeatLog()
         for level in range(self.levels - 1, int(math.log2(SHARPEST / max(self.cells)))):
-            self._halve(field, level, wear.where(self.low, self.side / 2**level))
+            self._halve(field, level, repeats.where(self.low, self.side / 2**level))
         return self.evaluations - before
 
     def to(self, device: torch.device | str) -> "BoundGrid":
@@ -153,7 +153,7 @@ class BoundGrid:
             if isinstance(value, Tensor):
                 setattr(moved, name, value.to(device))
         moved._poor = {level: boxes.to(device) for level, boxes in self._poor.items()}
-        moved.wear = copy.deepcopy(self.wear)
+        moved.repeats = copy.deepcopy(self.repeats)
         return moved
 
     def check(self, field: Any) -> None:
@@ -204,7 +204,7 @@ class BoundGrid:
         self.child = value.new_empty(0, dtype=torch.int32)
         self.lower = self.upper = value.new_empty(0)
         self.slope, self.models = value.new_empty(0, 4), value.new_empty(0, 12)
-        self.wear = Wear()
+        self.repeats = RepeatLog()
         self._poor: dict[int, Boxes] = {}
         self._add(Boxes(node, cell, corners(block).reshape(8, -1), bends(block).view(3, -1), around, wider), 0)
         for level in range(self.levels - 1):
@@ -228,7 +228,7 @@ class BoundGrid:
         self.upper, self.slope = torch.cat([self.upper, upper]), torch.cat([self.slope, slope])
 
     def _model(self, boxes: Boxes, lower: Tensor, slope: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-        """Return models of boxes (kernels/box_model.py), shape (12, n), and where they are good enough not to be halved.
+        """Return models of boxes (kernels/box_model.py), shape (12, n), and which are good enough not to be halved.
 
         A model is taken for as wrong as that of the box's whole was where the field was asked; less if that was much
         less than one generation before: 8 times there where the field is smooth, twice at a kink.

@@ -182,3 +182,41 @@ def _pairs(value: Tensor, axes: list[int]) -> Tensor:
         n = value.shape[axis + 1] - 1
         value = torch.maximum(value.narrow(axis + 1, 0, n), value.narrow(axis + 1, 1, n))
     return value
+
+
+MOST_STRETCHES = 1 << 19
+"""Stretches that are remembered at most, 24 bytes each."""
+
+
+PLACES = 5
+"""Points of a stretch, ends included, whose boxes are taken for those that it passes through."""
+
+
+class RepeatLog:
+    """Stretches of rays between two samples that followed each other: all, or every second, fourth ... if too many."""
+
+    def __init__(self) -> None:
+        self._ends: list[Tensor] = []
+        self._length, self._every = 0, 1
+
+    def note(self, start: Tensor, end: Tensor) -> None:
+        """Remember the stretches between points, both (n, 3) [scene unit]."""
+        self._ends.append(torch.stack([start[:: self._every], end[:: self._every]]))
+        self._length += self._ends[-1].shape[1]
+        while self._length > MOST_STRETCHES:
+            self._ends, self._every = [torch.cat(self._ends, 1)[:, ::2].clone()], 2 * self._every
+            self._length = self._ends[0].shape[1]
+
+    def where(self, low: Tensor, side: Tensor) -> Tensor:
+        """Return boxes of a lattice that stretches pass through, unique, shape (m, 3), int64.
+
+        Args:
+            low: corner of the first box, shape (3,) [scene unit].
+            side: of all, shape (3,) [scene unit].
+        """
+        if not self._ends:
+            return torch.empty(0, 3, dtype=torch.int64, device=low.device)
+        start, end = torch.cat(self._ends, 1).to(low)
+        place = [start + part * (end - start) for part in torch.linspace(0, 1, PLACES).tolist()]
+        box: Tensor = ((torch.cat(place) - low) / side).floor().long().unique(dim=0)
+        return box

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Rays
+from warpdvr.cameras.rays import Rays
 from warpdvr.intersection.affine import COST, Affine
-from warpdvr.intersection.wavefront import Batch, Hit, Status
+from warpdvr.intersection.hit import Hit, Status
+from warpdvr.intersection.wavefront import RayBatch
 
 CHUNK = 1 << 12
 """Segments or boxes that are bounded at once."""
@@ -81,9 +82,11 @@ class RangeMarch:
 
     @torch.no_grad()
     def __call__(self, field: Any, rays: Rays) -> Hit:
-        if rays.which is not None:
-            raise ValueError("RangeMarch: holds for a field of one shape, but these rays look at several (Rays.which)")
-        network, batch = Affine(field), Batch(field, rays)
+        if rays.shape_index is not None:
+            raise ValueError(
+                "RangeMarch: holds for a field of one shape, but these rays look at several (Rays.shape_index)"
+            )
+        network, batch = Affine(field), RayBatch(field, rays)
         near, far = batch.near.double(), batch.far.double()
         march = _March(near.clone(), (far - near) / self.first)
         for _ in range(self.max_steps):
@@ -99,7 +102,7 @@ class RangeMarch:
         batch.guess(march.where.float(), march.least.float())
         return batch.finish(self.tolerance)
 
-    def _settle(self, batch: Batch, march: "_March", ray: Tensor) -> None:
+    def _settle(self, batch: RayBatch, march: "_March", ray: Tensor) -> None:
         """Ask the field at the ends of the last segments; a sign that is proven counts more than one that is not."""
         t, sure = march.t[ray], march.sure[ray]
         low, high = t.float(), torch.minimum(t + march.step[ray], batch.far[ray].double()).float()
@@ -125,7 +128,7 @@ class _March:
         self.where, self.least = torch.full_like(t, torch.nan), torch.full_like(t, torch.inf)
         """Where the value's line came lowest, and the value there."""
 
-    def go_on(self, network: Affine, batch: Batch, ray: Tensor, end: Tensor) -> Tensor:
+    def go_on(self, network: Affine, batch: RayBatch, ray: Tensor, end: Tensor) -> Tensor:
         """Bound the segments from `t` to `end` (k,) of rays (k,), go as far as they are free, and set the next step.
 
         Returns:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpdvr.fields.base import told
+from warpdvr.fields.base import select_shape
 from warpdvr.kernels import bracket as _bracket
 from warpdvr.runtime.launch import launch
 
@@ -37,7 +37,7 @@ def ask_all(field: Any, x: Tensor) -> Tensor:
 
 
 def close_in(
-    field: Any, o: Tensor, d: Tensor, ends: tuple[Tensor, ...], tolerance: float, which: Tensor | None = None
+    field: Any, o: Tensor, d: Tensor, ends: tuple[Tensor, ...], tolerance: float, shape_index: Tensor | None = None
 ) -> tuple[Tensor, int]:
     """Return the ray lengths (k,) where the value changes its sign, and the number of field evaluations.
 
@@ -60,7 +60,7 @@ def close_in(
             break
         t, x, done = o.new_empty(n), o.new_empty(n, 3), torch.empty(n, dtype=torch.bool, device=o.device)
         launch(_bracket.propose, n, [brackets, o, d, tolerance, active], [t, x])
-        value = ask(told(field, which, active), x)
+        value = ask(select_shape(field, shape_index, active), x)
         launch(_bracket.narrow, n, [t, value, tolerance, active], [done], state=[brackets])
         evaluations += n
         active = active[~done]

@@ -1,136 +1,42 @@
 """Where rays meet a field: solvers that propose points in Warp kernels and ask the field in Torch.
 
-Nothing here is recorded for autograd, so memory does not grow with the number of samples; `warpdvr.rendering.implicit.reattach`
-makes a hit differentiable afterwards.
+Nothing here is recorded for autograd, so memory does not grow with the number of samples;
+`warpdvr.rendering.implicit.reattach` makes a hit differentiable afterwards.
 """
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from warpdvr.cameras.camera import Rays
+from warpdvr.cameras.rays import Rays
 from warpdvr.intersection import lipschitz
+from warpdvr.intersection.base import Solver
 from warpdvr.intersection.cones import FEWEST, free
+from warpdvr.intersection.dense import DenseMarch
 from warpdvr.intersection.grid import BoundGrid
-from warpdvr.intersection.grid_march import through
-from warpdvr.intersection.wavefront import Batch, Hit, Status
-from warpdvr.kernels import march as _march
+from warpdvr.intersection.grid_march import MOST_THROUGH, march_grid
+from warpdvr.intersection.hit import Hit, Status
+from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.kernels import trace as _trace
 from warpdvr.runtime.launch import launch
 
-__all__ = ["DenseMarch", "Hit", "Intersect", "SphereTrace", "Status"]
+__all__ = ["DenseMarch", "Hit", "Solver", "SphereTrace", "Status"]
 
 MOST_STEPS = 256
 """Samples on one ray after which a `SphereTrace` gives up."""
-MOST_THROUGH = 1024
-"""Samples on one ray through a grid after which it gives up."""
 
 TRIES = 6
 """Bounds that are tried before misses are not believed."""
-
-
-class Intersect(Protocol):
-    """What finds hits: `DenseMarch`, `SphereTrace`, or any callable like them."""
-
-    @property
-    def points_per_ray(self) -> int:
-        """How many points of one ray are evaluated together; decides how many rays fit into memory."""
-
-    def __call__(self, field: Any, rays: Rays) -> Hit:
-        """Find the first crossing from outside to inside on each ray, inside of the field's bounds."""
-
-
-@dataclass(frozen=True)
-class DenseMarch:
-    """Equidistant samples between the ends of the bounds, front to back, for any field.
-
-    The first interval with f > 0 at its start and f <= 0 at its end is closed in by a bracketed root finder. A ray
-    stops being paid for once it is decided. Where the slopes seen around an interval allow a crossing to hide in it, it
-    is split up to `splits` times: parts down to (far - near) / (n - 1) / 2**splits are seen there. What is thinner than
-    the spacing and gives no such hint is missed. Sampling after Niemeyer et al., "Differentiable Volumetric Rendering"
-    (2020), section 3.
-    """
-
-    n: int = 128
-    """Samples on each ray, at least 2."""
-    splits: int = 5
-    """How often an interval that may hide a crossing is halved; 0 takes the samples as they are."""
-    safety: float = 2.0
-    """Factor on the slopes seen around such an interval."""
-    block: int = 8
-    """Samples that are evaluated together before it is asked who is done."""
-    tolerance: float = 5e-6
-    """How far off the crossing a hit may lie at most [scene unit]."""
-    grid: BoundGrid | None = None
-    """Bounds of the field: it is then asked only where they leave room for a surface, as closely as they demand. The
-    shortest step is an eighth of the last split: the length of the bounds' diagonal / (n - 1) / 2**(splits + 3)."""
-
-    def __post_init__(self) -> None:
-        if self.n < 2 or self.block < 1 or self.splits < 0:
-            raise ValueError(
-                f"DenseMarch: needs n >= 2, block >= 1 and splits >= 0, got {self.n}, {self.block} and {self.splits}"
-            )
-
-    @property
-    def points_per_ray(self) -> int:
-        return 1 if self.grid else min(self.block, self.n)
-
-    @torch.no_grad()
-    def __call__(self, field: Any, rays: Rays) -> Hit:
-        batch = Batch(field, rays)
-        if self.grid is not None:
-            diagonal = float((field.bounds[1] - field.bounds[0]).norm())
-            thinnest = diagonal / (self.n - 1) / 2 ** (self.splits + 3)
-            through(self.grid, batch, thinnest, 1.5, MOST_THROUGH, self.tolerance)
-            return batch.finish(self.tolerance)
-        spacing = (batch.far - batch.near) / (self.n - 1)
-        before = spacing.new_full((len(rays), 3), torch.nan)
-        for first in range(0, self.n, self.block):
-            active, block = batch.active(), min(self.block, self.n - first)
-            size = len(active)
-            if size == 0:
-                break
-            x, dip = spacing.new_empty(size, block, 3), spacing.new_empty(size, block + 2)
-            launch(_march.propose, (size, block), [batch.o, batch.d, batch.near, spacing, first, active], [x])
-            asked = batch.ask(x.view(-1, 3), active.repeat_interleave(block))
-            value = torch.cat([before[active], asked.view(size, block)], 1)
-            march = [value, batch.near, spacing, first, self.n - 1, self.safety, active]
-            launch(_march.scan, size, march, [dip], state=batch.state(), per_row=[value])
-            before[active] = value[:, -3:]
-            i, j = torch.nonzero(dip, as_tuple=True)
-            ray = active[i].long()
-            t = batch.near[ray] + (first + j - 3) * spacing[ray]
-            ends = t, t + spacing[ray], value[i, j], value[i, j + 1]
-            self._split(batch, ray, ends, dip[i, j])
-        return batch.finish(self.tolerance)
-
-    def _split(self, batch: "Batch", ray: Tensor, ends: tuple[Tensor, ...], change: Tensor) -> None:
-        """Halve intervals that may hide a crossing; one that is found lies ahead of all that its ray has so far."""
-        low, high, f_low, f_high = ends
-        for _ in range(self.splits):
-            if len(ray) == 0:
-                break
-            middle = 0.5 * (low + high)
-            f = batch.ask(batch.o[ray] + middle[:, None] * batch.d[ray], ray)
-            batch.cross(ray, (low, middle, f_low, f), f <= 0)
-            batch.status[ray[f.isnan()]] = int(Status.GAVE_UP)
-            change = 0.5 * change
-            left, right = (f_low + f < change) & (f > 0), (f + f_high < change) & (f > 0)
-            low, high, f_low, f_high, ray, change = (
-                torch.cat([a[left], b[right]])
-                for a, b in ((low, middle), (middle, high), (f_low, f), (f, f_high), (ray, ray), (change, change))
-            )
 
 
 @dataclass(frozen=True)
 class SphereTrace:
     """Steps as long as the field's Lipschitz bound says is free, for fields that have one.
 
-    Rays from one eye begin where cones around many of them end (warpdvr/intersection/cones.py); then each steps as far as its
-    values let it hope, and makes sure (kernels/trace.py); a bracket closes the crossing in. Parts thinner than
+    Rays from one eye begin where cones around many of them end (warpdvr/intersection/cones.py); then each steps as far
+    as its values let it hope, and makes sure (kernels/trace.py); a bracket closes the crossing in. Parts thinner than
     `thinnest` along the ray may be stepped over. The bound is checked on the way: where values differ by more than it
     allows, all is done again with a larger one, and a warning says so if the field had promised it; what even then is
     not decided gave up. Which rays come together changes a hit within `tolerance`.
@@ -167,10 +73,10 @@ class SphereTrace:
 
     @torch.no_grad()
     def __call__(self, field: Any, rays: Rays) -> Hit:
-        batch = Batch(field, rays)
+        batch = RayBatch(field, rays)
         if self.grid is not None:
             steps = self.max_steps or MOST_THROUGH
-            through(self.grid, batch, self.thinnest, self.relaxation, steps, self.tolerance)
+            march_grid(self.grid, batch, self.thinnest, self.relaxation, steps, self.tolerance)
             return batch.finish(self.tolerance)
         bound = promised = lipschitz.promised(field)
         if self.cones and len(rays) >= FEWEST:
@@ -178,7 +84,7 @@ class SphereTrace:
             steepest = lipschitz.differences(lambda x: batch.ask(x, any_shape), field.bounds)
             bound *= lipschitz.excess(steepest / bound)
         for _ in range(TRIES):
-            asked, batch = batch.evaluations, Batch(field, rays)
+            asked, batch = batch.evaluations, RayBatch(field, rays)
             batch.evaluations, traced = asked, bound
             excess = lipschitz.excess(self._trace(batch, bound))
             bound *= excess
@@ -197,7 +103,7 @@ class SphereTrace:
         closest = float(found.min()) if self.pixel and len(found) else 0.0
         return batch.finish(max(self.tolerance, 0.1 * self.pixel * closest))
 
-    def _trace(self, batch: Batch, bound: float) -> float:
+    def _trace(self, batch: RayBatch, bound: float) -> float:
         """Decide rays as far as `max_steps` do it; return the steepest difference of values in units of `bound`."""
         memory = batch.near.new_zeros(len(batch.near), _trace.memory._length_)
         memory[:, int(_trace.SURE)], memory[:, int(_trace.AHEAD)] = batch.near, torch.nan

@@ -1,53 +1,22 @@
 """A batch of rays on its way to a surface, and what became of it."""
 
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Rays
-from warpdvr.fields.base import told
+from warpdvr.cameras.rays import Rays
+from warpdvr.fields.base import select_shape
+from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.root import ask, close_in
 from warpdvr.kernels import status as _status
 
 
-class Status(IntEnum):
-    """What became of a ray."""
-
-    HIT = int(_status.HIT)
-    """It entered the surface from outside."""
-    MISS = int(_status.MISS)
-    """It left the bounds without meeting the surface, or never met the bounds."""
-    INSIDE = int(_status.INSIDE)
-    """Its first sample was already inside: nothing is seen."""
-    GAVE_UP = int(_status.GAVE_UP)
-    """It was not decided: too many steps, or a value that is not a number."""
-
-
-@dataclass(frozen=True)
-class Hit:
-    """Where n rays met the surface; `t` and `ray` are packed and hold the k rays that hit."""
-
-    t: Tensor
-    """Ray length to the surface, shape (k,), float32 [scene unit]; not differentiable."""
-    ray: Tensor
-    """Which ray each hit belongs to, ascending, shape (k,), int64."""
-    status: Tensor
-    """A `Status` for every ray, shape (n,), int32."""
-    nearest: Tensor
-    """Ray length at the smallest sample of a ray that does not hit, and `t` of one that does, shape (n,). With a grid
-    also places that were not asked, by the middle of their bounds; NaN for a ray that does not meet the bounds."""
-    evaluations: int
-    """How often the field was asked for a value, counted in points."""
-
-
-class Batch:
+class RayBatch:
     """A batch of rays on its way: what every solver keeps of each."""
 
     def __init__(self, field: Any, rays: Rays):
-        self.field, self.which = field, rays.which
+        self.field, self.shape_index = field, rays.shape_index
         self.o, self.d = (a.detach().float().contiguous() for a in (rays.origin, rays.direction))
         self.near, self.far = rays.clip(field.bounds)
         self.status = torch.where(self.near <= self.far, int(_status.ACTIVE), int(Status.MISS)).int()
@@ -67,7 +36,7 @@ class Batch:
     def ask(self, x: Tensor, ray: Tensor) -> Tensor:
         """Return the field's values at points (n, 3) on rays (n,), and count them."""
         self.evaluations += len(x)
-        return ask(told(self.field, self.which, ray), x)
+        return ask(select_shape(self.field, self.shape_index, ray), x)
 
     def cross(self, ray: Tensor, ends: tuple[Tensor, ...], found: Tensor) -> None:
         """Give each ray the foremost of the brackets `ends` that were found for it."""
@@ -88,8 +57,8 @@ class Batch:
         self.status[self.status == int(_status.ACTIVE)] = int(Status.GAVE_UP)
         ray = torch.nonzero(self.status == int(Status.HIT))[:, 0]
         ends = self.low[ray], self.high[ray], self.f_low[ray], self.f_high[ray]
-        which = None if self.which is None else self.which[ray]
-        t, evaluations = close_in(self.field, self.o[ray], self.d[ray], ends, tolerance, which)
+        shape_index = None if self.shape_index is None else self.shape_index[ray]
+        t, evaluations = close_in(self.field, self.o[ray], self.d[ray], ends, tolerance, shape_index)
         self.status[ray[t.isnan()]] = int(Status.GAVE_UP)
         ray, t = ray[~t.isnan()], t[~t.isnan()]
         self.nearest[ray] = t

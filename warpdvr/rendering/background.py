@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from warpdvr.cameras.camera import Rays
+from warpdvr.cameras.rays import Rays
 from warpdvr.fields.mlp import MLP, PositionalEncoding
 
 RATE = 3e-3
@@ -15,7 +15,7 @@ PREFIX = "backdrop."
 """How its weights are called in the state of a fit."""
 
 
-class Backdrop(nn.Module):
+class Background(nn.Module):
     """The surroundings of the object in its photographs, one query for each ray that hits nothing.
 
     Masks reach over outlines, and close holes that light shines through: there, a photograph that was held out shows
@@ -34,14 +34,14 @@ class Backdrop(nn.Module):
         self.network = MLP(self.encode.width, width, depth, 3, torch.relu)
 
     @classmethod
-    def new(cls, seed: int, device: torch.device) -> "Backdrop":
+    def new(cls, seed: int, device: torch.device) -> "Background":
         """Return one with random weights; the random numbers that others draw stay what they are without it."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return cls().to(device)
 
     @classmethod
-    def saved(cls, state: Mapping[str, Tensor]) -> "Backdrop | None":
+    def saved(cls, state: Mapping[str, Tensor]) -> "Background | None":
         """Return the one whose weights are in a state (`Fit.state`), None if there are none.
 
         Raises:

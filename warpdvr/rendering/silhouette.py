@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Rays
-from warpdvr.fields.base import told
-from warpdvr.intersection.wavefront import Hit
+from warpdvr.cameras.rays import Rays
+from warpdvr.fields.base import select_shape
+from warpdvr.intersection.hit import Hit
 
 DEPTHS = 32
 """Points on a ray behind its hit at which the smallest value is looked for."""
@@ -22,7 +22,7 @@ def soft_mask(field: Any, rays: Rays, hit: Hit, sharpness: float) -> tuple[Tenso
     deepest, evaluations = deepest_on(field, rays, hit)
     asked = ~deepest.isnan()
     x = rays.at(deepest.nan_to_num())[asked].to(field.bounds.dtype)
-    field = told(field, rays.which, asked)
+    field = select_shape(field, rays.shape_index, asked)
     soft = torch.sigmoid(-sharpness * field.value(x))
     return soft.new_zeros(len(rays)).masked_scatter(asked, soft), evaluations + len(x)
 
@@ -45,7 +45,7 @@ def deepest_on(
     t = hit.t[:, None] + (far - hit.t).clamp_max(reach)[:, None] * steps
     x = rays.origin[hit.ray][:, None] + t[..., None] * rays.direction[hit.ray][:, None]
     value = (
-        told(field, rays.which, hit.ray.repeat_interleave(t.shape[1]))
+        select_shape(field, rays.shape_index, hit.ray.repeat_interleave(t.shape[1]))
         .value(x.reshape(-1, 3).to(field.bounds.dtype))
         .view(t.shape)
     )

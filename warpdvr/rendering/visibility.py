@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Rays
-from warpdvr.fields.base import told
-from warpdvr.intersection.sphere import Intersect
-from warpdvr.intersection.wavefront import Status
+from warpdvr.cameras.rays import Rays
+from warpdvr.fields.base import select_shape
+from warpdvr.intersection.base import Solver
+from warpdvr.intersection.hit import Status
 from warpdvr.rendering.gradient import gradient, slope_cost, unit
 
 HALVINGS = 3
@@ -29,7 +29,7 @@ GRAZING = 0.05
 
 
 @dataclass(frozen=True)
-class Seen:
+class VisibleImage:
     """What the rays of some images see, one for each pixel, images and rows one after the other."""
 
     rays: Rays
@@ -46,7 +46,7 @@ class Seen:
     """Colour where no ray hits, shape (n, 3)."""
 
 
-def boundary(field: Any, seen: Seen, intersect: Intersect, *, chunk: int | None = None) -> tuple[Tensor, int]:
+def boundary(field: Any, seen: VisibleImage, intersect: Solver, *, chunk: int | None = None) -> tuple[Tensor, int]:
     """Return 0 for all colours, shape (n, 3), with the gradient of the outlines between them; and evaluations.
 
     The integral of colour over an image moves with its discontinuities by
@@ -114,7 +114,7 @@ class _Crossing:
 
 
 @torch.no_grad()
-def _pairs(seen: Seen) -> Tensor:
+def _pairs(seen: VisibleImage) -> Tensor:
     """Return neighbours between which there may be an outline, as `_Crossing.pair`."""
     _, height, width = seen.shape
     index = torch.arange(len(seen.rays), device=seen.t.device).view(seen.shape)
@@ -137,7 +137,7 @@ def _pairs(seen: Seen) -> Tensor:
 
 
 @torch.no_grad()
-def _cross(field: Any, seen: Seen, pair: Tensor, intersect: Intersect) -> tuple[_Crossing, int]:
+def _cross(field: Any, seen: VisibleImage, pair: Tensor, intersect: Solver) -> tuple[_Crossing, int]:
     """Halve the way between pairs of pixels; the half with the larger step in depth goes on."""
     t = torch.where(seen.status == int(Status.HIT), seen.t, torch.nan)
     near, far = t[pair[:, 0]], t[pair[:, 1]]
@@ -155,7 +155,7 @@ def _cross(field: Any, seen: Seen, pair: Tensor, intersect: Intersect) -> tuple[
 
 
 @torch.no_grad()
-def _graze(field: Any, seen: Seen, crossing: _Crossing) -> tuple[_Crossing, int]:
+def _graze(field: Any, seen: VisibleImage, crossing: _Crossing) -> tuple[_Crossing, int]:
     """Keep the crossings whose outer ray passes a smallest value ahead of what it sees, and tell where.
 
     On a surface that goes on behind the pixel's edge values only fall on the way from the near to the far point.
@@ -179,7 +179,7 @@ def _graze(field: Any, seen: Seen, crossing: _Crossing) -> tuple[_Crossing, int]
     return replace(crossing[keep], graze=torch.stack([low, high], 1)), t.numel() + TURNS * len(keep)
 
 
-def _move(field: Any, seen: Seen, crossing: _Crossing) -> tuple[Tensor, int]:
+def _move(field: Any, seen: VisibleImage, crossing: _Crossing) -> tuple[Tensor, int]:
     """Return what each crossing adds to the colours of its two pixels, shape (2, m, 3), 0 in value; and evaluations."""
     pair = crossing.pair
     rays = _between(seen.rays, pair, crossing.high)
@@ -204,7 +204,7 @@ def _move(field: Any, seen: Seen, crossing: _Crossing) -> tuple[Tensor, int]:
 
 
 @torch.no_grad()
-def _jump(field: Any, seen: Seen, crossing: _Crossing, rays: Rays, t: Tensor) -> tuple[Tensor, int]:
+def _jump(field: Any, seen: VisibleImage, crossing: _Crossing, rays: Rays, t: Tensor) -> tuple[Tensor, int]:
     """Return the colour at the near side of each crossing less that at its far side, shape (m, 3), and evaluations."""
     hit = torch.nonzero(~crossing.far.isnan())[:, 0]
     beyond = seen.behind[crossing.pair[:, 1]].to(field.bounds.dtype)
@@ -214,7 +214,7 @@ def _jump(field: Any, seen: Seen, crossing: _Crossing, rays: Rays, t: Tensor) ->
 
 def _color(field: Any, rays: Rays, t: Tensor) -> Tensor:
     x, d = rays.at(t).to(field.bounds.dtype), rays.direction.to(field.bounds.dtype)
-    field = told(field, rays.which)
+    field = select_shape(field, rays.shape_index)
     _, slope, feature = gradient(field, x)
     color: Tensor = field.color(x, unit(slope), d, feature)
     return color
@@ -230,7 +230,7 @@ def _slope(field: Any, rays: Rays, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = rays.at(t.to(rays.origin)).to(field.bounds.dtype)
         if not (recording and x.requires_grad):
             x = x.detach().requires_grad_()
-        value = told(field, rays.which).value(x)
+        value = select_shape(field, rays.shape_index).value(x)
         (slope,) = torch.autograd.grad(value.sum(), x, retain_graph=recording)
     return value, (slope * rays.direction.detach()).sum(-1), slope
 
@@ -240,7 +240,7 @@ def _between(rays: Rays, pair: Tensor, part: Tensor) -> Rays:
     a, b = rays[pair[:, 0]], rays[pair[:, 1]]
     part = part[:, None].to(a.origin)
     return Rays(
-        a.origin + part * (b.origin - a.origin), unit(a.direction + part * (b.direction - a.direction)), a.which
+        a.origin + part * (b.origin - a.origin), unit(a.direction + part * (b.direction - a.direction)), a.shape_index
     )
 
 

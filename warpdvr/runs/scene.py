@@ -39,13 +39,14 @@ class Scene:
     """
 
     views: Table = dataclasses.field(default_factory=dict)
-    """`folder` and the options of `warpdvr.datasets.load.load`, or `mesh` and those of `mesh_views`; `normalise` for both."""
+    """`folder` and the options of `warpdvr.datasets.load.load`, or `mesh` and those of `mesh_views`; `normalise` for
+    both."""
     field: Table = dataclasses.field(default_factory=lambda: dict(DEFAULT_FIELD))
     """`kind`, the field's name, and its options."""
     fit: Table = dataclasses.field(default_factory=dict)
-    """`minutes` or `iterations`, `seed`, `recipe` (a key of `warpdvr.fitting.recipe.RECIPES`; "quick" if there is none), and
-    what is to be another way than in that: what a `warpdvr.Recipe` holds; for a field `repaint`, `shape` is the
-    run whose surface it has."""
+    """`minutes` or `iterations`, `seed`, `recipe` (a key of `warpdvr.fitting.recipe.RECIPES`; "quick" if there is
+    none), and what is to be another way than in that: what a `warpdvr.Recipe` holds; for a field `repaint`, `shape` is
+    the run whose surface it has."""
     mesh: Table = dataclasses.field(default_factory=dict)
     """Options of `warpdvr.geometry.isosurface.extract`."""
 

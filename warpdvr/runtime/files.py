@@ -17,3 +17,15 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def within(folder: Path, path: str | Path) -> Path:
+    """Return folder / path.
+
+    Raises:
+        ValueError: if that leads outside of the folder, be it by an absolute path, by `..` or by a link.
+    """
+    full = folder / path
+    if not full.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{folder}: {str(path)!r} leads outside of the data folder, which is not allowed")
+    return full

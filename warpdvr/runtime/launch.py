@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -129,84 +129,8 @@ def warp_device(device: torch.device) -> Any:
     return wp.device_from_torch(device)
 
 
-def triangle_mesh(vertices: Tensor, faces: Tensor) -> Any:
-    """Build Warp's search structure over triangles; pass its `id` to kernels and keep it alive until they ran.
-
-    Args:
-        vertices: shape (n, 3), float32.
-        faces: shape (m, 3), indices of vertices.
-
-    Raises:
-        ValueError: if there is no triangle; a query of none would end the process.
-    """
-    if len(faces) == 0:
-        raise ValueError("mesh: expected triangles to search among, found none")
-    with _scope(vertices.device):
-        points: Any = wp.from_torch(vertices.detach().contiguous(), dtype=wp.vec3)
-        index: Any = wp.from_torch(faces.int().reshape(-1).contiguous())
-        return wp.Mesh(points, index)
-
-
-def marching_cubes(cell: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
-    """Triangulate {value = 0} in the given cells of a grid.
-
-    Args:
-        cell: the lowest corner of each cell, shape (n, 3), int32, no cell twice.
-        corner: the values at the corners of each cell in the order of `cube_corners`, shape (n, 8), float32.
-
-    Returns:
-        Vertices (v, 3) in grid units and faces (m, 3), int64, wound so that negative values lie behind them.
-    """
-    with _scope(cell.device) as device:
-        values = wp.from_torch(corner.reshape(-1).contiguous(), requires_grad=False)
-        cells = wp.from_torch(cell.int().contiguous(), dtype=wp.vec3i)
-        import warp.geometry as wg
-
-        vertices, index = wg.sparse_marching_cubes_from_cells(cells, values, device=device)
-        return wp.to_torch(vertices).clone(), wp.to_torch(index).reshape(-1, 3).long()
-
-
-def sparse_marching_cubes(
-    value: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, cells: Sequence[int], lipschitz: float
-) -> tuple[Tensor, Tensor]:
-    """Triangulate {value = 0} in a box, asking only near the surface.
-
-    Args:
-        value: maps points (n, 3) to values (n,); called for many points at once.
-        low, high: corners of the box, shape (3,) each.
-        cells: number of cells along each axis.
-        lipschitz: an upper bound of |grad value|; where it is too small, pieces vanish without a word.
-
-    Returns:
-        Vertices (v, 3) in the units of the box and faces (m, 3), int64, wound so that negative values lie behind them.
-    """
-
-    def batch(points: Any) -> Any:
-        with torch.no_grad():
-            return wp.from_torch(value(wp.to_torch(points)).float().contiguous(), requires_grad=False)
-
-    with _scope(low.device) as device:
-        x, y, z = (n + 1 for n in cells)
-        lower, upper = wp.vec3(*low.tolist()), wp.vec3(*high.tolist())
-        import warp.geometry as wg
-
-        found: Any = wg.sparse_marching_cubes(
-            batch, x, y, z, lower=lower, upper=upper, lipschitz_bound=lipschitz, device=device
-        )
-        vertices, index = found
-        return wp.to_torch(vertices).clone(), wp.to_torch(index).reshape(-1, 3).long()
-
-
-def cube_corners() -> tuple[tuple[int, int, int], ...]:
-    """Return the corners of a cell in the order that `marching_cubes` expects."""
-    import warp.geometry as wg
-
-    offsets: tuple[tuple[int, int, int], ...] = wg.IsoSurfaceMarchingCubes.CUBE_CORNER_OFFSETS
-    return offsets
-
-
 @contextmanager
-def _scope(device: torch.device) -> Iterator[Any]:
+def warp_scope(device: torch.device) -> Iterator[Any]:
     """Run Warp's own launches on Torch's device and stream."""
     name = warp_device(device)
     with wp.ScopedDevice(name), wp.ScopedStream(wp.stream_from_torch(device) if device.type == "cuda" else None):

@@ -6,13 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import pixel_centres, rays_of
-from warpdvr.datasets.synthetic import first_hit
+from warpdvr.cameras.rays import pixel_centres, rays_of
 from warpdvr.fields.conditional import Shapes
 from warpdvr.geometry.isosurface import extract
-from warpdvr.runtime.launch import triangle_mesh
+from warpdvr.geometry.search import first_hit, triangle_mesh
 from warpdvr.singleview.preprocess import SIZE
-from warpdvr.singleview.shape_bank import SIDE, Known
+from warpdvr.singleview.shape_bank import SIDE, ShapeBank
 
 CELLS = 64
 """Cells along the bounds, of the meshes that are looked at."""
@@ -33,7 +32,7 @@ ALIKE = 15
 """So many other codes are near enough to a code to be mixed with it."""
 
 
-class Imagination:
+class Augmentation:
     """What a decoder can show beyond the pictures that it learnt from, one shape after the other.
 
     First the known shapes, then mixtures of the codes of two that are alike; each from cameras that pictures of other
@@ -41,7 +40,7 @@ class Imagination:
     of a known shape there is then an outline from nearly everywhere.
     """
 
-    def __init__(self, decoder: Any, known: Known, generator: torch.Generator, outlined: Collection[int] = ()):
+    def __init__(self, decoder: Any, known: ShapeBank, generator: torch.Generator, outlined: Collection[int] = ()):
         """Begin with nothing.
 
         Args:
@@ -64,7 +63,7 @@ class Imagination:
         """Imagine one more shape, if there are any left; one that the decoder sees nothing of has no pictures."""
         if not self.waiting:
             return
-        which, code = self.waiting.pop(0)
+        shape_index, code = self.waiting.pop(0)
         field = Shapes(self.decoder, code[None])
         try:
             mesh = extract(field, resolution=CELLS, project=0, colors=False, cavities=False)
@@ -79,10 +78,10 @@ class Imagination:
         image[on] = (weight[on][..., None] * color[mesh.faces[face[on].long()]]).sum(1)
         self.codes.append(code)
         self.pictures.append((255 * _halved(image.permute(0, 3, 1, 2))).round().to(torch.uint8))
-        if which is not None and which not in self.outlined:
+        if shape_index is not None and shape_index not in self.outlined:
             pose, K = self._cameras(OUTLINES)
             covered = (255 * _halved((_seen(tree, pose, K, SIDE)[0] >= 0).float())).round().to(torch.uint8)
-            self.outlines.append((torch.full((len(pose),), which), covered, pose, K))
+            self.outlines.append((torch.full((len(pose),), shape_index), covered, pose, K))
 
     def draw(self, n: int) -> tuple[Tensor, Tensor]:
         """Return n random pictures (n, 3, SIZE, SIZE), uint8, over white, and the codes of their shapes (n, code)."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Rays
+from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.load import load
 from warpdvr.datasets.pixels import OBJECT, Pixels
 from warpdvr.datasets.views import Views
@@ -109,15 +109,20 @@ class Pool:
             generator: of the random numbers.
 
         Returns:
-            n rays, b * rays without sparse points, with `Rays.which` counting the objects of the batch; their colours
-            (n, 3), whether they see the object (n,), and their depths along the ray, NaN where unknown (n,) [scene
-            unit].
+            n rays, b * rays without sparse points, with `Rays.shape_index` counting the objects of the batch; their
+            colours (n, 3), whether they see the object (n,), and their depths along the ray, NaN where unknown (n,)
+            [scene unit].
         """
         drawn = [self.pixels[i].draw(rays, generator) for i in objects.tolist()]
-        which = torch.arange(len(drawn)).repeat_interleave(torch.tensor([len(a.rays) for a in drawn]))
+        shape_index = torch.arange(len(drawn)).repeat_interleave(torch.tensor([len(a.rays) for a in drawn]))
         o, d = (torch.cat([getattr(a.rays, name) for a in drawn]) for name in ("origin", "direction"))
         t = torch.cat([a.depth / a.forward for a in drawn])
-        return Rays(o, d, which), torch.cat([a.color for a in drawn]), torch.cat([a.label for a in drawn]) == OBJECT, t
+        return (
+            Rays(o, d, shape_index),
+            torch.cat([a.color for a in drawn]),
+            torch.cat([a.label for a in drawn]) == OBJECT,
+            t,
+        )
 
 
 def _hull(pixels: Pixels, bounds: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -138,8 +143,8 @@ def _hull(pixels: Pixels, bounds: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[
 def _told(pixels: Pixels, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return those points (n, 3) of which the masks say something, and whether they are inside."""
     against, within = pixels.votes(x)
-    told = (against >= 2) | ((against == 0) & (4 * within >= 3 * len(pixels.pose)))
-    return x[told], against[told] == 0
+    decided = (against >= 2) | ((against == 0) & (4 * within >= 3 * len(pixels.pose)))
+    return x[decided], against[decided] == 0
 
 
 def bounds(objects: Sequence[Views], *, cells: int = 48) -> Tensor:

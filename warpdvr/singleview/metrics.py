@@ -6,18 +6,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Camera, fibonacci_sphere
-from warpdvr.datasets.synthetic import first_hit
+from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.paths import fibonacci_sphere
 from warpdvr.evaluation.surfaces import chamfer
 from warpdvr.fields.conditional import Shapes
 from warpdvr.geometry.isosurface import extract
 from warpdvr.geometry.mesh import Mesh
-from warpdvr.intersection.sphere import DenseMarch
+from warpdvr.geometry.search import first_hit, triangle_mesh
+from warpdvr.intersection.dense import DenseMarch
 from warpdvr.rendering.render import render
-from warpdvr.runtime.launch import triangle_mesh
 from warpdvr.singleview.category import Category
-from warpdvr.singleview.preprocess import Look, first
-from warpdvr.singleview.reconstructor import Learnt, Reconstructor
+from warpdvr.singleview.preprocess import InputPicture, first
+from warpdvr.singleview.reconstructor import CategoryCheckpoint, Reconstructor
 from warpdvr.singleview.test_time import Refinement, refined
 
 UNSEEN = 8
@@ -31,7 +31,7 @@ SAMPLES = 20_000
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ShapeScores:
     """How far a mesh is from the true one, in the category's frame."""
 
     chamfer_l1: float
@@ -42,7 +42,7 @@ class Judgement:
     """Of silhouettes, mean over `UNSEEN` views."""
 
 
-def judge(predicted: Mesh, truth: Mesh, *, visible: Mesh | None = None) -> Judgement:
+def judge(predicted: Mesh, truth: Mesh, *, visible: Mesh | None = None) -> ShapeScores:
     """Compare a mesh with the true one.
 
     Args:
@@ -53,13 +53,13 @@ def judge(predicted: Mesh, truth: Mesh, *, visible: Mesh | None = None) -> Judge
     far = chamfer(predicted, truth if visible is None else visible, samples=SAMPLES)
     mine, true = (silhouettes(mesh) for mesh in (predicted, truth))
     iou = ((mine & true).sum((1, 2)) / (mine | true).sum((1, 2)).clamp_min(1)).mean()
-    return Judgement(far.chamfer_l1 / far.extent, far.f_score, float(iou))
+    return ShapeScores(far.chamfer_l1 / far.extent, far.f_score, float(iou))
 
 
-def mean(some: Sequence[Judgement]) -> Judgement:
+def mean(some: Sequence[ShapeScores]) -> ShapeScores:
     """Return the mean of every figure."""
     names = "chamfer_l1", "f_score", "iou"
-    return Judgement(*(sum(getattr(one, name) for one in some) / max(len(some), 1) for name in names))
+    return ShapeScores(*(sum(getattr(one, name) for one in some) / max(len(some), 1) for name in names))
 
 
 def silhouettes(mesh: Mesh, cameras: Sequence[Camera] | None = None) -> Tensor:
@@ -80,7 +80,7 @@ def around(n: int, size: int) -> list[Camera]:
 
 
 def reconstructed(
-    learnt: Learnt, look: Look, *, resolution: int = 128, refinement: Refinement | None = None
+    learnt: CategoryCheckpoint, look: InputPicture, *, resolution: int = 128, refinement: Refinement | None = None
 ) -> tuple[Shapes, Mesh]:
     """Return the shape that a picture shows, as a field and as a closed mesh in the category's frame.
 
@@ -93,7 +93,7 @@ def reconstructed(
 
 
 @torch.no_grad()
-def mean_shape(learnt: Learnt, *, resolution: int = 128) -> Mesh:
+def mean_shape(learnt: CategoryCheckpoint, *, resolution: int = 128) -> Mesh:
     """Return the decoder's shape for the mean code of the objects that were learnt from."""
     field = Shapes(learnt.model.decode, learnt.known.codes.mean(0, keepdim=True))
     return _mesh(field, "the network's mean shape", resolution)
@@ -105,16 +105,16 @@ def nearest_shape(truth: Mesh, known: Sequence[Mesh], *, samples: int = 2_000) -
 
 
 @torch.no_grad()
-def held_out_iou(model: Reconstructor, category: Category, which: Sequence[int] | None = None) -> float:
+def held_out_iou(model: Reconstructor, category: Category, indices: Sequence[int] | None = None) -> float:
     """Return the mean IoU of silhouettes of objects, each reconstructed from its first picture.
 
     Args:
         model: the network.
         category: whose pictures are looked at.
-        which: indices of the objects; the held-out ones if not given.
+        indices: indices of the objects; the held-out ones if not given.
     """
     scores = []
-    for i in category.test if which is None else which:
+    for i in category.test if indices is None else indices:
         views = category.views[i]
         field = model.eval()(first(views).small)
         for camera, mask in list(zip(views.cameras, views.masks, strict=True))[1::6]:

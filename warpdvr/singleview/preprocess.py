@@ -20,7 +20,7 @@ WHITE = 250 / 255
 
 
 @dataclass(frozen=True)
-class Look:
+class InputPicture:
     """A picture of one object, in the middle of a square."""
 
     small: Tensor
@@ -31,7 +31,7 @@ class Look:
     """Where the object is, (FINE, FINE), bool."""
 
 
-def look(image: Tensor, alpha: Tensor | None) -> Look:
+def look(image: Tensor, alpha: Tensor | None) -> InputPicture:
     """Return a picture (h, w, 3), uint8, of straight sRGB colours, as it is looked at.
 
     Args:
@@ -41,15 +41,15 @@ def look(image: Tensor, alpha: Tensor | None) -> Look:
     known = torch.ones_like(image[..., 0], dtype=torch.bool) if alpha is None else alpha
     fine = prepared(image, known, FINE)
     mask = ~_background(fine) if alpha is None else inside(alpha)
-    return Look(prepared(image, known)[None], fine, mask)
+    return InputPicture(prepared(image, known)[None], fine, mask)
 
 
-def picture(path: Path) -> Look:
+def picture(path: Path) -> InputPicture:
     """Read a picture of any size, with an alpha channel or with white behind the object; EXIF data turn it upright."""
     return look(*files.picture(path, upright=True))
 
 
-def first(views: Views) -> Look:
+def first(views: Views) -> InputPicture:
     """Return the first picture of an object."""
     i = views.train[0]
     return look(views.images[i], views.masks[i])

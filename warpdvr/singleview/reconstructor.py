@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from warpdvr.fields.conditional import ConditionalOccupancy, Shapes
 from warpdvr.fields.resnet import ImageEncoder
 from warpdvr.fitting import checkpoint
-from warpdvr.singleview.shape_bank import Known
+from warpdvr.singleview.shape_bank import ShapeBank
 
 
 class Reconstructor(nn.Module):
@@ -57,7 +57,7 @@ class Reconstructor(nn.Module):
 
 
 @dataclass(frozen=True)
-class Learnt:
+class CategoryCheckpoint:
     """A reconstructor on disk, with what belongs to it."""
 
     model: Reconstructor
@@ -65,10 +65,10 @@ class Learnt:
     """The category that it learnt from."""
     held_out: tuple[str, ...]
     """Names of the objects that it did not see."""
-    known: Known
+    known: ShapeBank
     """The shapes that it learnt from."""
     learning: dict[str, Tensor]
-    """`Learning.state()`."""
+    """`Trainer.state()`."""
 
     def save(self, path: Path) -> None:
         """Write it; a file of that name is replaced at once or not at all."""
@@ -78,8 +78,8 @@ class Learnt:
         checkpoint.write(path, header, weights | known | {f"learning.{k}": v for k, v in self.learning.items()})
 
 
-def load(path: Path) -> Learnt:
-    """Read what `Learnt.save` wrote.
+def load(path: Path) -> CategoryCheckpoint:
+    """Read what `CategoryCheckpoint.save` wrote.
 
     Raises:
         ValueError: if there is nothing at `path`, or it is damaged or of another kind.
@@ -90,5 +90,8 @@ def load(path: Path) -> Learnt:
             model.load_state_dict(checkpoint.below("model.", tensors))
         except RuntimeError as error:
             raise ValueError(" ".join(str(error).split())) from None
-        known, learning = Known.told(checkpoint.below("known.", tensors)), checkpoint.below("learning.", tensors)
-        return Learnt(model.eval(), header["category"], tuple(header["held_out"]), known, learning)
+        known, learning = (
+            ShapeBank.from_tensors(checkpoint.below("known.", tensors)),
+            checkpoint.below("learning.", tensors),
+        )
+        return CategoryCheckpoint(model.eval(), header["category"], tuple(header["held_out"]), known, learning)

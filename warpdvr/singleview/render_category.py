@@ -13,15 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Camera, fibonacci_sphere
+from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.paths import fibonacci_sphere
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import dvr
 from warpdvr.datasets.normalise import RADIUS
-from warpdvr.datasets.synthetic import AMBIENT, LIGHT, first_hit
-from warpdvr.datasets.views import SceneTransform, Views
+from warpdvr.datasets.synthetic import AMBIENT, LIGHT
+from warpdvr.datasets.views import Views
 from warpdvr.geometry.mesh import Mesh
-from warpdvr.geometry.textured import SUFFIXES, Found, Painted, find, opened, read
+from warpdvr.geometry.search import first_hit, triangle_mesh
+from warpdvr.geometry.textured import SUFFIXES, MeshFile, TexturedMesh, find, opened, read
 from warpdvr.runtime.files import replacing
-from warpdvr.runtime.launch import triangle_mesh
 from warpdvr.shading.srgb import encode
 
 RECORD = "render.json"
@@ -77,7 +79,7 @@ def photograph(
     return said
 
 
-def _one(studio: "_Studio", found: Found, out: Path) -> list[str]:
+def _one(studio: "_Studio", found: MeshFile, out: Path) -> list[str]:
     """Render one object into its folder, which is there complete or not at all; return what there is to say."""
     try:
         mesh = read(found)
@@ -111,7 +113,7 @@ class _Studio:
                 f"found {self.views}, {self.size}, {self.samples}, {self.fov} and {self.distance}"
             )
 
-    def photograph(self, mesh: Painted, name: str) -> Views:
+    def photograph(self, mesh: TexturedMesh, name: str) -> Views:
         """Return all views of a mesh; scene and data have the same units here."""
         model = Model(mesh)
         cameras = self._cameras(name)
@@ -135,7 +137,7 @@ class _Studio:
 class Model:
     """An object in its category's frame: the box's middle at the origin, the farthest vertex at 0.9."""
 
-    def __init__(self, painted: Painted):
+    def __init__(self, painted: TexturedMesh):
         """Take a mesh as it was read.
 
         Raises:
@@ -189,7 +191,7 @@ def _places(camera: Camera, samples: int) -> Tensor:
     return (torch.stack([u, v], -1).reshape(-1, 1, 2) + places).reshape(-1, 2)
 
 
-def _lit(mesh: Painted, normals: Tensor, face: Tensor, weight: Tensor, direction: Tensor) -> Tensor:
+def _lit(mesh: TexturedMesh, normals: Tensor, face: Tensor, weight: Tensor, direction: Tensor) -> Tensor:
     """Return linear colours (n, 3): matte, and lit on the side that is seen, since sheets have one side only."""
     n = normals[face]
     n = torch.where((n * direction).sum(1, keepdim=True) > 0, -n, n)
@@ -198,7 +200,7 @@ def _lit(mesh: Painted, normals: Tensor, face: Tensor, weight: Tensor, direction
     return light[:, None] * mesh.colour(face, weight)
 
 
-def _into_sphere(mesh: Painted) -> Tensor:
+def _into_sphere(mesh: TexturedMesh) -> Tensor:
     """Return the vertices, the box's middle at the origin and the farthest at `RADIUS`; unused ones do not count."""
     used = mesh.vertices[mesh.faces.unique()]
     centre = (used.amin(0) + used.amax(0)) / 2
@@ -208,7 +210,7 @@ def _into_sphere(mesh: Painted) -> Tensor:
     return (mesh.vertices - centre) * (RADIUS / radius)
 
 
-def _check(found: list[Found], source: Path) -> None:
+def _check(found: list[MeshFile], source: Path) -> None:
     """Refuse a source without a mesh, and one where two objects would have the same folder."""
     if not found:
         raise ValueError(f"{source}: expected a mesh ({', '.join(SUFFIXES)}) for each object, found none")

@@ -11,13 +11,14 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets import files
 from warpdvr.geometry.visible import visible_surface
-from warpdvr.rendering.render import gridded_intersect, render
+from warpdvr.intersection.default import gridded_intersect
+from warpdvr.rendering.render import render
 from warpdvr.runtime.files import replacing
 from warpdvr.singleview import metrics as judge
 from warpdvr.singleview.category import Category
-from warpdvr.singleview.metrics import Judgement
-from warpdvr.singleview.preprocess import Look, first
-from warpdvr.singleview.reconstructor import Learnt
+from warpdvr.singleview.metrics import ShapeScores
+from warpdvr.singleview.preprocess import InputPicture, first
+from warpdvr.singleview.reconstructor import CategoryCheckpoint
 from warpdvr.singleview.render_category import Model, models
 from warpdvr.singleview.test_time import Refinement
 
@@ -32,8 +33,8 @@ SIZE = 128
 
 
 def compare(
-    learnt: Learnt, category: Category, meshes: Path, out: Path, *, refinement: Refinement | None = None
-) -> dict[str, list[Judgement]]:
+    learnt: CategoryCheckpoint, category: Category, meshes: Path, out: Path, *, refinement: Refinement | None = None
+) -> dict[str, list[ShapeScores]]:
     """Reconstruct each held-out object from its first picture, judge that beside two baselines, and write a page.
 
     The baselines are the decoder's shape for the mean code, and the nearest of the true meshes that were learnt from,
@@ -54,7 +55,7 @@ def compare(
     seen = {name: visible_surface(model.mesh) for name, model in true.items()}
     known = [category.names[i] for i in category.train]
     average = judge.mean_shape(learnt)
-    scores: dict[str, list[Judgement]] = {name: [] for name in ROWS}
+    scores: dict[str, list[ShapeScores]] = {name: [] for name in ROWS}
     rows = []
     for i in category.test:
         name = category.names[i]
@@ -92,7 +93,7 @@ def cameras() -> list[Camera]:
     return [Camera.look_at(eye, up=(0, 1, 0), fov=38, width=SIZE, height=SIZE) for eye in SIDES]
 
 
-def _shown(look: Look) -> Tensor:
+def _shown(look: InputPicture) -> Tensor:
     large = torch.nn.functional.interpolate(look.image[None], size=(SIZE, SIZE), mode="nearest")[0]
     return (large.permute(1, 2, 0) * 255).round().to(torch.uint8)
 

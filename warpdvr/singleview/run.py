@@ -18,8 +18,8 @@ from warpdvr.fitting import log as journal
 from warpdvr.runtime.files import replacing
 from warpdvr.singleview import category as objects
 from warpdvr.singleview.category import Category
-from warpdvr.singleview.reconstructor import Learnt, Reconstructor, load
-from warpdvr.singleview.training import Learning, Lesson
+from warpdvr.singleview.reconstructor import CategoryCheckpoint, Reconstructor, load
+from warpdvr.singleview.training import Trainer, TrainingConfig
 
 SAVE = 30.0
 """Time after which what is learnt is saved again [s]."""
@@ -29,14 +29,14 @@ LOG = 10
 
 
 @dataclass(frozen=True)
-class Course:
+class CategoryRun:
     """The folder of a course, and what course.toml says."""
 
     folder: Path
     category: Path
     """The folder of the category, one sub-folder for each object."""
     minutes: float
-    lesson: Lesson
+    lesson: TrainingConfig
     seed: int = 0
     every: int = objects.EVERY
     """One object in so many is held out."""
@@ -44,7 +44,7 @@ class Course:
     """The axis, x, y or z, along which all objects are their own mirror images; nothing if they need not be."""
 
     @classmethod
-    def open(cls, folder: Path) -> "Course":
+    def open(cls, folder: Path) -> "CategoryRun":
         """Return the course in `folder`.
 
         Raises:
@@ -56,7 +56,7 @@ class Course:
         try:
             held = tomllib.loads(path.read_text())
             chosen: dict[str, Any] = dict(held.pop("lesson"))
-            lesson = Lesson(**chosen)
+            lesson = TrainingConfig(**chosen)
             minutes = float(held.pop("minutes"))
             return cls(folder, Path(held.pop("category")), minutes, lesson, **held)
         except (ValueError, TypeError, KeyError) as error:  # of TOML and of UTF-8 too
@@ -97,33 +97,33 @@ class Course:
         """Read the category."""
         return objects.read(self.category, every=self.every)
 
-    def learning(self, category: Category, *, resume: bool = False) -> Learning:
+    def learning(self, category: Category, *, resume: bool = False) -> Trainer:
         """Return the learning, from its beginning or from where it was stopped."""
         if resume:
             held = load(self.checkpoint)
-            job = Learning(held.model, category, minutes=self.minutes, lesson=self.lesson, seed=self.seed)
+            job = Trainer(held.model, category, minutes=self.minutes, lesson=self.lesson, seed=self.seed)
             job.resume(held.learning, held.known)
             return job
         torch.manual_seed(self.seed)
         axis = "xyz".index(self.symmetric) if self.symmetric else None
         model = Reconstructor(bounds=objects.bounds([category.views[i] for i in category.train]), symmetric=axis)
-        return Learning(model, category, minutes=self.minutes, lesson=self.lesson, seed=self.seed)
+        return Trainer(model, category, minutes=self.minutes, lesson=self.lesson, seed=self.seed)
 
-    def learnt(self) -> Learnt:
+    def learnt(self) -> CategoryCheckpoint:
         """Return what was saved last."""
         return load(self.checkpoint)
 
 
-def follow(course: Course, category: Category, job: Learning) -> Iterator[dict[str, float]]:
+def follow(course: CategoryRun, category: Category, job: Trainer) -> Iterator[dict[str, float]]:
     """Run a learning and yield its losses, means over `LOG` steps; save now and then, and whenever it ends."""
     held_out = tuple(category.names[i] for i in category.test)
 
     def save() -> None:
-        Learnt(job.model, str(course.category), held_out, job.known(), job.state()).save(course.checkpoint)
+        CategoryCheckpoint(job.model, str(course.category), held_out, job.known(), job.state()).save(course.checkpoint)
 
     for stale in ("scores.json", "page.png"):
         (course.folder / stale).unlink(missing_ok=True)
-    journal.cut(course.folder / "log.jsonl", job.iteration)
+    journal.truncate(course.folder / "log.jsonl", job.iteration)
     some: list[dict[str, float]] = []
     saved = time.monotonic()
     try:
@@ -149,6 +149,6 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in known.items()}
 
 
-def _row(job: Learning, mean: dict[str, float]) -> dict[str, Any]:
+def _row(job: Trainer, mean: dict[str, float]) -> dict[str, Any]:
     counts = {"iteration": job.iteration, "seconds": round(job.seconds, 2), "evaluations": job.evaluations}
     return counts | {name: round(value, 6) for name, value in mean.items()}

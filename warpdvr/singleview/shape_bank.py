@@ -14,12 +14,12 @@ SIDE = 32
 
 
 @dataclass(frozen=True)
-class Known:
+class ShapeBank:
     """n shapes, and m pictures of them."""
 
     codes: Tensor
     """Latent code of each shape, (n, code)."""
-    which: Tensor
+    shape_index: Tensor
     """Which shape each picture shows, (m,), int64."""
     outline: Tensor
     """How much of each pixel the shape covers, of 255, (m, SIDE, SIDE), uint8."""
@@ -29,28 +29,28 @@ class Known:
     """Intrinsics, (m, 3, 3), float32, of a square picture; its width is the unit."""
 
     @classmethod
-    def of(cls, codes: Tensor, shapes: Sequence[Views]) -> "Known":
+    def of(cls, codes: Tensor, shapes: Sequence[Views]) -> "ShapeBank":
         """Return what is known of shapes (n) of which there are codes (n, code) and pictures."""
-        which, outlines, poses, intrinsics = [], [], [], []
+        shape_index, outlines, poses, intrinsics = [], [], [], []
         for k, views in enumerate(shapes):
             for i in views.train:
                 camera, mask = views.cameras[i], views.masks[i]
                 if mask is None:
                     continue
-                which.append(k)
+                shape_index.append(k)
                 outlines.append((255 * outline(inside(mask))).round().to(torch.uint8))
                 poses.append(camera.pose.float())
                 intrinsics.append(squared(camera.K.float(), camera.width, camera.height))
         rest = torch.stack(outlines), torch.stack(poses), torch.stack(intrinsics)
-        return cls(codes.detach().clone(), torch.tensor(which), *rest)
+        return cls(codes.detach().clone(), torch.tensor(shape_index), *rest)
 
-    def joined(self, outlines: Sequence[tuple[Tensor, ...]]) -> "Known":
+    def joined(self, outlines: Sequence[tuple[Tensor, ...]]) -> "ShapeBank":
         """Return the same with more pictures, given as several of each member but the codes."""
-        parts = zip((self.which, self.outline, self.pose, self.K), *outlines, strict=True)
-        return Known(self.codes, *(torch.cat(some) for some in parts))
+        parts = zip((self.shape_index, self.outline, self.pose, self.K), *outlines, strict=True)
+        return ShapeBank(self.codes, *(torch.cat(some) for some in parts))
 
     @classmethod
-    def told(cls, tensors: dict[str, Tensor]) -> "Known":
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "ShapeBank":
         """Return what `tensors` said; KeyError if something is missing."""
         return cls(*(tensors[f.name] for f in fields(cls)))
 
@@ -64,7 +64,7 @@ class Known:
         scaled: Tensor = size[:, None] * axes / max(len(self.codes) - 1, 1) ** 0.5
         return scaled
 
-    def alike(self, mask: Tensor, n: int, *, symmetric: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    def nearest(self, mask: Tensor, n: int, *, symmetric: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return shapes (k,), poses (k, 4, 4) and intrinsics (k, 3, 3) of the pictures that a mask is most like.
 
         Of each shape the best picture counts. Outlines are compared by the IoU of what they cover.
@@ -77,11 +77,11 @@ class Known:
         asked, near = outline(mask), self.outline.float() / 255
         plain = _overlap(near, asked)
         mirrored = torch.zeros_like(plain) if symmetric is None else _overlap(near, asked.flip(1))
-        best = torch.zeros(len(self.codes)).scatter_reduce(0, self.which, torch.maximum(plain, mirrored), "amax")
+        best = torch.zeros(len(self.codes)).scatter_reduce(0, self.shape_index, torch.maximum(plain, mirrored), "amax")
         pose, K = [], []
         chosen = best.topk(min(n, len(best))).indices
         for k in chosen.tolist():
-            i = int(torch.where(self.which == k, torch.maximum(plain, mirrored), -1.0).argmax())
+            i = int(torch.where(self.shape_index == k, torch.maximum(plain, mirrored), -1.0).argmax())
             turned = mirrored[i] > plain[i]
             pose.append(_mirrored(self.pose[i], symmetric) if turned else self.pose[i])
             K.append(_flipped(self.K[i]) if turned else self.K[i])

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Rays
 from warpdvr.cameras.pose import rotation
-from warpdvr.fields.base import told
+from warpdvr.cameras.rays import Rays
+from warpdvr.fields.base import select_shape
 from warpdvr.fields.conditional import Shapes
 from warpdvr.fitting.recipe import decay
-from warpdvr.intersection.sphere import DenseMarch
+from warpdvr.intersection.dense import DenseMarch
 from warpdvr.rendering.silhouette import deepest_on
-from warpdvr.singleview.preprocess import FINE, Look
+from warpdvr.singleview.preprocess import FINE, InputPicture
 from warpdvr.singleview.reconstructor import Reconstructor
-from warpdvr.singleview.shape_bank import Known
+from warpdvr.singleview.shape_bank import ShapeBank
 from warpdvr.singleview.training import BEHIND, REACH
 
 AROUND = 8
@@ -64,7 +64,7 @@ class Refinement:
             )
 
 
-def refined(model: Reconstructor, known: Known, look: Look, refinement: Refinement | None = None) -> Shapes:
+def refined(model: Reconstructor, known: ShapeBank, look: InputPicture, refinement: Refinement | None = None) -> Shapes:
     """Return a shape that looks like a picture, by analysis and synthesis.
 
     The camera is not known. Known outlines that are like the picture's say where it may stand and what the shape may
@@ -78,7 +78,7 @@ def refined(model: Reconstructor, known: Known, look: Look, refinement: Refineme
     if how.steps < 1 or not look.mask.any():
         return Shapes(model.decode, own)
     axes = known.axes()
-    chosen, pose, K = known.alike(look.mask, how.starts, symmetric=model.decode.symmetric)
+    chosen, pose, K = known.nearest(look.mask, how.starts, symmetric=model.decode.symmetric)
     codes = torch.cat([own.expand(len(chosen), -1), known.codes[chosen]])
     attempt = _Attempt(model, look.mask, how, codes, pose.repeat(2, 1, 1), K.repeat(2, 1, 1), axes)
     cost = attempt.run((how.steps + 3) // 4, 0, moving=False)
@@ -163,7 +163,7 @@ class _Attempt:
             hit = DenseMarch(self.how.samples, splits=1, block=8)(shapes, rays)
             deepest, _ = deepest_on(shapes, rays, hit, depths=BEHIND, reach=REACH)
         at = torch.nonzero(~deepest.isnan())[:, 0]
-        value = told(shapes, rays.which, at).value(rays[at].at(deepest[at]))
+        value = select_shape(shapes, rays.shape_index, at).value(rays[at].at(deepest[at]))
         entropy = torch.nn.functional.binary_cross_entropy_with_logits(-value, label[at].float(), reduction="none")
         return torch.zeros(len(rays)).index_copy(0, at, entropy)
 
@@ -174,8 +174,8 @@ class _Attempt:
         turn = rotation(self.moved[:, :3])
         d = torch.nn.functional.normalize(local @ (turn @ self.pose[:, :3, :3]).transpose(1, 2), dim=-1)
         o = (turn @ self.pose[:, :3, 3:])[..., 0] + self.moved[:, 3:]
-        which = torch.arange(k).repeat_interleave(n)
-        return Rays(o[:, None].expand(k, n, 3).reshape(-1, 3), d.reshape(-1, 3), which)
+        shape_index = torch.arange(k).repeat_interleave(n)
+        return Rays(o[:, None].expand(k, n, 3).reshape(-1, 3), d.reshape(-1, 3), shape_index)
 
 
 def _grown(mask: Tensor, by: int) -> Tensor:

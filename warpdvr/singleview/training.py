@@ -7,21 +7,21 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.camera import Rays
+from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.views import Views
-from warpdvr.fields.base import box, told
+from warpdvr.fields.base import box, select_shape
 from warpdvr.fields.conditional import Shapes
 from warpdvr.fitting import losses as loss
-from warpdvr.fitting.optimizer import packed, unpack
+from warpdvr.fitting.optimizer import pack, unpack
 from warpdvr.fitting.recipe import schedule
-from warpdvr.intersection.sphere import DenseMarch
-from warpdvr.rendering.render import Surface, surface
+from warpdvr.intersection.dense import DenseMarch
 from warpdvr.rendering.silhouette import deepest_on
-from warpdvr.singleview.augmentation import Imagination
+from warpdvr.rendering.surface import Surface, surface
+from warpdvr.singleview.augmentation import Augmentation
 from warpdvr.singleview.category import Category, Pool
 from warpdvr.singleview.preprocess import disturbed, prepared
 from warpdvr.singleview.reconstructor import Reconstructor
-from warpdvr.singleview.shape_bank import Known
+from warpdvr.singleview.shape_bank import ShapeBank
 
 SPREAD = 0.05
 """Standard deviation of free codes at first; small, so that like objects come to have like ones."""
@@ -38,7 +38,7 @@ BEHIND, REACH = 6, 0.4
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingConfig:
     """How a category is learnt."""
 
     objects: int = 16
@@ -68,7 +68,8 @@ class Lesson:
     pictures: int = 64
     """Pictures in a step of the encoder alone."""
     imagined: float = 0.5
-    """Share of them that the decoder makes, of known shapes and mixtures of them (`warpdvr.singleview.augmentation`)."""
+    """Share of them that the decoder makes, of known shapes and mixtures of them
+    (`warpdvr.singleview.augmentation`)."""
     zoom: float = 0.1
     """How much a picture is enlarged or made smaller by chance, so that the encoder does not learn it by heart."""
     noise: float = 0.03
@@ -93,11 +94,17 @@ class Lesson:
                 raise ValueError(f"train-category: {name} must be finite and not negative, got {getattr(self, name)}")
 
 
-class Learning:
+class Trainer:
     """A reconstructor on its way; `for step in Learning(...)` runs it, each step being its losses by name."""
 
     def __init__(
-        self, model: Reconstructor, category: Category, *, minutes: float, lesson: Lesson | None = None, seed: int = 0
+        self,
+        model: Reconstructor,
+        category: Category,
+        *,
+        minutes: float,
+        lesson: TrainingConfig | None = None,
+        seed: int = 0,
     ):
         """Prepare to learn from the category's training objects; the model is changed in place.
 
@@ -113,7 +120,7 @@ class Learning:
         """
         if not 0 < minutes < math.inf:
             raise ValueError(f"train-category: minutes must be positive, got {minutes}")
-        self.model, self.minutes, self.lesson = model, minutes, lesson or Lesson()
+        self.model, self.minutes, self.lesson = model, minutes, lesson or TrainingConfig()
         chosen = [category.views[i] for i in category.train]
         if self.lesson.depth and (without := [i for i in category.train if not category.views[i].depths]):
             raise ValueError(
@@ -125,14 +132,14 @@ class Learning:
         self.generator = torch.Generator().manual_seed(seed)
         self.codes = torch.nn.Parameter(SPREAD * torch.randn(len(chosen), model.decode.code, generator=self.generator))
         groups = [{"params": list(model.parameters()), "rate": 1.0}, {"params": [self.codes], "rate": CODES}]
-        self._known = Known.of(self.codes, chosen)
-        self._imagination: Imagination | None = None
+        self._known = ShapeBank.of(self.codes, chosen)
+        self._imagination: Augmentation | None = None
         self._outlined: frozenset[int] = frozenset()
         self._steps = 0
         self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99))
         self.iteration, self.seconds, self.evaluations = 0, 0.0, 0
 
-    def __iter__(self) -> "Learning":
+    def __iter__(self) -> "Trainer":
         return self
 
     def __next__(self) -> dict[str, float]:
@@ -175,7 +182,7 @@ class Learning:
         """How much is done, from 0 to 1."""
         return min(self.seconds / (60 * self.minutes), 1.0)
 
-    def known(self) -> Known:
+    def known(self) -> ShapeBank:
         """Return what a reconstruction needs to know of the objects, with their present codes."""
         known = replace(self._known, codes=self.codes.detach().clone())
         return known.joined(self._imagination.outlines) if self._imagination else known
@@ -184,13 +191,13 @@ class Learning:
         """Return all that a later session needs beside the model's weights, as tensors."""
         counts = torch.tensor([self.iteration, self.evaluations, self.seconds], dtype=torch.float64)
         return {
-            **packed(self.optimizer),
+            **pack(self.optimizer),
             "counts": counts,
             "generator": self.generator.get_state(),
             "codes": self.codes.detach().clone(),
         }
 
-    def resume(self, state: dict[str, Tensor], known: Known | None = None) -> None:
+    def resume(self, state: dict[str, Tensor], known: ShapeBank | None = None) -> None:
         """Go on from a `state`; the model must have the weights that belong to it.
 
         Args:
@@ -204,7 +211,7 @@ class Learning:
             self.codes.copy_(state["codes"])
         unpack(self.optimizer, state)
         if known and self.progress >= self.lesson.decoder:
-            self._outlined = frozenset(known.which[len(self._known.which) :].tolist())
+            self._outlined = frozenset(known.shape_index[len(self._known.shape_index) :].tolist())
             self._known = known
 
     def _guess(self) -> dict[str, Tensor]:
@@ -227,7 +234,7 @@ class Learning:
         """
         if n:
             if self._imagination is None:
-                self._imagination = Imagination(self.model.decode, self.known(), self.generator, self._outlined)
+                self._imagination = Augmentation(self.model.decode, self.known(), self.generator, self._outlined)
             if self._steps % PAUSE == 0:
                 self._imagination.more()
             self._steps += 1
@@ -258,7 +265,7 @@ class Learning:
         deepest, behind = deepest_on(shapes, rays, seen.hit, depths=BEHIND, reach=REACH)
         asked = ~deepest.isnan()
         x = rays.at(deepest.nan_to_num())[asked]
-        soft = -told(shapes, rays.which, asked).value(x)
+        soft = -select_shape(shapes, rays.shape_index, asked).value(x)
         self.evaluations += seen.hit.evaluations + behind + 2 * len(ray) + len(x)
         terms = {
             "color": loss.photometric(seen.color[right], color[ray][right]),
@@ -272,16 +279,16 @@ class Learning:
     def _hull(self, shapes: Shapes, objects: Tensor) -> dict[str, Tensor]:
         if not self.lesson.hull:
             return {}
-        x, which, inside = self.pool.points(objects, self.lesson.points, self.generator)
+        x, shape_index, inside = self.pool.points(objects, self.lesson.points, self.generator)
         self.evaluations += len(x)
-        return {"hull": loss.silhouette(-shapes.at(which).value(x), inside, len(x))}
+        return {"hull": loss.silhouette(-shapes.select(shape_index).value(x), inside, len(x))}
 
     def _drawn(self, objects: Tensor) -> Tensor:
         """Return a picture of each of some objects, (b, 3, SIZE, SIZE), uint8."""
         some = [self.pictures[i] for i in objects.tolist()]
-        which = [int(torch.randint(len(one), (1,), generator=self.generator)) for one in some]
+        shape_index = [int(torch.randint(len(one), (1,), generator=self.generator)) for one in some]
         none = self.pictures[0][:0]  # there may be no objects
-        return torch.cat([none, *(one[i : i + 1] for one, i in zip(some, which, strict=True))])
+        return torch.cat([none, *(one[i : i + 1] for one, i in zip(some, shape_index, strict=True))])
 
 
 def pictures(views: Views) -> Tensor:

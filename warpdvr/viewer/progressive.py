@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import OPENGL, Camera
-from warpdvr.intersection.sphere import Intersect
+from warpdvr.intersection.base import Solver
+from warpdvr.intersection.default import gridded_intersect
 from warpdvr.rendering.gradient import normal_color
-from warpdvr.rendering.render import Image, gridded_intersect, render
+from warpdvr.rendering.image import Image
+from warpdvr.rendering.render import render
 
 LEVELS = (8.0, 4.0, 2.0, 1.0)
 """Side of a rendered pixel at each stage of the refinement [pixel of the window]."""
@@ -31,7 +33,7 @@ class Progressive:
         self,
         field: Any,
         *,
-        intersect: Intersect | None = None,
+        intersect: Solver | None = None,
         shown: str = "colour",
         levels: Sequence[float] = LEVELS,
     ):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.geometry.mesh import Mesh
-from warpdvr.intersection.sphere import Intersect
+from warpdvr.intersection.base import Solver
 from warpdvr.runtime.files import replacing
 from warpdvr.viewer.progressive import CLAY, LEVELS, SHOWN, Progressive, to_numpy
 
@@ -35,7 +35,7 @@ def view(
     size: tuple[int, int] = (960, 720),
     up: Sequence[float] = (0.0, 0.0, 1.0),
     shown: str = "colour",
-    intersect: Intersect | None = None,
+    intersect: Solver | None = None,
     work: Callable[[], bool] | None = None,
 ) -> None:
     """Open a window on a field and return when it is closed, or write a picture of it and return at once.

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from warpdvr.geometry.search import triangle_mesh
 from warpdvr.kernels import bracket
-from warpdvr.runtime.launch import launch, triangle_mesh
+from warpdvr.runtime.launch import launch
 
 N = 4
 

@@ -11,11 +11,12 @@ from reference import Asked, box_t, difference, double, pixel_rays
 from torch import Tensor, nn
 
 from warpdvr import Camera, DenseMarch, Rays, SphereTrace, Status, render
-from warpdvr.cameras.camera import pixel_centres
+from warpdvr.cameras.rays import pixel_centres
 from warpdvr.fields.analytic import Box
 from warpdvr.fields.base import Field
-from warpdvr.rendering.render import bytes_per_point, surface
-from warpdvr.rendering.visibility import Seen, boundary
+from warpdvr.rendering.render import bytes_per_point
+from warpdvr.rendering.surface import surface
+from warpdvr.rendering.visibility import VisibleImage, boundary
 
 SKY, FRONT, BACK = (0.1, 0.2, 0.9), (0.9, 0.4, 0.1), (0.1, 0.8, 0.3)
 CAMERA = Camera.look_at((0.3, 0.2, 3.0), up=(0.0, 1.0, 0.0), width=96, height=72)
@@ -278,7 +279,7 @@ class Sizes(Field):
         super().__init__(1.0)
         self.radius = nn.Parameter(radius)
 
-    def at(self, which: Tensor) -> Any:
+    def select(self, which: Tensor) -> Any:
         told = Asked(lambda x: x.norm(dim=-1) - self.radius[which])
         told.color = lambda x, *_: torch.full_like(x, 0.2)  # type: ignore[method-assign]
         return told.to(self.bounds.device)
@@ -295,12 +296,12 @@ def test_images_of_several_shapes_at_once(device: torch.device) -> None:
     seen = surface(field, every, solve)
     t = torch.zeros(3 * n, device=device).index_copy(0, seen.hit.ray, seen.t.detach())
     normal = torch.zeros(3 * n, 3, device=device).index_copy(0, seen.hit.ray, seen.normal.detach())
-    image = Seen(every, (3, 12, 16), seen.hit.status, t, normal, torch.ones(3 * n, 3, device=device))
+    image = VisibleImage(every, (3, 12, 16), seen.hit.status, t, normal, torch.ones(3 * n, 3, device=device))
     moved, evaluations = boundary(field, image, solve)
     assert evaluations > 0 and not moved.any() and (seen.hit.status == Status.HIT).any()
     (found,) = torch.autograd.grad(moved.sum(), field.radius)
     for i, r in enumerate(radius):
-        alone = Sizes(r[None]).at(torch.zeros(1, dtype=torch.int64))
+        alone = Sizes(r[None]).select(torch.zeros(1, dtype=torch.int64))
         size = nn.Parameter(r.clone())
         alone.function = lambda x, size=size: x.norm(dim=-1) - size
         (expected,) = torch.autograd.grad(render(alone, camera, intersect=solve, outline=True).rgb.sum(), size)

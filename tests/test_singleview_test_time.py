@@ -10,12 +10,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.datasets.views import SceneTransform, Views
+from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets.views import Views
 from warpdvr.fields.conditional import ConditionalOccupancy
 from warpdvr.singleview import preprocess as looks
-from warpdvr.singleview.preprocess import FINE, Look, look, picture, squared
+from warpdvr.singleview.preprocess import FINE, InputPicture, look, picture, squared
 from warpdvr.singleview.reconstructor import Reconstructor
-from warpdvr.singleview.shape_bank import Known
+from warpdvr.singleview.shape_bank import ShapeBank
 from warpdvr.singleview.test_time import Refinement, _Attempt, refined
 
 FOV = 40.0
@@ -30,8 +31,8 @@ class Balls(nn.Module):
     def prepared(self, codes: Tensor) -> Tensor:
         return codes[None]
 
-    def geometry(self, x: Tensor, shifts: Tensor, which: Tensor | None) -> tuple[Tensor, Tensor]:
-        radius, height = (shifts[0, 0] if which is None else shifts[0, which]).unbind(-1)
+    def geometry(self, x: Tensor, shifts: Tensor, shape_index: Tensor | None) -> tuple[Tensor, Tensor]:
+        radius, height = (shifts[0, 0] if shape_index is None else shifts[0, shape_index]).unbind(-1)
         centre = torch.stack([torch.zeros_like(height), height, torch.zeros_like(height)], -1)
         red = torch.tensor([4.0, -4, -4]).expand(len(x), 3)
         return 50 * ((x - centre).norm(dim=1) - radius), red
@@ -70,7 +71,7 @@ def of_ball(seen: Camera, radius: float, height: float) -> Tensor:
     return (apart < radius).view(seen.height, seen.width)
 
 
-def shown(mask: Tensor) -> Look:
+def shown(mask: Tensor) -> InputPicture:
     """Return the picture of a red object."""
     red = torch.tensor([250, 5, 5], dtype=torch.uint8).expand(*mask.shape, 3)
     return look(red, mask)
@@ -87,18 +88,18 @@ SIZES = (0.25, -0.1), (0.4, 0.1), (0.6, 0.0)
 
 
 @pytest.fixture
-def known() -> Known:
+def known() -> ShapeBank:
     """Return three balls, each seen from four sides."""
     cameras = [camera(0.8 + 1.5 * i, 0.4) for i in range(4)]
     views = [seen_from(cameras, [of_ball(c, *size) for c in cameras]) for size in SIZES]
-    return Known.of(torch.tensor(SIZES), views)
+    return ShapeBank.of(torch.tensor(SIZES), views)
 
 
 # Refinement
 
 
 @pytest.mark.parametrize(("radius", "height"), [(0.45, 0.0), (0.33, 0.1)])
-def test_a_ball_is_found_whatever_the_network_says(known: Known, radius: float, height: float) -> None:
+def test_a_ball_is_found_whatever_the_network_says(known: ShapeBank, radius: float, height: float) -> None:
     """Radius and distance cannot be told apart in one picture, but their ratio can, and the cameras hardly move."""
     seen = camera(0.9, 0.45)
     how = Refinement(steps=60, starts=3, rays=400, rate=0.3, move=1e-4, prior=0.0)
@@ -108,7 +109,7 @@ def test_a_ball_is_found_whatever_the_network_says(known: Known, radius: float, 
     assert float(found[0, 1]) == pytest.approx(height, abs=0.05)
 
 
-def test_the_truth_costs_least(known: Known) -> None:
+def test_the_truth_costs_least(known: ShapeBank) -> None:
     """Of silhouettes that are a little soft: with rays beside the object alone, a ball of 0.385 would."""
     seen, radii = camera(0.9, 0.45), torch.tensor([0.37, 0.385, 0.4, 0.415, 0.43])
     codes, how = torch.stack([radii, torch.zeros(5)], 1), Refinement(rays=4000)
@@ -117,7 +118,7 @@ def test_the_truth_costs_least(known: Known) -> None:
     assert radii[attempt._cost(torch.Generator().manual_seed(0)).argmin()] == radii[2]
 
 
-def test_cameras_move_to_where_the_picture_was_taken_from(known: Known) -> None:
+def test_cameras_move_to_where_the_picture_was_taken_from(known: ShapeBank) -> None:
     """A ball in the middle of the scene but not of the picture: without its camera's help its size is wrong."""
     seen = camera(0.8, 0.4)
     pose = seen.pose.clone()
@@ -154,7 +155,7 @@ def test_a_shape_may_be_stretched(stretch: float, stretched: float) -> None:
         assert found.stretch[0].tolist() == pytest.approx([1, 1, 1], abs=0.02)
 
 
-def test_a_stretch_along_the_line_of_sight_counts_more(known: Known) -> None:
+def test_a_stretch_along_the_line_of_sight_counts_more(known: ShapeBank) -> None:
     seen, how = camera(0.0, 0.0), Refinement(rays=40)
     codes = torch.tensor([[0.4, 0.0]])
     pose, K = seen.pose.float()[None], squared(seen.K.float(), FINE, FINE)[None]
@@ -167,7 +168,7 @@ def test_a_stretch_along_the_line_of_sight_counts_more(known: Known) -> None:
     assert cost == pytest.approx([0, 0.06, 0.02], abs=1e-6)
 
 
-def test_the_prior_holds_the_code_where_it_started(known: Known) -> None:
+def test_the_prior_holds_the_code_where_it_started(known: ShapeBank) -> None:
     mask = of_ball(camera(0.8, 0.4), 0.48, 0.0)
     apart = []
     for prior in (0.0, 100.0):
@@ -177,14 +178,14 @@ def test_the_prior_holds_the_code_where_it_started(known: Known) -> None:
     assert apart[0] > 0.06 and apart[1] < 0.01
 
 
-def test_without_steps_or_without_an_object_the_network_is_believed(known: Known) -> None:
+def test_without_steps_or_without_an_object_the_network_is_believed(known: ShapeBank) -> None:
     network, mask = guess(0.8, 0.2), of_ball(camera(0.9, 0.45), 0.45, 0.0)
     said = network.encode(torch.zeros(1)).tolist()
     assert refined(network, known, shown(mask), Refinement(steps=0)).codes.tolist() == said
     assert refined(network, known, shown(torch.zeros_like(mask))).codes.tolist() == said
 
 
-def test_an_object_that_fills_the_picture_is_no_mistake(known: Known) -> None:
+def test_an_object_that_fills_the_picture_is_no_mistake(known: ShapeBank) -> None:
     found = refined(guess(0.5, 0.0), known, shown(torch.ones(FINE, FINE, dtype=torch.bool)), Refinement(steps=4))
     assert found.codes.isfinite().all() and found.bounds.isfinite().all()
 
@@ -217,15 +218,15 @@ def cameras() -> list[Camera]:
     return [camera(0.3 + 0.5 * i, 0.5 - 0.2 * i, 64) for i in range(4)]
 
 
-def known_bent(cameras: list[Camera]) -> Known:
+def known_bent(cameras: list[Camera]) -> ShapeBank:
     balls = seen_from(cameras, [of_ball(c, 0.5, 0.0) for c in cameras])
-    return Known.of(torch.tensor([[1.0], [2.0]]), [balls, seen_from(cameras, [of_bent(c) for c in cameras])])
+    return ShapeBank.of(torch.tensor([[1.0], [2.0]]), [balls, seen_from(cameras, [of_bent(c) for c in cameras])])
 
 
 def test_a_known_picture_is_most_like_itself(cameras: list[Camera]) -> None:
     known = known_bent(cameras)
     for seen in cameras:
-        chosen, pose, K = known.alike(of_bent(seen), 5, symmetric=None)
+        chosen, pose, K = known.nearest(of_bent(seen), 5, symmetric=None)
         assert chosen.tolist() == [1, 0] and len(pose) == len(K) == 2
         assert torch.allclose(pose[0], seen.pose.float()) and torch.allclose(64 * K[0, :2], seen.K.float()[:2])
 
@@ -236,8 +237,8 @@ def test_a_mirrored_picture_was_taken_from_the_other_side(cameras: list[Camera])
     there = x * torch.tensor([1.0, 1, -1])
     for seen in cameras:
         wide = Camera(seen.K + torch.tensor([[0.0, 3, 5], [0, 0, 0], [0, 0, 0]]), seen.pose, 64, 64)
-        known = Known.of(torch.ones(1, 1), [seen_from([wide], [of_bent(wide)])])
-        _, pose, K = known.alike(of_bent(wide).flip(1), 1, symmetric=2)
+        known = ShapeBank.of(torch.ones(1, 1), [seen_from([wide], [of_bent(wide)])])
+        _, pose, K = known.nearest(of_bent(wide).flip(1), 1, symmetric=2)
         scaled = torch.tensor([[64.0], [64.0], [1.0]]) * K[0]
         found, _ = Camera(scaled.double(), pose[0].double(), 64, 64).project(x)
         expected, _ = wide.project(there)
@@ -247,7 +248,7 @@ def test_a_mirrored_picture_was_taken_from_the_other_side(cameras: list[Camera])
 
 def test_outlines_in_wide_pictures_are_in_the_middle_of_a_square() -> None:
     wide = Camera.look_at((0.0, 1.0, 3.0), up=(0, 1, 0), fov=FOV, width=90, height=40)
-    known = Known.of(torch.ones(1, 1), [seen_from([wide], [of_ball(wide, 0.5, 0.1)])])
+    known = ShapeBank.of(torch.ones(1, 1), [seen_from([wide], [of_ball(wide, 0.5, 0.1)])])
     x = torch.rand(20, 3, generator=torch.Generator().manual_seed(1)).double() - 0.5
     uv, _ = wide.project(x)
     square = Camera(torch.tensor([[90.0], [90.0], [1.0]]) * known.K[0].double(), known.pose[0].double(), 90, 90)

@@ -18,13 +18,14 @@ from reference import sphere_t
 from safetensors.torch import save_file
 from torch import Tensor
 
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import files
-from warpdvr.datasets.synthetic import first_hit
-from warpdvr.datasets.views import SceneTransform, SparseDepth
+from warpdvr.datasets.views import SparseDepth
 from warpdvr.fields.resnet import ImageEncoder
 from warpdvr.fitting import checkpoint
 from warpdvr.fitting.checkpoint import Checkpoint
 from warpdvr.geometry.mesh import Mesh
+from warpdvr.geometry.search import first_hit
 from warpdvr.singleview import (
     category as objects,
 )
@@ -47,13 +48,13 @@ from warpdvr.singleview import (
     training as learn,
 )
 from warpdvr.singleview.category import Category, Pool
-from warpdvr.singleview.metrics import Judgement
-from warpdvr.singleview.reconstructor import Learnt, Reconstructor
+from warpdvr.singleview.metrics import ShapeScores
+from warpdvr.singleview.reconstructor import CategoryCheckpoint, Reconstructor
 from warpdvr.singleview.render_category import Model, models, photograph
-from warpdvr.singleview.run import Course, follow
-from warpdvr.singleview.shape_bank import Known
+from warpdvr.singleview.run import CategoryRun, follow
+from warpdvr.singleview.shape_bank import ShapeBank
 from warpdvr.singleview.test_time import Refinement
-from warpdvr.singleview.training import Learning, Lesson
+from warpdvr.singleview.training import Trainer, TrainingConfig
 
 SOLIDS = {
     "ball": (trimesh.creation.icosphere(2), (220, 40, 40)),
@@ -109,21 +110,23 @@ def tiny(**options: Any) -> Reconstructor:
     return Reconstructor(**TINY | options)
 
 
-def learning(category: Category, *, seconds: float = 1000, seed: int = 0, **lesson: Any) -> Learning:
-    return Learning(tiny(), category, minutes=seconds / 60, lesson=lessons(**lesson), seed=seed)
+def learning(category: Category, *, seconds: float = 1000, seed: int = 0, **lesson: Any) -> Trainer:
+    return Trainer(tiny(), category, minutes=seconds / 60, lesson=lessons(**lesson), seed=seed)
 
 
-def untaught(category: Category, **options: Any) -> Learnt:
+def untaught(category: Category, **options: Any) -> CategoryCheckpoint:
     """Return a network that has learnt nothing yet."""
     codes = torch.randn(len(category.train), TINY["code"], generator=torch.Generator().manual_seed(1))
-    return Learnt(tiny(**options), "", (), Known.of(codes, [category.views[i] for i in category.train]), {})
+    return CategoryCheckpoint(
+        tiny(**options), "", (), ShapeBank.of(codes, [category.views[i] for i in category.train]), {}
+    )
 
 
-def lessons(**lesson: Any) -> Lesson:
-    return Lesson(**{"objects": 4, "rays": 32, "samples": 16, "decoder": 1.0} | lesson)
+def lessons(**lesson: Any) -> TrainingConfig:
+    return TrainingConfig(**{"objects": 4, "rays": 32, "samples": 16, "decoder": 1.0} | lesson)
 
 
-NOTHING = Known(
+NOTHING = ShapeBank(
     torch.zeros(1, 8),
     torch.zeros(1, dtype=torch.long),
     torch.zeros(1, 32, 32, dtype=torch.uint8),
@@ -152,10 +155,10 @@ def test_a_split_without_objects_to_learn_from_is_refused(home: Path, every: int
 def test_a_batch_of_rays_belongs_to_its_objects(category: Category, true: dict[str, Model]) -> None:
     chosen = torch.tensor([4, 1, 0])
     rays, color, label, t = Pool(category.views).draw(chosen, 40, torch.Generator().manual_seed(0))
-    assert rays.which is not None and rays.which.tolist() == [0] * 40 + [1] * 40 + [2] * 40
+    assert rays.shape_index is not None and rays.shape_index.tolist() == [0] * 40 + [1] * 40 + [2] * 40
     assert label.any() and not label.all() and t.isnan().any()
     for k, i in enumerate(chosen.tolist()):
-        views, own = category.views[i], rays.which == k
+        views, own = category.views[i], rays.shape_index == k
         centres = torch.stack([camera.centre for camera in views.cameras]).float()
         apart, view = (rays.origin[own, None] - centres).norm(dim=-1).min(1)
         assert apart.max() < 1e-5
@@ -174,13 +177,13 @@ def test_a_batch_of_rays_belongs_to_its_objects(category: Category, true: dict[s
 def test_points_of_the_hull_are_inside_and_outside_of_their_own_solid(category: Category) -> None:
     chosen, box = torch.tensor([4, 0]), torch.tensor([[-1.0, -1, -1], [1, 1, 1]])
     pool = Pool(category.views, box)
-    x, which, inside = pool.points(chosen, 600, torch.Generator().manual_seed(0))
-    assert which.tolist() == [0] * 600 + [1] * 600
+    x, shape_index, inside = pool.points(chosen, 600, torch.Generator().manual_seed(0))
+    assert shape_index.tolist() == [0] * 600 + [1] * 600
     half = torch.tensor([0.4, 1.5, 0.6]) * 0.9 / torch.tensor([0.4, 1.5, 0.6]).norm()  # tall, its corners at 0.9
-    beyond = x[which == 0].abs() - half
+    beyond = x[shape_index == 0].abs() - half
     to_box = beyond.clamp_min(0).norm(dim=1) + beyond.amax(1).clamp_max(0)
-    for k, distance in enumerate((to_box, x[which == 1].norm(dim=1) - 0.9)):
-        label, far = inside[which == k], distance > 0.35
+    for k, distance in enumerate((to_box, x[shape_index == 1].norm(dim=1) - 0.9)):
+        label, far = inside[shape_index == k], distance > 0.35
         assert label[distance < -0.06].all() and (distance < -0.06).sum() > 50  # a pixel is 0.09
         assert label[far].float().mean() < 0.05 and far.sum() > 20  # with six views corners of the hull stand out
         assert (distance[~label].abs() < 0.1).sum() > 10  # and there are points close to it
@@ -191,11 +194,13 @@ def test_rays_through_sparse_points_belong_to_their_object_too(category: Categor
     points = tuple(SparseDepth(*camera.project(known)) for camera in category.views[0].cameras)
     mixed = [replace(category.views[0], points=points), category.views[1]]
     rays, color, label, t = Pool(mixed).draw(torch.tensor([1, 0]), 16, torch.Generator().manual_seed(0))
-    assert rays.which is not None and len(rays) == len(rays.which) == len(color) == len(label) == len(t) == 34
-    assert (rays.which == 1).sum() == 18
+    assert (
+        rays.shape_index is not None and len(rays) == len(rays.shape_index) == len(color) == len(label) == len(t) == 34
+    )
+    assert (rays.shape_index == 1).sum() == 18
     for k, views in ((0, mixed[1]), (1, mixed[0])):
         centres = torch.stack([camera.centre for camera in views.cameras]).float()
-        assert (rays.origin[rays.which == k, None] - centres).norm(dim=-1).min(1).values.max() < 1e-5
+        assert (rays.origin[rays.shape_index == k, None] - centres).norm(dim=-1).min(1).values.max() < 1e-5
 
 
 def test_bounds_contain_the_objects_and_little_else(category: Category, true: dict[str, Model]) -> None:
@@ -338,15 +343,15 @@ def test_a_network_comes_back_from_disk(tmp_path: Path) -> None:
     made = tiny(bounds=[[-0.5, -0.6, -0.7], [0.5, 0.6, 0.8]], radius=0.3)
     shown = torch.rand(3, 3, 64, 64)
     kept = {"counts": torch.tensor([1.0, 2.0])}
-    Learnt(made, "/planes", ("a", "b"), NOTHING, kept).save(tmp_path / "c.safetensors")
+    CategoryCheckpoint(made, "/planes", ("a", "b"), NOTHING, kept).save(tmp_path / "c.safetensors")
     back = model.load(tmp_path / "c.safetensors")
     assert back.folder == "/planes" and back.held_out == ("a", "b") and not back.model.training
     assert back.learning.keys() == {"counts"} and back.learning["counts"].tolist() == [1, 2]
-    x, which = torch.rand(6, 3) - 0.5, torch.arange(3).repeat(2)
+    x, shape_index = torch.rand(6, 3) - 0.5, torch.arange(3).repeat(2)
     with torch.no_grad():
         one, other = made.eval()(shown), back.model(shown)
         assert torch.equal(one.codes, other.codes) and one.codes.std(0).min() > 0
-        assert torch.equal(one.at(which).value(x), other.at(which).value(x))
+        assert torch.equal(one.select(shape_index).value(x), other.select(shape_index).value(x))
     assert torch.equal(one.bounds, other.bounds) and float(one.bounds[1, 2]) == pytest.approx(0.8)
 
 
@@ -361,7 +366,7 @@ class Bomb:
 
 
 def harmed(kind: str, path: Path) -> None:
-    Learnt(tiny(), "/planes", ("a",), NOTHING, {}).save(path)
+    CategoryCheckpoint(tiny(), "/planes", ("a",), NOTHING, {}).save(path)
     if kind == "cut":
         path.write_bytes(path.read_bytes()[:-100])
     elif kind == "noise":
@@ -396,7 +401,7 @@ def test_what_is_no_network_is_refused_in_a_sentence(tmp_path: Path, kind: str) 
 
 
 def test_a_network_is_no_checkpoint_of_a_fit(tmp_path: Path) -> None:
-    Learnt(tiny(), "/planes", ("a",), NOTHING, {}).save(tmp_path / "c.safetensors")
+    CategoryCheckpoint(tiny(), "/planes", ("a",), NOTHING, {}).save(tmp_path / "c.safetensors")
     with pytest.raises(ValueError, match="expected a checkpoint") as told:
         checkpoint.load(tmp_path / "c.safetensors")
     assert "\n" not in str(told.value)
@@ -461,9 +466,9 @@ def test_a_learning_that_was_stopped_goes_on_as_if_it_was_not(category: Category
     whole = list(learning(category, seconds=8))
     first = learning(category, seconds=8)
     parts = [next(first) for _ in range(4)]
-    Learnt(first.model, "", (), first.known(), first.state()).save(tmp_path / "c.safetensors")
+    CategoryCheckpoint(first.model, "", (), first.known(), first.state()).save(tmp_path / "c.safetensors")
     held = model.load(tmp_path / "c.safetensors")
-    second = Learning(held.model, category, minutes=8 / 60, lesson=lessons(), seed=0)
+    second = Trainer(held.model, category, minutes=8 / 60, lesson=lessons(), seed=0)
     second.resume(held.learning)
     assert (second.iteration, second.seconds) == (4, 4.0) and second.evaluations == first.evaluations > 0
     assert parts + list(second) == whole
@@ -499,16 +504,16 @@ def test_what_was_imagined_outlives_a_stop(
     """The outlines of known shapes are kept as long as the decoder is, and not made twice."""
     monkeypatch.setattr(learn, "PAUSE", 1)
     first = learning(category, seconds=10, decoder=0.4, pictures=8)
-    photographs = len(first.known().which)
+    photographs = len(first.known().shape_index)
     for _ in range(8):
         next(first)
     known = first.known()
-    assert len(known.which) > photographs
-    Learnt(first.model, "", (), known, first.state()).save(tmp_path / "c.safetensors")
+    assert len(known.shape_index) > photographs
+    CategoryCheckpoint(first.model, "", (), known, first.state()).save(tmp_path / "c.safetensors")
 
-    def resumed(seconds: float) -> Learning:
+    def resumed(seconds: float) -> Trainer:
         held = model.load(tmp_path / "c.safetensors")
-        job = Learning(held.model, category, minutes=seconds / 60, lesson=first.lesson, seed=0)
+        job = Trainer(held.model, category, minutes=seconds / 60, lesson=first.lesson, seed=0)
         job.resume(held.learning, held.known)
         return job
 
@@ -516,8 +521,8 @@ def test_what_was_imagined_outlives_a_stop(
         job = resumed(seconds)
         kept = job.known()
         assert all(torch.equal(a, kept.tensors()[name]) for name, a in known.tensors().items())
-    assert len(list(job)) == 2 and len(job.known().which) == len(known.which)
-    assert len(resumed(100).known().which) == photographs  # the decoder goes on to learn
+    assert len(list(job)) == 2 and len(job.known().shape_index) == len(known.shape_index)
+    assert len(resumed(100).known().shape_index) == photographs  # the decoder goes on to learn
 
 
 def test_the_encoder_learns_to_guess_free_codes(category: Category, clock: None) -> None:
@@ -533,7 +538,7 @@ def test_the_encoder_learns_to_guess_free_codes(category: Category, clock: None)
 
 def test_terms_of_a_ball_are_those_of_its_closed_form(category: Category, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network begins with a ball, whatever it is shown."""
-    job = Learning(
+    job = Trainer(
         tiny(radius=0.5), category, minutes=1, lesson=lessons(rays=100, samples=400, depth=10.0, mask=0.5, color=2.0)
     )
     drawn: list[Any] = []
@@ -597,7 +602,7 @@ def test_pictures_are_mirrored_only_where_shapes_are_symmetric(
 
     monkeypatch.setattr(learn, "disturbed", listen)
     lesson = lessons(decoder=1e-9)
-    job = Learning(tiny(symmetric=axis), category, minutes=1, lesson=lesson)
+    job = Trainer(tiny(symmetric=axis), category, minutes=1, lesson=lesson)
     next(job)  # of the decoder
     next(job)
     assert told == [axis is not None]
@@ -644,7 +649,7 @@ def test_imagined_outlines_are_known_afterwards(category: Category, clock: None)
         next(job)
     after = job.known()
     assert torch.equal(after.outline[: len(before.outline)], before.outline)
-    assert len(after.which[len(before.which) :].unique()) == 2
+    assert len(after.shape_index[len(before.shape_index) :].unique()) == 2
 
 
 def test_a_reconstruction_is_told_of_the_present_codes(category: Category, clock: None) -> None:
@@ -659,13 +664,13 @@ def test_a_reconstruction_is_told_of_the_present_codes(category: Category, clock
 @pytest.mark.parametrize("share", [0.0, 1.5, math.nan])
 def test_the_share_of_the_decoder_must_make_sense(share: float) -> None:
     with pytest.raises(ValueError, match="decoder must be a share"):
-        Lesson(decoder=share)
+        TrainingConfig(decoder=share)
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, math.inf, math.nan])
 def test_a_duration_must_make_sense(category: Category, minutes: float) -> None:
     with pytest.raises(ValueError, match="minutes must be positive"):
-        Learning(tiny(), category, minutes=minutes)
+        Trainer(tiny(), category, minutes=minutes)
 
 
 # Course
@@ -677,15 +682,15 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(course, "Reconstructor", tiny)
 
 
-def begun(home: Path, folder: Path, *, seconds: float = 25, overwrite: bool = False) -> Course:
-    made = Course(folder, home / "out", seconds / 60, lessons(depth=0.5), seed=3, every=2, symmetric="y")
+def begun(home: Path, folder: Path, *, seconds: float = 25, overwrite: bool = False) -> CategoryRun:
+    made = CategoryRun(folder, home / "out", seconds / 60, lessons(depth=0.5), seed=3, every=2, symmetric="y")
     made.begin(overwrite=overwrite)
     return made
 
 
 def test_a_course_is_read_as_it_was_written(home: Path, tmp_path: Path) -> None:
     made = begun(home, tmp_path / "deep/run")
-    assert Course.open(tmp_path / "deep/run") == made
+    assert CategoryRun.open(tmp_path / "deep/run") == made
     assert made.objects().test == (1, 3)
 
 
@@ -757,12 +762,12 @@ def test_a_course_file_that_makes_no_sense_is_refused(tmp_path: Path, home: Path
         text = "\n".join(text if row.startswith("minutes") else row for row in whole.splitlines())
     (held.folder / "course.toml").write_text(text)
     with pytest.raises(ValueError, match=r"course\.toml: expected what train-category wrote"):
-        Course.open(held.folder)
+        CategoryRun.open(held.folder)
 
 
 def test_a_course_tells_the_network_of_the_symmetry(home: Path, tmp_path: Path, small: None) -> None:
     held = begun(home, tmp_path / "run")
-    assert Course.open(held.folder).symmetric == "y"
+    assert CategoryRun.open(held.folder).symmetric == "y"
     assert held.learning(held.objects()).model.decode.symmetric == 1
     plain = replace(held, symmetric="")
     assert plain.learning(plain.objects()).model.decode.symmetric is None
@@ -830,7 +835,7 @@ def test_the_nearest_shape_is_the_one_that_is_alike(true: dict[str, Model]) -> N
 
 
 def test_means_are_those_of_each_figure() -> None:
-    assert judge.mean([Judgement(0.1, 0.5, 1.0), Judgement(0.3, 0.7, 0.0)]) == Judgement(0.2, 0.6, 0.5)
+    assert judge.mean([ShapeScores(0.1, 0.5, 1.0), ShapeScores(0.3, 0.7, 0.0)]) == ShapeScores(0.2, 0.6, 0.5)
 
 
 def test_a_page_shows_what_was_seen_and_what_is_true(home: Path, tmp_path: Path, category: Category) -> None:

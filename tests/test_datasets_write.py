@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
-from test_views import WRITERS
-from test_views_dvr import box
+from test_datasets import WRITERS
+from test_datasets_dvr import box
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera

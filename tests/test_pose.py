@@ -11,15 +11,18 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from warpdvr.cameras.alignment import camera_errors
-from warpdvr.cameras.camera import Camera, rays_of
+from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.pose import Poses
-from warpdvr.datasets.views import SceneTransform, Views
+from warpdvr.cameras.rays import rays_of
+from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets.views import Views
 from warpdvr.fields.analytic import Sphere, Torus
 from warpdvr.fields.sdf import SDF
 from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.recipe import Recipe
 from warpdvr.intersection.sphere import SphereTrace
-from warpdvr.rendering.render import render, surface
+from warpdvr.rendering.render import render
+from warpdvr.rendering.surface import surface
 
 SIZE = 24
 
@@ -33,7 +36,7 @@ def start(n: int = 4, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.stack([camera.pose for camera in cameras(n)]).to(dtype)
 
 
-def moved_by(pose: Tensor, six: Tensor) -> Tensor:
+def moved_by(pose: Tensor, twist: Tensor) -> Tensor:
     """Return a pose (4, 4) turned in its own axes about the scene's origin, and then shifted, by SciPy.
 
     A point at x in the camera's axes is to be at exp(w) (x - o) + o + u, where the origin is at o.
@@ -41,8 +44,8 @@ def moved_by(pose: Tensor, six: Tensor) -> Tensor:
     given = pose.double()
     o = torch.linalg.inv(given)[:3, 3]
     motion = torch.eye(4, dtype=torch.float64)
-    motion[:3, :3] = torch.from_numpy(Rotation.from_rotvec(six[:3].numpy()).as_matrix())
-    motion[:3, 3] = o - motion[:3, :3] @ o + six[3:]
+    motion[:3, :3] = torch.from_numpy(Rotation.from_rotvec(twist[:3].numpy()).as_matrix())
+    motion[:3, 3] = o - motion[:3, :3] @ o + twist[3:]
     return given @ motion
 
 
@@ -65,9 +68,9 @@ def test_cameras_start_where_they_are(device):
 
 def test_cameras_are_moved_as_by_rotation_vectors(device):
     poses = Poses(start().to(device))
-    six = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    poses.moved.data.copy_(six)
-    expected = torch.stack([moved_by(pose, a) for pose, a in zip(start(), six, strict=True)])
+    twist = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    poses.moved.data.copy_(twist)
+    expected = torch.stack([moved_by(pose, a) for pose, a in zip(start(), twist, strict=True)])
     assert torch.allclose(poses().detach().cpu(), expected, atol=1e-12)
 
 
@@ -94,8 +97,8 @@ def test_a_rotation_stays_one(angle):
 def test_depth_is_differentiable_with_respect_to_the_cameras(device, angle):
     """Against central differences of the closed form in float64."""
     poses, given = Poses(start().to(device)), cameras()
-    six = angle * torch.randn(4, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    poses.moved.data.copy_(six)
+    twist = angle * torch.randn(4, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    poses.moved.data.copy_(twist)
     K = torch.stack([camera.K for camera in given]).to(device)
     view = torch.arange(4).repeat_interleave(12)
     pixel = SIZE / 2 + 3 * torch.rand(48, 2, generator=torch.Generator().manual_seed(3)) - 1.5
@@ -113,7 +116,7 @@ def test_depth_is_differentiable_with_respect_to_the_cameras(device, angle):
             lengths.append(sphere_t(torch.from_numpy(o.copy()), torch.from_numpy(d), 0.5, torch.tensor([0.1, 0, -0.1])))
         return (weight * torch.cat(lengths)).sum()
 
-    expected = difference(total, six)
+    expected = difference(total, twist)
     assert (found.cpu() - expected).norm() < 1e-3 * expected.norm() and (expected.abs().amax(0) > 0.01).all(), (
         expected.abs().amax(0),
         (found.cpu() - expected).norm() / expected.norm(),

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.dvr import claims, write
 from warpdvr.datasets.load import load
 from warpdvr.datasets.synthetic import mesh_views
-from warpdvr.datasets.views import SceneTransform, Views
+from warpdvr.datasets.views import Views
 
 WIDTH, HEIGHT, N = 48, 36, 5
 

@@ -5,23 +5,23 @@ from typing import Any
 
 import pytest
 import torch
-from test_category_refine import Balls, camera, of_ball, seen_from
+from test_singleview_test_time import Balls, camera, of_ball, seen_from
 from torch import Tensor
 
 from warpdvr.singleview import augmentation as imagined
-from warpdvr.singleview.augmentation import ALIKE, Imagination
+from warpdvr.singleview.augmentation import ALIKE, Augmentation
 from warpdvr.singleview.preprocess import SIZE, disturbed
-from warpdvr.singleview.shape_bank import Known
+from warpdvr.singleview.shape_bank import ShapeBank
 
 SIZES = torch.tensor([[0.25, -0.1], [0.4, 0.1], [-0.5, 0.0], [0.6, 0.0]])
 """Radius and height of balls; of the third nothing is seen."""
 
 
 @pytest.fixture
-def known() -> Known:
+def known() -> ShapeBank:
     """Four balls, each seen from three places of its own."""
     places = [[camera(0.2 + i + 3 * j, 0.3 - 0.1 * i) for i in range(3)] for j in range(4)]
-    return Known.of(SIZES, [seen_from(some, [of_ball(c, 0.3, 0.0) for c in some]) for some in places])
+    return ShapeBank.of(SIZES, [seen_from(some, [of_ball(c, 0.3, 0.0) for c in some]) for some in places])
 
 
 @pytest.fixture(autouse=True)
@@ -29,14 +29,14 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imagined, "MIXTURES", 6)
 
 
-def imagination(known: Known, shapes: int, seed: int = 0) -> Imagination:
-    made = Imagination(Balls(), known, torch.Generator().manual_seed(seed))
+def imagination(known: ShapeBank, shapes: int, seed: int = 0) -> Augmentation:
+    made = Augmentation(Balls(), known, torch.Generator().manual_seed(seed))
     for _ in range(shapes):
         made.more()
     return made
 
 
-def test_known_shapes_come_first_and_then_mixtures_of_two(known: Known) -> None:
+def test_known_shapes_come_first_and_then_mixtures_of_two(known: ShapeBank) -> None:
     first = imagination(known, 4)
     assert sorted(c.tolist() for c in first.codes) == sorted(SIZES[SIZES[:, 0] > 0].tolist())
     every = imagination(known, 50)
@@ -53,20 +53,22 @@ def test_known_shapes_come_first_and_then_mixtures_of_two(known: Known) -> None:
         assert any(0 <= t <= 0.5 and off < 1e-5 for t, off in part)
 
 
-def test_only_codes_that_are_alike_are_mixed(known: Known) -> None:
+def test_only_codes_that_are_alike_are_mixed(known: ShapeBank) -> None:
     n = 2 * ALIKE + 6
     codes = torch.cat([torch.rand(n // 2, 2), 100 + torch.rand(n // 2, 2)])
-    made = Imagination(Balls(), Known(codes, known.which, known.outline, known.pose, known.K), torch.Generator())
-    mixtures = torch.stack([code for which, code in made.waiting if which is None])
+    made = Augmentation(
+        Balls(), ShapeBank(codes, known.shape_index, known.outline, known.pose, known.K), torch.Generator()
+    )
+    mixtures = torch.stack([code for shape_index, code in made.waiting if shape_index is None])
     assert len(mixtures) == 6 and ((mixtures < 2) | (mixtures > 99)).all()
 
 
-def test_a_lonely_shape_is_not_mixed(known: Known) -> None:
-    one = Known(known.codes[:1], known.which, known.outline, known.pose, known.K)
+def test_a_lonely_shape_is_not_mixed(known: ShapeBank) -> None:
+    one = ShapeBank(known.codes[:1], known.shape_index, known.outline, known.pose, known.K)
     assert len(imagination(one, 0).waiting) == 1
 
 
-def test_pictures_show_the_shape_of_their_code(known: Known) -> None:
+def test_pictures_show_the_shape_of_their_code(known: ShapeBank) -> None:
     """A red ball over white: as many pixels as its closed form covers from one of the known cameras."""
     made = imagination(known, 10)
     exact: dict[tuple[float, ...], list[Tensor]] = {}
@@ -85,37 +87,39 @@ def test_pictures_show_the_shape_of_their_code(known: Known) -> None:
     assert len(exact) > 4
 
 
-def test_known_shapes_are_outlined_from_where_others_were_photographed(known: Known) -> None:
+def test_known_shapes_are_outlined_from_where_others_were_photographed(known: ShapeBank) -> None:
     """Balls, against their closed form; none of mixtures, nor of what the decoder sees nothing of."""
     made = imagination(known, 10)
     more = known.joined(made.outlines)
     assert torch.equal(more.codes, known.codes) and torch.equal(more.outline[:12], known.outline)
-    assert sorted(more.which[12:].tolist()) == [0] * 12 + [1] * 12 + [3] * 12
-    for which, covered, pose, K in zip(more.which[12:], more.outline[12:], more.pose[12:], more.K[12:], strict=True):
+    assert sorted(more.shape_index[12:].tolist()) == [0] * 12 + [1] * 12 + [3] * 12
+    for shape_index, covered, pose, K in zip(
+        more.shape_index[12:], more.outline[12:], more.pose[12:], more.K[12:], strict=True
+    ):
         i = next(i for i in range(12) if torch.equal(pose, known.pose[i]))
         assert torch.equal(K, known.K[i])
-        radius, height = SIZES[which].tolist()
+        radius, height = SIZES[shape_index].tolist()
         seen = camera(0.2 + i % 3 + 3 * (i // 3), 0.3 - 0.1 * (i % 3))
         exact = torch.nn.functional.avg_pool2d(of_ball(seen, radius, height).float()[None], 4)[0]
         assert (covered / 255 - exact).abs().mean() < 0.01
         assert float(covered.sum() / 255) == pytest.approx(float(exact.sum()), rel=0.04)
 
 
-def test_shapes_that_are_outlined_already_are_not_outlined_again(known: Known) -> None:
-    made = Imagination(Balls(), known, torch.Generator().manual_seed(0), outlined={1, 3})
+def test_shapes_that_are_outlined_already_are_not_outlined_again(known: ShapeBank) -> None:
+    made = Augmentation(Balls(), known, torch.Generator().manual_seed(0), outlined={1, 3})
     for _ in range(4):
         made.more()
-    assert len(made.codes) == 3 and known.joined(made.outlines).which[12:].tolist() == [0] * 12
+    assert len(made.codes) == 3 and known.joined(made.outlines).shape_index[12:].tolist() == [0] * 12
 
 
-def test_there_are_as_many_as_memory_holds(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_are_as_many_as_memory_holds(known: ShapeBank, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imagined, "MOST", 3)
     monkeypatch.setattr(imagined, "OUTLINES", 2)
     made = imagination(known, 20)
-    assert len(made.codes) <= 3 and all(len(which) == 2 for which, *_ in made.outlines)
+    assert len(made.codes) <= 3 and all(len(shape_index) == 2 for shape_index, *_ in made.outlines)
 
 
-def test_chance_is_a_matter_of_the_seed(known: Known) -> None:
+def test_chance_is_a_matter_of_the_seed(known: ShapeBank) -> None:
     a, b, c = (imagination(known, 6, seed).draw(20) for seed in (1, 1, 2))
     assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and not torch.equal(a[0], c[0])
 

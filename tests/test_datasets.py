@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from warpdvr.cameras.camera import OPENGL, Camera, pixel_centres
-from warpdvr.datasets.files import within
+from warpdvr.cameras.camera import OPENGL, Camera
+from warpdvr.cameras.rays import pixel_centres
+from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.load import load
-from warpdvr.datasets.views import SceneTransform
+from warpdvr.runtime.files import within
 
 CENTRE, RADIUS = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64), 0.4
 WIDTH, HEIGHT, N = 80, 60, 10

@@ -16,7 +16,7 @@ from warpdvr.cli.main import main
 from warpdvr.geometry.mesh import read_mesh
 from warpdvr.singleview import reconstructor as model
 from warpdvr.singleview import run as course
-from warpdvr.singleview.reconstructor import Learnt, Reconstructor
+from warpdvr.singleview.reconstructor import CategoryCheckpoint, Reconstructor
 
 SOLIDS = {
     "ball": trimesh.creation.icosphere(2),
@@ -237,7 +237,9 @@ def test_a_network_that_sees_nothing_says_so(home: Path, copy: Path, tmp_path: P
     held = model.load(copy / "checkpoint.safetensors")
     with torch.no_grad():
         held.model.decode.last.bias[0] = -10
-    Learnt(held.model, held.folder, held.held_out, held.known, held.learning).save(copy / "checkpoint.safetensors")
+    CategoryCheckpoint(held.model, held.folder, held.held_out, held.known, held.learning).save(
+        copy / "checkpoint.safetensors"
+    )
     look = home / "out/low/image/0000.png"
     said = refused(capsys, "reconstruct-image", copy, look, "--out", tmp_path / "a.ply")
     assert str(look) in said and "no mesh can be made of what the network sees" in said

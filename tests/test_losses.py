@@ -167,8 +167,8 @@ def test_eikonal_by_hand():
 
 def test_smoothness_by_hand():
     normal = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]], requires_grad=True)
-    beside = torch.tensor([[0.0, 1, 0], [0, 0, -1], [0, 1, 0]])
-    value = loss.smoothness(normal, beside)
+    on_surface = torch.tensor([[0.0, 1, 0], [0, 0, -1], [0, 1, 0]])
+    value = loss.smoothness(normal, on_surface)
     assert value.item() == pytest.approx((math.sqrt(2) + 2 + 0) / 3, rel=1e-6)
     value.backward()
     root = math.sqrt(2)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from warpdvr.datasets import dvr
-from warpdvr.geometry.textured import Found, find, opened, read
+from warpdvr.geometry.textured import MeshFile, find, opened, read
 from warpdvr.singleview.render_category import photograph
 
 Array = NDArray[np.float64]
@@ -361,7 +361,7 @@ def test_what_cannot_be_a_category_is_refused(tmp_path: Path) -> None:
 
 def test_an_aircraft_is_where_embree_sees_it(data: Path, tmp_path: Path) -> None:
     with opened(data / "airplanes/category_airplanes_512.zip") as folder:
-        found: dict[str, Found] = {one.name: one for one in find(folder)}
+        found: dict[str, MeshFile] = {one.name: one for one in find(folder)}
         assert len(found) == 107
         (tmp_path / "in").mkdir()
         (tmp_path / "in/A350.obj").write_bytes(found["A350"].read("model.obj"))

@@ -8,10 +8,10 @@ import pytest
 import torch
 import trimesh
 
-from warpdvr.cameras.camera import pixel_centres
-from warpdvr.datasets.synthetic import SAMPLES, first_hit, mesh_views
+from warpdvr.cameras.rays import pixel_centres
+from warpdvr.datasets.synthetic import SAMPLES, mesh_views
 from warpdvr.datasets.views import Views
-from warpdvr.runtime.launch import triangle_mesh
+from warpdvr.geometry.search import first_hit, triangle_mesh
 
 
 @pytest.fixture(scope="module")

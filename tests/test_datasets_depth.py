@@ -11,7 +11,7 @@ import pytest
 import torch
 import trimesh
 from PIL import Image
-from test_views import CENTRE, HEIGHT, RADIUS, WIDTH, WRITERS, N, cameras, edit_json
+from test_datasets import CENTRE, HEIGHT, RADIUS, WIDTH, WRITERS, N, cameras, edit_json
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.depth import agreement, attached

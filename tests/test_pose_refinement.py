@@ -7,15 +7,17 @@ import pytest
 import torch
 from reference import difference
 from scipy.spatial.transform import Rotation
-from test_poses import Patterned, moved_by, turned_by
+from test_pose import Patterned, moved_by, turned_by
 from torch import Tensor
 
-from warpdvr.cameras.camera import Camera, pixel_centres
-from warpdvr.datasets.views import SceneTransform, Views
+from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.rays import pixel_centres
+from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets.views import Views
 from warpdvr.fields.analytic import Sphere, Union
 from warpdvr.fitting.image_pyramid import pyramid
 from warpdvr.fitting.pose_refinement import refine
-from warpdvr.fitting.pose_residuals import Misfit, Scale
+from warpdvr.fitting.pose_residuals import PoseResiduals, Scale
 from warpdvr.intersection.sphere import SphereTrace
 from warpdvr.rendering.render import render
 
@@ -109,22 +111,22 @@ def test_derivatives_are_those_of_the_closed_form(device: torch.device, kind: st
     mask = torch.zeros(50, 50, dtype=torch.bool)
     mask[20:40, 10:30] = True
     level = pyramid(camera, image, mask if kind == "mask" else None, wrong if kind == "depth" else None, 50, device)[-1]
-    problem = Misfit(Sphere(radius, tuple(centre)).to(device), level, False, SphereTrace(), camera.pose)
+    problem = PoseResiduals(Sphere(radius, tuple(centre)).to(device), level, False, SphereTrace(), camera.pose)
     problem.scales = {kind: Scale(1.0, 1.0, np.inf)}
     value, slope, curve = problem(camera.pose)
     pixel, cover, sharpness = level.pixel.cpu().numpy(), level.cover.cpu().double().numpy(), problem.sharpness
     d = rays(camera, pixel)[1]
 
-    def parts(six: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        o, d = rays(replace(camera, pose=moved_by(camera.pose, six)), pixel)
+    def parts(twist: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        o, d = rays(replace(camera, pose=moved_by(camera.pose, twist)), pixel)
         middle = d @ (centre - o)
         apart = np.square(centre - o).sum() - middle**2
         return middle - np.sqrt(np.maximum(radius**2 - apart, 0)), np.sqrt(apart) - radius
 
     settled = parts(torch.zeros(6).double())[1] < 0
 
-    def total(six: Tensor) -> Tensor:
-        t, least = parts(six)
+    def total(twist: Tensor) -> Tensor:
+        t, least = parts(twist)
         if kind == "mask":
             kept = ~(settled & (cover > 0.999))
             return torch.tensor(np.square(1 / (1 + np.exp(sharpness * least)) - cover)[kept].sum() / len(cover))

@@ -1,0 +1,81 @@
+"""Where cameras stand: around an object, or on a way past it."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Camera
+
+
+def fibonacci_sphere(n: int, *, highest: float = 1.0, turned: float = 0.0) -> Tensor:
+    """Return n directions that are evenly spread, from top to bottom around the y axis, unit length, (n, 3), float64.
+
+    Each lies a golden angle further around than the one before; a lattice as in Gonzalez, "Measurement of Areas on a
+    Sphere Using Fibonacci and Latitude-Longitude Lattices" (2010).
+
+    Args:
+        highest: they stay below this y, and above its negative.
+        turned: added to how far each lies around [radian]; the first lies at half a golden angle.
+    """
+    i = torch.arange(n, dtype=torch.float64) + 0.5
+    height, turn = highest * (1 - 2 * i / n), i * math.pi * (3 - 5**0.5) + turned
+    ring = (1 - height**2).sqrt()
+    return torch.stack([ring * turn.cos(), height, ring * turn.sin()], 1)
+
+
+def turntable(
+    frames: int,
+    *,
+    up: Sequence[float],
+    size: int = 400,
+    fov: float = 40.0,
+    distance: float = 3.0,
+    elevation: float = 20.0,
+    front: Sequence[float] | None = None,
+) -> list[Camera]:
+    """Return cameras evenly spread on a circle around the origin.
+
+    Args:
+        frames: how many.
+        up: the direction that points upwards in the pictures, shape (3,).
+        size: width and height [pixel].
+        fov: field of view [degree].
+        distance: from the origin [scene unit].
+        elevation: above the horizon [degree].
+        front: the direction in which the first camera stands, as far as it is level, shape (3,); if not given, half-way
+            between the usual front (+z where y is up, -y where z is up) and the right.
+    """
+    for name, number in (("frames", frames), ("size", size)):
+        if number < 1:
+            raise ValueError(f"turntable: {name} must be positive, got {number}")
+    z = torch.nn.functional.normalize(torch.as_tensor(up, dtype=torch.float64), dim=0)
+    x = torch.as_tensor(front or (0.0, 0.0, 0.0), dtype=torch.float64)
+    x = x - (x @ z) * z
+    if x.norm() < 1e-3:
+        ahead = torch.linalg.cross(torch.eye(3, dtype=torch.float64)[int(z.abs().argmin())], z)
+        x = ahead + 0.6 * torch.linalg.cross(z, ahead)
+    x = x / x.norm()
+    y = torch.linalg.cross(z, x)
+    rise = math.radians(elevation)
+    turn = [2 * math.pi * i / frames for i in range(frames)]
+    eyes = [distance * (math.cos(rise) * (math.cos(a) * x + math.sin(a) * y) + math.sin(rise) * z) for a in turn]
+    return [Camera.look_at(eye, up=z, fov=fov, width=size, height=size) for eye in eyes]
+
+
+def upwards(poses: Tensor) -> tuple[float, float, float]:
+    """Guess which direction is up from camera poses (n, 4, 4): what their images have at the top, on average.
+
+    Where the images disagree (cameras rolled by half a turn), the normal of the plane that the camera centres lie near.
+    The result is snapped to an axis that is within 30 degrees.
+    """
+    mean = -poses[:, :3, 1].double().mean(0)
+    if mean.norm() < 0.3:
+        centre = poses[:, :3, 3].double()
+        mean = torch.linalg.svd(centre - centre.mean(0)).Vh[-1]
+    up = mean / mean.norm()
+    axis = int(up.abs().argmax())
+    if up[axis].abs() > math.cos(math.radians(30)):
+        up = torch.zeros(3, dtype=torch.float64).index_fill(0, torch.tensor([axis]), float(up[axis].sign()))
+    return float(up[0]), float(up[1]), float(up[2])

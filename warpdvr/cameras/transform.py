@@ -1,0 +1,74 @@
+"""The way between the scene and the data's own frame and units."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Camera
+
+
+@dataclass(frozen=True)
+class SceneTransform:
+    """A similarity from the scene to the data's own units: x_data = scale * R x_scene + offset.
+
+    Raises:
+        ValueError: if the matrix is not a similarity (one scale, no mirror image).
+    """
+
+    matrix: Tensor
+    """Shape (4, 4), float64; takes a point of the scene [scene unit] to the data's own frame [unit of the data]."""
+
+    def __post_init__(self) -> None:
+        if tuple(self.matrix.shape) != (4, 4) or not bool(self.matrix.isfinite().all()):
+            raise ValueError(f"scene transform: expected a finite (4, 4) matrix, got {self.matrix.tolist()}")
+        left, scale = self.matrix[:3, :3], self.scale
+        square = left @ left.T
+        last = torch.tensor([0.0, 0.0, 0.0, 1.0]).to(self.matrix)
+        if (
+            not scale > 0
+            or (square / scale**2 - torch.eye(3).to(left)).abs().max() > 1e-4
+            or (self.matrix[3] != last).any()
+        ):
+            raise ValueError(f"scene transform: expected one scale, a rotation and a shift, got {self.matrix.tolist()}")
+
+    @classmethod
+    def identity(cls) -> "SceneTransform":
+        """Return the transform of data that is given in scene units."""
+        return cls(torch.eye(4, dtype=torch.float64))
+
+    @classmethod
+    def around(cls, centre: Tensor, scale: float) -> "SceneTransform":
+        """Return the transform that puts the data's point `centre` (3,) at the origin; the axes stay as they are."""
+        matrix = torch.diag(torch.tensor([scale, scale, scale, 1.0], dtype=torch.float64))
+        matrix[:3, 3] = centre
+        return cls(matrix)
+
+    @property
+    def scale(self) -> float:
+        """The length of a scene unit [unit of the data]."""
+        det = float(torch.linalg.det(self.matrix[:3, :3]))
+        return det ** (1 / 3) if det > 0 else 0.0
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Take points (n, 3) from the scene to the data's own units; in x's own precision."""
+        matrix = self.matrix.to(x)
+        return x @ matrix[:3, :3].T + matrix[:3, 3]
+
+    def inverse(self) -> "SceneTransform":
+        """Return the transform from the data's own units to the scene."""
+        matrix = torch.linalg.inv(self.matrix)
+        matrix[3] = torch.tensor([0.0, 0.0, 0.0, 1.0])
+        return SceneTransform(matrix)
+
+    def to_scene(self, camera: Camera) -> Camera:
+        """Return a camera that is given in the data's own frame in the scene's."""
+        pose = self.inverse().matrix @ camera.pose.to(self.matrix)
+        pose[:3, :3] *= self.scale
+        return replace(camera, pose=pose)
+
+    def to_data(self, camera: Camera) -> Camera:
+        """Return a camera that is given in the scene frame in the data's own; the inverse of `to_scene`."""
+        pose = self.matrix @ camera.pose.to(self.matrix)
+        pose[:3, :3] /= self.scale
+        return replace(camera, pose=pose)

@@ -1,0 +1,17 @@
+"""The contract of what finds hits."""
+
+from typing import Any, Protocol
+
+from warpdvr.cameras.rays import Rays
+from warpdvr.intersection.hit import Hit
+
+
+class Solver(Protocol):
+    """What finds hits: `DenseMarch`, `SphereTrace`, or any callable like them."""
+
+    @property
+    def points_per_ray(self) -> int:
+        """How many points of one ray are evaluated together; decides how many rays fit into memory."""
+
+    def __call__(self, field: Any, rays: Rays) -> Hit:
+        """Find the first crossing from outside to inside on each ray, inside of the field's bounds."""

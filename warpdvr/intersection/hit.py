@@ -1,0 +1,38 @@
+"""What became of rays."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from torch import Tensor
+
+from warpdvr.kernels import status as _status
+
+
+class Status(IntEnum):
+    """What became of a ray."""
+
+    HIT = int(_status.HIT)
+    """It entered the surface from outside."""
+    MISS = int(_status.MISS)
+    """It left the bounds without meeting the surface, or never met the bounds."""
+    INSIDE = int(_status.INSIDE)
+    """Its first sample was already inside: nothing is seen."""
+    GAVE_UP = int(_status.GAVE_UP)
+    """It was not decided: too many steps, or a value that is not a number."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Where n rays met the surface; `t` and `ray` are packed and hold the k rays that hit."""
+
+    t: Tensor
+    """Ray length to the surface, shape (k,), float32 [scene unit]; not differentiable."""
+    ray: Tensor
+    """Which ray each hit belongs to, ascending, shape (k,), int64."""
+    status: Tensor
+    """A `Status` for every ray, shape (n,), int32."""
+    nearest: Tensor
+    """Ray length at the smallest sample of a ray that does not hit, and `t` of one that does, shape (n,). With a grid
+    also places that were not asked, by the middle of their bounds; NaN for a ray that does not meet the bounds."""
+    evaluations: int
+    """How often the field was asked for a value, counted in points."""

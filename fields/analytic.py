@@ -4,13 +4,13 @@ Every size and position is a parameter, so all of them are differentiable. Dista
 (iquilezles.org/articles/distfunctions); unions of distances stay lower bounds of the distance outside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import Field, FieldLike, Kind, as_field
 
 Vector = Sequence[float] | Tensor
 
@@ -70,12 +70,13 @@ class Plane(_Distance):
 class Union(Field):
     """All of `parts`: the smallest of their values."""
 
-    def __init__(self, parts: Sequence[Any], bounds: Any = 1.0):
+    def __init__(self, parts: Sequence[FieldLike], bounds: Any = 1.0):
         super().__init__(bounds)
         if not parts:
             raise ValueError("union: parts is empty, at least one field is needed")
-        self.parts: Any = nn.ModuleList(parts)
-        self.lipschitz = _largest(part.lipschitz for part in parts)
+        fields = [as_field(part) for part in parts]
+        self.parts: Any = nn.ModuleList(fields)
+        self.kind, self.lipschitz = _common(fields), _largest(field.lipschitz for field in fields)
 
     def value(self, x: Tensor) -> Tensor:
         return torch.stack([part.value(x) for part in self.parts]).amin(0)
@@ -87,7 +88,7 @@ class SmoothUnion(Union):
     -blend log(sum(exp(-value / blend))): at most blend log(n) below the plain union, with no larger a slope.
     """
 
-    def __init__(self, parts: Sequence[Any], blend: float = 0.05, bounds: Any = 1.0):
+    def __init__(self, parts: Sequence[FieldLike], blend: float = 0.05, bounds: Any = 1.0):
         super().__init__(parts, bounds)
         if blend <= 0:
             raise ValueError(f"smooth-union: blend must be positive, got {blend}")
@@ -101,9 +102,10 @@ class SmoothUnion(Union):
 class Translate(Field):
     """`part`, moved by `offset` [scene unit]."""
 
-    def __init__(self, part: Any, offset: Vector, bounds: Any = 1.0):
+    def __init__(self, part: FieldLike, offset: Vector, bounds: Any = 1.0):
         super().__init__(bounds)
-        self.part, self.offset, self.lipschitz = part, _parameter(offset), part.lipschitz
+        self.part, self.offset = as_field(part), _parameter(offset)
+        self.kind, self.lipschitz = self.part.kind, self.part.lipschitz
 
     def value(self, x: Tensor) -> Tensor:
         return self.part.value(x - self.offset)
@@ -112,9 +114,10 @@ class Translate(Field):
 class Rotate(Field):
     """`part`, turned about the origin by `rotation`, an axis times an angle [radian]."""
 
-    def __init__(self, part: Any, rotation: Vector, bounds: Any = 1.0):
+    def __init__(self, part: FieldLike, rotation: Vector, bounds: Any = 1.0):
         super().__init__(bounds)
-        self.part, self.rotation, self.lipschitz = part, _parameter(rotation), part.lipschitz
+        self.part, self.rotation = as_field(part), _parameter(rotation)
+        self.kind, self.lipschitz = self.part.kind, self.part.lipschitz
 
     def value(self, x: Tensor) -> Tensor:
         a, b, c = self.rotation.unbind()
@@ -126,11 +129,12 @@ class Rotate(Field):
 class Scale(Field):
     """`part`, made larger by `factor` about the origin; distances stay distances."""
 
-    def __init__(self, part: Any, factor: float, bounds: Any = 1.0):
+    def __init__(self, part: FieldLike, factor: float, bounds: Any = 1.0):
         super().__init__(bounds)
         if factor <= 0:
             raise ValueError(f"scale: factor must be positive, got {factor}")
-        self.part, self.factor, self.lipschitz = part, _parameter(factor), part.lipschitz
+        self.part, self.factor = as_field(part), _parameter(factor)
+        self.kind, self.lipschitz = self.part.kind, self.part.lipschitz
 
     def value(self, x: Tensor) -> Tensor:
         return self.part.value(x / self.factor) * self.factor
@@ -140,6 +144,12 @@ def _parameter(a: Any) -> nn.Parameter:
     return nn.Parameter(torch.as_tensor(a, dtype=torch.float32).clone())
 
 
-def _largest(bounds: Any) -> float | None:
-    known = list(bounds)
-    return None if None in known else max(known)
+def _common(fields: Sequence[Field]) -> Kind:
+    """Return what values of all parts mean together: distances if each of them is one."""
+    return "distance" if all(field.kind == "distance" for field in fields) else "occupancy"
+
+
+def _largest(bounds: Iterable[float | None]) -> float | None:
+    given = list(bounds)
+    known = [bound for bound in given if bound is not None]
+    return max(known) if len(known) == len(given) else None

@@ -1,16 +1,17 @@
 """Several shapes in one field, told apart by latent codes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import Decoder, Field, Kind
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import PositionalEncoding
 
 
-class ConditionalOccupancy(nn.Module):
+class ConditionalOccupancy(Decoder):
     """Occupancy and colour of any shape of a category, given its latent code: DVR's decoder.
 
     A residual network; each of its blocks adds a linear map of the code (Niemeyer et al. 2020, supplement; Mescheder et
@@ -30,6 +31,8 @@ class ConditionalOccupancy(nn.Module):
             that one half has to be learnt and a picture of one side says what the other is like; colours too. None:
             no such thing is assumed. What is not symmetric cannot be represented then.
     """
+
+    kind: Kind = "occupancy"
 
     def __init__(
         self,
@@ -65,11 +68,11 @@ class ConditionalOccupancy(nn.Module):
             self.last.weight[0] = 0.0
             self.last.bias[0] = 0.0
 
-    def prepared(self, codes: Tensor) -> Tensor:
-        """Return what codes (s, code) add in front of each block, shape (blocks, s, width)."""
-        return self.shift(codes).view(len(codes), len(self.inner), -1).transpose(0, 1)
+    def prepared(self, codes: Tensor) -> Sequence[Tensor]:
+        """Return what codes (s, code) add in front of each block, each (s, width)."""
+        return self.shift(codes).view(len(codes), len(self.inner), -1).unbind(1)
 
-    def geometry(self, x: Tensor, shifts: Tensor, shape_index: Tensor | None) -> tuple[Tensor, Tensor]:
+    def geometry(self, x: Tensor, shifts: Sequence[Tensor], shape_index: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return value (n,) and features (n, 3) at points (n, 3) of the shapes `shape_index` (n,), or the only one."""
         h = self.first(self.encode(self._folded(x)))
         for shift, inner, outer in zip(shifts, self.inner, self.outer, strict=True):
@@ -98,7 +101,7 @@ class Shapes(Field):
     weights.
 
     Args:
-        decoder: `ConditionalOccupancy`, or a module with the same members.
+        decoder: `ConditionalOccupancy`, or another `Decoder`.
         codes: one row for each shape, (s, code); taken as they are, not copied.
         stretch: how many times as long as the decoder makes it each shape is along each axis, (s, 3), from the origin;
             None: as long.
@@ -107,7 +110,9 @@ class Shapes(Field):
         ValueError: if the codes do not have the decoder's length or there are none, or `stretch` has another shape.
     """
 
-    def __init__(self, decoder: Any, codes: Tensor, stretch: Tensor | None = None):
+    def __init__(self, decoder: Decoder, codes: Tensor, stretch: Tensor | None = None):
+        if not isinstance(decoder, Decoder):
+            raise ValueError(f"shapes: expected a Decoder (warpdvr.fields.base), got {type(decoder).__name__}")
         super().__init__(decoder.bounds)
         if codes.ndim != 2 or codes.shape[1] != decoder.code or len(codes) < 1:
             raise ValueError(
@@ -119,6 +124,10 @@ class Shapes(Field):
         self.ready = decoder.prepared(codes)
         self.bounds = self.bounds.to(codes) * (1 if stretch is None else stretch.detach().amax(0))
         self.shape_index: Tensor | None = None
+
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        return self.decoder.kind
 
     def select(self, shape_index: Tensor) -> "Shapes":
         """Return the field as it answers at n points of the shapes `shape_index` (n,).

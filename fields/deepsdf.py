@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from warpdvr.fields import decoderfile
+from warpdvr.fields.base import Decoder
 from warpdvr.fields.slope import MeasuredSlope
 
 
-class DeepSDFDecoder(nn.Module):
+class DeepSDFDecoder(Decoder):
     """The decoder: value(code, point). It is no field yet: `DeepSDF` is one, and so is `Shapes(decoder, codes)`.
 
     A perceptron with ReLUs and a tanh at the end; some of its layers are given code and point again. What codes add to

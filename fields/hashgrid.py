@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import Field, Kind
 from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
@@ -105,6 +105,7 @@ class HashGridOccupancy(Field):
         view_frequencies, radius, bounds: see `HashGrid`.
     """
 
+    kind: Kind = "occupancy"
     rates = RATES
 
     def __init__(

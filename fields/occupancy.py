@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import Field, Kind
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import PositionalEncoding
 
@@ -25,6 +25,8 @@ class Occupancy(Field):
         level: the occupancy probability on the surface, tau in the paper.
         bounds: see `Field`.
     """
+
+    kind: Kind = "occupancy"
 
     def __init__(
         self,

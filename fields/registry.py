@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from warpdvr.fields.base import Field, as_field
+
 GROUP = "warpdvr.fields"
 """The entry-point group in which packages offer their fields."""
 
@@ -30,7 +32,7 @@ def names() -> list[str]:
     return sorted({*_registered, *(entry.name for entry in entry_points(group=GROUP))})
 
 
-def make(name: str, **options: Any) -> nn.Module:
+def make(name: str, **options: Any) -> Field:
     """Make a field by name; an unregistered name is looked up among the installed packages, by that name only.
 
     An option that is a table with a `kind` (or a list of such) is a field itself, so that scene files can nest them:
@@ -53,7 +55,7 @@ def make(name: str, **options: Any) -> nn.Module:
     needed = [k for k, p in known.items() if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if missing := [key for key in needed if key not in options]:
         raise ValueError(f"field {name!r} needs {' and '.join(missing)}")
-    return factory(**options)
+    return as_field(factory(**options))
 
 
 def _nested(value: Any) -> Any:

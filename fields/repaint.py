@@ -1,10 +1,8 @@
 """A surface that is known already, in new colours."""
 
-from typing import Any
-
 from torch import Tensor
 
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import Field, FieldLike, Kind, as_field
 from warpdvr.fields.hashgrid import RATES, Radiance, show
 
 
@@ -21,10 +19,11 @@ class Repaint(Field):
     """
 
     rates = RATES
+    shape: Field
 
     def __init__(
         self,
-        shape: Any,
+        shape: FieldLike,
         levels: int = 8,
         coarsest: int = 16,
         finest: int = 512,
@@ -33,11 +32,22 @@ class Repaint(Field):
         depth: int = 2,
         view_frequencies: int = 0,
     ):
-        if not (hasattr(shape, "value") and hasattr(shape, "bounds")):
-            raise ValueError(f"repaint: shape must be a field, or a table with the kind of one, got {shape!r}")
+        try:
+            shape = as_field(shape)
+        except ValueError:
+            found = "repaint: shape must be a field, or a table with the kind of one, got"
+            raise ValueError(f"{found} {shape!r}") from None
         super().__init__(shape.bounds)
         self.shape = shape.requires_grad_(False)
         self.radiance = Radiance(0, (levels, coarsest, finest, size), width, depth, view_frequencies, self.bounds)
+
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        return self.shape.kind
+
+    @property
+    def lipschitz_is_measured(self) -> bool:  # type: ignore[override]
+        return self.shape.lipschitz_is_measured
 
     @property
     def lipschitz(self) -> float | None:  # type: ignore[override]
@@ -45,7 +55,7 @@ class Repaint(Field):
 
     @property
     def step(self) -> float | None:  # type: ignore[override]
-        return getattr(self.shape, "step", None)
+        return self.shape.step
 
     def value(self, x: Tensor) -> Tensor:
         return self.shape.value(x)
@@ -54,7 +64,7 @@ class Repaint(Field):
         return self.radiance(x, normal, direction, x.new_empty(len(x), 0))
 
     def bound_slope(self) -> int:
-        return self.shape.bound_slope() if hasattr(self.shape, "bound_slope") else 0
+        return self.shape.bound_slope()
 
     def anneal(self, progress: float) -> None:
         show(progress, self.radiance.encode)

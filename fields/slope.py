@@ -13,6 +13,7 @@ class MeasuredSlope(Field):
 
     slope_points: int = 8192
     """Points at which `bound_slope` measures."""
+    lipschitz_is_measured = True
     slope: Tensor
 
     def __init__(self, bounds: Any = 1.0):

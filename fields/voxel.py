@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import Field, Kind
 from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import logit
 
@@ -25,6 +25,7 @@ class VoxelSDF(Field):
     """
 
     rates: Mapping[str, float] = {"": 1e-2, "radiance.table": 5e-2}
+    lipschitz_is_measured = True
     slope: Tensor
 
     def __init__(self, resolution: int = 64, radius: float = 0.5, bounds: Any = 1.0):
@@ -80,6 +81,7 @@ class VoxelOccupancy(Field):
         bounds: see `Field`.
     """
 
+    kind: Kind = "occupancy"
     rates: Mapping[str, float] = {"": 1e-1}
 
     def __init__(

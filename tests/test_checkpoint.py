@@ -55,8 +55,8 @@ def test_field_comes_back_with_its_weights(path):
     first = make("sdf", **OPTIONS)
     torch.manual_seed(7)
     field = load(path).field()
-    assert torch.equal(field.value(x), first.value(x))  # type: ignore[operator]
-    assert field.lipschitz == first.lipschitz and torch.equal(field.bounds, first.bounds)  # type: ignore[arg-type]
+    assert torch.equal(field.value(x), first.value(x))
+    assert field.lipschitz == first.lipschitz and torch.equal(field.bounds, first.bounds)
 
 
 def test_field_that_has_no_name_is_put_into_its_module(tmp_path):

@@ -1,5 +1,6 @@
 """Several shapes in one field: mixed batches against each shape alone, codes against closed forms and differences."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,22 +10,23 @@ from torch import Tensor, nn
 
 from warpdvr import BoundGrid, Camera, DenseMarch, Rays, Status, render
 from warpdvr.fields.analytic import Sphere
+from warpdvr.fields.base import Decoder
 from warpdvr.fields.conditional import ConditionalOccupancy, Shapes
 from warpdvr.fields.resnet import ImageEncoder
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.rendering.surface import surface
 
 
-class Balls(nn.Module):
+class Balls(Decoder):
     """A decoder with a closed form: a code is the centre and the radius of a ball; colours tell the code apart too."""
 
     code, bounds = 4, 1.0
 
-    def prepared(self, codes: Tensor) -> Tensor:
-        return codes
+    def prepared(self, codes: Tensor) -> Sequence[Tensor]:
+        return [codes]
 
-    def geometry(self, x: Tensor, shifts: Tensor, shape_index: Tensor | None) -> tuple[Tensor, Tensor]:
-        own = shifts.expand(len(x), -1) if shape_index is None else shifts[shape_index]
+    def geometry(self, x: Tensor, shifts: Sequence[Tensor], shape_index: Tensor | None) -> tuple[Tensor, Tensor]:
+        own = shifts[0].expand(len(x), -1) if shape_index is None else shifts[0][shape_index]
         return (x - own[:, :3]).norm(dim=-1) - own[:, 3], own[:, 1:]
 
     def color(self, feature: Tensor) -> Tensor:

@@ -314,12 +314,6 @@ def test_a_third_party_field_passes_and_stays_as_it_is(kind: type[Blob], device:
     assert all(torch.equal(before[key], after[key]) and before[key].dtype == after[key].dtype for key in before)
 
 
-class NoLipschitz(Blob):
-    def __init__(self) -> None:
-        super().__init__()
-        del self.lipschitz
-
-
 class FlatBounds(Blob):
     def __init__(self) -> None:
         super().__init__()
@@ -416,7 +410,6 @@ class IdlePaint(Blob):
 
 
 BROKEN = {
-    NoLipschitz: "has no member 'lipschitz'",
     FlatBounds: r"bounds: expected a floating point tensor of shape \(2, 3\), got \(6,\)",
     TurnedBounds: "bounds: expected finite corners with low < high",
     StuckBounds: "register it as a buffer",

@@ -10,7 +10,8 @@ import torch
 from reference import Asked, beams, double
 from torch import Tensor
 
-from warpdvr.intersection.root import STEPS, ask, close_in
+from warpdvr.fields.base import query
+from warpdvr.intersection.root import STEPS, close_in
 
 TOLERANCE = 1e-6
 
@@ -41,7 +42,7 @@ def solve(
     field = field.to(device)
     rays = beams(torch.zeros(len(low), 3), (1.0, 0.0, 0.0), device)
     low, high = low.float().to(device), high.float().to(device)
-    ends = low, high, *(ask(field, rays.at(t)) for t in (low, high))
+    ends = low, high, *(query(field, rays.at(t)) for t in (low, high))
     field.asked = 0
     t, evaluations = close_in(field, rays.origin, rays.direction, ends, tolerance)
     assert evaluations == field.asked

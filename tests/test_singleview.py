@@ -707,7 +707,7 @@ def test_the_bounds_are_those_of_the_objects_to_learn_from(
     monkeypatch.setattr(objects, "bounds", listen)
     held = begun(home, tmp_path / "run")
     category = held.objects()
-    assert torch.equal(held.learning(category).model.decode.bounds, box)
+    assert torch.equal(held.learning(category).model.decode.bounds, box)  # type: ignore[arg-type]
     assert len(asked) == 3 and all(a is category.views[i] for a, i in zip(asked, (0, 2, 4), strict=True))
 
 

@@ -1,6 +1,7 @@
 """From a picture to the shape that looks like it: balls, boxes and cameras in closed form."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.views import Views
+from warpdvr.fields.base import Decoder, Kind
 from warpdvr.fields.conditional import ConditionalOccupancy
 from warpdvr.singleview import preprocess as looks
 from warpdvr.singleview.preprocess import FINE, InputPicture, look, picture, squared
@@ -22,17 +24,18 @@ from warpdvr.singleview.test_time import Refinement, _Attempt, refined
 FOV = 40.0
 
 
-class Balls(nn.Module):
+class Balls(Decoder):
     """A decoder whose code is the radius and the height above the origin of a red ball; the field is a distance."""
 
     code, symmetric = 2, 2
+    kind: Kind = "occupancy"
     bounds: Any = 1.0
 
-    def prepared(self, codes: Tensor) -> Tensor:
-        return codes[None]
+    def prepared(self, codes: Tensor) -> Sequence[Tensor]:
+        return [codes]
 
-    def geometry(self, x: Tensor, shifts: Tensor, shape_index: Tensor | None) -> tuple[Tensor, Tensor]:
-        radius, height = (shifts[0, 0] if shape_index is None else shifts[0, shape_index]).unbind(-1)
+    def geometry(self, x: Tensor, shifts: Sequence[Tensor], shape_index: Tensor | None) -> tuple[Tensor, Tensor]:
+        radius, height = (shifts[0][0] if shape_index is None else shifts[0][shape_index]).unbind(-1)
         centre = torch.stack([torch.zeros_like(height), height, torch.zeros_like(height)], -1)
         red = torch.tensor([4.0, -4, -4]).expand(len(x), 3)
         return 50 * ((x - centre).norm(dim=1) - radius), red

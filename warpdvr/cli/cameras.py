@@ -11,6 +11,7 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.load import load, write_cameras
 from warpdvr.datasets.views import Views
 from warpdvr.evaluation.images import evaluate
+from warpdvr.fields.base import Field
 from warpdvr.fitting.pose_refinement import Refined, refine
 from warpdvr.fitting.pose_residuals import SCALES
 from warpdvr.rendering.background import Background
@@ -109,7 +110,7 @@ def _chosen(views: Views, names: list[str] | None) -> Sequence[int]:
 
 
 def _report(
-    field: Any,
+    field: Field,
     views: Views,
     cameras: tuple[Camera, ...],
     indices: Sequence[int],

@@ -14,7 +14,9 @@ from tqdm import tqdm
 from warpdvr.cli import cameras as commands
 from warpdvr.cli import fit_code as codes
 from warpdvr.datasets.views import Views
+from warpdvr.fields.base import Field
 from warpdvr.fields.registry import names
+from warpdvr.fields.repaint import Repaint
 from warpdvr.fitting.checkpoint import Checkpoint
 from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.recipe import RECIPES
@@ -82,8 +84,8 @@ def _carry(options: argparse.Namespace, chosen: Scene, views: Views) -> None:
     print(views.found)
     torch.manual_seed(chosen.fit.get("seed", 0))
     last = Run.open(options.out).load() if options.resume else None
-    field: Any = last.field() if last else chosen.make_field()
-    if not last and chosen.field["kind"] == "repaint":
+    field: Field = last.field() if last else chosen.make_field()
+    if not last and isinstance(field, Repaint):
         field.shape.load_state_dict(_shape(chosen, views).weights)
     field = field.to(options.device)
     told: dict[str, Any] = {k: chosen.fit[k] for k in ("minutes", "iterations", "seed") if k in chosen.fit}

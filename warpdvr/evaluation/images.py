@@ -11,6 +11,7 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import pixel_centres
 from warpdvr.datasets.views import Views
+from warpdvr.fields.base import FieldLike, as_field
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.default import gridded_intersect
 from warpdvr.rendering.antialias import SMOOTH
@@ -39,7 +40,7 @@ class Scores:
 
 @torch.no_grad()
 def evaluate(
-    field: Any,
+    field: FieldLike,
     views: Views,
     indices: Iterable[int] | None = None,
     *,
@@ -54,7 +55,7 @@ def evaluate(
     otherwise. Views without a mask, or an empty one, are left out.
 
     Args:
-        field: any module that meets the contract of `warpdvr.Field`.
+        field: a `Field`, or what `as_field` makes one of.
         views: photographs, masks and cameras.
         indices: chosen of the views; the held-out ones if not given.
         intersect: how the surface is found; by default with a `BoundGrid`, whose making is counted too.
@@ -62,6 +63,7 @@ def evaluate(
         backdrop: what is behind the object; edges are then smooth.
         shown: called with the index, the rendered image and the photograph (h, w, 3) of each view.
     """
+    field = as_field(field)
     psnr, iou, evaluations = [], [], 0
     wanted = views.test if indices is None else indices
     chosen = [(i, mask) for i in wanted if (mask := views.masks[i]) is not None]

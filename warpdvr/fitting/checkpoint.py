@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
+from warpdvr.fields.base import Field
 from warpdvr.fields.registry import make
 from warpdvr.runtime.files import replacing
 
@@ -40,7 +41,7 @@ class Checkpoint:
     fit: dict[str, Tensor]
     """`Fit.state()`, empty if the field is not to be fitted on."""
 
-    def field(self, module: nn.Module | None = None) -> nn.Module:
+    def field(self, module: Field | None = None) -> Field:
         """Return the field with its weights; pass `module` if it was not made by name.
 
         Raises:

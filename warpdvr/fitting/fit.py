@@ -12,7 +12,7 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.pose import Poses
 from warpdvr.datasets.pixels import BACKGROUND, Pixels
 from warpdvr.datasets.views import Views
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import FieldLike, as_field
 from warpdvr.fitting.objective import Objective
 from warpdvr.fitting.optimizer import pack, unpack
 from warpdvr.fitting.recipe import Recipe, schedule
@@ -63,7 +63,7 @@ class Fit:
 
     def __init__(
         self,
-        field: Any,
+        field: FieldLike,
         views: Views,
         *,
         minutes: float | None = None,
@@ -75,7 +75,7 @@ class Fit:
         """Prepare a fit; the field is changed in place.
 
         Args:
-            field: any module that meets the contract of `warpdvr.Field`; parameters that want no gradient are kept.
+            field: a `Field`, or what `as_field` makes one of; parameters that want no gradient are kept.
             views: photographs with masks; only the training views are used.
             minutes, iterations: how long; exactly one of them.
             recipe: weights and schedules.
@@ -87,6 +87,7 @@ class Fit:
             ValueError: if not exactly one positive duration is given, no training view has a mask or depth, depth is
                 to be learnt from and none is known, or there is nothing to change.
         """
+        field = as_field(field)
         if (minutes is None) == (iterations is None):
             raise ValueError(f"fit: give minutes or iterations, one of them; got {minutes} and {iterations}")
         if not 0 < (minutes or iterations or 0) < math.inf:
@@ -99,14 +100,14 @@ class Fit:
             raise ValueError("fit: the recipe weighs depth, but none of the training views has any")
         self.generator = torch.Generator().manual_seed(seed)
         self.parameters = [p for p in field.parameters() if p.requires_grad]
-        groups = self.recipe.groups(field, getattr(field, "rates", Field.rates))
+        groups = self.recipe.groups(field, field.rates)
         self.views = views
         self.poses = Poses(self.pixels.pose) if self.recipe.cameras else None
         if self.poses:
             self.parameters += self.poses.parameters()
             groups.append({"params": list(self.poses.parameters()), "rate": self.recipe.cameras})
         if not self.parameters:
-            raise ValueError(f"fit: no parameter of {type(field).__name__} wants a gradient, and cameras are kept")
+            raise ValueError(f"fit: no parameter of {field.name} wants a gradient, and cameras are kept")
         beside = self.recipe.backdrop and self.recipe.color > 0 and bool((self.pixels.label == BACKGROUND).any())
         self.backdrop = Background.new(seed, field.bounds.device) if beside else None
         if self.backdrop:
@@ -133,8 +134,7 @@ class Fit:
         """
         progress = self.progress
         if progress >= 1:
-            if hasattr(self.field, "bound_slope"):
-                self.evaluations += self.field.bound_slope()
+            self.evaluations += self.field.bound_slope()
             raise StopIteration
         start = time.perf_counter()
         with one_thread():
@@ -200,8 +200,7 @@ class Fit:
     def _step(self, progress: float) -> dict[str, float]:
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * schedule(progress)
-        if hasattr(self.field, "anneal"):
-            self.field.anneal(progress)
+        self.field.anneal(progress)
         self._look(self.iteration)
         pose = self.poses() if self.poses else None
         drawn = self.pixels.draw(self.recipe.rays, self.generator, patches=self.recipe.blocks, pose=pose)
@@ -209,7 +208,7 @@ class Fit:
         seen = surface(self.field, drawn.rays, solver)
         self._check(seen.hit)
         losses, asked = self.objective(drawn, seen, progress, solver)
-        if (prior := self.field.prior() if hasattr(self.field, "prior") else None) is not None:
+        if (prior := self.field.prior()) is not None:
             losses["prior"] = prior
         self.evaluations += seen.hit.evaluations + asked
         known = {name: float(term.detach()) for name, term in losses.items()}
@@ -229,7 +228,7 @@ class Fit:
     def _look(self, iteration: int) -> None:
         """Bring what is remembered of the field up to date."""
         early = iteration in EARLY
-        if (early or iteration % MEASURE == 0) and hasattr(self.field, "bound_slope"):
+        if early or iteration % MEASURE == 0:
             self.evaluations += self.field.bound_slope()
         if (early or iteration % REFRESH == 0) and isinstance(self.intersect, CachedMarch):
             self.evaluations += self.intersect.refresh(self.field, full=iteration <= EARLY[-1])

@@ -1,12 +1,11 @@
 """What a fit makes small. Every term is a mean over a set that its docstring states, so that no weight depends on the
 number of pixels; over an empty set it is 0, with a gradient of 0."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from warpdvr.datasets.pixels import BACKGROUND, UNKNOWN, PixelBatch, Pixels
+from warpdvr.fields.base import Field
 
 MARGIN = 1e-4
 """What `hinge` leaves between the smallest value on a ray and 0 [field value]: more than a crossing's value is off."""
@@ -135,7 +134,7 @@ def _entropy(logit: Tensor, target: Tensor, n: int) -> Tensor:
     return torch.nn.functional.binary_cross_entropy_with_logits(logit, target, reduction="sum") / max(n, 1)
 
 
-def on_surface(field: Any, drawn: PixelBatch, pixels: Pixels) -> tuple[Tensor, int]:
+def on_surface(field: Field, drawn: PixelBatch, pixels: Pixels) -> tuple[Tensor, int]:
     """Return the mean |value| at the points of the object that are seen by rays of known depth, and how many they are.
 
     For a distance that is how far the surface passes beside them (Park et al., "DeepSDF", 2019, eq. 9 and section
@@ -143,7 +142,7 @@ def on_surface(field: Any, drawn: PixelBatch, pixels: Pixels) -> tuple[Tensor, i
     this term has neither trouble, so it also draws a surface from afar to a few points. 0 if no depth is known.
 
     Args:
-        field: any module that meets the contract of `warpdvr.Field`.
+        field: a `Field`.
         drawn: rays of the training views, and what the photographs say.
         pixels: all of them: where no mask says whether a point is one of the object, those of the other views do.
     """

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, PixelBatch, Pixels
+from warpdvr.fields.base import Field
 from warpdvr.fitting import losses as loss
 from warpdvr.fitting.losses import on_surface
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
@@ -31,7 +32,7 @@ class Objective:
 
     def __init__(
         self,
-        field: Any,
+        field: Field,
         recipe: Recipe,
         pixels: Pixels,
         generator: torch.Generator,
@@ -44,11 +45,10 @@ class Objective:
         """
         self.field, self.recipe, self.pixels, self.generator = field, recipe, pixels, generator
         self.backdrop = backdrop
-        self.is_distance = getattr(field, "lipschitz", None) is not None
+        self.is_distance = field.kind == "distance"
         if not self.is_distance and not any(getattr(recipe, name) for name in WEIGHTS if name != "eikonal"):
             raise ValueError(
-                f"fit: the recipe weighs eikonal alone, which is for distances, but {type(field).__name__}.lipschitz "
-                "is None"
+                f"fit: the recipe weighs eikonal alone, which is for distances, but {field.name}.kind is {field.kind!r}"
             )
 
     def __call__(

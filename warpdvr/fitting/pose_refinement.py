@@ -8,7 +8,6 @@ from coarse pictures to fine ones (`warpdvr.fitting.pose_residuals`).
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.pose import perturb
 from warpdvr.datasets.views import Views
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import Field, FieldLike, as_field
 from warpdvr.fitting.image_pyramid import pyramid
 from warpdvr.fitting.pose_residuals import SCALES, PoseResiduals
 from warpdvr.intersection.base import Solver
@@ -54,7 +53,7 @@ class Refined:
 
 
 def refine(
-    field: Any,
+    field: FieldLike,
     views: Views,
     indices: Iterable[int] | None = None,
     *,
@@ -68,7 +67,7 @@ def refine(
     Colours are compared if the field has some of its own, masks and depth maps where the views have them.
 
     Args:
-        field: any module of one shape that meets the contract of `warpdvr.Field`.
+        field: of one shape; a `Field`, or what `as_field` makes one of.
         views: photographs with cameras to begin from, in the scene frame.
         indices: indices of the views whose cameras are refined; all of them if not given.
         kinds: what is compared.
@@ -83,6 +82,7 @@ def refine(
         raise ValueError(f"refine: what can be compared is {', '.join(SCALES)}, got {list(kinds)}")
     if longest < 2:
         raise ValueError(f"refine: pictures need at least 2 pixels along their longer side, got {longest}")
+    field = as_field(field)
     solver = intersect or CachedMarch(field, cells=CELLS, corrections=3)
     cameras = list(views.cameras)
     for i in range(len(views)) if indices is None else indices:
@@ -94,7 +94,7 @@ def refine(
     return tuple(cameras)
 
 
-def _one(field: Any, views: Views, i: int, kinds: Sequence[str], longest: int, solver: Solver) -> Refined:
+def _one(field: Field, views: Views, i: int, kinds: Sequence[str], longest: int, solver: Solver) -> Refined:
     camera, name = views.cameras[i], views.names[i]
     mask = views.masks[i] if "mask" in kinds else None
     depth = views.depths[i] if views.depths and "depth" in kinds else None
@@ -102,7 +102,7 @@ def _one(field: Any, views: Views, i: int, kinds: Sequence[str], longest: int, s
     if mask is None and depth is None and not colored:
         raise ValueError(
             f"refine: view {name} has nothing to be compared by, asked for {' and '.join(kinds)}: masks and depth maps "
-            f"come with the views, a colour of its own {type(field).__name__} {'has' if _has_color(field) else 'lacks'}"
+            f"come with the views, a colour of its own {field.name} {'has' if _has_color(field) else 'lacks'}"
         )
     _look_at(field, camera, name)
     start = pose = camera.pose.detach().cpu().double()
@@ -117,12 +117,12 @@ def _one(field: Any, views: Views, i: int, kinds: Sequence[str], longest: int, s
     return Refined(replace(camera, pose=pose), problem(start)[0], after, tried)
 
 
-def _has_color(field: Any) -> bool:
+def _has_color(field: Field) -> bool:
     """Say whether a field has colours of its own; the clay of `Field` is none."""
-    return getattr(type(field), "color", None) is not Field.color
+    return field.has_color
 
 
-def _look_at(field: Any, camera: Camera, name: str) -> None:
+def _look_at(field: Field, camera: Camera, name: str) -> None:
     """Refuse a camera that has the object behind it or beside its picture."""
     low, high = field.bounds.detach().cpu().double()
     corner = torch.cartesian_prod(*torch.stack([low, high], 1))

@@ -6,13 +6,13 @@ pixels.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from warpdvr.cameras.pose import origin
 from warpdvr.cameras.rays import Rays
+from warpdvr.fields.base import Field
 from warpdvr.fitting.image_pyramid import Level
 from warpdvr.intersection.base import Solver
 from warpdvr.rendering.surface import Surface, surface
@@ -47,7 +47,7 @@ LEAST = {"color": 0.004, "mask": 0.01, "depth": 1e-4}
 class PoseResiduals:
     """The loss of a pose at one size of the picture: silhouette, colour and depth as in Liu et al., "DIST" (2020)."""
 
-    def __init__(self, field: Any, level: Level, colored: bool, solver: Solver, pose: Tensor):
+    def __init__(self, field: Field, level: Level, colored: bool, solver: Solver, pose: Tensor):
         """Measure at a first pose how steep the field is at its surface: 1 for distances, not so for others."""
         self.field, self.level, self.colored, self.solver = field, level, colored, solver
         self.scales = SCALES
@@ -161,7 +161,7 @@ class _Term:
 
 
 @torch.no_grad()
-def _lowest(field: Any, rays: Rays, nearest: Tensor, hit: Tensor) -> Tensor:
+def _lowest(field: Field, rays: Rays, nearest: Tensor, hit: Tensor) -> Tensor:
     """Return the ray length of the smallest value on each of n rays, (n,), NaN for those that meet no bounds.
 
     A smooth outline is steady there, so that the place may be held fast where its value is differentiated.
@@ -192,7 +192,7 @@ def _lowest(field: Any, rays: Rays, nearest: Tensor, hit: Tensor) -> Tensor:
     return t
 
 
-def _values(field: Any, rays: Rays, t: Tensor) -> Tensor:
+def _values(field: Field, rays: Rays, t: Tensor) -> Tensor:
     """Return the field's values at ray lengths (n, k), shape (n, k)."""
     x = rays.origin[:, None] + t[..., None] * rays.direction[:, None]
     value: Tensor = field.value(x.reshape(-1, 3).to(field.bounds.dtype)).view(t.shape)

@@ -1,17 +1,16 @@
 """The surface of a field as a closed triangle mesh."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from warpdvr.fields.base import Field, FieldLike, as_field
 from warpdvr.geometry.marching_cubes import CHUNK, Lattice, Solid, triangulate
 from warpdvr.geometry.mesh import Mesh, vertex_normals
 from warpdvr.intersection.grid import BoundGrid
 
 
 def extract(
-    field: Any,
+    field: FieldLike,
     *,
     resolution: int = 192,
     project: int = 2,
@@ -27,7 +26,7 @@ def extract(
     hold, or pieces vanish. Other fields are asked where a `BoundGrid` does not exclude the surface.
 
     Args:
-        field: the `Field`; its bounds say on which device the work is done.
+        field: a `Field`, or what `as_field` makes one of; its bounds say on which device the work is done.
         resolution: number of cells along the longest side of the bounds.
         project: number of Newton steps that pull each vertex onto the surface, each at most half a cell.
         colors: ask the field for colours, seen along the normals.
@@ -43,6 +42,7 @@ def extract(
     """
     if resolution < 1:
         raise ValueError(f"extract: resolution must be at least 1, got {resolution}")
+    field = as_field(field)
     solid, lattice = Solid(field), Lattice.around(field.bounds, resolution)
     if isinstance(grid, bool):
         pays = grid and solid.lipschitz is None and resolution > 64
@@ -165,7 +165,7 @@ def _is_closed(faces: Tensor) -> bool:
     return bool((torch.unique(a * (int(faces.max()) + 1) + b, return_counts=True)[1] == 2).all())
 
 
-def _colors(field: Any, x: Tensor, normal: Tensor) -> Tensor:
+def _colors(field: Field, x: Tensor, normal: Tensor) -> Tensor:
     parts = []
     with torch.no_grad():
         for p, n in zip(torch.split(x, CHUNK), torch.split(normal, CHUNK), strict=True):

@@ -10,6 +10,7 @@ import warp as wp
 from torch import Tensor
 from torch.nn.functional import max_pool3d
 
+from warpdvr.fields.base import Field
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.runtime.launch import warp_scope
 
@@ -32,8 +33,8 @@ def triangulate(solid: "Solid", lattice: "Lattice", grid: BoundGrid | None) -> t
 class Solid:
     """The part of a field that lies inside of its bounds, as a function of points anywhere."""
 
-    def __init__(self, field: Any):
-        self.field, self.lipschitz = field, getattr(field, "lipschitz", None)
+    def __init__(self, field: Field):
+        self.field, self.lipschitz = field, field.lipschitz
         self.low, self.high = field.bounds.detach().float()
         self.least, self.most = float("inf"), float("-inf")
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from warpdvr.fields.base import Field
 from warpdvr.fields.layers import Activation, Dense, Encode, Skip
 
 COST = 4
@@ -50,7 +51,7 @@ class _Product:
 class Affine:
     """A network that bounds its value."""
 
-    def __init__(self, field: Any):
+    def __init__(self, field: Field):
         """Take the weights as they are now.
 
         Args:
@@ -59,15 +60,16 @@ class Affine:
         Raises:
             ValueError: if it has not, or if it names something unknown.
         """
-        name = type(field).__name__
-        if not callable(getattr(field, "as_layers", None)):
+        name = field.name
+        layers = field.as_layers()
+        if layers is None:
             raise ValueError(
                 f"{name}: has no as_layers() and so no proven bounds, which need a plain network that lists its layers "
                 "(warpdvr/fields/layers.py); use DenseMarch for this field"
             )
         self.encode: Tensor | None = None
         self.steps: list[_Product | Activation | Skip] = []
-        for i, layer in enumerate(field.as_layers()):
+        for i, layer in enumerate(layers):
             if isinstance(layer, Encode) and i == 0:
                 self.encode = layer.scales.detach().double()
             elif isinstance(layer, Dense):

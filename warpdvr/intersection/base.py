@@ -1,8 +1,9 @@
 """The contract of what finds hits."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from warpdvr.cameras.rays import Rays
+from warpdvr.fields.base import Field
 from warpdvr.intersection.hit import Hit
 
 
@@ -13,5 +14,5 @@ class Solver(Protocol):
     def points_per_ray(self) -> int:
         """How many points of one ray are evaluated together; decides how many rays fit into memory."""
 
-    def __call__(self, field: Any, rays: Rays) -> Hit:
+    def __call__(self, field: Field, rays: Rays) -> Hit:
         """Find the first crossing from outside to inside on each ray, inside of the field's bounds."""

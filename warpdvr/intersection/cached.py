@@ -1,13 +1,11 @@
 """The intersector of a fit: crossings guessed from remembered values, corrected with few questions to the field."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
+from warpdvr.fields.base import Field, query, query_all
 from warpdvr.intersection.hit import Hit, Status
-from warpdvr.intersection.root import ask, ask_all
 from warpdvr.kernels import cached as _quick
 from warpdvr.runtime.launch import launch
 
@@ -30,14 +28,14 @@ class CachedMarch:
     operations are what costs. It sees what a grid of `cells` shows: use `DenseMarch` or `SphereTrace` for pictures.
 
     Args:
-        field: any module that meets the contract of `warpdvr.Field`.
+        field: a `Field`.
         cells: along the longest side of its bounds.
         corrections: steps of the secant method, at least 1.
     """
 
     points_per_ray = 1
 
-    def __init__(self, field: Any, *, cells: int = 64, corrections: int = 2):
+    def __init__(self, field: Field, *, cells: int = 64, corrections: int = 2):
         if cells < 2 or corrections < 1:
             raise ValueError(f"CachedMarch: needs cells >= 2 and corrections >= 1, got {cells} and {corrections}")
         self.corrections = corrections
@@ -51,7 +49,7 @@ class CachedMarch:
         self.turn = 0
 
     @torch.no_grad()
-    def refresh(self, field: Any, *, full: bool = False) -> int:
+    def refresh(self, field: Field, *, full: bool = False) -> int:
         """Ask again at the corners around the surface and at one in `SHARES` of the others; return how many were asked.
 
         Call it every few steps, as the field moves: with `full`, which asks everywhere, while it moves fast.
@@ -64,7 +62,7 @@ class CachedMarch:
             again = self.around.clone()
             again[self.turn % SHARES :: SHARES] = True
             asked = torch.nonzero(again)[:, 0]
-        self.value[asked] = ask_all(field, self.x[asked])
+        self.value[asked] = query_all(field, self.x[asked])
         self.around = self._around()
         return len(asked)
 
@@ -85,7 +83,7 @@ class CachedMarch:
             self.around = self._around()
 
     @torch.no_grad()
-    def __call__(self, field: Any, rays: Rays) -> Hit:
+    def __call__(self, field: Field, rays: Rays) -> Hit:
         if rays.shape_index is not None:
             raise ValueError(
                 "CachedMarch: remembers a field of one shape, but these rays look at several (Rays.shape_index)"
@@ -97,7 +95,7 @@ class CachedMarch:
         descent, nearest = torch.empty_like(near), torch.empty_like(near)
         close = torch.empty_like(near, dtype=torch.bool)
         half = 0.5 * float(self.side.min())
-        bound = getattr(field, "lipschitz", None)
+        bound = field.lipschitz
         shape = self.n.tolist()
         frame = [self.value.view(shape), self.around.view(shape), self.low.tolist(), (1 / self.side).tolist()]
         steps = [half, float("inf") if bound is None else float(bound)]
@@ -116,7 +114,7 @@ class CachedMarch:
         evaluations += len(ray) * (self.corrections + 1) + len(again) * 4 * SIDES
         return Hit(t, hit, status, nearest, evaluations)
 
-    def _look(self, field: Any, ray: tuple[Tensor, Tensor], t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _look(self, field: Field, ray: tuple[Tensor, Tensor], t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the smallest of the field's values around ray lengths `t`: where; and a crossing ahead of it.
 
         The crossing and the descent there are those of a line through neighbouring values of both signs, if there are
@@ -129,7 +127,7 @@ class CachedMarch:
         for spacing in (reach / SIDES, 0.5 * reach / SIDES**2):
             at = t[:, None] + spacing * side
             x = o[:, None] + at[..., None] * d[:, None]
-            value = ask(field, x.view(-1, 3)).view(at.shape)
+            value = query(field, x.view(-1, 3)).view(at.shape)
             times.append(at)
             values.append(value)
             t = at.gather(1, value.argmin(1, keepdim=True))[:, 0]
@@ -141,15 +139,15 @@ class CachedMarch:
         descent = (f - g) / (b - a)
         return t, a + f / descent, descent, entering.any(1)
 
-    def _correct(self, field: Any, ray: tuple[Tensor, Tensor], t: Tensor, descent: Tensor) -> tuple[Tensor, Tensor]:
+    def _correct(self, field: Field, ray: tuple[Tensor, Tensor], t: Tensor, descent: Tensor) -> tuple[Tensor, Tensor]:
         """Return the crossings after steps of the secant method, and whether the last step was small."""
         o, d = ray
         reach = float(self.side.max())
         before = t
-        f = ask(field, o + t[:, None] * d)
+        f = query(field, o + t[:, None] * d)
         t = t + (f / descent).clamp(-reach, reach)
         for _ in range(self.corrections):
-            g = ask(field, o + t[:, None] * d)
+            g = query(field, o + t[:, None] * d)
             moved = t - before
             secant = (f - g) / moved
             # between nearly equal values or points the last slope is the better one

@@ -1,20 +1,20 @@
 """Which solver is taken where nobody says."""
 
 from dataclasses import replace
-from typing import Any
 
+from warpdvr.fields.base import Field
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.dense import DenseMarch
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.sphere import SphereTrace
 
 
-def default_intersect(field: Any) -> DenseMarch | SphereTrace:
+def default_intersect(field: Field) -> DenseMarch | SphereTrace:
     """Return the cheapest intersector that is safe for a field."""
-    return DenseMarch() if getattr(field, "lipschitz", None) is None else SphereTrace()
+    return DenseMarch() if field.lipschitz is None else SphereTrace()
 
 
-def gridded_intersect(field: Any) -> tuple[Solver, int]:
+def gridded_intersect(field: Field) -> tuple[Solver, int]:
     """Return `default_intersect` with a `BoundGrid`, and how many points were asked for that.
 
     For many rays through a field that stays as it is: the grid asks 5e4 to 5e5 points, so it pays from a picture of

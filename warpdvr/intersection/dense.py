@@ -1,12 +1,12 @@
 """Equidistant samples, closed in where they change sign."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
+from warpdvr.fields.base import Field
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.grid_march import MOST_THROUGH, march_grid
 from warpdvr.intersection.hit import Hit, Status
@@ -51,7 +51,7 @@ class DenseMarch:
         return 1 if self.grid else min(self.block, self.n)
 
     @torch.no_grad()
-    def __call__(self, field: Any, rays: Rays) -> Hit:
+    def __call__(self, field: Field, rays: Rays) -> Hit:
         batch = RayBatch(field, rays)
         if self.grid is not None:
             diagonal = float((field.bounds[1] - field.bounds[0]).norm())

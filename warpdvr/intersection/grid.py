@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from warpdvr.fields.base import Field, FieldLike, as_field, query_all
 from warpdvr.intersection import lipschitz
 from warpdvr.intersection.octree import (
     HALVES,
@@ -20,7 +21,6 @@ from warpdvr.intersection.octree import (
     dilate_blocks,
     surprise,
 )
-from warpdvr.intersection.root import ask_all
 from warpdvr.kernels import grid as _grid
 from warpdvr.runtime.launch import launch
 
@@ -59,7 +59,7 @@ class BoundGrid:
 
     def __init__(
         self,
-        field: Any,
+        field: FieldLike,
         *,
         cells: int | None = None,
         finest: int | None = None,
@@ -69,7 +69,7 @@ class BoundGrid:
         """Ask the field at the corners of the largest boxes, and near the surface at those of their halves.
 
         Args:
-            field: any module that meets the contract of `warpdvr.Field`.
+            field: a `Field`, or what `as_field` makes one of.
             cells: number of the largest boxes along the longest side of the bounds; by default 32 for fields with a
                 Lipschitz bound, whose values tell of a surface from afar, and 64 for all others.
             finest: halving ends at this many boxes along that side, at the latest; by default 256 for fields with a
@@ -80,10 +80,11 @@ class BoundGrid:
         Raises:
             ValueError: if one of these makes no sense.
         """
+        field = as_field(field)
         if cells is None:
-            cells = 64 if getattr(field, "lipschitz", None) is None else 32
+            cells = 64 if field.lipschitz is None else 32
         if finest is None:
-            finest = 128 if getattr(field, "lipschitz", None) is None else 256
+            finest = 128 if field.lipschitz is None else 256
         if cells < 2 or not spread >= 1 or not bend >= 1:
             raise ValueError(
                 f"BoundGrid: needs cells >= 2, spread >= 1 and bend >= 1, got {cells}, {spread} and {bend}"
@@ -101,7 +102,7 @@ class BoundGrid:
         self.refresh(field, full=True)
 
     @torch.no_grad()
-    def refresh(self, field: Any, points: int = 1024, *, full: bool = False) -> int:
+    def refresh(self, field: Field, points: int = 1024, *, full: bool = False) -> int:
         """Bring the bounds up to date after the field's weights moved, and return how many points were asked.
 
         Meant to be called before every step of a fit. The grid is built anew, all at once (differences between values
@@ -129,7 +130,7 @@ class BoundGrid:
         return self._cost
 
     @torch.no_grad()
-    def sharpen(self, field: Any) -> int:
+    def sharpen(self, field: Field) -> int:
         """Halve the boxes in which rays had to ask more than once, and return how many points were asked.
 
         For a field that stays as it is, between two pictures from the same place or from nearby. Boxes are halved until
@@ -156,7 +157,7 @@ class BoundGrid:
         moved.repeats = copy.deepcopy(self.repeats)
         return moved
 
-    def check(self, field: Any) -> None:
+    def check(self, field: Field) -> None:
         """Raise a ValueError if the grid cannot belong to the field."""
         low, high = field.bounds.detach().float()
         far = self.low + self.side * torch.tensor(self.cells).to(self.side)
@@ -186,11 +187,11 @@ class BoundGrid:
         corner: Tensor = self.low + self.side * place.to(self.side)
         return corner
 
-    def _ask(self, field: Any, x: Tensor) -> Tensor:
+    def _ask(self, field: Field, x: Tensor) -> Tensor:
         self.evaluations += len(x)
-        return ask_all(field, x)
+        return query_all(field, x)
 
-    def _grow(self, field: Any, value: Tensor, moved: Tensor) -> None:
+    def _grow(self, field: Field, value: Tensor, moved: Tensor) -> None:
         """Bound the largest boxes by the values at their corners, and halve those that may hold the surface.
 
         Bounds of values are widened by the largest of `moved` at the corners around.
@@ -241,7 +242,7 @@ class BoundGrid:
         good = 4 * error < GOOD * float(side.min()) * slope[:, :3].norm(dim=1)
         return torch.cat([corner, boxes.bend, error[None]]), good & (wrong[0] < torch.inf)
 
-    def _halve(self, field: Any, level: int, only: Tensor | None = None) -> None:
+    def _halve(self, field: Field, level: int, only: Tensor | None = None) -> None:
         """Halve the boxes of a level that are poor and, if `only` is given, among those at places (m, 3)."""
         poor = self._poor.pop(level, None)
         if poor is not None and only is not None:
@@ -262,7 +263,7 @@ class BoundGrid:
         values = corners(block).reshape(8, -1), bends(block).view(3, -1)
         self._add(Boxes(node, cell, *values, around, poor.wider.repeat_interleave(8)), level + 1)
 
-    def _ask_halves(self, field: Any, boxes: Boxes, level: int) -> Tensor:
+    def _ask_halves(self, field: Field, boxes: Boxes, level: int) -> Tensor:
         """Return the values at the corners of the halves of m boxes, which are of `level`, as blocks (m, 3, 3, 3)."""
         place = torch.cartesian_prod(*[torch.arange(3, device=boxes.cell.device)] * 3)
         old = (place % 2 == 0).all(1)
@@ -281,9 +282,9 @@ def _key(place: Tensor, n: int) -> Tensor:
     return key
 
 
-def _limit(field: Any, corner: Tensor, side: Tensor) -> float:
+def _limit(field: Field, corner: Tensor, side: Tensor) -> float:
     """Return the field's Lipschitz bound; infinity for one without, or if the corners of a box differ by more."""
-    bound = getattr(field, "lipschitz", None)
+    bound = field.lipschitz
     if bound is None or not bound > 0:
         return math.inf
     place = HALVES.to(side) * side

@@ -1,7 +1,6 @@
 """Lipschitz bounds of fields: who has one, and whether it is one."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,26 +20,26 @@ APART = 0.01
 """How far apart these are, as a part of the bounds' diagonal."""
 
 
-def promised(field: Any) -> float:
+def promised(field: Field) -> float:
     """Return the Lipschitz bound of a field.
 
     Raises:
         ValueError: if it has none, or one that bounds nothing.
     """
-    bound = getattr(field, "lipschitz", None)
+    bound = field.lipschitz
     if bound is None:
         raise ValueError(
-            f"SphereTrace: {type(field).__name__}.lipschitz is None, but sphere tracing needs an upper bound of "
+            f"SphereTrace: {field.name}.lipschitz is None, but sphere tracing needs an upper bound of "
             "|grad value|; use DenseMarch for this field, or give SphereTrace a BoundGrid"
         )
     if not 0 < bound < float("inf"):
-        raise ValueError(f"SphereTrace: {type(field).__name__}.lipschitz must be positive and finite, got {bound}")
+        raise ValueError(f"SphereTrace: {field.name}.lipschitz must be positive and finite, got {bound}")
     return float(bound)
 
 
-def measures(field: Any) -> bool:
+def measures(field: Field) -> bool:
     """Return whether a field's bound is what it has measured (`Field.bound_slope`), and no promise."""
-    return getattr(type(field), "bound_slope", Field.bound_slope) is not Field.bound_slope
+    return field.lipschitz_is_measured
 
 
 def excess(steepest: float) -> float:

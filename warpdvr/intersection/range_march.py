@@ -5,12 +5,12 @@ Sharp and Jacobson, "Spelunking the Deep: Guaranteed Queries on General Neural I
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
+from warpdvr.fields.base import Field
 from warpdvr.intersection.affine import COST, Affine
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
@@ -25,7 +25,7 @@ DEEPER = 2.0**-10
 """A segment without a change of sign is halved down to this many tolerances; then the ray gives up."""
 
 
-def bounds_in_boxes(field: Any, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def bounds_in_boxes(field: Field, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Return proven bounds (lower, upper) of the value in n boxes, each (n,), float64.
 
     A lower bound above 0 proves that there is no surface in a box, an upper one below 0 that it lies inside.
@@ -81,7 +81,7 @@ class RangeMarch:
         return 1
 
     @torch.no_grad()
-    def __call__(self, field: Any, rays: Rays) -> Hit:
+    def __call__(self, field: Field, rays: Rays) -> Hit:
         if rays.shape_index is not None:
             raise ValueError(
                 "RangeMarch: holds for a field of one shape, but these rays look at several (Rays.shape_index)"

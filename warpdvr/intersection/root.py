@@ -1,43 +1,18 @@
 """The root of a field on each of many ray segments, found without getting stuck."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from warpdvr.fields.base import select_shape
+from warpdvr.fields.base import Field, query, select_shape
 from warpdvr.kernels import bracket as _bracket
 from warpdvr.runtime.launch import launch
-
-CHUNK = 1 << 16
-"""Points in one evaluation of a field, where many are asked at once."""
 
 STEPS = 40
 """More than bisection needs from the longest ray down to neighbouring float32 numbers."""
 
 
-def ask(field: Any, x: Tensor) -> Tensor:
-    """Return `field.value` at float32 points (n, 3) as float32 (n,), whatever the field's own precision.
-
-    Raises:
-        ValueError: if the field returns another shape.
-    """
-    value = field.value(x.to(field.bounds.dtype))
-    if value.shape != x.shape[:1]:
-        raise ValueError(
-            f"{type(field).__name__}.value: expected shape {tuple(x.shape[:1])} for points {tuple(x.shape)}, "
-            f"got {tuple(value.shape)}"
-        )
-    return value.float().contiguous()  # type: ignore[no-any-return]
-
-
-def ask_all(field: Any, x: Tensor) -> Tensor:
-    """Return `ask` of any number of points, so many at a time that memory does not grow with them."""
-    return torch.cat([ask(field, part) for part in x.split(CHUNK)])
-
-
 def close_in(
-    field: Any, o: Tensor, d: Tensor, ends: tuple[Tensor, ...], tolerance: float, shape_index: Tensor | None = None
+    field: Field, o: Tensor, d: Tensor, ends: tuple[Tensor, ...], tolerance: float, shape_index: Tensor | None = None
 ) -> tuple[Tensor, int]:
     """Return the ray lengths (k,) where the value changes its sign, and the number of field evaluations.
 
@@ -60,7 +35,7 @@ def close_in(
             break
         t, x, done = o.new_empty(n), o.new_empty(n, 3), torch.empty(n, dtype=torch.bool, device=o.device)
         launch(_bracket.propose, n, [brackets, o, d, tolerance, active], [t, x])
-        value = ask(select_shape(field, shape_index, active), x)
+        value = query(select_shape(field, shape_index, active), x)
         launch(_bracket.narrow, n, [t, value, tolerance, active], [done], state=[brackets])
         evaluations += n
         active = active[~done]

@@ -6,11 +6,11 @@ Nothing here is recorded for autograd, so memory does not grow with the number o
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from warpdvr.cameras.rays import Rays
+from warpdvr.fields.base import Field
 from warpdvr.intersection import lipschitz
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.cones import FEWEST, free
@@ -72,7 +72,7 @@ class SphereTrace:
         return 1
 
     @torch.no_grad()
-    def __call__(self, field: Any, rays: Rays) -> Hit:
+    def __call__(self, field: Field, rays: Rays) -> Hit:
         batch = RayBatch(field, rays)
         if self.grid is not None:
             steps = self.max_steps or MOST_THROUGH
@@ -95,7 +95,7 @@ class SphereTrace:
             batch.status[unsure] = int(Status.GAVE_UP)
         if traced > promised and not lipschitz.measures(field):
             warnings.warn(
-                f"SphereTrace: {type(field).__name__}.lipschitz is {promised:g}, but values differ by more; it was "
+                f"SphereTrace: {field.name}.lipschitz is {promised:g}, but values differ by more; it was "
                 f"traced with {traced:.3g}",
                 stacklevel=3,  # torch.no_grad stands in between
             )

@@ -1,21 +1,19 @@
 """A batch of rays on its way to a surface, and what became of it."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import select_shape
+from warpdvr.fields.base import Field, query, select_shape
 from warpdvr.intersection.hit import Hit, Status
-from warpdvr.intersection.root import ask, close_in
+from warpdvr.intersection.root import close_in
 from warpdvr.kernels import status as _status
 
 
 class RayBatch:
     """A batch of rays on its way: what every solver keeps of each."""
 
-    def __init__(self, field: Any, rays: Rays):
+    def __init__(self, field: Field, rays: Rays):
         self.field, self.shape_index = field, rays.shape_index
         self.o, self.d = (a.detach().float().contiguous() for a in (rays.origin, rays.direction))
         self.near, self.far = rays.clip(field.bounds)
@@ -36,7 +34,7 @@ class RayBatch:
     def ask(self, x: Tensor, ray: Tensor) -> Tensor:
         """Return the field's values at points (n, 3) on rays (n,), and count them."""
         self.evaluations += len(x)
-        return ask(select_shape(self.field, self.shape_index, ray), x)
+        return query(select_shape(self.field, self.shape_index, ray), x)
 
     def cross(self, ray: Tensor, ends: tuple[Tensor, ...], found: Tensor) -> None:
         """Give each ray the foremost of the brackets `ends` that were found for it."""

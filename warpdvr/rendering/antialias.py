@@ -1,11 +1,10 @@
 """Smooth edges: pixels on outlines are looked through at several places."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.fields.base import Field
 from warpdvr.intersection.base import Solver
 from warpdvr.rendering.gradient import slope_cost
 from warpdvr.rendering.surface import surface
@@ -19,7 +18,7 @@ STEP = 8.0
 """Neighbours whose depths differ by more are on an edge [width of a pixel where the nearer one is]."""
 
 
-def _mean(field: Any, camera: Camera, intersect: Solver, pixel: Tensor, behind: Tensor, n: int) -> tuple[Tensor, int]:
+def _mean(field: Field, camera: Camera, intersect: Solver, pixel: Tensor, behind: Tensor, n: int) -> tuple[Tensor, int]:
     """Return the mean colours (k, 3) of pixels (k, 2) seen through n x n places in each, and the evaluations."""
     side = (torch.arange(n, device=pixel.device, dtype=pixel.dtype) + 0.5) / n - 0.5
     rays = camera.rays((pixel[:, None] + torch.cartesian_prod(side, side)).view(-1, 2))

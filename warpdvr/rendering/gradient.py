@@ -1,19 +1,19 @@
 """Normals, and shading that needs nothing but them."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from warpdvr.fields.base import Field
 
-def gradient(field: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+
+def gradient(field: Field, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return value (n,), its gradient with respect to x (n, 3), and the features, at points (n, 3).
 
     Differentiable with respect to x and the field's weights where autograd is recording. The gradient is exact, or by
     central differences over the field's `step` if it has one: from half a step on one side to half a step on the other.
     """
     recording = torch.is_grad_enabled()
-    if (step := getattr(field, "step", None)) is not None:
+    if (step := field.step) is not None:
         value, feature = field.geometry(x)
         shift = 0.5 * step * torch.eye(3).to(x)
         sides = torch.stack([x[:, None] - shift, x[:, None] + shift]).view(-1, 3)
@@ -29,9 +29,9 @@ def gradient(field: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     return value.detach(), slope, None if feature is None else feature.detach()
 
 
-def slope_cost(field: Any) -> int:
+def slope_cost(field: Field) -> int:
     """Return how many evaluations of the field `gradient` takes at a point: 7 where it goes by differences, else 1."""
-    return 1 if getattr(field, "step", None) is None else 7
+    return 1 if field.step is None else 7
 
 
 def unit(v: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import Rays, pixel_centres
+from warpdvr.fields.base import Field, FieldLike, as_field
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.default import default_intersect
 from warpdvr.intersection.hit import Status
@@ -24,7 +25,7 @@ MEMORY = 512 << 20
 
 
 def render(
-    field: Any,
+    field: FieldLike,
     camera: Camera,
     *,
     intersect: Solver | None = None,
@@ -40,7 +41,7 @@ def render(
     `torch.no_grad()` for a picture.
 
     Args:
-        field: any module that meets the contract of `warpdvr.Field`.
+        field: a `Field`, or what `as_field` makes one of.
         camera: the view.
         intersect: how the surface is found; by default `SphereTrace()` for fields with a Lipschitz bound, else
             `DenseMarch()`.
@@ -53,6 +54,7 @@ def render(
             and without a `BoundGrid` that may cost as much as the rest of the picture.
         memory: about how much the evaluation of one chunk of rays may take [byte]. A recorded gradient comes on top.
     """
+    field = as_field(field)
     if antialias < 1 or antialias != int(antialias):
         raise ValueError(f"render: antialias must be a whole number of places, at least 1, got {antialias}")
     solver = intersect or default_intersect(field)
@@ -93,7 +95,7 @@ def render(
     )
 
 
-def bytes_per_point(field: Any) -> int:
+def bytes_per_point(field: Field) -> int:
     """Return about how many bytes the evaluation of one point takes: what autograd would save for it, and a margin."""
     n, saved = 64, 0
 
@@ -110,7 +112,7 @@ def bytes_per_point(field: Any) -> int:
     return 256 + 2 * saved // n
 
 
-def _part(field: Any, camera: Camera, rays: Rays, seen: Surface, sharpness: float | None) -> tuple[Any, ...]:
+def _part(field: Field, camera: Camera, rays: Rays, seen: Surface, sharpness: float | None) -> tuple[Any, ...]:
     n, ray = len(rays), seen.hit.ray
     forward = camera.pose[:3, 2].to(rays.direction)
     z = seen.t * (rays.direction[ray] * forward).sum(-1)  # a product of matrices rounds otherwise in other chunks

@@ -1,20 +1,19 @@
 """The soft mask of a field: how near to its surface a ray comes, or how deep it goes."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import select_shape
+from warpdvr.fields.base import Field, select_shape
 from warpdvr.intersection.hit import Hit
 
 DEPTHS = 32
 """Points on a ray behind its hit at which the smallest value is looked for."""
 
 
-def soft_mask(field: Any, rays: Rays, hit: Hit, sharpness: float) -> tuple[Tensor, int]:
+def soft_mask(field: Field, rays: Rays, hit: Hit, sharpness: float) -> tuple[Tensor, int]:
     """Return sigmoid(-sharpness * value) at the smallest value on each ray, shape (n,), and the number of evaluations.
 
     0 for rays that were never asked. Differentiable with respect to the field and the rays (Yariv et al. 2020, eq. 7).
@@ -29,7 +28,7 @@ def soft_mask(field: Any, rays: Rays, hit: Hit, sharpness: float) -> tuple[Tenso
 
 @torch.no_grad()
 def deepest_on(
-    field: Any, rays: Rays, hit: Hit, *, depths: int = DEPTHS, reach: float = math.inf
+    field: Field, rays: Rays, hit: Hit, *, depths: int = DEPTHS, reach: float = math.inf
 ) -> tuple[Tensor, int]:
     """Return the ray length of the smallest value on each ray (n,), NaN if never asked, and the number of evaluations.
 

@@ -1,12 +1,11 @@
 """What rays see of a surface: points, normals, colours."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import select_shape
+from warpdvr.fields.base import Field, select_shape
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Hit
 from warpdvr.rendering.gradient import gradient, unit
@@ -31,7 +30,7 @@ class Surface:
     """Length of the field's gradient at x, shape (k,); differentiable."""
 
 
-def surface(field: Any, rays: Rays, intersect: Solver) -> Surface:
+def surface(field: Field, rays: Rays, intersect: Solver) -> Surface:
     """Return what the rays see, packed: only rays that hit. Differentiable where autograd is recording."""
     hit = intersect(field, rays)
     dtype = field.bounds.dtype

@@ -8,6 +8,7 @@ import PIL.Image
 import torch
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.fields.base import FieldLike, as_field
 from warpdvr.intersection.default import gridded_intersect
 from warpdvr.rendering.antialias import SMOOTH
 from warpdvr.rendering.image import Image
@@ -16,8 +17,9 @@ from warpdvr.runtime.files import replacing
 
 
 @torch.no_grad()
-def turn(field: Any, path: Sequence[Camera]) -> Iterator[Image]:
+def turn(field: FieldLike, path: Sequence[Camera]) -> Iterator[Image]:
     """Render one camera after the other, with smooth edges of colours; the field must stay as it is."""
+    field = as_field(field)
     solver, _ = gridded_intersect(field)
     for camera in path:
         yield render(field, camera, intersect=solver, antialias=SMOOTH)

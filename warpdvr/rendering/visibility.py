@@ -1,13 +1,12 @@
 """Outlines that colours can move: the part of an image's derivative that visibility has."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import select_shape
+from warpdvr.fields.base import Field, select_shape
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Status
 from warpdvr.rendering.gradient import gradient, slope_cost, unit
@@ -46,7 +45,7 @@ class VisibleImage:
     """Colour where no ray hits, shape (n, 3)."""
 
 
-def boundary(field: Any, seen: VisibleImage, intersect: Solver, *, chunk: int | None = None) -> tuple[Tensor, int]:
+def boundary(field: Field, seen: VisibleImage, intersect: Solver, *, chunk: int | None = None) -> tuple[Tensor, int]:
     """Return 0 for all colours, shape (n, 3), with the gradient of the outlines between them; and evaluations.
 
     The integral of colour over an image moves with its discontinuities by
@@ -74,7 +73,7 @@ def boundary(field: Any, seen: VisibleImage, intersect: Solver, *, chunk: int | 
     edges of the bounds and lines painted on a surface are no outlines: their place has no gradient.
 
     Args:
-        field: any module that meets the contract of `warpdvr.Field`.
+        field: a `Field`.
         seen: what the images show.
         intersect: how the surface is found.
         chunk: how many pairs of pixels are looked at together; None for all.
@@ -137,7 +136,7 @@ def _pairs(seen: VisibleImage) -> Tensor:
 
 
 @torch.no_grad()
-def _cross(field: Any, seen: VisibleImage, pair: Tensor, intersect: Solver) -> tuple[_Crossing, int]:
+def _cross(field: Field, seen: VisibleImage, pair: Tensor, intersect: Solver) -> tuple[_Crossing, int]:
     """Halve the way between pairs of pixels; the half with the larger step in depth goes on."""
     t = torch.where(seen.status == int(Status.HIT), seen.t, torch.nan)
     near, far = t[pair[:, 0]], t[pair[:, 1]]
@@ -155,7 +154,7 @@ def _cross(field: Any, seen: VisibleImage, pair: Tensor, intersect: Solver) -> t
 
 
 @torch.no_grad()
-def _graze(field: Any, seen: VisibleImage, crossing: _Crossing) -> tuple[_Crossing, int]:
+def _graze(field: Field, seen: VisibleImage, crossing: _Crossing) -> tuple[_Crossing, int]:
     """Keep the crossings whose outer ray passes a smallest value ahead of what it sees, and tell where.
 
     On a surface that goes on behind the pixel's edge values only fall on the way from the near to the far point.
@@ -179,7 +178,7 @@ def _graze(field: Any, seen: VisibleImage, crossing: _Crossing) -> tuple[_Crossi
     return replace(crossing[keep], graze=torch.stack([low, high], 1)), t.numel() + TURNS * len(keep)
 
 
-def _move(field: Any, seen: VisibleImage, crossing: _Crossing) -> tuple[Tensor, int]:
+def _move(field: Field, seen: VisibleImage, crossing: _Crossing) -> tuple[Tensor, int]:
     """Return what each crossing adds to the colours of its two pixels, shape (2, m, 3), 0 in value; and evaluations."""
     pair = crossing.pair
     rays = _between(seen.rays, pair, crossing.high)
@@ -204,7 +203,7 @@ def _move(field: Any, seen: VisibleImage, crossing: _Crossing) -> tuple[Tensor, 
 
 
 @torch.no_grad()
-def _jump(field: Any, seen: VisibleImage, crossing: _Crossing, rays: Rays, t: Tensor) -> tuple[Tensor, int]:
+def _jump(field: Field, seen: VisibleImage, crossing: _Crossing, rays: Rays, t: Tensor) -> tuple[Tensor, int]:
     """Return the colour at the near side of each crossing less that at its far side, shape (m, 3), and evaluations."""
     hit = torch.nonzero(~crossing.far.isnan())[:, 0]
     beyond = seen.behind[crossing.pair[:, 1]].to(field.bounds.dtype)
@@ -212,7 +211,7 @@ def _jump(field: Any, seen: VisibleImage, crossing: _Crossing, rays: Rays, t: Te
     return _color(field, rays, t) - beyond, slope_cost(field) * (len(t) + len(hit))
 
 
-def _color(field: Any, rays: Rays, t: Tensor) -> Tensor:
+def _color(field: Field, rays: Rays, t: Tensor) -> Tensor:
     x, d = rays.at(t).to(field.bounds.dtype), rays.direction.to(field.bounds.dtype)
     field = select_shape(field, rays.shape_index)
     _, slope, feature = gradient(field, x)
@@ -220,7 +219,7 @@ def _color(field: Any, rays: Rays, t: Tensor) -> Tensor:
     return color
 
 
-def _slope(field: Any, rays: Rays, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _slope(field: Field, rays: Rays, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return value (n,), its slope along the rays (n,) and gradient (n, 3) at ray lengths `t` (n,).
 
     The value is differentiable with respect to the field and the rays where autograd is recording, the others not.

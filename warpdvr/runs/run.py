@@ -19,6 +19,7 @@ import tomli_w
 import torch
 from torch import Tensor
 
+from warpdvr.fields.base import Field
 from warpdvr.fitting import checkpoint, log as journal
 from warpdvr.rendering import turntable
 from warpdvr.runtime.files import replacing
@@ -136,15 +137,14 @@ class Run:
         """Return the last checkpoint."""
         return checkpoint.load(self.checkpoint)
 
-    def field(self, device: torch.device | str = "cpu") -> Any:
+    def field(self, device: torch.device | str = "cpu") -> Field:
         """Return the fitted field, ready to be used on `device`."""
-        field: Any = self.load().field().to(device)
-        if hasattr(field, "bound_slope"):
-            field.bound_slope()  # a fit measures it now and then only
+        field: Field = self.load().field().to(device)
+        field.bound_slope()  # a fit measures it now and then only
         return field
 
 
-def fit(run: Run, scene: Scene, views: Views, field: Any, job: Fit) -> Iterator[tuple[Step, str]]:
+def fit(run: Run, scene: Scene, views: Views, field: Field, job: Fit) -> Iterator[tuple[Step, str]]:
     """Run a fit; yield every step with a note, which is empty but where the held-out views were looked at.
 
     The field is saved at the start, every `SAVE` seconds, and at the end, also when the fit is interrupted or fails.
@@ -191,10 +191,10 @@ def fit(run: Run, scene: Scene, views: Views, field: Any, job: Fit) -> Iterator[
 
 
 
-def _save(run: Run, scene: Scene, views: Views, field: Any, job: Fit, up: tuple[float, float, float]) -> None:
+def _save(run: Run, scene: Scene, views: Views, field: Field, job: Fit, up: tuple[float, float, float]) -> None:
     held = Checkpoint(
         kind=scene.field["kind"],
-        options=dict(getattr(field, "options", None) or scene.options),
+        options=dict(field.options or scene.options),
         weights=field.state_dict(),
         transform=views.transform,
         up=up,

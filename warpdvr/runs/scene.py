@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from torch import nn
 
+from warpdvr.fields.base import Field
 from warpdvr.fields.registry import make
 from warpdvr.geometry.isosurface import extract
 from warpdvr.fitting.recipe import RECIPES, Recipe
@@ -87,7 +88,7 @@ class Scene:
             return views if normalise else views.as_given()
         raise ValueError("scene: there is no [views] table, so there are no photographs to work with")
 
-    def make_field(self) -> nn.Module:
+    def make_field(self) -> Field:
         """Make the field, with its first weights."""
         try:
             return make(self.field["kind"], **self.options)

@@ -1,7 +1,6 @@
 """A page of pictures: what was seen, what was made of it, and what is true."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets import files
+from warpdvr.fields.base import Field
 from warpdvr.geometry.visible import visible_surface
 from warpdvr.intersection.default import gridded_intersect
 from warpdvr.rendering.render import render
@@ -71,13 +71,13 @@ def compare(
     return scores
 
 
-def two_sides(field: Any, out: Path) -> None:
+def two_sides(field: Field, out: Path) -> None:
     """Write a picture of a field from two sides."""
     _write(out, [sides(field)])
 
 
 @torch.no_grad()
-def sides(field: Any) -> list[Tensor]:
+def sides(field: Field) -> list[Tensor]:
     """Return pictures (h, w, 3) of a field from `SIDES`, uint8."""
     intersect, _ = gridded_intersect(field)
     return [torch.from_numpy(render(field, camera, intersect=intersect).picture()) for camera in cameras()]

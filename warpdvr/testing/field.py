@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from warpdvr.fields.base import Field, FieldLike, adapt
+
 POINTS = 64
 """Points at which a field is looked at."""
 
 
-def check_field(field: Any) -> None:
-    """Check that an `nn.Module` keeps the contract of `warpdvr.Field`; works on copies, `field` stays as it is.
+def check_field(module: FieldLike) -> None:
+    """Check that a module keeps the contract of `warpdvr.Field`; works on copies, `module` stays as it is.
 
     Random points inside of the bounds are drawn from a fixed seed. Slopes are compared with finite differences, in
     float64 where the field can be converted; a quarter of the points may lie on kinks.
@@ -23,9 +25,8 @@ def check_field(field: Any) -> None:
     Raises:
         ValueError: with one sentence that says which clause is broken, what was found and what was expected.
     """
-    name = type(field).__name__
-    for member in ("value", "geometry", "color", "bounds", "lipschitz"):
-        _require(hasattr(field, member), f"{name} has no member {member!r}")
+    field = adapt(module)
+    name = field.name
     _check_bounds(name, field.bounds)
     field = _precise(name, field)
     low, high = field.bounds
@@ -48,7 +49,7 @@ def _check_bounds(name: str, bounds: Any) -> None:
     _require(ordered, f"{name}.bounds: expected finite corners with low < high, got {bounds.tolist()}")
 
 
-def _precise(name: str, field: Any) -> Any:
+def _precise(name: str, field: Field) -> Any:
     """Return a copy in float64 if the field can be evaluated there, else a plain copy."""
     precise = copy.deepcopy(field).double()
     _require(
@@ -63,7 +64,7 @@ def _precise(name: str, field: Any) -> Any:
     return copy.deepcopy(field) if single else precise
 
 
-def _check_value(name: str, field: Any, x: Tensor) -> Tensor:
+def _check_value(name: str, field: Field, x: Tensor) -> Tensor:
     for points in (x[:0], x[:1], x):
         value = field.value(points)
         n = len(points)
@@ -71,17 +72,17 @@ def _check_value(name: str, field: Any, x: Tensor) -> Tensor:
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         _require(fits, f"{name}.value: expected shape ({n},) for points ({n}, 3), got {found}")
         _require(bool(value.isfinite().all()), f"{name}.value: a value inside of the bounds is not finite")
-    return value.detach()  # type: ignore[no-any-return]
+    return value.detach()
 
 
-def _check_batches(name: str, field: Any, x: Tensor, value: Tensor) -> None:
+def _check_batches(name: str, field: Field, x: Tensor, value: Tensor) -> None:
     alone = torch.cat([field.value(part) for part in (x[:1], x[1:8], x[8:])])
     twice = field.value(x)
     _require(_close(twice, value), f"{name}.value: the same points have other values when asked again")
     _require(_close(alone, value), f"{name}.value: the value at a point depends on the other points of its batch")
 
 
-def _check_geometry(name: str, field: Any, x: Tensor, value: Tensor) -> None:
+def _check_geometry(name: str, field: Field, x: Tensor, value: Tensor) -> None:
     pair = field.geometry(x)
     fits = isinstance(pair, tuple) and len(pair) == 2
     _require(fits, f"{name}.geometry: expected (value, feature), got {type(pair).__name__}")
@@ -92,7 +93,7 @@ def _check_geometry(name: str, field: Any, x: Tensor, value: Tensor) -> None:
     _require(fits, f"{name}.geometry: expected features of shape ({len(x)}, k) or None")
 
 
-def _check_slope(name: str, field: Any, x: Tensor) -> Tensor:
+def _check_slope(name: str, field: Field, x: Tensor) -> Tensor:
     """Return the gradient of the value with respect to x (n, 3)."""
     x = x.clone().requires_grad_()
     value = field.value(x)
@@ -114,7 +115,7 @@ def _check_slope(name: str, field: Any, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _check_lipschitz(name: str, field: Any, x: Tensor) -> None:
+def _check_lipschitz(name: str, field: Field, x: Tensor) -> None:
     bound = field.lipschitz
     if bound is None:
         return
@@ -128,7 +129,7 @@ def _check_lipschitz(name: str, field: Any, x: Tensor) -> None:
         )
 
 
-def _check_color(name: str, field: Any, x: Tensor, slope: Tensor) -> None:
+def _check_color(name: str, field: Field, x: Tensor, slope: Tensor) -> None:
     for n in (0, 1, len(x)):
         color = _color(field, x[:n], slope[:n])
         found = tuple(color.shape) if isinstance(color, Tensor) else type(color).__name__
@@ -137,7 +138,7 @@ def _check_color(name: str, field: Any, x: Tensor, slope: Tensor) -> None:
         _require(inside, f"{name}.color: expected colours in [0, 1]")
 
 
-def _check_weights(name: str, field: Any, x: Tensor, slope: Tensor) -> None:
+def _check_weights(name: str, field: Field, x: Tensor, slope: Tensor) -> None:
     weights = {key: p for key, p in field.named_parameters() if p.requires_grad}
     if not weights:
         return
@@ -148,7 +149,7 @@ def _check_weights(name: str, field: Any, x: Tensor, slope: Tensor) -> None:
     _require(not idle, f"{name}: these weights get no gradient from value() or color(): {', '.join(idle)}")
 
 
-def _color(field: Any, x: Tensor, slope: Tensor) -> Any:
+def _color(field: Field, x: Tensor, slope: Tensor) -> Any:
     normal = torch.nn.functional.normalize(slope, dim=-1)
     return field.color(x, normal, -normal.roll(1, -1), field.geometry(x)[1])
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import OPENGL, Camera
+from warpdvr.fields.base import FieldLike, as_field
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.default import gridded_intersect
 from warpdvr.rendering.gradient import normal_color
@@ -31,7 +32,7 @@ class Progressive:
 
     def __init__(
         self,
-        field: Any,
+        field: FieldLike,
         *,
         intersect: Solver | None = None,
         shown: str = "colour",
@@ -39,7 +40,7 @@ class Progressive:
     ):
         if shown not in SHOWN:
             raise ValueError(f"view: cannot show {shown!r}; known are {', '.join(SHOWN)}")
-        self.field, self.shown, self.levels = field, shown, levels
+        self.field, self.shown, self.levels = as_field(field), shown, levels
         self._given = self._intersect = intersect
         self._done: tuple[Image, Camera] | None = None
         self._camera: Camera | None = None

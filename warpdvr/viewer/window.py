@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.fields.base import FieldLike
 from warpdvr.geometry.mesh import Mesh
 from warpdvr.intersection.base import Solver
 from warpdvr.runtime.files import replacing
@@ -26,7 +27,7 @@ FOV = 35.0
 
 
 def view(
-    field: Any | None,
+    field: FieldLike | None,
     *,
     meshes: Mapping[str, Mesh] | None = None,
     cameras: Sequence[Camera] = (),
@@ -43,7 +44,7 @@ def view(
     Everything is in the scene frame, where the object lies in the unit sphere.
 
     Args:
-        field: any module that meets the contract of `warpdvr.Field`; None shows the rest alone.
+        field: a `Field`; None shows the rest alone.
         meshes: by their names in polyscope's list. In a window they are hidden at first if there is a field.
         cameras: drawn as pyramids through the corners of their images.
         screenshot: a .png file to write instead of opening a window; needs no display.

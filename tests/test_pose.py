@@ -13,7 +13,7 @@ from torch import Tensor
 from warpdvr.cameras.alignment import camera_errors
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.pose import Poses
-from warpdvr.cameras.rays import rays_of
+from warpdvr.cameras.projection import PINHOLE
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.views import Views
 from warpdvr.fields.analytic import Sphere, Torus
@@ -103,7 +103,7 @@ def test_depth_is_differentiable_with_respect_to_the_cameras(device, angle):
     view = torch.arange(4).repeat_interleave(12)
     pixel = SIZE / 2 + 3 * torch.rand(48, 2, generator=torch.Generator().manual_seed(3)) - 1.5
     weight = torch.rand(48, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    rays = rays_of(K, poses(), view.to(device), pixel.to(device))
+    rays = PINHOLE.rays(K, poses(), view.to(device), pixel.to(device))
     seen = surface(Sphere(0.5, (0.1, 0.0, -0.1)).to(device), rays, SphereTrace())
     assert len(seen.hit.ray) == 48
     (found,) = torch.autograd.grad((weight.to(device) * seen.t).sum(), poses.moved)

@@ -86,7 +86,7 @@ def framed(cameras: Sequence[Camera]) -> tuple[Tensor, float]:
     for camera in cameras:
         uv, z = (a[0] for a in camera.project(centre[None]))
         size = torch.tensor([camera.width, camera.height]).to(uv)
-        room.append(float((torch.minimum(uv, size - uv) / camera.K.diagonal()[:2]).min() * z))
+        room.append(float((torch.minimum(uv, size - uv) * camera.pixel_size(z)).min()))
     radius = float(torch.tensor(room).median())
     return centre, min(radius, 0.5 * reach) if radius > 0 else 0.5 * reach
 
@@ -134,11 +134,9 @@ def _look(x: Tensor, rho: float, camera: Camera, table: Tensor) -> tuple[Tensor,
     local = x @ R.T + t
     z = local[:, 2]
     front = z > rho
-    safe = torch.where(front, z, 1.0)
-    slope = local / safe[:, None]
-    uv = (slope @ camera.K.T)[:, :2]
-    # |d(u, v) / dx| <= f |slope| / z in the image; z - rho for the near side of the ball
-    radius = camera.K.diagonal()[:2].max() * rho * slope.norm(dim=1) / (safe - rho).clamp_min(1e-12)
+    safe = torch.where(front[:, None], local, torch.tensor([0.0, 0.0, 1.0 + rho]).to(local))
+    uv = camera.projection.local_project(camera.K, safe)
+    radius = camera.projection.image_radius(camera.K, safe, rho)
     size = torch.tensor([camera.width, camera.height]).to(uv)
     first, last = (uv - radius[:, None]).floor(), (uv + radius[:, None]).floor() + 1
     seen = front & (last > 0).all(1) & (first < size).all(1)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.rays import Rays, rays_of
+from warpdvr.cameras.projection import mixed_rays
+from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.views import Views
 
 UNKNOWN, BACKGROUND, OBJECT = -1, 0, 1
@@ -55,6 +56,7 @@ class Pixels:
             raise ValueError("fit: none of the training views has a mask, at least one is needed to find the outline")
         self.K = torch.stack([views.cameras[i].K for i in chosen]).float().to(device)
         self.pose = torch.stack([views.cameras[i].pose for i in chosen]).float().to(device)
+        self.projections = [views.cameras[i].projection.to(device) for i in chosen]
         size = [views.images[i].shape[:2] for i in chosen]
         self.width, self.height = (torch.tensor(a, device=device) for a in ([w for _, w in size], [h for h, _ in size]))
         self.start = torch.tensor([0, *[h * w for h, w in size]], device=device).cumsum(0)
@@ -107,7 +109,7 @@ class Pixels:
             where = torch.cat([where, self.start[own] + inside[:, 1] * self.width[own] + inside[:, 0]])
             view, pixel = torch.cat([view, own]), torch.cat([pixel, at])
         pose = self.pose if pose is None else pose
-        rays = rays_of(self.K, pose, view, pixel)
+        rays = mixed_rays(self.projections, self.K, pose, view, pixel)
         depth = rays.direction.new_full((len(where),), torch.nan) if depth is None else depth
         forward = (rays.direction.detach() * pose.detach()[view, :3, 2]).sum(-1)
         return PixelBatch(rays, self.color[where].float() / 255, self.label[where], depth, forward, pose.detach())
@@ -132,8 +134,7 @@ class Pixels:
             R, centre = pose[view, :3, :3], pose[view, :3, 3]
             local = (x - centre) @ R
             z = local[:, 2]
-            uv = (local / z[:, None]) @ self.K[view].T
-            u, v = uv[:, 0].floor().long(), uv[:, 1].floor().long()
+            u, v = self.projections[view].local_project(self.K[view], local).floor().long().unbind(1)
             seen = (z > 0) & (u >= 0) & (v >= 0) & (u < self.width[view]) & (v < self.height[view])
             where = self.start[view] + v * self.width[view] + u
             within += seen

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.cameras.rays import Rays, pixel_centres, rays_of
+from warpdvr.cameras.projection import Projection
+from warpdvr.cameras.rays import Rays, pixel_centres
 
 FIRST = 25
 """Longer side of the coarsest picture [pixel]; each further one has twice as many."""
@@ -26,6 +27,8 @@ class Level:
 
     K: Tensor
     """Intrinsic matrix for pictures of this size, shape (3, 3) [pixel]."""
+    projection: Projection
+    """The camera model."""
     pixel: Tensor
     """Where they are, shape (n, 2) [pixel]."""
     color: Tensor
@@ -40,7 +43,11 @@ class Level:
     def rays(self, pose: Tensor) -> Rays:
         """Return the rays of a pose (4, 4)."""
         view = torch.zeros(len(self.pixel), dtype=torch.int32, device=self.pixel.device)
-        return rays_of(self.K[None].to(pose), pose[None].to(self.pixel.device), view, self.pixel)
+        return self.projection.rays(self.K[None].to(pose), pose[None].to(self.pixel.device), view, self.pixel)
+
+    def pixel_size(self, z: float) -> float:
+        """Return the width of a pixel at depth `z` [scene unit]."""
+        return float(self.projection.pixel_size(self.K, z)[0])
 
 
 def pyramid(
@@ -78,7 +85,15 @@ def _level(camera: Camera, stack: Tensor, factor: int, blur: float) -> Level:
     kept = _chosen(cover)
     flat = small.view(5, -1)[:, kept]
     pixel = pixel_centres(width, height, stack.device)[kept]
-    return Level(K, pixel, flat[:3].T, cover.reshape(-1)[kept], flat[4], math.sqrt(1 / 12 + blur**2))
+    return Level(
+        K,
+        camera.projection.to(stack.device),
+        pixel,
+        flat[:3].T,
+        cover.reshape(-1)[kept],
+        flat[4],
+        math.sqrt(1 / 12 + blur**2),
+    )
 
 
 def _blurred(cover: Tensor, blur: float) -> Tensor:

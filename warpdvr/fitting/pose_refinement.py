@@ -139,7 +139,7 @@ def _descend(problem: PoseResiduals, pose: Tensor, some: Sequence[int]) -> tuple
     loss, g, H = problem(pose)
     free = torch.tensor(some)
     damping, tried = 1e-2, 1
-    small = SMALL / float(problem.level.K[0, 0])
+    small = SMALL * problem.level.pixel_size(1.0)
     while tried < TRIES and damping < 1e5 and math.isfinite(loss):
         curve = H[free][:, free]
         curve = curve + (damping * curve.diagonal() + 1e-9 * curve.diagonal().max()).diag()

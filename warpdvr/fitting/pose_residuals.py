@@ -55,7 +55,7 @@ class PoseResiduals:
             seen = surface(field, level.rays(pose), solver)
         steep = float(seen.slope.median()) if len(seen.slope) else 1.0
         z = float((field.bounds.detach().cpu().double().mean(0) - pose[:3, 3]) @ pose[:3, 2])
-        pixel = max(z, 1e-3) / float(level.K[0, 0])
+        pixel = level.pixel_size(max(z, 1e-3))
         # the profile of an outline, and sigmoid(sharpness x), have this standard deviation both
         self.sharpness = math.pi / math.sqrt(3) / (level.blur * pixel * max(steep, 1e-9))
 
@@ -152,9 +152,10 @@ class _Term:
             self.difference.sum(), (rays.origin, rays.direction), retain_graph=True, materialize_grads=True
         )
         R = pose[:3, :3]
-        by_o, by_d, d = (a[self.ray].detach().to(R) @ R for a in (*by, rays.direction))  # in the camera's axes
-        # moved by (w, u), a ray from 0 along d there comes from u - w x o along d + w x d: see `perturb`
-        by_w = torch.linalg.cross(d, by_d) - torch.linalg.cross(origin(pose[None]).expand_as(by_o), by_o)
+        start = rays.origin - pose[:3, 3].to(rays.origin)
+        by_o, by_d, d, p = (a[self.ray].detach().to(R) @ R for a in (*by, rays.direction, start))  # in camera axes
+        # moved by (w, u), a ray from p along d there comes from p + u + w x (p - o) along d + w x d: see `perturb`
+        by_w = torch.linalg.cross(d, by_d) + torch.linalg.cross(p - origin(pose[None]), by_o)
         J = torch.cat([by_w, by_o], 1) / scale.sigma
         weighted = weight * less[:, None] * J
         return total, (weighted.mT @ r).cpu(), (weighted.mT @ J).cpu()

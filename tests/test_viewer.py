@@ -192,6 +192,19 @@ def test_a_wall_hides_the_field_only_where_it_is_in_front(shoot):
         assert (np.abs(seen - red).max(-1) > 2).mean() == covered
 
 
+def test_an_orthographic_window_shows_the_field_where_meshes_are(shoot, monkeypatch):
+    """Its own mesh is covered, and a wall is all before or all behind a plane of constant depth, up to the corners."""
+    arrange = viewer._arrange
+
+    def in_parallel(ps, *at):
+        arrange(ps, *at)
+        ps.set_view_projection_mode("orthographic")
+
+    monkeypatch.setattr(viewer, "_arrange", in_parallel)
+    test_the_field_covers_its_own_mesh(shoot)
+    test_a_wall_hides_the_field_only_where_it_is_in_front(shoot)
+
+
 def test_colours_appear_as_they_are(shoot):
     class TexturedMesh(Torus):
         def color(self, x, normal, direction, feature):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import OPENGL, Camera
+from warpdvr.cameras.projection import ORTHOGRAPHIC, PINHOLE
 from warpdvr.fields.base import FieldLike, as_field
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.default import gridded_intersect
@@ -110,14 +111,15 @@ def view_camera() -> Camera:
     """Return the camera that polyscope looks through, with the pixels of its window [scene unit]."""
     import polyscope as ps
 
-    if ps.get_view_projection_mode() != "perspective":
-        ps.set_view_projection_mode("perspective")  # the only one that we have rays for
-    seen, (width, height) = ps.get_view_camera_parameters(), ps.get_buffer_size()
-    slope = 2 * math.tan(math.radians(seen.get_fov_vertical_deg()) / 2)
-    fx, fy = width / (slope * seen.get_aspect()), height / slope
+    parallel = ps.get_view_projection_mode() == "orthographic"
+    view, (width, height) = ps.get_view_camera_parameters(), ps.get_buffer_size()
+    extent = 2 * math.tan(math.radians(view.get_fov_vertical_deg()) / 2)  # height of the view on the plane z = 1 ...
+    if parallel:
+        extent *= 2 * ps.get_length_scale()  # ... and what polyscope makes of it where rays are parallel
+    fx, fy = width / (extent * view.get_aspect()), height / extent
     K = torch.tensor([[fx, 0, width / 2], [0, fy, height / 2], [0, 0, 1]], dtype=torch.float64)
-    pose = torch.linalg.inv(torch.tensor(seen.get_view_mat(), dtype=torch.float64)) @ OPENGL
-    return Camera(K, pose, width, height)
+    pose = torch.linalg.inv(torch.tensor(view.get_view_mat(), dtype=torch.float64)) @ OPENGL
+    return Camera(K, pose, width, height, ORTHOGRAPHIC if parallel else PINHOLE)
 
 
 def _rows(camera: Camera, top: int, rows: int) -> Camera:
@@ -135,7 +137,8 @@ def _stacked(bands: list[Image]) -> Image:
 
 
 def _same(a: Camera, b: Camera) -> bool:
-    return (a.width, a.height) == (b.width, b.height) and torch.equal(a.K, b.K) and torch.equal(a.pose, b.pose)
+    same = (a.width, a.height, a.projection) == (b.width, b.height, b.projection)
+    return same and torch.equal(a.K, b.K) and torch.equal(a.pose, b.pose)
 
 
 def to_numpy(tensor: Tensor) -> Any:

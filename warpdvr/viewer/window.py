@@ -46,7 +46,7 @@ def view(
     Args:
         field: a `Field`; None shows the rest alone.
         meshes: by their names in polyscope's list. In a window they are hidden at first if there is a field.
-        cameras: drawn as pyramids through the corners of their images.
+        cameras: drawn by the rays through the corners of their images.
         screenshot: a .png file to write instead of opening a window; needs no display.
         supersample: rays per side of a pixel of the screenshot; 2 smooths edges for four times the work.
         size: width and height of the window [pixel].
@@ -134,17 +134,25 @@ def _add(ps: Any, meshes: Mapping[str, Mesh], cameras: Sequence[Camera], enabled
         if mesh.colors is not None:
             shape.add_color_quantity("colour", to_numpy(mesh.colors), defined_on="vertices")
     if cameras:
-        nodes = to_numpy(torch.cat([_pyramid(camera.to("cpu")) for camera in cameras]))
-        edge = torch.tensor([[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [2, 3], [3, 4], [4, 1]])
-        edges = (edge + 5 * torch.arange(len(cameras))[:, None, None]).reshape(-1, 2).numpy()
-        ps.register_curve_network("cameras", nodes, edges, radius=0.0015, color=(0.25, 0.35, 0.55), material="flat")
+        nodes = torch.cat([_frustum(camera.to("cpu")) for camera in cameras])
+        edge = torch.tensor([[i, j] for k in range(4) for i, j in ((k, k + 4), (k + 4, (k + 1) % 4 + 4))])
+        near = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 0]])
+        edges = (torch.cat([edge, near]) + 8 * torch.arange(len(cameras))[:, None, None]).reshape(-1, 2)
+        edges = edges[(nodes[edges[:, 0]] != nodes[edges[:, 1]]).any(1)]  # rays from one eye have no near rectangle
+        ps.register_curve_network(
+            "cameras", to_numpy(nodes), edges.numpy(), radius=0.0015, color=(0.25, 0.35, 0.55), material="flat"
+        )
 
 
-def _pyramid(camera: Camera, height: float = 0.15) -> Tensor:
-    """Return centre and corners of a camera, shape (5, 3); polyscope's own camera views know no principal point."""
+def _frustum(camera: Camera, depth: float = 0.15) -> Tensor:
+    """Return where the rays of an image's corners start, and where they are at `depth`, shape (8, 3).
+
+    polyscope's own camera views know no principal point, and no camera but the pinhole.
+    """
     corners = torch.tensor([[0, 0], [1, 0], [1, 1], [0, 1]]) * torch.tensor([camera.width, camera.height])
     rays = camera.rays(corners.float())
-    return torch.cat([rays.origin[:1], rays.at(height / (rays.direction @ camera.pose[:3, 2].to(rays.direction)))])
+    forward = rays.direction @ camera.pose[:3, 2].to(rays.direction)
+    return torch.cat([rays.origin, rays.at(depth / forward)]).detach()
 
 
 def _frame(picture: Progressive | None, work: Callable[[], bool] | None) -> None:

@@ -284,7 +284,7 @@ def test_directions_of_a_fibonacci_sphere_are_evenly_spread(n: int) -> None:
     if n > 100:
         area = SphericalVoronoi(found.numpy()).calculate_areas() * n / (4 * np.pi)
         assert 0.85 < area.min() and area.max() < 1.15
-    band = fibonacci_sphere(n, highest=0.5, turned=1.0)
+    band = fibonacci_sphere(n, max_height=0.5, phase=1.0)
     assert band[:, 1].abs().max() < 0.5
     turn = torch.atan2(band[:, 2], band[:, 0]) - torch.atan2(found[:, 2], found[:, 0])
     assert torch.allclose((turn - 1 + np.pi) % (2 * np.pi), torch.full((n,), np.pi, dtype=torch.float64))

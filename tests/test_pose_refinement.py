@@ -150,7 +150,7 @@ def test_cameras_ten_degrees_off_find_back(kinds: tuple[str, ...]) -> None:
     views = seen()
     far = off(views) if "mask" in kinds else off(views, 2.0, 0.03)
     looked: list[int] = []
-    found = refine(shape(), far, kinds=kinds, shown=lambda i, one: looked.append(i))
+    found = refine(shape(), far, kinds=kinds, callback=lambda i, one: looked.append(i))
     after = errors(found, views.cameras)
     assert (errors(far.cameras, views.cameras)[:, 0] > 1.9).all() and looked == [0, 1, 2]
     assert (after[:, 0] < 0.2).all() and (after[:, 1] < 0.002).all()

@@ -22,7 +22,7 @@ from warpdvr.cameras.projection import (
     to_plane,
 )
 from warpdvr.cameras.transform import SceneTransform
-from warpdvr.datasets.normalise import extent
+from warpdvr.datasets.normalise import extent_from_masks
 from warpdvr.datasets.pixels import Pixels
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fitting.checkpoint import Checkpoint, load
@@ -337,7 +337,7 @@ def balls(projection: Projection, n: int = 5, size: int = 32) -> Views:
 @pytest.mark.parametrize("projection", [ORTHOGRAPHIC, FISHEYE], ids=lambda p: p.name)
 def test_masks_carve_the_ball(projection: Projection) -> None:
     views = balls(projection, 16, 64)
-    centre, radius = extent(views.cameras, [m for m in views.masks if m is not None])
+    centre, radius = extent_from_masks(views.cameras, [m for m in views.masks if m is not None])
     assert centre.norm() < 0.03 and radius == pytest.approx(RADIUS, abs=0.1)
     pixels = Pixels(views)
     x = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)) * 0.5

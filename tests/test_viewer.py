@@ -218,7 +218,7 @@ def test_colours_appear_as_they_are(shoot):
 def test_clay_is_lit_like_the_mesh(shoot):
     """Normals must arrive in view space: polyscope's own shading of the mesh says what they should look like."""
     field = make("torus")
-    clay = shoot(field, shown="clay")
+    clay = shoot(field, style="clay")
     mesh = shoot(None, meshes={"mesh": extract(field, resolution=96)})
     both = (clay != 255).any(-1) & (mesh != 255).any(-1)
     assert np.median(np.abs(clay - mesh)[both]) <= 2
@@ -237,7 +237,7 @@ def test_wrong_arguments_get_one_sentence(tmp_path):
         ({"up": (0.0, 0.0, 0.0)}, "direction up"),
         ({"up": (0.0, 1.0)}, "direction up"),
         ({"size": (0, 3)}, "sizes"),
-        ({"shown": "glass"}, "glass"),
+        ({"style": "glass"}, "glass"),
     ):
         with pytest.raises(ValueError, match=words):
             viewer.view(field, **options)

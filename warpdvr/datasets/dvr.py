@@ -29,7 +29,7 @@ from warpdvr.datasets import files
 from warpdvr.datasets.depth import attached, with_points
 from warpdvr.datasets.depthfile import in_folder
 from warpdvr.datasets.idr import photographs, turns
-from warpdvr.datasets.normalise import framed, normalised
+from warpdvr.datasets.normalise import extent_from_axes, normalised
 from warpdvr.datasets.views import Views, cover, held_out, sizes, split
 from warpdvr.runtime.files import within
 
@@ -184,7 +184,7 @@ def _is_scene(scene: SceneTransform, cameras: tuple[Camera, ...]) -> bool:
     if not torch.allclose(scene.matrix, torch.eye(4).to(scene.matrix)):
         return True
     try:
-        centre, radius = framed(cameras)
+        centre, radius = extent_from_axes(cameras)
     except ValueError:  # cameras in parallel: nothing speaks against it
         return True
     return float(centre.norm()) < 1 and 0.1 < radius < 10

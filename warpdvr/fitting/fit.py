@@ -96,7 +96,7 @@ class Fit:
         self.field, self.recipe = field, recipe or Recipe()
         self.minutes, self.iterations = minutes, iterations
         self.pixels = Pixels(views, field.bounds.device)
-        if not self.pixels.deep and (self.recipe.depth or self.recipe.known):
+        if not self.pixels.has_depth and (self.recipe.depth or self.recipe.known):
             raise ValueError("fit: the recipe weighs depth, but none of the training views has any")
         self.generator = torch.Generator().manual_seed(seed)
         self.parameters = [p for p in field.parameters() if p.requires_grad]
@@ -166,7 +166,7 @@ class Fit:
         if isinstance(self.intersect, CachedMarch):
             state["remembered"] = self.intersect.state()
         if self.poses:
-            state["cameras"] = self.poses.moved.detach().clone()
+            state["cameras"] = self.poses.twist.detach().clone()
         if self.backdrop:
             state |= self.backdrop.state()
         return state

@@ -152,7 +152,7 @@ def fit(run: Run, scene: Scene, views: Views, field: Field, job: Fit) -> Iterato
     for stale in (run.mesh, run.usd, run.scores):
         stale.unlink(missing_ok=True)
     journal.truncate(run.log, job.iteration)
-    up = paths.upwards(torch.stack([camera.pose for camera in views.cameras]))
+    up = paths.estimate_up(torch.stack([camera.pose for camera in views.cameras]))
     due = math.floor(job.progress * REPORTS) + 1
     some = views.test[:: math.ceil(len(views.test) / LOOKS) or 1]
     note = ""

@@ -20,7 +20,7 @@ from warpdvr.fields.base import FieldLike
 from warpdvr.geometry.mesh import Mesh
 from warpdvr.intersection.base import Solver
 from warpdvr.runtime.files import replacing
-from warpdvr.viewer.progressive import CLAY, LEVELS, SHOWN, Progressive, to_numpy
+from warpdvr.viewer.progressive import CLAY, LEVELS, STYLES, Progressive, to_numpy
 
 FOV = 35.0
 """Vertical field of view of the first view [degree]."""
@@ -35,7 +35,7 @@ def view(
     supersample: int = 1,
     size: tuple[int, int] = (960, 720),
     up: Sequence[float] = (0.0, 0.0, 1.0),
-    shown: str = "colour",
+    style: str = "colour",
     intersect: Solver | None = None,
     work: Callable[[], bool] | None = None,
 ) -> None:
@@ -51,9 +51,9 @@ def view(
         supersample: rays per side of a pixel of the screenshot; 2 smooths edges for four times the work.
         size: width and height of the window [pixel].
         up: the direction that points upwards, shape (3,); polyscope takes the nearest axis.
-        shown: what the field is shown as first, one of `SHOWN`.
+        style: how the field is shown at first, one of `STYLES`.
         intersect: how the surface is found; by default with a `BoundGrid`.
-        work: called before each frame of the window, e.g. for some steps of a fit; True says that the field changed.
+        work: called before each frame of the window, e.g. for some steps of a fit; returns whether the field changed.
 
     Raises:
         ValueError: if an argument is wrong.
@@ -66,7 +66,7 @@ def view(
     if field is None and not meshes and not cameras:
         raise ValueError("view: there is nothing to show: no field, no mesh and no camera")
     levels = LEVELS if screenshot is None else (1 / supersample,)
-    picture = None if field is None else Progressive(field, intersect=intersect, shown=shown, levels=levels)
+    picture = None if field is None else Progressive(field, intersect=intersect, style=style, levels=levels)
     ps = _start(headless=screenshot is not None)
     try:
         _arrange(ps, size, up)
@@ -156,7 +156,7 @@ def _frustum(camera: Camera, depth: float = 0.15) -> Tensor:
 
 
 def _frame(picture: Progressive | None, work: Callable[[], bool] | None) -> None:
-    """Do what is due before polyscope draws."""
+    """Work and render before polyscope draws a frame."""
     import polyscope.imgui as imgui
 
     changed = work is not None and work()
@@ -164,9 +164,9 @@ def _frame(picture: Progressive | None, work: Callable[[], bool] | None) -> None
         return
     if changed:
         picture.invalidate()
-    picked, index = imgui.Combo("field", SHOWN.index(picture.shown), list(SHOWN))
+    picked, index = imgui.Combo("field", STYLES.index(picture.style), list(STYLES))
     if picked:
-        picture.show(SHOWN[index])
+        picture.show(STYLES[index])
     picture.step()
 
 

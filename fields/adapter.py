@@ -160,14 +160,14 @@ def _called(module: Any) -> str:
 
 @torch.no_grad()
 def _probe(field: Field) -> None:
-    """Ask at a lattice of 3 x 3 x 3 points, and at one of them alone, and refuse answers that break the contract."""
+    """Ask at a lattice of 3 x 3 x 3 points, at one of them alone and at none, and refuse what breaks the contract."""
     bounds: Any = field.bounds
     shaped = isinstance(bounds, Tensor) and tuple(bounds.shape) == (2, 3) and bounds.is_floating_point()
     if not shaped or not bool((bounds.isfinite() & (bounds[0] < bounds[1])).all()):
         raise ValueError(f"{field.name}.bounds: expected two finite corners low < high, shape (2, 3), got {bounds}")
     place = torch.cartesian_prod(*[torch.linspace(0, 1, 3)] * 3).to(bounds)
     x = bounds[0] + (bounds[1] - bounds[0]) * place
-    every, alone = (check_answer(field, points, field.value(points)) for points in (x, x[:1]))
+    every, alone, _ = (_answer(field, points) for points in (x, x[:1], x[:0]))
     field.probed = len(x) + 1
     if every.dtype != x.dtype or every.device != x.device:
         raise ValueError(
@@ -186,3 +186,13 @@ def _probe(field: Field) -> None:
             "inside and > 0 outside: return its negative; a room that is seen from within is a subclass of "
             "warpdvr.Field"
         )
+
+
+def _answer(field: Field, x: Tensor) -> Tensor:
+    """Return the value at points x (n, 3); what the module raises becomes one sentence."""
+    try:
+        value = field.value(x)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{field.name}.value: fails for points {tuple(x.shape)} of {x.dtype}: {reason}") from error
+    return check_answer(field, x, value)

@@ -1,7 +1,7 @@
 """Fields on multiresolution hash grids: much detail for few operations."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +97,7 @@ class HashGrid(_HashGridField):
         radius: float = 0.5,
         sharpness: float = 100.0,
         numerical: bool = False,
-        bounds: Any = 1.0,
+        bounds: Bounds = 1.0,
     ):
         grid = GridSize(levels, coarsest, finest, size)
         super().__init__(grid, (width, depth, features), Squareplus(sharpness), bounds)
@@ -163,7 +163,7 @@ class HashGridOccupancy(_HashGridField):
         radius: float = 0.5,
         steepness: float = 10.0,
         level: float = 0.5,
-        bounds: Any = 1.0,
+        bounds: Bounds = 1.0,
     ):
         super().__init__(GridSize(levels, coarsest, finest, size), (width, depth, features), nn.ReLU(), bounds)
         self.radius, self.steepness, self.offset = radius, steepness, logit("hashgrid-occupancy", level)

@@ -1,11 +1,9 @@
 """Fields whose Lipschitz bound is measured: a network has none that is both proven and useful."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import Bounds, Field
 
 SLOPE_POINTS = 8192
 """Points at which a slope is measured, if a field does not say otherwise."""
@@ -19,7 +17,7 @@ class MeasuredSlope(Field):
     lipschitz_is_measured = True
     slope: Tensor
 
-    def __init__(self, bounds: Any = 1.0):
+    def __init__(self, bounds: Bounds = 1.0):
         super().__init__(bounds)
         self.register_buffer("slope", torch.tensor(1.0))
 

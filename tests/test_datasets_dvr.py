@@ -12,7 +12,7 @@ from PIL import Image
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
-from warpdvr.datasets.dvr import claims, write
+from warpdvr.datasets.dvr import DVR, write
 from warpdvr.datasets.load import load
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import Views
@@ -55,7 +55,7 @@ def same(found: Views, made: Views) -> None:
 def test_there_and_back(folder: Path) -> None:
     found = load(folder, hold_out=2)
     same(found, box())
-    assert found.found.startswith("DVR, cameras.npz") and found.test == (0, 2, 4) and found.depths == ()
+    assert found.summary.startswith("DVR, cameras.npz") and found.test == (0, 2, 4) and found.depths == ()
 
 
 def test_depth_there_and_back(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_alpha_is_the_mask(folder: Path) -> None:
         )
     found = load(folder)
     same(found, made)
-    assert f"Masks from alpha (above 127 = object) for {N} of {N}" in found.found
+    assert f"Masks from alpha (above 127 = object) for {N} of {N}" in found.summary
 
 
 def test_masks_of_other_names_go_by_order(folder: Path) -> None:
@@ -157,9 +157,9 @@ def test_masks_of_other_names_go_by_order(folder: Path) -> None:
 def test_the_skull_stays_idr(data: Path, folder: Path) -> None:
     """Its file has camera_mat too, but K in world_mat."""
     for name in ("cameras_sphere.npz", "cameras_linear_init.npz"):
-        assert not claims(data / "dtu_scan65" / name)
-    assert claims(folder / "cameras.npz")
-    assert load(data / "dtu_scan65").found.startswith("IDR / NeuS, cameras_sphere.npz")
+        assert not DVR().recognises(data / "dtu_scan65" / name)
+    assert DVR().recognises(folder / "cameras.npz")
+    assert load(data / "dtu_scan65").summary.startswith("IDR / NeuS, cameras_sphere.npz")
 
 
 def edit(change: Callable[[dict[str, np.ndarray]], object]) -> Callable[[Path], object]:
@@ -187,7 +187,7 @@ def test_without_scale_mat_the_frame_stays_if_it_is_one_of_a_unit_sphere(tmp_pat
     write(tmp_path / "y", moved)
     found = load(tmp_path / "y")
     assert (found.transform.matrix[:3, 3] - far.matrix[:3, 3]).norm() < 0.2 * far.scale
-    assert 0.2 < found.transform.scale / far.scale < 2 and "optical axes" in found.found
+    assert 0.2 < found.transform.scale / far.scale < 2 and "optical axes" in found.summary
 
 
 @pytest.mark.parametrize("form", ["mask", "index"])

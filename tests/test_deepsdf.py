@@ -247,9 +247,17 @@ none = torch.empty(0)
 FILES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "nothing": ("a.npz", lambda f: None, "expected the file of a decoder, found nothing"),
     "folder": ("a.npz", lambda f: f.mkdir(), "expected the file of a decoder, found a folder"),
-    "text npz": ("a.npz", lambda f: f.write_text("?"), "found a file that is none, is damaged, or holds code"),
+    "text npz": (
+        "a.npz",
+        lambda f: f.write_text("?"),
+        "found a file that is something else, is damaged, or holds code",
+    ),
     "text tensors": ("a.safetensors", lambda f: f.write_text("?"), "expected the tensors of a decoder, found a file"),
-    "text pth": ("a.pth", lambda f: f.write_text("hello"), "found a file that is none, is damaged, or holds code"),
+    "text pth": (
+        "a.pth",
+        lambda f: f.write_text("hello"),
+        "found a file that is something else, is damaged, or holds code",
+    ),
     "empty pth": ("a.pth", lambda f: f.write_bytes(b""), "expected the tensors of a decoder, found a file that"),
     "pickle": ("a.pth", pickled, "holds code, which is not run"),
     "trap": ("a.pth", trapped, "holds code, which is not run"),

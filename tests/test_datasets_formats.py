@@ -14,7 +14,7 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.datasets import load as loading
 from warpdvr.datasets.dvr import write
 from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
-from warpdvr.datasets.images import masks_from_alpha, read_picture
+from warpdvr.datasets.images import MaskSet, masks_from_alpha, read_photographs
 from warpdvr.datasets.load import FORMATS, detect, load, register_format, write_cameras
 from warpdvr.datasets.views import Views
 
@@ -25,12 +25,11 @@ class PoseTable(Format):
     title, pattern = "Table of poses", "poses.csv"
 
     def read(self, data: Detection, options: ReadOptions) -> Views:
-        pictures = sorted(data.folder.glob("*.png"))
-        images, alphas = zip(*map(read_picture, pictures), strict=True)
+        photographs = read_photographs(sorted(data.folder.glob("*.png")))
         rows = torch.from_numpy(np.loadtxt(data.choose(), delimiter=",")).reshape(-1, 3, 4)
         own = tuple(Camera(K, torch.cat([row, torch.eye(4)[3:]]), WIDTH, HEIGHT) for row in rows)
-        masks = masks_from_alpha(pictures, alphas) or (None,) * len(images)
-        capture = Capture(pictures, images, masks, "alpha", own, data.choose().name, "focal length of 80 pixels")
+        masks = masks_from_alpha(photographs) or MaskSet.empty(len(photographs))
+        capture = Capture(photographs, masks, own, data.choose().name, "focal length of 80 pixels")
         return capture.views(data, options)
 
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
@@ -58,7 +57,7 @@ def test_a_format_from_outside_is_read_and_written(ball: Path, tmp_path: Path) -
     register_format(PoseTable())
     views = load(ball, hold_out=5)
     assert views.summary.startswith(f"Table of poses, poses.csv: {N} views of {WIDTH} x {HEIGHT} pixels, focal length")
-    assert f"Masks from alpha for {N} of {N}" in views.summary and views.test == (0, 5)
+    assert f"Masks from alpha (above 127 = object) for {N} of {N}" in views.summary and views.test == (0, 5)
     assert (views.transform.matrix[:3, 3] - CENTRE).norm() < 0.05 * RADIUS
     poses = np.loadtxt(ball / "poses.csv", delimiter=",").reshape(-1, 3, 4)
     x = CENTRE.numpy() + RADIUS * np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]])

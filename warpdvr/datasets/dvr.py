@@ -23,6 +23,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets import matrices
 from warpdvr.datasets.depth import attach_points
 from warpdvr.datasets.files import (
     error_prefix,
@@ -34,15 +35,13 @@ from warpdvr.datasets.files import (
     require_view_count,
 )
 from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
-from warpdvr.datasets.images import ALPHA_SOURCE, Masks, masks_from_alpha, match_masks, read_masks, read_picture
-from warpdvr.datasets.matrices import (
-    count_cameras,
-    find_pictures,
-    get_matrix,
-    is_scaled_rotation,
-    replace_world_matrices,
-    require_equal_scales,
-    scene_transform,
+from warpdvr.datasets.images import (
+    MaskSet,
+    Photographs,
+    masks_from_alpha,
+    match_masks,
+    read_masks,
+    read_photographs,
 )
 from warpdvr.datasets.normalise import framed
 from warpdvr.datasets.views import Views
@@ -62,10 +61,10 @@ class DVR(Format):
         """
         try:
             arrays = read_arrays(path, "(world|camera)_mat_0")
-            world, camera = (get_matrix(path, arrays, f"{kind}_mat_0") for kind in ("world", "camera"))
+            world, camera = (matrices.get_matrix(path, arrays, f"{kind}_mat_0") for kind in ("world", "camera"))
         except ValueError:  # the format that is tried next says what is wrong
             return False
-        return is_scaled_rotation(world[:3, :3]) and bool((camera[:2, 2].abs() < 2).all())
+        return matrices.is_scaled_rotation(world[:3, :3]) and bool((camera[:2, 2].abs() < 2).all())
 
     def read(self, data: Detection, options: ReadOptions) -> Views:
         """Return the data set in the scene frame that scale_mat leads from.
@@ -74,17 +73,15 @@ class DVR(Format):
         """
         path = data.choose()
         transform, projections, factors = _matrices(path, options.min_views)
-        pictures = find_pictures(data.folder, path, len(projections))
-        images, alphas = zip(*map(read_picture, pictures), strict=True)
-        masks, source = _masks(data.folder, pictures, images, alphas)
-        pairs = zip(projections, images, strict=True)
-        cameras = tuple(_camera(path, i, P, image) for i, (P, image) in enumerate(pairs))
+        photographs = read_photographs(matrices.find_pictures(data.folder, path, len(projections)))
+        masks = _masks(data.folder, photographs)
+        cameras = tuple(
+            _camera(path, i, P, size) for i, (P, size) in enumerate(zip(projections, photographs.sizes, strict=True))
+        )
         capture = Capture(
-            pictures=pictures,
-            images=images,
-            masks=masks,
-            mask_source=source,
-            cameras=cameras,
+            photographs,
+            masks,
+            cameras,
             camera_file=path.name,
             conventions="camera_mat [R | t], -1 and 1 at the centres of the first and the last pixel",
             transform=transform,
@@ -100,9 +97,9 @@ class DVR(Format):
         """
         path = data.choose()
         arrays = read_arrays(path)
-        require_camera_count(path, count_cameras(arrays), len(cameras))
-        matrices = [torch.cat([R, t[:, None]], 1) for _, R, t in (camera.krt() for camera in cameras)]
-        return {path.name: replace_world_matrices(path, arrays, matrices)}
+        require_camera_count(path, matrices.count_cameras(arrays), len(cameras))
+        new_world = [torch.cat([R, t[:, None]], 1) for _, R, t in (camera.krt() for camera in cameras)]
+        return {path.name: matrices.replace_world_matrices(path, arrays, new_world)}
 
 
 def write(folder: Path, views: Views) -> None:
@@ -130,24 +127,24 @@ def write(folder: Path, views: Views) -> None:
             np.save(folder / f"depth/{i:04d}.npy", stored, allow_pickle=False)
     arrays: dict[str, np.ndarray] = {}
     for i, camera in enumerate(views.cameras):
-        matrices = zip(("camera", "world", "scale"), _to_matrices(camera, views.transform), strict=True)
-        arrays |= {f"{kind}_mat_{i}": matrix.cpu().numpy() for kind, matrix in matrices}
+        own = zip(("camera", "world", "scale"), _to_matrices(camera, views.transform), strict=True)
+        arrays |= {f"{kind}_mat_{i}": matrix.cpu().numpy() for kind, matrix in own}
     (folder / "cameras.npz").write_bytes(npz_bytes(arrays))
 
 
 def _matrices(path: Path, min_views: int) -> tuple[SceneTransform, list[Tensor], list[float]]:
     """Return scale_mat, camera_mat world_mat scale_mat (4, 4) of each view, and the length of its unit of depth."""
     arrays = read_arrays(path, r"(world|camera|scale)_mat_\d+")
-    n = count_cameras(arrays)
+    n = matrices.count_cameras(arrays)
     require_view_count(path, n, min_views)
     eye = torch.eye(4, dtype=torch.float64)
     first, projections, factors = eye, [], []
     for i in range(n):
-        camera, world = (get_matrix(path, arrays, f"{kind}_mat_{i}") for kind in ("camera", "world"))
-        scale = get_matrix(path, arrays, f"scale_mat_{i}") if f"scale_mat_{i}" in arrays else eye
+        camera, world = (matrices.get_matrix(path, arrays, f"{kind}_mat_{i}") for kind in ("camera", "world"))
+        scale = matrices.get_matrix(path, arrays, f"scale_mat_{i}") if f"scale_mat_{i}" in arrays else eye
         first = scale if i == 0 else first
-        require_equal_scales(path, i, scale, first)
-        if not is_scaled_rotation(world[:3, :3]):
+        matrices.require_equal_scales(path, i, scale, first)
+        if not matrices.is_scaled_rotation(world[:3, :3]):
             raise ValueError(f"{path}: world_mat_{i} is not [R | t], expected a rotation as in world_mat_0")
         left = (camera @ world)[:3, :3]
         if not torch.linalg.det(left) > 0:
@@ -156,27 +153,23 @@ def _matrices(path: Path, min_views: int) -> tuple[SceneTransform, list[Tensor],
             )
         projections.append(camera @ world @ scale)
         factors.append(1 / float(left[2].norm()))
-    return scene_transform(path, first), projections, factors
+    return matrices.scene_transform(path, first), projections, factors
 
 
-def _camera(path: Path, i: int, projection: Tensor, image: Tensor) -> Camera:
-    height, width = image.shape[:2]
+def _camera(path: Path, i: int, projection: Tensor, size: tuple[int, int]) -> Camera:
     with error_prefix(f"{path}: camera_mat_{i} world_mat_{i}"):
-        return Camera.from_projection(_to_pixels(width, height) @ projection[:3], width, height)
+        return Camera.from_projection(_to_pixels(*size) @ projection[:3], *size)
 
 
-def _masks(
-    folder: Path, pictures: list[Path], images: tuple[Tensor, ...], alphas: tuple[Tensor | None, ...]
-) -> tuple[Masks, str]:
+def _masks(folder: Path, photographs: Photographs) -> MaskSet:
     """Return the masks in the folder, by order or, if there are fewer than images, by name; else those in alpha."""
     subfolder = find_subfolder(folder, "mask", "masks")
-    if subfolder is not None:
-        paths: list[Path | None] = [*list_pictures(subfolder, folder)]
-        if len(paths) != len(pictures):
-            paths = match_masks(pictures, subfolder, folder)
-        return read_masks(paths, images), f"{subfolder.name}/ (white = object)"
-    masks = masks_from_alpha(pictures, alphas)
-    return ((None,) * len(pictures), "nowhere") if masks is None else (masks, ALPHA_SOURCE)
+    if subfolder is None:
+        return masks_from_alpha(photographs) or MaskSet.empty(len(photographs))
+    paths: list[Path | None] = [*list_pictures(subfolder, folder)]
+    if len(paths) != len(photographs):
+        paths = match_masks(photographs.paths, subfolder, folder)
+    return read_masks(paths, photographs, f"{subfolder.name}/ (white = object)")
 
 
 def _is_scene_frame(transform: SceneTransform, cameras: tuple[Camera, ...]) -> bool:

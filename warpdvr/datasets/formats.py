@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from torch import Tensor
-
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.depth import attach_depth
 from warpdvr.datasets.depthfile import DepthMap, read_depth_folder
 from warpdvr.datasets.files import unique_names
-from warpdvr.datasets.images import Masks
+from warpdvr.datasets.images import MaskSet, Photographs
 from warpdvr.datasets.normalise import normalised
 from warpdvr.datasets.views import Views, describe_masks, describe_sizes, describe_split, split_views
 from warpdvr.runtime.files import path_inside
@@ -122,14 +120,8 @@ class Format(ABC):
 class Capture:
     """The photographs, masks and cameras that a format has read."""
 
-    pictures: Sequence[Path]
-    """Per view, the file of the photograph."""
-    images: tuple[Tensor, ...]
-    """Per view, as in `Views`."""
-    masks: Masks
-    """Per view, as in `Views`."""
-    mask_source: str
-    """Where the masks are from, in words."""
+    photographs: Photographs
+    masks: MaskSet
     cameras: tuple[Camera, ...]
     """Per view, in the scene frame of `transform`."""
     camera_file: str
@@ -153,21 +145,22 @@ class Capture:
         Raises:
             ValueError: if the object cannot be found, or the depth is unreadable or in another unit.
         """
-        n = len(self.images)
+        n = len(self.photographs)
+        images, masks = self.photographs.images, self.masks.masks
         train, test = split_views(n, options.hold_out)
         if self.test is not None:
             train, test = tuple(i for i in range(n) if i not in self.test), self.test
         summary = (
-            f"{data.format.title}, {self.camera_file}: {n} views of {describe_sizes(self.images)} pixels, "
-            f"{self.conventions}. {describe_masks(self.masks, self.mask_source)}. {describe_split(train, test)}"
+            f"{data.format.title}, {self.camera_file}: {n} views of {describe_sizes(images)} pixels, "
+            f"{self.conventions}. {describe_masks(masks, self.masks.source)}. {describe_split(train, test)}"
             f"{'' if self.test is None else ' (the split of the data)'}."
         )
-        names = unique_names(self.pictures)
-        views = Views(self.images, self.masks, self.cameras, names, train, test, self.transform, summary)
+        names = unique_names(self.photographs.paths)
+        views = Views(images, masks, self.cameras, names, train, test, self.transform, summary)
         if self.transform_source is None:
             views = normalised(views, data.folder)
         else:
             scale = f"1 scene unit = {self.transform.scale:.4g} units of the data"
             views = replace(views, summary=f"{summary} Scale from {self.transform_source}: {scale}.")
-        maps = read_depth_folder(data.folder, self.pictures) if self.depth_maps is None else self.depth_maps
+        maps = read_depth_folder(data.folder, self.photographs.paths) if self.depth_maps is None else self.depth_maps
         return attach_depth(views, maps, options.depth_scale, factors=self.depth_factors)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets import matrices
 from warpdvr.datasets.files import (
     error_prefix,
     find_subfolder,
@@ -21,16 +22,7 @@ from warpdvr.datasets.files import (
     require_view_count,
 )
 from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
-from warpdvr.datasets.images import Masks, read_masks, read_picture
-from warpdvr.datasets.matrices import (
-    count_cameras,
-    find_pictures,
-    get_matrix,
-    is_scaled_rotation,
-    replace_world_matrices,
-    require_equal_scales,
-    scene_transform,
-)
+from warpdvr.datasets.images import MaskSet, Photographs, read_masks, read_photographs
 from warpdvr.datasets.views import Views
 
 PREFERRED = ("cameras_sphere.npz", "cameras.npz")
@@ -53,17 +45,17 @@ class IDR(Format):
         """Return the data set in the scene frame that scale_mat leads from."""
         path = data.choose(*PREFERRED)
         world, transform = _matrices(path, options.min_views)
-        pictures = find_pictures(data.folder, path, len(world))
-        images = tuple(read_picture(f)[0] for f in pictures)
-        masks, source = _masks(data.folder, images)
-        ratio = _size_ratio(world, [(image.shape[1], image.shape[0]) for image in images])
-        pairs = zip(world, images, strict=True)
+        photographs = read_photographs(matrices.find_pictures(data.folder, path, len(world)))
+        masks = _masks(data.folder, photographs)
+        ratio = _size_ratio(world, photographs.sizes)
+        cameras = tuple(
+            _camera(path, i, P @ transform.matrix, ratio, size)
+            for i, (P, size) in enumerate(zip(world, photographs.sizes, strict=True))
+        )
         capture = Capture(
-            pictures=pictures,
-            images=images,
-            masks=masks,
-            mask_source=source,
-            cameras=tuple(_camera(path, i, P, transform, ratio, image) for i, (P, image) in enumerate(pairs)),
+            photographs,
+            masks,
+            cameras,
             camera_file=path.name,
             conventions="world_mat = K [R | t], pixel centres at integers (half a pixel added)" + _describe(ratio),
             transform=transform,
@@ -78,27 +70,29 @@ class IDR(Format):
         """
         path = data.choose(*PREFERRED)
         arrays = read_arrays(path)
-        n = count_cameras(arrays)
+        n = matrices.count_cameras(arrays)
         require_camera_count(path, n, len(cameras))
-        world = [get_matrix(path, arrays, f"world_mat_{i}") for i in range(n)]
+        world = [matrices.get_matrix(path, arrays, f"world_mat_{i}") for i in range(n)]
         from_image = torch.linalg.inv(_to_image(_size_ratio(world, [(c.width, c.height) for c in cameras])))
-        matrices = [from_image @ camera.matrix().double() for camera in cameras]
-        return {path.name: replace_world_matrices(path, arrays, matrices)}
+        new_world = [from_image @ camera.matrix().double() for camera in cameras]
+        return {path.name: matrices.replace_world_matrices(path, arrays, new_world)}
 
 
 def _matrices(path: Path, min_views: int) -> tuple[list[Tensor], SceneTransform]:
     """Return world_mat of each view, (4, 4) float64, and the scale_mat that they share."""
     arrays = read_arrays(path, r"(world|scale)_mat_\d+")
-    n = count_cameras(arrays)
+    n = matrices.count_cameras(arrays)
     if n == 0:
         raise ValueError(f"{path}: expected matrices world_mat_0, world_mat_1, ..., found none")
-    world, scale = ([get_matrix(path, arrays, f"{kind}_mat_{i}") for i in range(n)] for kind in ("world", "scale"))
+    world, scale = (
+        [matrices.get_matrix(path, arrays, f"{kind}_mat_{i}") for i in range(n)] for kind in ("world", "scale")
+    )
     require_view_count(path, n, min_views)
     for i, matrix in enumerate(world):
         _require_intrinsics(path, i, matrix[:3, :3])
     for i, matrix in enumerate(scale):
-        require_equal_scales(path, i, matrix, scale[0])
-    return world, scene_transform(path, scale[0])
+        matrices.require_equal_scales(path, i, matrix, scale[0])
+    return world, matrices.scene_transform(path, scale[0])
 
 
 def _require_intrinsics(path: Path, i: int, matrix: Tensor) -> None:
@@ -106,22 +100,22 @@ def _require_intrinsics(path: Path, i: int, matrix: Tensor) -> None:
 
     The key camera_mat does not decide it: IDR's files may have it too, with another meaning.
     """
-    if is_scaled_rotation(matrix):
+    if matrices.is_scaled_rotation(matrix):
         raise ValueError(
             f"{path}: world_mat_{i} is [R | t] without K, expected K [R | t] in pixels as in IDR's files, or a "
             "camera_mat into [-1, 1] in addition as in DVR's; multiply world_mat by K from the left"
         )
 
 
-def _masks(folder: Path, images: tuple[Tensor, ...]) -> tuple[Masks, str]:
-    """Return the masks in the folder, by order, and where they are from."""
+def _masks(folder: Path, photographs: Photographs) -> MaskSet:
+    """Return the masks in the folder, by order."""
     subfolder = find_subfolder(folder, "mask", "masks")
     if subfolder is None:
-        return (None,) * len(images), "nowhere"
+        return MaskSet.empty(len(photographs))
     paths = list_pictures(subfolder, folder)
-    if len(paths) != len(images):
-        raise ValueError(f"{subfolder}: expected {len(images)} masks, one per image, found {len(paths)}")
-    return read_masks(paths, images), f"{subfolder.name}/ (white = object)"
+    if len(paths) != len(photographs):
+        raise ValueError(f"{subfolder}: expected {len(photographs)} masks, one per image, found {len(paths)}")
+    return read_masks(paths, photographs, f"{subfolder.name}/ (white = object)")
 
 
 def _size_ratio(world: list[Tensor], sizes: list[tuple[int, int]]) -> float:
@@ -142,11 +136,10 @@ def _principal_point(P: Tensor) -> Tensor:
     return (left @ left[2])[:2] / left[2].square().sum() + 0.5
 
 
-def _camera(path: Path, i: int, world: Tensor, transform: SceneTransform, ratio: float, image: Tensor) -> Camera:
-    """Return a camera in the unit sphere's frame: u_image = (u_matrix + 0.5) / ratio with pixel centres at +0.5."""
-    height, width = image.shape[:2]
+def _camera(path: Path, i: int, projection: Tensor, ratio: float, size: tuple[int, int]) -> Camera:
+    """Return the camera of world_mat scale_mat (4, 4): u_image = (u_matrix + 0.5) / ratio, pixel centres at +0.5."""
     with error_prefix(f"{path}: world_mat_{i}"):
-        return Camera.from_projection(_to_image(ratio) @ (world @ transform.matrix)[:3], width, height)
+        return Camera.from_projection(_to_image(ratio) @ projection[:3], *size)
 
 
 def _to_image(ratio: float) -> Tensor:

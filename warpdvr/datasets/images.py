@@ -1,6 +1,7 @@
 """Read photographs and masks."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,46 @@ from torch import Tensor
 
 from warpdvr.datasets.files import list_pictures
 
-Masks = tuple[Tensor | None, ...]
-"""Per view, shape (h, w), bool, True on the object; None for a view without."""
 
-ALPHA_SOURCE = "alpha (above 127 = object)"
-"""Where masks are from that `masks_from_alpha` returns, for the summary of a data set."""
+@dataclass(frozen=True)
+class Photographs:
+    """The photographs of a data set."""
+
+    paths: tuple[Path, ...]
+    """Per view."""
+    images: tuple[Tensor, ...]
+    """Per view, colours (h, w, 3), uint8."""
+    alphas: tuple[Tensor | None, ...]
+    """Per view, the alpha channel (h, w), uint8, None if there is none."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Per view, width and height [pixel]."""
+        return [(image.shape[1], image.shape[0]) for image in self.images]
+
+
+@dataclass(frozen=True)
+class MaskSet:
+    """The masks of a data set."""
+
+    masks: tuple[Tensor | None, ...]
+    """Per view, shape (h, w), bool, True on the object; None for a view without."""
+    source: str
+    """Where they are from, in words."""
+
+    @classmethod
+    def empty(cls, n: int) -> "MaskSet":
+        """Return no mask for any of n views."""
+        return cls((None,) * n, "nowhere")
+
+
+def read_photographs(paths: Sequence[Path]) -> Photographs:
+    """Read the photographs of a data set, at least one, as `read_picture` does."""
+    images, alphas = zip(*map(read_picture, paths), strict=True)
+    return Photographs(tuple(paths), images, alphas)
 
 
 def read_picture(path: Path, *, upright: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -53,21 +89,23 @@ def read_mask(path: Path, image: Tensor) -> Tensor:
     return _require_object(torch.from_numpy(array > (127 if array.max() > 1 else 0)), path)
 
 
-def read_masks(paths: Sequence[Path | None], images: Sequence[Tensor]) -> Masks:
-    """Return the mask of each image, None where there is no file."""
-    return tuple(None if path is None else read_mask(path, image) for path, image in zip(paths, images, strict=True))
+def read_masks(paths: Sequence[Path | None], photographs: Photographs, source: str) -> MaskSet:
+    """Read the mask of each photograph, None where there is no file; `source` says in words where they are from."""
+    pairs = zip(paths, photographs.images, strict=True)
+    return MaskSet(tuple(None if path is None else read_mask(path, image) for path, image in pairs), source)
 
 
-def masks_from_alpha(paths: Sequence[Path], alphas: Sequence[Tensor | None]) -> Masks | None:
-    """Return masks from the alpha channels of the pictures `paths`, or None if all pictures are opaque.
+def masks_from_alpha(photographs: Photographs) -> MaskSet | None:
+    """Return masks from the alpha channels of the photographs, or None if all of them are opaque.
 
     Raises:
-        ValueError: if the object is nowhere to be seen in a picture that has an alpha channel.
+        ValueError: if a photograph that has an alpha channel is transparent everywhere.
     """
-    if not any(alpha is not None and bool((alpha < 255).any()) for alpha in alphas):
+    if not any(alpha is not None and bool((alpha < 255).any()) for alpha in photographs.alphas):
         return None
-    pairs = zip(paths, alphas, strict=True)
-    return tuple(None if alpha is None else _require_object(alpha > 127, path) for path, alpha in pairs)
+    pairs = zip(photographs.paths, photographs.alphas, strict=True)
+    masks = tuple(None if alpha is None else _require_object(alpha > 127, path) for path, alpha in pairs)
+    return MaskSet(masks, "alpha (above 127 = object)")
 
 
 def match_masks(pictures: Sequence[Path], subfolder: Path, folder: Path) -> list[Path | None]:

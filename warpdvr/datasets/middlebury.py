@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.files import error_prefix, find_subfolder, require_camera_count, require_view_count
 from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
-from warpdvr.datasets.images import Masks, match_masks, read_masks, read_picture
+from warpdvr.datasets.images import MaskSet, Photographs, match_masks, read_masks, read_photographs
 from warpdvr.datasets.views import Views
 from warpdvr.runtime.files import path_inside
 
@@ -31,18 +30,15 @@ class Middlebury(Format):
         """Return the data set with its object, which the masks or the cameras show, in the unit sphere."""
         path = data.choose()
         entries = _entries(path, options.min_views)
-        pictures = [path_inside(data.folder, name) for name, _ in entries]
-        images = tuple(read_picture(f)[0] for f in pictures)
+        photographs = read_photographs([path_inside(data.folder, name) for name, _ in entries])
         cameras = tuple(
-            _camera(f"{path}: {name}", numbers, image) for (name, numbers), image in zip(entries, images, strict=True)
+            _camera(f"{path}: {name}", numbers, size)
+            for (name, numbers), size in zip(entries, photographs.sizes, strict=True)
         )
-        masks, source = _masks(data.folder, path, pictures, images)
         capture = Capture(
-            pictures=pictures,
-            images=images,
-            masks=masks,
-            mask_source=source,
-            cameras=cameras,
+            photographs,
+            _masks(data.folder, path, photographs),
+            cameras,
             camera_file=path.name,
             conventions=(
                 "K [R | t], pixel centres taken to be at integers (the format does not say; half a pixel added)"
@@ -85,25 +81,25 @@ def _numbers(path: Path, line: list[str]) -> list[float]:
         return [float(a) for a in line[1:]]
 
 
-def _camera(source: str, numbers: list[float], image: Tensor) -> Camera:
+def _camera(source: str, numbers: list[float], size: tuple[int, int]) -> Camera:
     K, R = torch.tensor(numbers[:18], dtype=torch.float64).reshape(2, 3, 3)
     if not ((R @ R.T - torch.eye(3)).abs().max() < 1e-3 and R.det() > 0):
         raise ValueError(f"{source}: R is not a rotation, found {R.tolist()}")
     K[:2, 2] += 0.5
     with error_prefix(source):
-        return Camera.from_krt(K, R, numbers[18:], image.shape[1], image.shape[0])
+        return Camera.from_krt(K, R, numbers[18:], *size)
 
 
-def _masks(folder: Path, camera_file: Path, pictures: list[Path], images: tuple[Tensor, ...]) -> tuple[Masks, str]:
+def _masks(folder: Path, camera_file: Path, photographs: Photographs) -> MaskSet:
     """Return the masks that have the name of their picture and, where there is a list of good ones, are in it."""
     subfolder = find_subfolder(folder, "derived_masks", "mask", "masks")
     if subfolder is None:
-        return (None,) * len(images), "nowhere"
-    good = _good_silhouettes(folder, camera_file, {f.name for f in pictures})
-    matches = zip(pictures, match_masks(pictures, subfolder, folder), strict=True)
-    masks = read_masks([mask if picture.name in good else None for picture, mask in matches], images)
-    note = "" if len(good) == len(pictures) else ", those in the list of good silhouettes"
-    return masks, f"{subfolder.name}/ (white = object{note})"
+        return MaskSet.empty(len(photographs))
+    good = _good_silhouettes(folder, camera_file, {f.name for f in photographs.paths})
+    matches = zip(photographs.paths, match_masks(photographs.paths, subfolder, folder), strict=True)
+    paths = [mask if picture.name in good else None for picture, mask in matches]
+    note = "" if len(good) == len(photographs) else ", those in the list of good silhouettes"
+    return read_masks(paths, photographs, f"{subfolder.name}/ (white = object{note})")
 
 
 def _good_silhouettes(folder: Path, camera_file: Path, names: set[str]) -> set[str]:

@@ -14,8 +14,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
-
 from warpdvr.cameras.camera import OPENGL, Camera
 from warpdvr.datasets.depthfile import DepthMap, read_depth_folder, read_depth_map, read_depth_stack
 from warpdvr.datasets.files import (
@@ -26,7 +24,14 @@ from warpdvr.datasets.files import (
     require_view_count,
 )
 from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
-from warpdvr.datasets.images import ALPHA_SOURCE, Masks, masks_from_alpha, match_masks, read_masks, read_picture
+from warpdvr.datasets.images import (
+    MaskSet,
+    Photographs,
+    masks_from_alpha,
+    match_masks,
+    read_masks,
+    read_photographs,
+)
 from warpdvr.datasets.nerfstudio_frame import Frame, read_frames
 from warpdvr.datasets.views import Views
 from warpdvr.runtime.files import path_inside
@@ -44,21 +49,16 @@ class Nerfstudio(Format):
         per_file = [read_frames(data.folder, path) for path in files]
         frames = [frame for group in per_file for frame in group]
         require_view_count(files[0], len(frames), options.min_views)
-        pictures = [_find_picture(data.folder, frame) for frame in frames]
-        images, alphas = zip(*map(read_picture, pictures), strict=True)
-        pairs = zip(frames, images, strict=True)
-        cameras = tuple(frame.camera(image.shape[1], image.shape[0]) for frame, image in pairs)
-        masks, source = _masks(data.folder, frames, pictures, images, alphas)
+        photographs = read_photographs([_find_picture(data.folder, frame) for frame in frames])
+        cameras = tuple(frame.camera(*size) for frame, size in zip(frames, photographs.sizes, strict=True))
         capture = Capture(
-            pictures=pictures,
-            images=images,
-            masks=masks,
-            mask_source=source,
-            cameras=cameras,
+            photographs,
+            _masks(data.folder, frames, photographs),
+            cameras,
             camera_file=" and ".join(path.name for path in files),
-            conventions=f"OpenGL axes, pixel centres at +0.5{_describe_scaling(frames[0], images[0])}",
+            conventions=f"OpenGL axes, pixel centres at +0.5{_describe_scaling(frames[0], photographs.sizes[0][0])}",
             test=tuple(range(len(per_file[0]), len(frames))) if len(files) > 1 else None,
-            depth_maps=_depth_maps(data.folder, frames, pictures),
+            depth_maps=_depth_maps(data.folder, frames, photographs.paths),
         )
         return capture.views(data, options)
 
@@ -101,27 +101,21 @@ def _find_picture(folder: Path, frame: Frame, key: str = "file_path") -> Path:
     return path
 
 
-def _masks(
-    folder: Path,
-    frames: list[Frame],
-    pictures: list[Path],
-    images: tuple[Tensor, ...],
-    alphas: tuple[Tensor | None, ...],
-) -> tuple[Masks, str]:
+def _masks(folder: Path, frames: list[Frame], photographs: Photographs) -> MaskSet:
     """Return the masks that the file names, else those in the alpha channels, else those in a folder."""
     if any("mask_path" in frame.entries for frame in frames):
         paths = [_find_picture(folder, f, "mask_path") if "mask_path" in f.entries else None for f in frames]
-        return read_masks(paths, images), "mask_path (white = object)"
-    masks = masks_from_alpha(pictures, alphas)
-    if masks is not None:
-        return masks, ALPHA_SOURCE
+        return read_masks(paths, photographs, "mask_path (white = object)")
+    if masks := masks_from_alpha(photographs):
+        return masks
     subfolder = find_subfolder(folder, "masks", "mask")
     if subfolder is None:
-        return (None,) * len(pictures), "nowhere"
-    return read_masks(match_masks(pictures, subfolder, folder), images), f"{subfolder.name}/ (white = object)"
+        return MaskSet.empty(len(photographs))
+    paths = match_masks(photographs.paths, subfolder, folder)
+    return read_masks(paths, photographs, f"{subfolder.name}/ (white = object)")
 
 
-def _depth_maps(folder: Path, frames: list[Frame], pictures: list[Path]) -> list[DepthMap | None]:
+def _depth_maps(folder: Path, frames: list[Frame], pictures: Sequence[Path]) -> list[DepthMap | None]:
     """Return the depth maps that the file names, else those beside the file, else those in a folder."""
     if any("depth_file_path" in frame.entries for frame in frames):
         return [_find_depth_map(folder, f) if "depth_file_path" in f.entries else None for f in frames]
@@ -139,8 +133,7 @@ def _find_depth_map(folder: Path, frame: Frame) -> DepthMap:
         return read_depth_map(path_inside(folder, name))
 
 
-def _describe_scaling(frame: Frame, image: Tensor) -> str:
-    """Return in words by how much the intrinsics were scaled, if the image has not the size that they are for."""
-    width = image.shape[1]
+def _describe_scaling(frame: Frame, width: int) -> str:
+    """Return in words by how much the intrinsics were scaled, if the image has not the width that they are for."""
     expected = frame.number("w", width)
     return "" if expected == width else f", intrinsics scaled by {width / expected:.3g} to the images' size"

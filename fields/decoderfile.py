@@ -66,8 +66,9 @@ def read(path: Path, latents: Path | None = None) -> TrainedDecoder:
         raise ValueError(f"{latents}: expected latent codes (`latent_codes` or `codes`), found {names}")
     codes = torch.empty(0, length) if codes is None else codes
     if codes.ndim != 2 or codes.shape[1] != length:
-        found = _shape(codes)
-        raise ValueError(f"{latents or path}: expected codes (shapes, {length}), as layer 0 takes, found {found}")
+        raise ValueError(
+            f"{latents or path}: expected codes (shapes, {length}), as layer 0 takes, found {_shape(codes)}"
+        )
     if not all(bool(a.isfinite().all()) for a in (*weights, *biases, codes)):
         raise ValueError(f"{path}: holds a number that is not finite")
     return TrainedDecoder(weights, biases, skips, codes)
@@ -149,8 +150,8 @@ def _weight(path: Path, parts: Parts, i: int) -> Tensor:
 def _tensor(path: Path, parts: Parts, i: int, part: str, ndim: int) -> Tensor:
     value = parts.get((i, part))
     if not isinstance(value, Tensor) or value.ndim != ndim or not value.is_floating_point():
-        found = _shape(value) if isinstance(value, Tensor) else "none"
-        raise ValueError(f"{path}: layer {i} needs a {part} of {ndim} dimension{'s' * (ndim > 1)}, found {found}")
+        description = _shape(value) if isinstance(value, Tensor) else "none"
+        raise ValueError(f"{path}: layer {i} needs a {part} of {ndim} dimension{'s' * (ndim > 1)}, found {description}")
     return value.detach().float()
 
 
@@ -162,13 +163,13 @@ def _skips(path: Path, weights: tuple[Tensor, ...], biases: tuple[Tensor, ...]) 
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         if len(bias) != len(weight):
             raise ValueError(f"{path}: layer {i} has a weight with {len(weight)} rows, but {len(bias)} biases")
-        before = len(weights[i - 1]) if i else first
-        if i and weight.shape[1] == before + first:
+        previous = len(weights[i - 1]) if i else first
+        if i and weight.shape[1] == previous + first:
             skips.append(i)
-        elif weight.shape[1] != before:
+        elif weight.shape[1] != previous:
             raise ValueError(
-                f"{path}: layer {i} takes {weight.shape[1]} numbers, expected {before} of the layer before, or "
-                f"{before + first} with code and point besides"
+                f"{path}: layer {i} takes {weight.shape[1]} numbers, expected {previous} of the layer before, or "
+                f"{previous + first} with code and point again"
             )
     if len(weights[-1]) != 1:
         raise ValueError(f"{path}: the last layer returns {len(weights[-1])} numbers, expected 1, the distance")
@@ -194,8 +195,8 @@ def _codes(path: Path, entries: Entries) -> Tensor | None:
     if codes is None:
         return None
     if not isinstance(codes, Tensor) or not codes.is_floating_point() or codes.ndim < 2:
-        found = _shape(codes) if isinstance(codes, Tensor) else type(codes).__name__
-        raise ValueError(f"{path}: expected latent codes (shapes, code length), found {found}")
+        description = _shape(codes) if isinstance(codes, Tensor) else type(codes).__name__
+        raise ValueError(f"{path}: expected latent codes (shapes, code length), found {description}")
     return codes.detach().float().flatten(1)
 
 

@@ -418,9 +418,9 @@ def test_bad_input_gets_one_clear_sentence(good: dict[str, Path], tmp_path: Path
     case.spoil(folder)
     with pytest.raises(ValueError, match=case.message) as caught:
         load(folder)
-    said = str(caught.value)
-    assert str(tmp_path) in said
-    assert said.count("frame 3: ") <= 1 and said.count("transforms.json: ") <= 1
+    message = str(caught.value)
+    assert str(tmp_path) in message
+    assert message.count("frame 3: ") <= 1 and message.count("transforms.json: ") <= 1
 
 
 def test_arguments(good: dict[str, Path]) -> None:

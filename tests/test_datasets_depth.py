@@ -21,7 +21,7 @@ from warpdvr.datasets.load import load
 from warpdvr.datasets.views import SparseDepth, Views
 
 
-def through(camera: Camera) -> np.ndarray:
+def pixel_directions(camera: Camera) -> np.ndarray:
     """Directions in the world with forward component 1 through all pixel centres (h, w, 3), by K^-1 written out."""
     K, pose = camera.K.numpy(), camera.pose.numpy()
     v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
@@ -31,7 +31,7 @@ def through(camera: Camera) -> np.ndarray:
 
 def ball_depth(camera: Camera) -> np.ndarray:
     """The ball's z-depth (h, w), float64 [unit of the data]: |o + z d - c|^2 = r^2; 0 for a miss."""
-    d, away = through(camera), camera.pose[:3, 3].numpy() - CENTRE.numpy()
+    d, away = pixel_directions(camera), camera.pose[:3, 3].numpy() - CENTRE.numpy()
     a, b, c = (d * d).sum(-1), d @ away, away @ away - RADIUS**2
     root = b * b - a * c
     return np.where(root > 0, (-b - np.sqrt(np.maximum(root, 0))) / a, 0)
@@ -231,7 +231,7 @@ def sparse(folder: Path, m: int = 40) -> tuple[np.ndarray, list[np.ndarray]]:
         v, u = depth.nonzero()
         chosen = np.random.default_rng(i).choice(len(u), m, replace=False)
         u, v = u[chosen], v[chosen]
-        points.append(camera.pose[:3, 3].numpy() + depth[v, u, None] * through(camera)[v, u])
+        points.append(camera.pose[:3, 3].numpy() + depth[v, u, None] * pixel_directions(camera)[v, u])
         visible[i, i * m : (i + 1) * m] = True
         pixels.append(np.stack([u + 0.5, v + 0.5, depth[v, u]], 1))
     np.savez(folder / "points.npz", points=np.concatenate(points), visible=visible)

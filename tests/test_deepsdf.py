@@ -278,7 +278,7 @@ FILES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "misshaped": (
         "a.npz",
         lambda f: octahedron.write(f, w1=torch.zeros(2, 9)),
-        "layer 1 takes 9 numbers, expected 6 of the layer before, or 11 with code and point besides",
+        "layer 1 takes 9 numbers, expected 6 of the layer before, or 11 with code and point again",
     ),
     "biases": ("a.npz", lambda f: octahedron.write(f, b1=torch.zeros(3)), "a weight with 2 rows, but 3 biases"),
     "outputs": (

@@ -35,14 +35,7 @@ from warpdvr.datasets.files import (
     require_view_count,
 )
 from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
-from warpdvr.datasets.images import (
-    MaskSet,
-    Photographs,
-    masks_from_alpha,
-    match_masks,
-    read_masks,
-    read_photographs,
-)
+from warpdvr.datasets.images import MaskSet, Photographs, masks_from_alpha, match_masks, read_masks, read_photographs
 from warpdvr.datasets.normalise import framed
 from warpdvr.datasets.views import Views
 from warpdvr.runtime.files import path_inside
@@ -127,13 +120,14 @@ def write(folder: Path, views: Views) -> None:
             np.save(folder / f"depth/{i:04d}.npy", stored, allow_pickle=False)
     arrays: dict[str, np.ndarray] = {}
     for i, camera in enumerate(views.cameras):
-        own = zip(("camera", "world", "scale"), _to_matrices(camera, views.transform), strict=True)
-        arrays |= {f"{kind}_mat_{i}": matrix.cpu().numpy() for kind, matrix in own}
+        stored = zip(("camera", "world", "scale"), _to_matrices(camera, views.transform), strict=True)
+        arrays |= {f"{kind}_mat_{i}": matrix.cpu().numpy() for kind, matrix in stored}
     (folder / "cameras.npz").write_bytes(npz_bytes(arrays))
 
 
 def _matrices(path: Path, min_views: int) -> tuple[SceneTransform, list[Tensor], list[float]]:
-    """Return scale_mat, camera_mat world_mat scale_mat (4, 4) of each view, and the length of its unit of depth."""
+    """Return scale_mat and, per view, camera_mat world_mat scale_mat (4, 4) and the factor from its depth to the data's
+    unit, which is not 1 where world_mat has a scale."""
     arrays = read_arrays(path, r"(world|camera|scale)_mat_\d+")
     n = matrices.count_cameras(arrays)
     require_view_count(path, n, min_views)
@@ -194,8 +188,8 @@ def _attach_cloud(folder: Path, views: Views) -> Views:
     for i, row in enumerate(visible):
         indices = arrays.get(f"visibility_{i:04d}")
         if indices is None or indices.dtype.kind not in "biu":
-            found = "none" if indices is None else f"{indices.dtype} {indices.shape}"
-            raise ValueError(f"{path}: expected visibility_{i:04d}, a mask or indices of points, found {found}")
+            description = "none" if indices is None else f"{indices.dtype} {indices.shape}"
+            raise ValueError(f"{path}: expected visibility_{i:04d}, a mask or indices of points, found {description}")
         try:
             row[indices] = True
             row &= arrays.get("is_in_visual_hull", np.bool_(True)).astype(bool)

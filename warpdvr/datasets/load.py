@@ -1,8 +1,7 @@
-"""Photographs, masks and cameras in; everything comes out in the scene frame, with the object in the unit sphere.
+"""Read photographs, masks and cameras into the scene frame, with the object in the unit sphere.
 
-Where the scene frame lies in the data's is known from a file (scale_mat of IDR and DVR), else from the visual hull of
-the masks, else from where the cameras look (`normalise.normalised`); `load(folder, normalise=False)` leaves it where it
-is.
+How the scene frame lies in the data's follows from a file (scale_mat of IDR and DVR), else from the visual hull of the
+masks, else from where the cameras look (`normalise.normalised`); with `load(folder, normalise=False)` it is the data's.
 
 `load` reads a folder in one of several formats (`FORMATS`), `mesh_views` renders a mesh. Both return `Views`.
 `write_cameras` writes cameras in the format that they were read from. `register_format` adds a format.
@@ -83,7 +82,7 @@ def load(
     nerfstudio / instant-ngp / Blender (`transforms*.json`).
     `Views.summary` says what was read. No file outside of `folder` is read, nothing is unpickled.
 
-    Depth is read where there is some: a map per picture in `depth/`, what a format has of its own (see its module), and
+    Depth is read if there is any: a map per picture in `depth/`, what a format has in addition (see its module), and
     sparse points in `points.npz`, arrays `points` (m, 3) in the data's own unit and frame and `visible` (v, m), bool,
     in the order of the views. Maps are z-depth along the camera's forward axis, not ray length; zeros, negatives, NaN
     and infinities are missing. Depth that contradicts the masks is refused, see `depthcheck.check_depth`.
@@ -111,7 +110,7 @@ def load(
     detection = detect(folder, cameras=cameras)
     views = detection.format.read(detection, options)
     if depth_scale != 1 and not views.depths:
-        raise ValueError(f"{folder}: depth_scale is {depth_scale:g}, but there is no depth to scale")
+        raise ValueError(f"{folder}: depth_scale is {depth_scale:g}, but there is no depth to scale; leave it out")
     views = attach_points_file(folder, views)
     return views if normalise else views.in_data_frame()
 

@@ -24,14 +24,7 @@ from warpdvr.datasets.files import (
     require_view_count,
 )
 from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
-from warpdvr.datasets.images import (
-    MaskSet,
-    Photographs,
-    masks_from_alpha,
-    match_masks,
-    read_masks,
-    read_photographs,
-)
+from warpdvr.datasets.images import MaskSet, Photographs, masks_from_alpha, match_masks, read_masks, read_photographs
 from warpdvr.datasets.nerfstudio_frame import Frame, read_frames
 from warpdvr.datasets.views import Views
 from warpdvr.runtime.files import path_inside

@@ -120,8 +120,8 @@ def write(folder: Path, views: Views) -> None:
             np.save(folder / f"depth/{i:04d}.npy", stored, allow_pickle=False)
     arrays: dict[str, np.ndarray] = {}
     for i, camera in enumerate(views.cameras):
-        stored = zip(("camera", "world", "scale"), _to_matrices(camera, views.transform), strict=True)
-        arrays |= {f"{kind}_mat_{i}": matrix.cpu().numpy() for kind, matrix in stored}
+        named_matrices = zip(("camera", "world", "scale"), _to_matrices(camera, views.transform), strict=True)
+        arrays |= {f"{kind}_mat_{i}": matrix.cpu().numpy() for kind, matrix in named_matrices}
     (folder / "cameras.npz").write_bytes(npz_bytes(arrays))
 
 

@@ -206,11 +206,11 @@ def test_an_orthographic_window_shows_the_field_where_meshes_are(shoot, monkeypa
 
 
 def test_colours_appear_as_they_are(shoot):
-    class TexturedMesh(Torus):
+    class Painted(Torus):
         def color(self, x, normal, direction, feature):
             return torch.tensor([0.2, 0.5, 0.8]).expand_as(x)
 
-    seen = shoot(TexturedMesh())
+    seen = shoot(Painted())
     inside = (seen != 255).any(-1)
     assert np.abs(seen[inside] - np.array([51, 127.5, 204])).max() <= 1
 

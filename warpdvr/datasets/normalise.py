@@ -48,8 +48,8 @@ def normalised(views: Views, where: Path) -> Views:
     transform = SceneTransform.around(centre, radius / RADIUS)
     middle = ", ".join(f"{c:.4g}" for c in centre.tolist())
     unit = f"1 scene unit = {transform.scale:.4g} units of the data"
-    summary = f"{views.found} Scale from the {source}: centre ({middle}), {unit}."
-    return replace(views, cameras=tuple(map(transform.to_scene, views.cameras)), transform=transform, found=summary)
+    summary = f"{views.summary} Scale from the {source}: centre ({middle}), {unit}."
+    return replace(views, cameras=tuple(map(transform.to_scene, views.cameras)), transform=transform, summary=summary)
 
 
 def extent_from_masks(cameras: Sequence[Camera], masks: Sequence[Tensor]) -> tuple[Tensor, float]:

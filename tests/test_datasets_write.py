@@ -120,6 +120,8 @@ def test_another_projection_is_refused(folder: Path, tmp_path: Path) -> None:
     cameras = (*views.cameras[:-1], replace(views.cameras[-1], projection=ORTHOGRAPHIC))
     with pytest.raises(ValueError, match=r"is perspective in the data set, got orthographic$"):
         write_cameras(folder, views, cameras, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"DVR's files hold pinholes only, the camera of .* is orthographic$"):
+        write(tmp_path / "out", replace(views, cameras=cameras))
     assert not (tmp_path / "out").exists()
 
 

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.projection import Pinhole
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import matrices
 from warpdvr.datasets.depth import attach_points
@@ -107,6 +108,11 @@ def write(folder: Path, views: Views) -> None:
     for name in ("image", "mask", "depth", "cameras.npz"):
         if (folder / name).exists():
             raise ValueError(f"{folder / name}: expected a folder without data, found this; write to a new folder")
+    for name, camera in zip(views.names, views.cameras, strict=True):
+        if not isinstance(camera.projection, Pinhole):
+            raise ValueError(
+                f"{folder}: DVR's files hold pinholes only, the camera of {name} is {camera.projection.name}"
+            )
     (folder / "image").mkdir(parents=True)
     for i, (image, mask) in enumerate(zip(views.images, views.masks, strict=True)):
         Image.fromarray(image.cpu().numpy()).save(folder / f"image/{i:04d}.png")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.fields.base import Field
+from warpdvr.fields.gradient import value_and_gradient
 
 
 class MeasuredSlope(Field):
@@ -36,8 +37,6 @@ class MeasuredSlope(Field):
         low, high = self.bounds
         generator = torch.Generator().manual_seed(0)
         x = low + (high - low) * torch.rand(points, 3, generator=generator).to(low)
-        with torch.enable_grad():
-            x.requires_grad_()
-            (slope,) = torch.autograd.grad(self.value(x).sum(), x)
+        _, slope = value_and_gradient(self.value, x)
         self.slope.fill_(margin * slope.norm(dim=-1).max())
         return points

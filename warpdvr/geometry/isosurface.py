@@ -7,6 +7,7 @@ from warpdvr.fields.base import Field, FieldLike, as_field
 from warpdvr.geometry.marching_cubes import CHUNK, Lattice, Solid, triangulate
 from warpdvr.geometry.mesh import Mesh, vertex_normals
 from warpdvr.intersection.grid import BoundGrid
+from warpdvr.shading.shade import SurfacePoints, shade
 
 
 def extract(
@@ -170,5 +171,5 @@ def _colors(field: Field, x: Tensor, normal: Tensor) -> Tensor:
     with torch.no_grad():
         for p, n in zip(torch.split(x, CHUNK), torch.split(normal, CHUNK), strict=True):
             p, n = p.to(field.bounds.dtype), n.to(field.bounds.dtype)
-            parts.append(field.color(p, n, -n, field.geometry(p)[1]))
+            parts.append(shade(SurfacePoints(field, p, n, -n, field.geometry(p)[1])))
     return torch.cat(parts).float().clamp(0, 1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool3d
 
 from warpdvr.fields.base import Field
+from warpdvr.fields.gradient import value_and_gradient
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.runtime.launch import warp_scope
 
@@ -67,7 +68,8 @@ class Solid:
 
     def slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the values (n,) and gradients (n, 3) at any number of points inside the bounds."""
-        parts = [_value_and_slope(self.inside, part) for part in torch.split(x, CHUNK)]
+        with torch.no_grad():
+            parts = [value_and_gradient(self.inside, part) for part in torch.split(x, CHUNK)]
         value, slope = zip(*parts, strict=True)
         return torch.cat(value), torch.cat(slope)
 
@@ -162,14 +164,6 @@ def _open_cells(solid: Solid, lattice: Lattice, grid: BoundGrid, slab: tuple[int
     most, least = (max_pool3d(s * sign, fine + 1, fine)[0, 0] for s in (1, -1))
     cell = ((most >= 0) & (least >= 0)).nonzero()
     return cell + cell.new_tensor([first, 0, 0])
-
-
-def _value_and_slope(value: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        f = value(x)
-        (slope,) = torch.autograd.grad(f.sum(), x)
-    return f.detach(), slope
 
 
 def marching_cubes(cell: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,6 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from warpdvr.rendering.gradient import normal_color
 from warpdvr.runtime.files import replacing
 
 
@@ -52,6 +51,11 @@ class Image:
         else:
             raise ValueError(f"image: cannot show {what!r}; known are rgb, normal, depth and mask")
         return (shown.detach().float().clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
+
+
+def normal_color(normal: Tensor) -> Tensor:
+    """Return unit normals (..., 3) as colours in [0, 1], the usual way: 0.5 n + 0.5."""
+    return 0.5 * normal + 0.5
 
 
 def _bright_when_near(depth: Tensor, mask: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.fields.base import Field, FieldLike, adapt
+from warpdvr.shading.shade import SurfacePoints, shade
 
 POINTS = 64
 """Points at which a field is looked at."""
@@ -151,7 +152,7 @@ def _check_weights(name: str, field: Field, x: Tensor, slope: Tensor) -> None:
 
 def _color(field: Field, x: Tensor, slope: Tensor) -> Any:
     normal = torch.nn.functional.normalize(slope, dim=-1)
-    return field.color(x, normal, -normal.roll(1, -1), field.geometry(x)[1])
+    return shade(SurfacePoints(field, x, normal, -normal.roll(1, -1), field.geometry(x)[1]))
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

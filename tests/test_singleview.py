@@ -169,7 +169,7 @@ def test_a_batch_of_rays_belongs_to_its_objects(category: Category, true: dict[s
             assert torch.equal(color[ray], views.images[v][row, column].float() / 255)
             mask = views.masks[v]
             assert mask is not None and bool(label[ray]) == bool(mask[row, column])
-        face, far, _ = first_hit(true[category.names[i]].tree, rays.origin[own], rays.direction[own])
+        face, far, _ = first_hit(true[category.names[i]].studio.tree, rays.origin[own], rays.direction[own])
         assert torch.equal(face >= 0, ~t[own].isnan())
         assert torch.allclose(far[face >= 0], t[own][face >= 0], atol=1e-4)
 

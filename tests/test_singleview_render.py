@@ -201,7 +201,7 @@ def test_texels_mix_in_linear_light_and_repeat(tmp_path: Path) -> None:
         mesh.uv[mesh.faces[0, 1], 0], mesh.uv[mesh.faces[0], 0] = 1.0, torch.tensor([0.0, 1.0, 0.0])
         mesh.uv[mesh.faces[0]] += shift
         weight = torch.stack([1 - u, u, torch.zeros(5)], 1)
-        found = mesh.colour(torch.zeros(5, dtype=torch.long), weight)
+        found = mesh.color(torch.zeros(5, dtype=torch.long), weight)
         assert found[:, 1] == pytest.approx([0, 0.5, 0.75, 1, 0.5], abs=1e-5), k
         mesh.uv[:] = 0
 
@@ -216,7 +216,7 @@ def test_each_material_keeps_its_faces(tmp_path: Path) -> None:
     assert len(mesh.faces) == 4 and len(mesh.textures) == 2
     face = torch.arange(4)
     weight = torch.tensor([[0.9, 0.06, 0.04]]).expand(4, 3)
-    colours = mesh.colour(face, weight).numpy()
+    colours = mesh.color(face, weight).numpy()
     places = (mesh.vertices[mesh.faces] * weight[..., None]).sum(1).numpy()
     for colour, (x, y, z) in zip(colours, places, strict=True):
         corner = int(np.sign(x - 4)), int(np.sign(y - 5))
@@ -237,7 +237,7 @@ def test_other_files_keep_their_colours(tmp_path: Path) -> None:
     x = (glb.vertices[glb.faces] * weight[..., None]).sum(1)
     signs = (x[:, :2] * 2 - 1).sign().int().tolist()
     expected = ((np.array([QUADRANTS[a, b] for a, b in signs]) / 255 + 0.055) / 1.055) ** 2.4
-    assert glb.colour(torch.tensor([0, 1]), weight).numpy() == pytest.approx(expected, abs=1e-4)
+    assert glb.color(torch.tensor([0, 1]), weight).numpy() == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_run_is_taken_up_again(tmp_path: Path) -> None:

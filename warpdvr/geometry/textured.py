@@ -46,15 +46,15 @@ class TexturedMesh:
     lost: tuple[str, ...] = ()
     """Files that the mesh names, but that are not there or cannot be read."""
 
-    def colour(self, face: Tensor, weight: Tensor) -> Tensor:
+    def color(self, face: Tensor, weight: Tensor) -> Tensor:
         """Return linear colours (k, 3) of points on the faces `face` (k,) with corner weights `weight` (k, 3)."""
         corner = self.faces[face]
-        colour = (self.tint[corner] * weight[..., None]).sum(1)
+        color = (self.tint[corner] * weight[..., None]).sum(1)
         uv = (self.uv[corner] * weight[..., None]).sum(1)
         for i, texture in enumerate(self.textures):
             on = self.texture[face] == i
-            colour[on] *= torch.from_numpy(_look_up(texture, uv[on].double().numpy()))
-        return colour
+            color[on] *= torch.from_numpy(_look_up(texture, uv[on].double().numpy()))
+        return color
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Photograph a category of meshes: posed pictures with masks and depth of each, in the layout of DVR."""
 
 import json
-import math
 import os
 import shutil
 import zlib
@@ -18,13 +17,12 @@ from warpdvr.cameras.paths import fibonacci_sphere
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import dvr
 from warpdvr.datasets.normalise import RADIUS
-from warpdvr.datasets.synthetic import AMBIENT, LIGHT
+from warpdvr.datasets.studio import MeshHits, Studio, studio_lights
 from warpdvr.datasets.views import Views
-from warpdvr.geometry.mesh import Mesh
-from warpdvr.geometry.search import first_hit, triangle_mesh
+from warpdvr.geometry.mesh import Mesh, bounding_ball
 from warpdvr.geometry.textured import SUFFIXES, MeshFile, TexturedMesh, find, opened, read
 from warpdvr.runtime.files import replacing
-from warpdvr.shading.srgb import encode
+from warpdvr.shading.materials import Lambert
 
 RECORD = "render.json"
 """The file in the category's folder that says how its pictures were taken."""
@@ -137,37 +135,31 @@ class _Studio:
 class Model:
     """An object in its category's frame: the box's middle at the origin, the farthest vertex at 0.9."""
 
-    def __init__(self, painted: TexturedMesh):
+    def __init__(self, textured: TexturedMesh):
         """Take a mesh as it was read.
 
         Raises:
             ValueError: if it has no size or no area.
         """
-        vertices = _into_sphere(painted)
-        a, b, c = vertices[painted.faces].unbind(1)
+        vertices = _into_sphere(textured)
+        a, b, c = vertices[textured.faces].unbind(1)
         across = torch.linalg.cross(b - a, c - a)
         if not float(across.norm(dim=1).sum()) > 1e-9:
             raise ValueError("its triangles have no area")
-        self.painted = painted
-        self.mesh = Mesh(vertices.float(), painted.faces)
-        self.normals = torch.nn.functional.normalize(across, dim=1, eps=1e-30).float()
-        self.tree = triangle_mesh(self.mesh.vertices, self.mesh.faces)
+        self.mesh = Mesh(vertices.float(), textured.faces)
+        normals = torch.nn.functional.normalize(across, dim=1, eps=1e-30).float()
+        material, lights = Lambert(two_sided=True), studio_lights()  # sheets have one side only
+
+        def light(hits: MeshHits) -> Tensor:
+            color = textured.color(hits.face, hits.weight)
+            return material.reflected(color, normals[hits.face], hits.rays.direction, lights)
+
+        self.studio = Studio(self.mesh.vertices, self.mesh.faces, light)
 
     def picture(self, camera: Camera, samples: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return image (h, w, 3) uint8, straight colours, mask (h, w): more than half is covered, and depth (h, w)."""
-        rays = camera.rays(_places(camera, samples))
-        face, t, weight = first_hit(self.tree, rays.origin, rays.direction)
-        hit = (face >= 0).reshape(-1, samples**2 + 1)
-        forward = rays.direction[:: hit.shape[1]] @ camera.pose[:3, 2].float()
-        depth = torch.where(hit[:, 0], t[:: hit.shape[1]] * forward, math.nan)
-        light = torch.zeros(len(face), 3)
-        on = face >= 0
-        light[on] = _lit(self.painted, self.normals, face[on].long(), weight[on], rays.direction[on])
-        covered = hit[:, 1:].sum(1)
-        mean = light.reshape(*hit.shape, 3)[:, 1:].sum(1) / covered.clamp_min(1)[:, None]
-        image = (encode(mean) * 255).round().to(torch.uint8)
-        shape = camera.height, camera.width
-        return image.reshape(*shape, 3), (2 * covered > samples**2).reshape(shape), depth.reshape(shape)
+        side = (torch.arange(samples) + 0.5) / samples
+        return *self.studio.photograph(camera, torch.cartesian_prod(side, side)), self.studio.depth(camera)
 
 
 def models(source: Path, names: Collection[str]) -> dict[str, Model]:
@@ -183,30 +175,9 @@ def models(source: Path, names: Collection[str]) -> dict[str, Model]:
         return {name: Model(read(found[name])) for name in sorted(names)}
 
 
-def _places(camera: Camera, samples: int) -> Tensor:
-    """Return where each pixel is looked through: its centre, then a grid of samples; row by row (n, 2) [pixel]."""
-    s = (torch.arange(samples) + 0.5) / samples
-    places = torch.cat([torch.full((1, 2), 0.5), torch.cartesian_prod(s, s)])
-    v, u = torch.meshgrid(torch.arange(camera.height), torch.arange(camera.width), indexing="ij")
-    return (torch.stack([u, v], -1).reshape(-1, 1, 2) + places).reshape(-1, 2)
-
-
-def _lit(mesh: TexturedMesh, normals: Tensor, face: Tensor, weight: Tensor, direction: Tensor) -> Tensor:
-    """Return linear colours (n, 3): matte, and lit on the side that is seen, since sheets have one side only."""
-    n = normals[face]
-    n = torch.where((n * direction).sum(1, keepdim=True) > 0, -n, n)
-    lamp = torch.nn.functional.normalize(torch.tensor(LIGHT), dim=0)
-    light = AMBIENT + (1 - AMBIENT) * (n @ lamp).clamp_min(0)
-    return light[:, None] * mesh.colour(face, weight)
-
-
 def _into_sphere(mesh: TexturedMesh) -> Tensor:
     """Return the vertices, the box's middle at the origin and the farthest at `RADIUS`; unused ones do not count."""
-    used = mesh.vertices[mesh.faces.unique()]
-    centre = (used.amin(0) + used.amax(0)) / 2
-    radius = float((used - centre).norm(dim=1).max())
-    if not 0 < radius < math.inf:
-        raise ValueError("its vertices coincide, or are too far apart")
+    centre, radius = bounding_ball(mesh.vertices[mesh.faces.unique()])
     return (mesh.vertices - centre) * (RADIUS / radius)
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import pixel_centres
 from warpdvr.datasets.views import Views
+from warpdvr.evaluation.overlap import iou
 from warpdvr.fields.base import FieldLike, as_field
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.default import gridded_intersect
@@ -64,7 +64,7 @@ def evaluate(
         shown: called with the index, the rendered image and the photograph (h, w, 3) of each view.
     """
     field = as_field(field)
-    psnr, iou, evaluations = [], [], 0
+    psnr, overlaps, evaluations = [], [], 0
     wanted = views.test if indices is None else indices
     chosen = [(i, mask) for i in wanted if (mask := views.masks[i]) is not None]
     if intersect is None and chosen:
@@ -85,26 +85,22 @@ def evaluate(
             image = render(field, camera, intersect=intersect, background=behind, antialias=SMOOTH)
         evaluations += image.evaluations
         psnr.append(_psnr(image.rgb.cpu(), photograph, mask))
-        iou.append(_iou(image.mask.cpu(), mask))
+        overlaps.append(float(iou(image.mask.cpu(), mask)))
         if shown is not None:
             shown(i, image, photograph)
-    return Scores(_mean(psnr), _mean(iou), len(iou), evaluations)
+    return Scores(_mean(psnr), _mean(overlaps), len(overlaps), evaluations)
 
 
 def _behind(backdrop: Background, camera: Camera) -> Tensor:
     """Return a picture (h, w, 3) of what is behind the object, a part after the other."""
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
-    parts = [backdrop(camera.rays(some)) for some in pixel.split(AT_ONCE)]
+    parts = [backdrop(camera.rays(subset)) for subset in pixel.split(AT_ONCE)]
     return torch.cat(parts).view(camera.height, camera.width, 3)
 
 
 def _psnr(rgb: Tensor, photograph: Tensor, mask: Tensor) -> float:
     error = float((rgb - photograph)[mask].square().mean())
     return -10 * math.log10(max(error, 1e-12))
-
-
-def _iou(a: Tensor, b: Tensor) -> float:
-    return float((a & b).sum() / (a | b).sum().clamp_min(1))
 
 
 def _mean(values: list[float]) -> float:
@@ -116,5 +112,5 @@ def _shrink(image: Tensor, height: int, width: int) -> Tensor:
     return small[0].permute(1, 2, 0)
 
 
-def _shrink_mask(mask: Tensor, camera: Any) -> Tensor:
+def _shrink_mask(mask: Tensor, camera: Camera) -> Tensor:
     return _shrink(mask[..., None].float(), camera.height, camera.width)[..., 0] > 0.5

@@ -66,7 +66,7 @@ def test_a_ball_is_lit_as_lambert_says(albedo: Any, device: torch.device) -> Non
     assert (mask != image.mask.cpu().numpy().ravel()).sum() == 0
     found = image.rgb.cpu().numpy().reshape(-1, 3)
     assert np.abs(found[mask] - expected).max() < 2e-4
-    assert (found[~mask] == 1).all() and np.ptp(expected, axis=0).min() > 0.05
+    assert (found[~mask] == 1).all() and np.ptp(expected, axis=0).max() > 0.3
 
 
 def test_without_a_material_the_colours_are_those_of_the_field(device: torch.device) -> None:

@@ -128,7 +128,7 @@ def test_outlines_of_a_lit_ball_move_by_its_lit_colours(device: torch.device) ->
 
 def test_a_sheet_is_lit_on_the_side_that_is_seen() -> None:
     normal, direction = torch.tensor([[0.0, 0.0, -1.0]]), torch.tensor([[0.0, 0.0, -1.0]])
-    white, lamp = torch.ones(1, 3), [DirectionalLight((0.0, 0.0, 3.0), 0.5)]
+    white, lamp = torch.ones(1, 3), [DirectionalLight((0, 0, 3), 0.5)]
     assert torch.equal(Lambert().reflected(white, normal, direction, lamp), torch.zeros(1, 3))
     assert torch.equal(Lambert(two_sided=True).reflected(white, normal, direction, lamp), torch.full((1, 3), 0.5))
 
@@ -145,7 +145,7 @@ def test_too_much_light_is_white_and_none_is_black(device: torch.device) -> None
 def test_half_a_request_for_light_is_refused() -> None:
     for options, missing in (({"material": Lambert()}, "lights=.*too"), ({"lights": LIGHTS}, "material=Lambert.*too")):
         with pytest.raises(ValueError, match=missing):
-            render(Painted(), CAMERA, **options)  # type: ignore[arg-type]
+            render(Painted(), CAMERA, **options)
     for direction in ((0.0, 0.0, 0.0), (1.0, 0.0), (float("nan"), 0.0, 1.0)):
         with pytest.raises(ValueError, match="direction must be three numbers"):
             DirectionalLight(direction)

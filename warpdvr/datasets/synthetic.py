@@ -50,13 +50,7 @@ def mesh_views(
     Raises:
         ValueError: if the source does not exist or holds no triangles, or a number makes no sense.
     """
-    if points < 0:
-        raise ValueError(f"mesh_views: points must not be negative, found {points}")
-    if count < 1 or test < 0 or count + test < 2 or size < 1 or not distance > 1:
-        raise ValueError(
-            f"mesh_views: expected count >= 1, test >= 0, together at least 2, size >= 1 and distance > 1, "
-            f"found {count}, {test}, {size} and {distance}"
-        )
+    _check_numbers(count, test, size, distance, points)
     vertices, faces, own_up = _read(str(source))
     up = own_up if up is None else up
     if up not in ("y", "z"):
@@ -68,28 +62,27 @@ def mesh_views(
     depths = tuple(map(studio.depth, cameras)) if depth or points else ()
     generator = torch.Generator().manual_seed(seed)
     sparse = tuple(_random_depths(z, points, generator) for z in depths) if points else ()
-    test_views = tuple(int((i + 0.5) * len(cameras) / test) for i in range(test))
-    train_views = tuple(i for i in range(len(cameras)) if i not in test_views)
+    held = tuple(int((i + 0.5) * len(cameras) / test) for i in range(test))
+    train = tuple(i for i in range(len(cameras)) if i not in held)
     summary = (
         f"Mesh {source}: {len(vertices)} vertices, {len(faces)} triangles, {_closed(faces)}, {up} is up. Rendered as "
-        f"{len(cameras)} views of {size} x {size} pixels, masks from pixel coverage. "
-        f"{held_out(train_views, test_views)}. 1 scene unit = {transform.scale:.4g} units of the mesh."
+        f"{len(cameras)} views of {size} x {size} pixels, masks from pixel coverage. {held_out(train, held)}. "
+        f"1 scene unit = {transform.scale:.4g} units of the mesh."
     )
-    names = tuple(f"{i:03d}" for i in range(len(cameras)))
-    truth = Mesh(vertices.float(), faces)
-    return Views(
-        images,
-        masks,
-        cameras,
-        names,
-        train_views,
-        test_views,
-        transform,
-        summary,
-        truth,
-        depths if depth else (),
-        sparse,
-    )
+    names, truth = tuple(f"{i:03d}" for i in range(len(cameras))), Mesh(vertices.float(), faces)
+    depths = depths if depth else ()
+    return Views(images, masks, cameras, names, train, held, transform, summary, truth, depths, sparse)
+
+
+def _check_numbers(count: int, test: int, size: int, distance: float, points: int) -> None:
+    """Refuse arguments of `mesh_views` that make no sense."""
+    if points < 0:
+        raise ValueError(f"mesh_views: points must not be negative, found {points}")
+    if count < 1 or test < 0 or count + test < 2 or size < 1 or not distance > 1:
+        raise ValueError(
+            f"mesh_views: expected count >= 1, test >= 0, together at least 2, size >= 1 and distance > 1, "
+            f"found {count}, {test}, {size} and {distance}"
+        )
 
 
 def _studio(vertices: Tensor, faces: Tensor, frame: Tensor) -> Studio:

@@ -47,8 +47,8 @@ def smooth_edges(
     on_edge = torch.nonzero(_edges(depth.detach().view(camera.height, camera.width), camera).view(-1))[:, 0]
     evaluations = 0
     for subset in on_edge.split(max(1, chunk // places**2)):
-        mean, asked = _mean(field, camera, intersect, pixel[subset], background[subset], places, shader)
-        rgb, evaluations = rgb.index_copy(0, subset, mean), evaluations + asked
+        mean, n = _mean(field, camera, intersect, pixel[subset], background[subset], places, shader)
+        rgb, evaluations = rgb.index_copy(0, subset, mean), evaluations + n
     return rgb, evaluations
 
 

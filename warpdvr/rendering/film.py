@@ -13,6 +13,7 @@ from warpdvr.fields.base import Field
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Status
 from warpdvr.rendering.aggregate import Aggregation
+from warpdvr.rendering.image import Image
 from warpdvr.rendering.silhouette import soft_mask
 from warpdvr.shading.shade import Shader
 
@@ -42,6 +43,19 @@ class Film:
     def over(self, background: Tensor) -> Tensor:
         """Return sRGB colours (n, 3): those recorded, and those of the background (n, 3) where no ray hits."""
         return torch.where(self.mask[:, None], self.color, background)
+
+    def image(self, camera: Camera, rgb: Tensor, evaluations: int) -> Image:
+        """Return what was recorded as an image of a camera, with finished colours (n, 3) and a count of their own."""
+        shape = camera.height, camera.width
+        return Image(
+            rgb=rgb.view(*shape, 3),
+            depth=self.depth.view(shape),
+            normal=self.normal.view(*shape, 3),
+            mask=self.mask.view(shape),
+            status=self.status.view(shape),
+            evaluations=evaluations,
+            silhouette=None if self.soft is None else self.soft.view(shape),
+        )
 
 
 def expose(
@@ -105,8 +119,8 @@ def _record(
     t = torch.where(hit, shown.t, 0)  # a NaN would spoil the gradient of every ray's direction
     z = t * (rays.direction * forward).sum(-1)  # a product of matrices rounds otherwise in other chunks
     depth = torch.where(hit, z, torch.nan)
-    soft, asked = (None, 0) if sharpness is None else soft_mask(field, rays, shown.hit, sharpness)
-    return Film(shown.color, depth, shown.normal, shown.hit.status, soft, shown.evaluations + asked)
+    soft, for_mask = (None, 0) if sharpness is None else soft_mask(field, rays, shown.hit, sharpness)
+    return Film(shown.color, depth, shown.normal, shown.hit.status, soft, shown.evaluations + for_mask)
 
 
 def _in_rows(films: Sequence[Film], order: Sequence[Tensor]) -> Film:

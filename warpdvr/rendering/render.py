@@ -63,31 +63,21 @@ def render(
     if antialias < 1 or antialias != int(antialias):
         raise ValueError(f"render: antialias must be a whole number of places, at least 1, got {antialias}")
     shader = _shader(material, lights)
-    solver = intersect or default_intersect(field)
-    camera = camera.to(field.bounds.device)
-    points = max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1)
-    chunk = max(1, memory // (bytes_per_point(field) * points))
+    solver, camera = intersect or default_intersect(field), camera.to(field.bounds.device)
+    points_per_ray = max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1)
+    chunk = max(1, memory // (bytes_per_point(field) * points_per_ray))
     film = expose(field, camera, solver, aggregate=HitPoint(), shader=shader, sharpness=silhouette, chunk=chunk)
     behind = background_pixels(background, camera, film.color)
     rgb, evaluations = film.over(behind), film.evaluations
     if antialias > 1:
-        rgb, asked = smooth_edges(
+        rgb, for_edges = smooth_edges(
             field, camera, solver, rgb, film.depth, behind, places=antialias, chunk=chunk, shader=shader
         )
-        evaluations += asked
+        evaluations += for_edges
     if outline and torch.is_grad_enabled():
-        moved, asked = boundary(field, _visible(camera, film, behind), solver, chunk=chunk, shader=shader)
-        rgb, evaluations = rgb + moved, evaluations + asked
-    shape = camera.height, camera.width
-    return Image(
-        rgb=rgb.view(*shape, 3),
-        depth=film.depth.view(shape),
-        normal=film.normal.view(*shape, 3),
-        mask=film.mask.view(shape),
-        status=film.status.view(shape),
-        evaluations=evaluations,
-        silhouette=None if film.soft is None else film.soft.view(shape),
-    )
+        moved, for_outlines = boundary(field, _visible(camera, film, behind), solver, chunk=chunk, shader=shader)
+        rgb, evaluations = rgb + moved, evaluations + for_outlines
+    return film.image(camera, rgb, evaluations)
 
 
 def bytes_per_point(field: Field) -> int:

@@ -48,7 +48,9 @@ class DirectionalLight(Light):
             raise ValueError(f"DirectionalLight: direction must be three numbers, not all 0, got {self.direction}")
 
     def irradiance(self, normal: Tensor) -> Tensor:
-        towards = torch.nn.functional.normalize(torch.as_tensor(self.direction), dim=0).to(normal)
+        direction = torch.as_tensor(self.direction)
+        direction = direction if direction.is_floating_point() else direction.double()
+        towards = torch.nn.functional.normalize(direction, dim=0).to(normal)
         return _row(self.intensity, normal) * (normal @ towards).clamp_min(0)[:, None]
 
 

@@ -20,7 +20,7 @@ from warpdvr.datasets.normalise import RADIUS
 from warpdvr.datasets.studio import MeshHits, Studio, studio_lights
 from warpdvr.datasets.views import Views
 from warpdvr.geometry.mesh import Mesh, bounding_ball
-from warpdvr.geometry.textured import SUFFIXES, MeshFile, TexturedMesh, find, opened, read
+from warpdvr.geometry.textured import SUFFIXES, MeshFile, TexturedMesh, find_meshes, open_folder, read_textured
 from warpdvr.runtime.files import replacing
 from warpdvr.shading.materials import Lambert
 
@@ -63,38 +63,40 @@ def photograph(
     Raises:
         ValueError: if there is no mesh in `source`, `out` was rendered in another way, or a number makes no sense.
     """
-    studio = _Studio(views, size, samples, seed, fov, distance)
-    said = []
-    with opened(Path(source)) as folder:
-        found = find(folder)
-        _check(found, Path(source))
-        _record(studio, Path(out))
-        for i, one in enumerate(found):
-            progress(i / len(found))
-            if not (Path(out) / one.name).exists():
-                said += _one(studio, one, Path(out))
+    settings = RenderSettings(views, size, samples, seed, fov, distance)
+    messages = []
+    with open_folder(Path(source)) as folder:
+        files = find_meshes(folder)
+        _check_names(files, Path(source))
+        _record_settings(settings, Path(out))
+        for i, file in enumerate(files):
+            progress(i / len(files))
+            if not (Path(out) / file.name).exists():
+                messages += _render_object(settings, file, Path(out))
         progress(1.0)
-    return said
+    return messages
 
 
-def _one(studio: "_Studio", found: MeshFile, out: Path) -> list[str]:
-    """Render one object into its folder, which is there complete or not at all; return what there is to say."""
+def _render_object(settings: "RenderSettings", file: MeshFile, out: Path) -> list[str]:
+    """Render one object into its folder, which is there complete or not at all; return what the user should know."""
     try:
-        mesh = read(found)
-        taken = studio.photograph(mesh, found.name)
+        mesh = read_textured(file)
+        views = settings.photograph(mesh, file.name)
     except ValueError as problem:
-        return [f"{found.name} is left out: {problem}"]
-    unfinished = out / f".{found.name}.{os.getpid()}"
+        return [f"{file.name} is left out: {problem}"]
+    unfinished = out / f".{file.name}.{os.getpid()}"
     try:
-        dvr.write(unfinished, taken)
-        os.rename(unfinished, out / found.name)
+        dvr.write(unfinished, views)
+        os.rename(unfinished, out / file.name)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return [f"{found.name} lacks {', '.join(mesh.lost)}, its plain colours are shown there"] if mesh.lost else []
+    if not mesh.missing_files:
+        return []
+    return [f"{file.name} lacks {', '.join(mesh.missing_files)}, its plain colours are shown there"]
 
 
 @dataclass(frozen=True)
-class _Studio:
+class RenderSettings:
     """How pictures are taken; the members are the arguments of `photograph`."""
 
     views: int
@@ -113,14 +115,14 @@ class _Studio:
 
     def photograph(self, mesh: TexturedMesh, name: str) -> Views:
         """Return all views of a mesh; scene and data have the same units here."""
-        model = Model(mesh)
+        shown = CategoryMesh(mesh)
         cameras = self._cameras(name)
-        images, masks, depths = zip(*(model.picture(camera, self.samples) for camera in cameras), strict=True)
+        images, masks, depths = zip(*(shown.picture(camera, self.samples) for camera in cameras), strict=True)
         if not all(bool(mask.any()) for mask in masks):
             raise ValueError(f"it is too thin to cover a pixel of {self.size} x {self.size} in every view")
         names, train = tuple(f"{i:04d}" for i in range(self.views)), tuple(range(self.views))
-        identity, found = SceneTransform.identity(), f"Mesh {name}, rendered."
-        return Views(images, masks, cameras, names, train, (), identity, found, depths=depths)
+        identity, summary = SceneTransform.identity(), f"Mesh {name}, rendered."
+        return Views(images, masks, cameras, names, train, (), identity, summary, depths=depths)
 
     def _cameras(self, name: str) -> tuple[Camera, ...]:
         """Return cameras on a Fibonacci sphere around y, each displaced by up to a quarter of their spacing."""
@@ -132,7 +134,7 @@ class _Studio:
         return tuple(Camera.look_at(e, up=up, fov=self.fov, width=self.size, height=self.size) for e in eye)
 
 
-class Model:
+class CategoryMesh:
     """An object in its category's frame: the box's middle at the origin, the farthest vertex at 0.9."""
 
     def __init__(self, textured: TexturedMesh):
@@ -141,7 +143,7 @@ class Model:
         Raises:
             ValueError: if it has no size or no area.
         """
-        vertices = _into_sphere(textured)
+        vertices = _normalised_vertices(textured)
         a, b, c = vertices[textured.faces].unbind(1)
         across = torch.linalg.cross(b - a, c - a)
         if not float(across.norm(dim=1).sum()) > 1e-9:
@@ -162,43 +164,43 @@ class Model:
         return *self.studio.photograph(camera, torch.cartesian_prod(side, side)), self.studio.depth(camera)
 
 
-def models(source: Path, names: Collection[str]) -> dict[str, Model]:
+def category_meshes(source: Path, names: Collection[str]) -> dict[str, CategoryMesh]:
     """Return the objects of these names from what `photograph` was given, as it took their pictures.
 
     Raises:
         ValueError: if one of them is not there or cannot be read.
     """
-    with opened(Path(source)) as folder:
-        found = {one.name: one for one in find(folder)}
-        if missing := sorted(set(names) - set(found)):
+    with open_folder(Path(source)) as folder:
+        files = {file.name: file for file in find_meshes(folder)}
+        if missing := sorted(set(names) - set(files)):
             raise ValueError(f"{source}: expected the mesh of {missing[0]}, found none ({len(missing)} are missing)")
-        return {name: Model(read(found[name])) for name in sorted(names)}
+        return {name: CategoryMesh(read_textured(files[name])) for name in sorted(names)}
 
 
-def _into_sphere(mesh: TexturedMesh) -> Tensor:
+def _normalised_vertices(mesh: TexturedMesh) -> Tensor:
     """Return the vertices, the box's middle at the origin and the farthest at `RADIUS`; unused ones do not count."""
     centre, radius = bounding_ball(mesh.vertices[mesh.faces.unique()])
     return (mesh.vertices - centre) * (RADIUS / radius)
 
 
-def _check(found: list[MeshFile], source: Path) -> None:
+def _check_names(files: list[MeshFile], source: Path) -> None:
     """Refuse a source without a mesh, and one where two objects would have the same folder."""
-    if not found:
+    if not files:
         raise ValueError(f"{source}: expected a mesh ({', '.join(SUFFIXES)}) for each object, found none")
-    names = [one.name for one in found]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{source}: expected one mesh for each name, found several called {twice!r}")
+    names = [file.name for file in files]
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise ValueError(f"{source}: expected one mesh for each name, found several called {duplicate!r}")
 
 
-def _record(studio: _Studio, out: Path) -> None:
-    """Note in `out` how its pictures are taken; refuse a folder where that was another way."""
+def _record_settings(settings: RenderSettings, out: Path) -> None:
+    """Note in `out` how its pictures are taken; refuse a folder whose pictures were taken in another way."""
     out.mkdir(parents=True, exist_ok=True)
-    record, wanted = out / RECORD, asdict(studio)
+    record, expected = out / RECORD, asdict(settings)
     if not record.exists():
         with replacing(record) as unfinished:
-            unfinished.write_text(json.dumps(wanted) + "\n")
+            unfinished.write_text(json.dumps(expected) + "\n")
         return
-    known = json.loads(record.read_text())
-    if known != wanted:
-        raise ValueError(f"{record}: expected {json.dumps(wanted)} as asked for, found {json.dumps(known)}")
+    found = json.loads(record.read_text())
+    if found != expected:
+        raise ValueError(f"{record}: expected {json.dumps(expected)} as asked for, found {json.dumps(found)}")

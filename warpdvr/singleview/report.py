@@ -19,7 +19,7 @@ from warpdvr.singleview.category import Category
 from warpdvr.singleview.metrics import ShapeScores
 from warpdvr.singleview.preprocess import InputPicture, first
 from warpdvr.singleview.reconstructor import CategoryCheckpoint
-from warpdvr.singleview.render_category import Model, models
+from warpdvr.singleview.render_category import CategoryMesh, category_meshes
 from warpdvr.singleview.test_time import Refinement
 
 SIDES = (-2.0, 1.2, 1.9), (1.6, -0.9, 2.4)
@@ -51,7 +51,7 @@ def compare(
         "reconstruction", "without refinement", "mean shape" and "nearest shape", each with one judgement for each
         held-out object.
     """
-    true = models(meshes, category.names)
+    true = category_meshes(meshes, category.names)
     seen = {name: visible_surface(model.mesh) for name, model in true.items()}
     known = [category.names[i] for i in category.train]
     average = judge.mean_shape(learnt)
@@ -83,7 +83,7 @@ def sides(field: Field) -> list[Tensor]:
     return [torch.from_numpy(render(field, camera, intersect=intersect).picture()) for camera in cameras()]
 
 
-def _photographs(model: Model) -> list[Tensor]:
+def _photographs(model: CategoryMesh) -> list[Tensor]:
     parts = [model.picture(camera, 3) for camera in cameras()]
     return [torch.where(mask[..., None], image, 255) for image, mask, _ in parts]
 

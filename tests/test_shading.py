@@ -74,6 +74,11 @@ def test_without_a_material_the_colours_are_those_of_the_field(device: torch.dev
     assert (image.rgb[image.mask] == torch.tensor(PAINT, device=device)).all()
 
 
+def test_a_field_without_colours_is_clay_and_not_lit_twice(device: torch.device) -> None:
+    image = render(Sphere(0.6).to(device), CAMERA, material=Lambert(), lights=[AmbientLight(1.0)])
+    assert (image.rgb[image.mask] - 0.85).abs().max() < 1e-6
+
+
 def test_lit_colours_follow_paint_and_radius_as_finite_differences_say(device: torch.device) -> None:
     """In the middle of the ball, where no outline moves. The closed form is differentiated by NumPy."""
     field = Painted().to(device)

@@ -4,15 +4,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from warpdvr.shading.lights import Light
 from warpdvr.shading.materials import Material
 from warpdvr.shading.srgb import encode, linear
 
+CLAY = 0.85
+"""sRGB of what has no colour of its own, under a material; `Field.color` shows such a surface as lit by the camera."""
+
 
 class Colored(Protocol):
-    """What has colours of its own: a `warpdvr.fields.base.Field`."""
+    """What says how its surface is coloured: a `warpdvr.fields.base.Field`."""
+
+    @property
+    def has_color(self) -> bool:
+        """Whether `color` is that of the surface, and not made up."""
 
     def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
         """Return the sRGB colour (n, 3) in [0, 1] that leaves x against the ray direction."""
@@ -43,11 +51,15 @@ def shade(surface: SurfacePoints, material: Material | None = None, lights: Sequ
 
     Args:
         surface: the points.
-        material: how they reflect the lights, with the field's colour as that of the surface; None shows the field's
-            colour as it is, which is what fits to photographs learn: the light that leaves the surface.
+        material: how they reflect the lights, with the field's colour as that of the surface, or `CLAY` if it has none;
+            None shows the field's colour as it is, which is what fits to photographs learn: the light that leaves the
+            surface.
         lights: what they are lit by; there are no shadows.
     """
-    color = surface.field.color(surface.x, surface.normal, surface.direction, surface.feature)
+    if material is None or surface.field.has_color:
+        color = surface.field.color(surface.x, surface.normal, surface.direction, surface.feature)
+    else:
+        color = torch.full_like(surface.x, CLAY)
     if material is None:
         return color
     return encode(material.reflected(linear(color), surface.normal, surface.direction, lights).clamp(0, 1))

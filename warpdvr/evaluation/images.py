@@ -1,4 +1,4 @@
-"""How good a field is: held-out photographs, and distances to a true mesh."""
+"""How good a field is: rendered views against photographs that were held out."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -19,8 +19,8 @@ from warpdvr.rendering.background import Background
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.render import render
 
-AT_ONCE = 2**16
-"""Rays that a backdrop is asked about at once."""
+CHUNK = 2**16
+"""Rays for which a backdrop is evaluated at a time."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Scores:
 
     psnr: float
     """Peak signal-to-noise ratio of sRGB colours inside of the true masks, mean over views [dB]; NaN without masks. A
-    backdrop raises it, by what is seen where nothing is hit and on edges: compare like with like."""
+    backdrop raises it, where nothing is hit and on edges: compare like with like."""
     iou: float
     """Intersection over union of rendered and true masks, mean over views; NaN without masks."""
     views: int
     """Number of views that were compared."""
     field_evaluations: int
-    """What rendering them took, counted in points."""
+    """How often the field was evaluated to render them, counted in points."""
 
 
 @torch.no_grad()
@@ -51,13 +51,13 @@ def evaluate(
 ) -> Scores:
     """Render views and compare them with their photographs, inside of their masks.
 
-    A pixel of the object that nothing is hit in has the colour of the backdrop, if there is one, and is black
-    otherwise. Views without a mask, or an empty one, are left out.
+    Where the object should be but no ray hits, a pixel has the colour of the backdrop, if there is one, and is black
+    otherwise. Views without a mask, or with an empty one, are left out.
 
     Args:
         field: a `Field`, or what `as_field` makes one of.
         views: photographs, masks and cameras.
-        indices: chosen of the views; the held-out ones if not given.
+        indices: which views; the held-out ones if not given.
         intersect: how the surface is found; by default with a `BoundGrid`, whose making is counted too.
         longest: views are compared at this size of their longer side at most [pixel]; None takes them as they are.
         backdrop: what is behind the object; edges are then smooth.
@@ -81,7 +81,7 @@ def evaluate(
         if backdrop is None:
             image = render(field, camera, intersect=intersect, background=(0.0, 0.0, 0.0))
         else:
-            behind = _behind(backdrop.to(field.bounds.device), camera.to(field.bounds.device))
+            behind = _background(backdrop.to(field.bounds.device), camera.to(field.bounds.device))
             image = render(field, camera, intersect=intersect, background=behind, antialias=SMOOTH)
         evaluations += image.evaluations
         psnr.append(_psnr(image.rgb.cpu(), photograph, mask))
@@ -91,10 +91,10 @@ def evaluate(
     return Scores(_mean(psnr), _mean(overlaps), len(overlaps), evaluations)
 
 
-def _behind(backdrop: Background, camera: Camera) -> Tensor:
-    """Return a picture (h, w, 3) of what is behind the object, a part after the other."""
+def _background(backdrop: Background, camera: Camera) -> Tensor:
+    """Return a picture (h, w, 3) of what is behind the object."""
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
-    parts = [backdrop(camera.rays(subset)) for subset in pixel.split(AT_ONCE)]
+    parts = [backdrop(camera.rays(subset)) for subset in pixel.split(CHUNK)]
     return torch.cat(parts).view(camera.height, camera.width, 3)
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from warpdvr.cameras.transform import SceneTransform
-from warpdvr.datasets import files
+from warpdvr.datasets.images import read_picture
 from warpdvr.datasets.views import SparseDepth
 from warpdvr.fields.resnet import ImageEncoder
 from warpdvr.fitting import checkpoint
@@ -329,7 +329,7 @@ def test_a_photograph_is_turned_as_its_exif_data_say(tmp_path: Path) -> None:
     upright.rotate(90, expand=True).save(tmp_path / "stored.png", exif=exif)
     found, wanted = (look.picture(tmp_path / f"{name}.png") for name in ("stored", "upright"))
     assert torch.equal(found.image, wanted.image)
-    assert files.picture(tmp_path / "stored.png")[0].shape == (60, 40, 3)  # cameras are calibrated for what is stored
+    assert read_picture(tmp_path / "stored.png")[0].shape == (60, 40, 3)  # cameras are calibrated for what is stored
 
 
 def test_a_mask_cuts_a_picture_out() -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.fields.base import Field, FieldLike, as_field
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import Field, FieldLike
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.default import default_intersect
 from warpdvr.rendering.aggregate import HitPoint

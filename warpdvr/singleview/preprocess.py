@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from warpdvr.datasets import files
+from warpdvr.datasets.images import read_picture
 from warpdvr.datasets.morphology import dilate
 from warpdvr.datasets.views import Views
 
@@ -47,7 +47,7 @@ def look(image: Tensor, alpha: Tensor | None) -> InputPicture:
 
 def picture(path: Path) -> InputPicture:
     """Read a picture of any size, with an alpha channel or with white behind the object; EXIF data turn it upright."""
-    return look(*files.picture(path, upright=True))
+    return look(*read_picture(path, upright=True))
 
 
 def first(views: Views) -> InputPicture:

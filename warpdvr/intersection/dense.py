@@ -7,6 +7,7 @@ from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
+from warpdvr.intersection.base import Solver
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.grid_march import MOST_THROUGH, march_grid
 from warpdvr.intersection.hit import Hit, Status
@@ -16,7 +17,7 @@ from warpdvr.runtime.launch import launch
 
 
 @dataclass(frozen=True)
-class DenseMarch:
+class DenseMarch(Solver):
     """Equidistant samples between the ends of the bounds, front to back, for any field.
 
     The first interval with f > 0 at its start and f <= 0 at its end is closed in by a bracketed root finder. A ray
@@ -49,6 +50,9 @@ class DenseMarch:
     @property
     def points_per_ray(self) -> int:
         return 1 if self.grid else min(self.block, self.n)
+
+    def refresh(self, field: Field, iteration: int | None = None) -> int:
+        return 0 if self.grid is None else self.grid.refresh(field, full=iteration is None)
 
     @torch.no_grad()
     def __call__(self, field: Field, rays: Rays) -> Hit:

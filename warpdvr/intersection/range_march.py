@@ -12,6 +12,7 @@ from torch import Tensor
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
 from warpdvr.intersection.affine import COST, Affine
+from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
 
@@ -48,7 +49,7 @@ def bounds_in_boxes(field: Field, low: Tensor, high: Tensor) -> tuple[Tensor, Te
 
 
 @dataclass(frozen=True)
-class RangeMarch:
+class RangeMarch(Solver):
     """Segments of each ray that are proven free, until one is as short as the tolerance, for fields with `as_layers`.
 
     No crossing is stepped over, however thin the part: a ray that hits has nothing in front of its hit but a segment of

@@ -32,7 +32,7 @@ TRIES = 6
 
 
 @dataclass(frozen=True)
-class SphereTrace:
+class SphereTrace(Solver):
     """Steps as long as the field's Lipschitz bound says is free, for fields that have one.
 
     Rays from one eye begin where cones around many of them end (warpdvr/intersection/cones.py); then each steps as far
@@ -70,6 +70,9 @@ class SphereTrace:
     @property
     def points_per_ray(self) -> int:
         return 1
+
+    def refresh(self, field: Field, iteration: int | None = None) -> int:
+        return 0 if self.grid is None else self.grid.refresh(field, full=iteration is None)
 
     @torch.no_grad()
     def __call__(self, field: Field, rays: Rays) -> Hit:

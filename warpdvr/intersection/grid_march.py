@@ -31,10 +31,11 @@ def march_grid(
     if batch.shape_index is not None:
         raise ValueError("BoundGrid: holds for a field of one shape, but these rays look at several (Rays.shape_index)")
     grid.check(batch.field)
-    side = float(grid.side.min()) / 2 ** (grid.levels - 1)
+    tree, layout = grid.tree, grid.layout
+    side = float(layout.side.min()) / 2 ** (layout.levels - 1)
     thinnest = min(thinnest, FINEST * side)
     gap = max(thinnest, GAP * side)
-    known = [grid.lower, grid.upper, grid.slope, grid.models, grid.limit, relaxation, thinnest, gap]
+    known = [tree.lower, tree.upper, tree.slope, tree.models, tree.lipschitz, relaxation, thinnest, gap]
     lines, ends = [batch.o, batch.d, batch.near, batch.far], [batch.near, batch.far]
     memory = _blank(batch)
     active = batch.active()
@@ -49,7 +50,7 @@ def march_grid(
         if len(active) == 0 or step == max_steps:
             break
         if step:
-            grid.repeats.note(before[active.long()], x)
+            grid.repeats.add(before[active.long()], x)
         before[active.long()] = x
         value, proposing = batch.ask(x, active), torch.empty(len(active), dtype=torch.bool, device=x.device)
         inputs = [value, *ends, thinnest, gap, tolerance, active]

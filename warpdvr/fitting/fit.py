@@ -12,7 +12,8 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.pose import Poses
 from warpdvr.datasets.pixels import BACKGROUND, Pixels
 from warpdvr.datasets.views import Views
-from warpdvr.fields.base import FieldLike, as_field
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import FieldLike
 from warpdvr.fitting.objective import Objective
 from warpdvr.fitting.optimizer import pack, unpack
 from warpdvr.fitting.recipe import Recipe, schedule
@@ -113,7 +114,7 @@ class Fit:
             or (DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else CachedMarch(cells=self.recipe.cells))
         ).prepare(field)
         self.scheduled = intersect is None and bool(self.recipe.samples)
-        self.iteration, self.evaluations, self.seconds = 0, 0, 0.0
+        self.iteration, self.evaluations, self.seconds = 0, field.probed, 0.0
         self.without_hit = 0
 
     def __iter__(self) -> "Fit":

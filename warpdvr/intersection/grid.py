@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from warpdvr.fields.base import Field, FieldLike, as_field, query_all
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import Field, FieldLike, query_all
 from warpdvr.intersection.octree import MAX_RESOLUTION, Layout, Octree
 from warpdvr.intersection.repeat_log import RepeatLog
 from warpdvr.kernels import grid as _grid

@@ -65,7 +65,7 @@ def both(grid: BoundGrid) -> list[Any]:
 
 def leaves(grid: BoundGrid, x: Tensor) -> Tensor:
     node = torch.empty(len(x), dtype=torch.int32, device=x.device)
-    launch(_grid.leaf, len(x), [x, *grid.frame()], [node])
+    launch(_grid.leaf, len(x), [x, grid.tree.packed()], [node])
     return node.long()
 
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from warpdvr.geometry.search import triangle_mesh
-from warpdvr.kernels import bracket
+from warpdvr.kernels import root
 from warpdvr.runtime.launch import launch
 
 N = 4
 
 
 def arrays():
-    """Return what `bracket.propose` takes: inputs by name, then outputs."""
+    """Return what `root.propose` takes: inputs by name, then outputs."""
     line = torch.tensor([1.0, 3.0, 1.0, 1.0, -1.0, 1.0])  # a root half way between 1 and 3
     direction = torch.tensor([0.0, 0.0, 1.0]).repeat(N, 1)
     inputs = {"brackets": line.repeat(N, 1), "origin": torch.zeros(N, 3), "direction": direction}
@@ -20,7 +20,7 @@ def arrays():
 
 def go(given, outputs, n=N, **options):
     frame = [given["brackets"], given["origin"], given["direction"], 1e-3, given["active"]]
-    launch(bracket.propose, n, frame, list(outputs.values()), **options)
+    launch(root.propose, n, frame, list(outputs.values()), **options)
 
 
 def test_tensors_go_in_as_they_are():

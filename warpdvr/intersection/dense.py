@@ -9,10 +9,10 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.grid import BoundGrid
-from warpdvr.intersection.grid_march import MOST_THROUGH, march_grid
+from warpdvr.intersection.grid_march import MAX_STEPS, march_grid
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
-from warpdvr.kernels import march as _march
+from warpdvr.kernels import dense_march as _march
 from warpdvr.runtime.launch import launch
 
 
@@ -34,7 +34,7 @@ class DenseMarch(Solver):
     safety: float = 2.0
     """Factor on the slopes seen around such an interval."""
     block: int = 8
-    """Samples that are evaluated together before it is asked who is done."""
+    """Samples that are evaluated together before rays that are done are left out."""
     tolerance: float = 5e-6
     """How far off the crossing a hit may lie at most [scene unit]."""
     grid: BoundGrid | None = None
@@ -60,7 +60,7 @@ class DenseMarch(Solver):
         if self.grid is not None:
             diagonal = float((field.bounds[1] - field.bounds[0]).norm())
             thinnest = diagonal / (self.n - 1) / 2 ** (self.splits + 3)
-            march_grid(self.grid, batch, thinnest, 1.5, MOST_THROUGH, self.tolerance)
+            march_grid(self.grid, batch, thinnest, 1.5, MAX_STEPS, self.tolerance)
             return batch.finish(self.tolerance)
         spacing = (batch.far - batch.near) / (self.n - 1)
         before = spacing.new_full((len(rays), 3), torch.nan)
@@ -70,11 +70,11 @@ class DenseMarch(Solver):
             if size == 0:
                 break
             x, dip = spacing.new_empty(size, block, 3), spacing.new_empty(size, block + 2)
-            launch(_march.propose, (size, block), [batch.o, batch.d, batch.near, spacing, first, active], [x])
-            asked = batch.ask(x.view(-1, 3), active.repeat_interleave(block))
-            value = torch.cat([before[active], asked.view(size, block)], 1)
-            march = [value, batch.near, spacing, first, self.n - 1, self.safety, active]
-            launch(_march.scan, size, march, [dip], state=batch.state(), per_row=[value])
+            launch(_march.propose, (size, block), [batch.lines, spacing, first, active], [x])
+            own = batch.ask(x.view(-1, 3), active.repeat_interleave(block)).view(size, block)
+            value = torch.cat([before[active], own], 1)
+            inputs = [value, batch.lines, spacing, first, self.n - 1, self.safety, active]
+            launch(_march.narrow, size, inputs, [dip], state=[batch.rays], per_row=[value])
             before[active] = value[:, -3:]
             i, j = torch.nonzero(dip, as_tuple=True)
             ray = active[i].long()
@@ -83,8 +83,8 @@ class DenseMarch(Solver):
             self._split(batch, ray, ends, dip[i, j])
         return batch.finish(self.tolerance)
 
-    def _split(self, batch: "RayBatch", ray: Tensor, ends: tuple[Tensor, ...], change: Tensor) -> None:
-        """Halve intervals that may hide a crossing; one that is found lies ahead of all that its ray has so far."""
+    def _split(self, batch: RayBatch, ray: Tensor, ends: tuple[Tensor, ...], change: Tensor) -> None:
+        """Halve intervals that may hide a crossing; one in there lies ahead of all that its ray has so far."""
         low, high, f_low, f_high = ends
         for _ in range(self.splits):
             if len(ray) == 0:

@@ -151,15 +151,10 @@ class BoundGrid:
                 f"{low.tolist()} to {high.tolist()}"
             )
 
-    def frame(self) -> list[object]:
-        """Return what kernels need to find a box: corner, sides and number of the largest, and the tree."""
-        layout = self.layout
-        return [tuple(layout.low.tolist()), tuple(layout.side.tolist()), layout.cells, self.tree.child]
-
     def signs(self, x: Tensor) -> Tensor:
         """Return what the bounds say of points (n, 3) inside of them: 1 outside, -1 inside, 0 unknown; (n,), int8."""
         node = torch.empty(len(x), dtype=torch.int32, device=x.device)
-        launch(_grid.leaf, len(x), [x.float().contiguous(), *self.frame()], [node], per_row=[x])
+        launch(_grid.leaf, len(x), [x.float().contiguous(), self.tree.packed()], [node], per_row=[x])
         sign: Tensor = (self.tree.lower > 0).to(torch.int8) - (self.tree.upper < 0).to(torch.int8)
         return sign[node.long()]
 

@@ -20,6 +20,8 @@ from warpdvr.intersection.boxes import (
     dilate_blocks,
     model_error,
 )
+from warpdvr.kernels import grid as _grid
+from warpdvr.runtime.launch import Packed
 
 Ask = Callable[[Tensor], Tensor]
 """Returns the values (n,) of a field at points (n, 3)."""
@@ -71,7 +73,7 @@ class Layout:
 class Octree:
     """Boxes with bounds of a field's value and gradient, halved where they may hold the surface.
 
-    The arrays `child`, `lower`, `upper`, `slope` and `models` are those of kernels/grid.py and kernels/grid_march.py.
+    The arrays `child`, `lower`, `upper`, `slope` and `models` are those of `Tree` in kernels/grid.py.
     """
 
     def __init__(self, layout: Layout, value: Tensor, moved: Tensor, lipschitz_bound: float | None, ask: Ask):
@@ -122,6 +124,22 @@ class Octree:
         self.child = self.child.index_copy(0, poor.node, node[::8].int())  # copies of the tree share the old one
         values = corners(block).reshape(8, -1), bends(block).view(3, -1)
         self._add(Boxes(node, cell, *values, around, poor.margin.repeat_interleave(8)), level + 1)
+
+    def packed(self) -> Packed:
+        """Return the tree as kernels take it; it is out of date once a box was halved."""
+        layout = self.layout
+        return Packed(
+            _grid.Tree,
+            low=tuple(layout.low.tolist()),
+            side=tuple(layout.side.tolist()),
+            cells=layout.cells,
+            child=self.child,
+            lower=self.lower,
+            upper=self.upper,
+            slope=self.slope,
+            models=self.models,
+            lipschitz=self.lipschitz,
+        )
 
     def to(self, device: torch.device | str) -> "Octree":
         """Return a copy on another device."""

@@ -100,7 +100,7 @@ class RangeMarch(Solver):
             batch.status[ray[march.t[ray] >= far[ray]]] = int(Status.MISS)
             ray = batch.active().long()
             self._settle(batch, march, ray[march.step[ray] <= self.tolerance])
-        batch.guess(march.where.float(), march.least.float())
+        batch.note_lowest(march.where.float(), march.least.float())
         return batch.finish(self.tolerance)
 
     def _settle(self, batch: RayBatch, march: "_March", ray: Tensor) -> None:

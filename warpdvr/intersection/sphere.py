@@ -13,18 +13,19 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
 from warpdvr.intersection import lipschitz
 from warpdvr.intersection.base import Solver
-from warpdvr.intersection.cones import FEWEST, free
+from warpdvr.intersection.cones import MIN_RAYS, free_lengths
 from warpdvr.intersection.dense import DenseMarch
 from warpdvr.intersection.grid import BoundGrid
-from warpdvr.intersection.grid_march import MOST_THROUGH, march_grid
+from warpdvr.intersection.grid_march import MAX_STEPS as MAX_GRID_STEPS
+from warpdvr.intersection.grid_march import march_grid
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
-from warpdvr.kernels import trace as _trace
-from warpdvr.runtime.launch import launch
+from warpdvr.kernels import sphere_trace as _trace
+from warpdvr.runtime.launch import Packed, launch
 
 __all__ = ["DenseMarch", "Hit", "Solver", "SphereTrace", "Status"]
 
-MOST_STEPS = 256
+MAX_STEPS = 256
 """Samples on one ray after which a `SphereTrace` gives up."""
 
 TRIES = 6
@@ -78,17 +79,17 @@ class SphereTrace(Solver):
     def __call__(self, field: Field, rays: Rays) -> Hit:
         batch = RayBatch(field, rays)
         if self.grid is not None:
-            steps = self.max_steps or MOST_THROUGH
+            steps = self.max_steps or MAX_GRID_STEPS
             march_grid(self.grid, batch, self.thinnest, self.relaxation, steps, self.tolerance)
             return batch.finish(self.tolerance)
         bound = promised = lipschitz.promised(field)
-        if self.cones and len(rays) >= FEWEST:
+        if self.cones and len(rays) >= MIN_RAYS:
             any_shape = torch.zeros(2 * lipschitz.PAIRS, dtype=torch.int64, device=batch.o.device)
             steepest = lipschitz.differences(lambda x: batch.ask(x, any_shape), field.bounds)
             bound *= lipschitz.excess(steepest / bound)
         for _ in range(TRIES):
-            asked, batch = batch.evaluations, RayBatch(field, rays)
-            batch.evaluations, traced = asked, bound
+            evaluations, batch = batch.evaluations, RayBatch(field, rays)
+            batch.evaluations, traced = evaluations, bound
             excess = lipschitz.excess(self._trace(batch, bound))
             bound *= excess
             if excess == 1:
@@ -102,28 +103,36 @@ class SphereTrace(Solver):
                 f"traced with {traced:.3g}",
                 stacklevel=3,  # torch.no_grad stands in between
             )
-        found = batch.high[batch.status == int(Status.HIT)]
-        closest = float(found.min()) if self.pixel and len(found) else 0.0
+        hit = batch.high[batch.status == int(Status.HIT)]
+        closest = float(hit.min()) if self.pixel and len(hit) else 0.0
         return batch.finish(max(self.tolerance, 0.1 * self.pixel * closest))
 
     def _trace(self, batch: RayBatch, bound: float) -> float:
         """Decide rays as far as `max_steps` do it; return the steepest difference of values in units of `bound`."""
         memory = batch.near.new_zeros(len(batch.near), _trace.memory._length_)
-        memory[:, int(_trace.SURE)], memory[:, int(_trace.AHEAD)] = batch.near, torch.nan
-        memory[:, int(_trace.APART)] = self.thinnest
-        start = free(batch, bound, self.thinnest) if self.cones else None
+        memory[:, int(_trace.FREE_UNTIL)], memory[:, int(_trace.SAMPLE_AHEAD)] = batch.near, torch.nan
+        memory[:, int(_trace.SPACING)] = self.thinnest
+        start = free_lengths(batch, bound, self.thinnest) if self.cones else None
         if start is not None:
             if lipschitz.excess(start.steepest) > 1:
                 return start.steepest
             batch.high[start.ray] = start.t
-            memory[start.ray, int(_trace.SURE)], memory[start.ray, int(_trace.FALL)] = start.sure, start.fall
-        settings = [batch.o, batch.near, batch.far, bound, self.relaxation, self.thinnest, self.pixel]
-        for _ in range(self.max_steps or MOST_STEPS):
+            memory[start.ray, int(_trace.FREE_UNTIL)] = start.free_until
+            memory[start.ray, int(_trace.FALL)] = start.fall
+        settings = Packed(
+            _trace.Settings,
+            lipschitz=bound,
+            relaxation=self.relaxation,
+            thinnest=self.thinnest,
+            pixel=self.pixel,
+        )
+        for _ in range(self.max_steps or MAX_STEPS):
             active = batch.active()
             if len(active) == 0:
                 break
             x = batch.o.new_empty(len(active), 3)
-            launch(_trace.propose, len(active), [batch.o, batch.d, batch.high, active], [x])
-            value, state = batch.ask(x, active), [*batch.state(), memory]
-            launch(_trace.narrow, len(active), [value, *settings, active], [], state=state, per_row=[value])
+            launch(_trace.propose, len(active), [batch.lines, active], [x], state=[batch.rays])
+            value = batch.ask(x, active)
+            inputs = [value, batch.lines, settings, active]
+            launch(_trace.narrow, len(active), inputs, [], state=[batch.rays, memory], per_row=[value])
         return float(memory[:, int(_trace.STEEPEST)].max()) if len(memory) else 0.0

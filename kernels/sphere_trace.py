@@ -11,7 +11,7 @@ import warp as wp
 
 from warpdvr.kernels.cones import ROUNDING, leap, relative_slope
 from warpdvr.kernels.ray_state import RayLines, RayState, note_value
-from warpdvr.kernels.status import ACTIVE, GAVE_UP, HIT, INSIDE, MISS
+from warpdvr.kernels.status import GAVE_UP, HIT, INSIDE, MISS
 
 memory = wp.types.vector(length=6, dtype=wp.float32)
 """What a ray remembers: FREE_UNTIL .. STEEPEST."""
@@ -36,21 +36,6 @@ class Settings:
     relaxation: float  # the longest step, as a factor on the free distance
     thinnest: float  # the shortest step, and the longest gap between balls
     pixel: float  # width of a pixel at distance 1
-
-
-@wp.struct
-class Ray:
-    """One ray while the value at its sample is taken in."""
-
-    status: wp.int32
-    low: float  # the last sample that all is known up to, NaN before the first
-    f_low: float
-    t: float  # the sample
-    f: float  # the value there
-    free: float  # radius of the free ball around it
-    thinnest: float  # the shortest step there
-    undecided: bool  # whether the ray is still to move on
-    m: memory
 
 
 @wp.kernel(enable_backward=False)
@@ -118,91 +103,48 @@ def note_slope(m: memory, f: float, g: float, spacing: float, lipschitz: float, 
 
 
 @wp.func
-def keep_ahead(ray: Ray, t: float) -> Ray:
-    """Keep the sample for later, and look at t first."""
-    ray.m[SAMPLE_AHEAD] = ray.t
-    ray.m[VALUE_AHEAD] = ray.f
-    ray.t = t
-    ray.undecided = False
-    return ray
+def place_behind(
+    low: float,
+    f_low: float,
+    here: float,
+    f: float,
+    thinnest: float,
+    early: wp.bool,
+    lipschitz: float,
+    old: memory,
+    m: memory,
+) -> float:
+    """Where to look between the last sample and this one, at `here`; NaN if nothing hides there.
 
-
-@wp.func
-def begin(ray: Ray, near: float, off: float) -> Ray:
-    """Look where it should be free, as the first sample lies too far ahead or behind the surface."""
-    if ray.t <= ray.m[FREE_UNTIL]:
-        ray.m[FREE_UNTIL] = near
-        if ray.free > ROUNDING * off:
-            ray.m[STEEPEST] = wp.max(ray.m[STEEPEST], 2.0)  # but this should have been free: the bound is none
-    return keep_ahead(ray, ray.m[FREE_UNTIL])
-
-
-@wp.func
-def look_back(ray: Ray, before: float, spacing: float, early: wp.bool, lipschitz: float) -> Ray:
-    """Look between the last sample and this one, if this one came too early or values may be low in between."""
-    lowest = float(0.0)
-    if not early and ray.f > 0.0 and ray.t - ray.free > ray.m[FREE_UNTIL] and wp.isnan(ray.m[SAMPLE_AHEAD]):
-        lowest = dip(ray.f_low, ray.f, ray.t - ray.low, before * lipschitz, spacing)
+    Something may if this sample came too early, or if values may be low in between. `old` is what was remembered
+    before this sample.
+    """
     if early:
-        m = ray.m
-        m[SAMPLE_AHEAD] = ray.t
-        m[VALUE_AHEAD] = ray.f
-        ray = keep_ahead(ray, step_between(ray.low, ray.f_low / lipschitz, m[FALL], ray.thinnest, m, lipschitz))
-    elif lowest > 0.0:
-        ray = keep_ahead(ray, ray.low + lowest)
-    return ray
+        m[SAMPLE_AHEAD] = here
+        m[VALUE_AHEAD] = f
+        return step_between(low, f_low / lipschitz, m[FALL], thinnest, m, lipschitz)
+    if f > 0.0 and wp.isnan(m[SAMPLE_AHEAD]):
+        lowest = dip(f_low, f, here - low, old[FALL] * lipschitz, old[SPACING])
+        if lowest > 0.0:
+            return low + lowest
+    return wp.nan
 
 
 @wp.func
-def join(ray: Ray, first: wp.bool, lipschitz: float, off: float) -> Ray:
-    """Go on to the sample that was taken too early, unless there still is something to look at in front of it."""
-    here = ray.t
-    f = ray.f
-    value_ahead = ray.m[VALUE_AHEAD]
-    sample_ahead = ray.m[SAMPLE_AHEAD]
-    fell = ray.m[FALL] * lipschitz
-    stride = ray.m[SPACING]
-    ray.m = note_slope(ray.m, f, value_ahead, sample_ahead - here, lipschitz, off)
-    ray.low = here
-    ray.f_low = f
-    end = sample_ahead - wp.abs(value_ahead) / lipschitz
+def place_ahead(
+    here: float, f: float, thinnest: float, first: wp.bool, lipschitz: float, old: memory, m: memory
+) -> float:
+    """Where to look between this sample and the one that came too early; NaN if nothing hides there.
+
+    `old` is what was remembered before the slope between the two was.
+    """
+    end = m[SAMPLE_AHEAD] - wp.abs(m[VALUE_AHEAD]) / lipschitz
     hidden = float(0.0)
-    if ray.m[FREE_UNTIL] + ray.thinnest < end and here + 1.001 * ray.thinnest < sample_ahead:
-        hidden = step_between(here, ray.free, ray.m[FALL], ray.thinnest, ray.m, lipschitz) - here
-    elif ray.m[FREE_UNTIL] < end and value_ahead > 0.0 and ray.m[SPACING] > 0.25 * ray.thinnest and not first:
-        hidden = dip(f, value_ahead, ray.m[SPACING], fell, stride)
-    if hidden > 0.0:
-        ray.t = here + hidden
-        ray.undecided = False
-        return ray
-    ray.t = sample_ahead
-    ray.f = value_ahead
-    ray.free = wp.abs(value_ahead) / lipschitz
-    ray.m[SAMPLE_AHEAD] = wp.nan
-    if ray.f <= 0.0:
-        ray.status = HIT
-        ray.undecided = False
-    else:
-        ray.m[FREE_UNTIL] = wp.max(ray.m[FREE_UNTIL], ray.t + ray.free)
-    return ray
-
-
-@wp.func
-def advance(ray: Ray, first: wp.bool, far: float, off: float, settings: Settings) -> Ray:
-    """Move on behind a sample that nothing hides in front of: a hit, a miss, or the next sample."""
-    if ray.f <= 0.0:
-        ray.status = HIT
-        return ray
-    ray.m[FREE_UNTIL] = wp.max(ray.m[FREE_UNTIL], ray.t + ray.free)
-    if ray.m[SAMPLE_AHEAD] > ray.t:  # not NaN
-        ray = join(ray, first, settings.lipschitz, off)
-    if ray.undecided:
-        ray.low = ray.t
-        ray.f_low = ray.f
-        if ray.m[FREE_UNTIL] > far or ray.t >= far:
-            ray.status = MISS
-        ray.t = wp.min(step_ahead(ray.t, ray.free, settings.relaxation, ray.thinnest, ray.m), far)
-    return ray
+    if m[FREE_UNTIL] + thinnest < end and here + 1.001 * thinnest < m[SAMPLE_AHEAD]:
+        hidden = step_between(here, wp.abs(f) / lipschitz, m[FALL], thinnest, m, lipschitz) - here
+    elif m[FREE_UNTIL] < end and m[VALUE_AHEAD] > 0.0 and m[SPACING] > 0.25 * thinnest and not first:
+        hidden = dip(f, m[VALUE_AHEAD], m[SPACING], old[FALL] * lipschitz, old[SPACING])
+    return wp.where(hidden > 0.0, here + hidden, wp.nan)
 
 
 @wp.kernel(enable_backward=False)
@@ -236,32 +178,57 @@ def narrow(
         rays.f_high[r] = f
         return
     lipschitz = settings.lipschitz
+    free = wp.abs(f) / lipschitz
+    thinnest = wp.max(settings.thinnest, settings.pixel * here)
     off = wp.length(lines.origin[r]) + here
-    ray = Ray()
-    ray.status = ACTIVE
-    ray.low = rays.low[r]
-    ray.f_low = rays.f_low[r]
-    ray.t = here
-    ray.f = f
-    ray.free = wp.abs(f) / lipschitz
-    ray.thinnest = wp.max(settings.thinnest, settings.pixel * here)
-    ray.undecided = True
-    ray.m = memories[r]
-    before = ray.m[FALL]
-    spacing = ray.m[SPACING]
+    low = rays.low[r]
+    f_low = rays.f_low[r]
+    old = memories[r]
+    m = memories[r]
     if not first:
-        ray.m = note_slope(ray.m, ray.f_low, f, here - ray.low, lipschitz, off)
-    early = here - ray.free > ray.m[FREE_UNTIL] + ray.thinnest and (first or here > ray.low + 1.001 * ray.thinnest)
-    if first and (f <= 0.0 or early):
-        ray = begin(ray, near, off)
-    elif not first:
-        ray = look_back(ray, before, spacing, early, lipschitz)
-    if ray.undecided:
-        ray = advance(ray, first, lines.far[r], off, settings)
-    rays.status[r] = ray.status
-    rays.low[r] = ray.low
-    rays.high[r] = ray.t
-    rays.f_low[r] = ray.f_low
-    if ray.status == HIT:
-        rays.f_high[r] = ray.f
-    memories[r] = ray.m
+        m = note_slope(m, f_low, f, here - low, lipschitz, off)
+    early = here - free > m[FREE_UNTIL] + thinnest and (first or here > low + 1.001 * thinnest)
+    before = float(wp.nan)  # where to look before this sample
+    if first and (f <= 0.0 or early):  # where it should be free
+        if here <= m[FREE_UNTIL]:
+            m[FREE_UNTIL] = near
+            if free > ROUNDING * off:
+                m[STEEPEST] = wp.max(m[STEEPEST], 2.0)  # but this should have been free: the bound is none
+        before = m[FREE_UNTIL]
+    elif not first and here - free > m[FREE_UNTIL]:
+        before = place_behind(low, f_low, here, f, thinnest, early, lipschitz, old, m)
+    if not wp.isnan(before):
+        m[SAMPLE_AHEAD] = here
+        m[VALUE_AHEAD] = f
+        rays.high[r] = before
+        memories[r] = m
+        return
+    if f > 0.0:
+        m[FREE_UNTIL] = wp.max(m[FREE_UNTIL], here + free)
+    if f > 0.0 and m[SAMPLE_AHEAD] > here:  # not NaN
+        old = m
+        m = note_slope(m, f, m[VALUE_AHEAD], m[SAMPLE_AHEAD] - here, lipschitz, off)
+        rays.low[r] = here
+        rays.f_low[r] = f
+        hidden = place_ahead(here, f, thinnest, first, lipschitz, old, m)
+        if not wp.isnan(hidden):
+            rays.high[r] = hidden
+            memories[r] = m
+            return
+        here = m[SAMPLE_AHEAD]
+        f = m[VALUE_AHEAD]
+        free = wp.abs(f) / lipschitz
+        m[SAMPLE_AHEAD] = wp.nan
+        m[FREE_UNTIL] = wp.where(f > 0.0, wp.max(m[FREE_UNTIL], here + free), m[FREE_UNTIL])
+    if f <= 0.0:
+        rays.status[r] = HIT
+        rays.high[r] = here
+        rays.f_high[r] = f
+    else:
+        far = lines.far[r]
+        rays.low[r] = here
+        rays.f_low[r] = f
+        if m[FREE_UNTIL] > far or here >= far:
+            rays.status[r] = MISS
+        rays.high[r] = wp.min(step_ahead(here, free, settings.relaxation, thinnest, m), far)
+    memories[r] = m

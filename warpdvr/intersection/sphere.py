@@ -1,8 +1,4 @@
-"""Where rays meet a field: solvers that propose points in Warp kernels and ask the field in Torch.
-
-Nothing here is recorded for autograd, so memory does not grow with the number of samples;
-`warpdvr.rendering.implicit.reattach` makes a hit differentiable afterwards.
-"""
+"""Sphere tracing: steps as long as a Lipschitz bound says is free."""
 
 import warnings
 from dataclasses import dataclass
@@ -14,7 +10,6 @@ from warpdvr.fields.base import Field
 from warpdvr.intersection import lipschitz
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.cones import MIN_RAYS, free_lengths
-from warpdvr.intersection.dense import DenseMarch
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.grid_march import MAX_STEPS as MAX_GRID_STEPS
 from warpdvr.intersection.grid_march import march_grid
@@ -22,8 +17,6 @@ from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.kernels import sphere_trace as _trace
 from warpdvr.runtime.launch import Packed, launch
-
-__all__ = ["DenseMarch", "Hit", "Solver", "SphereTrace", "Status"]
 
 MAX_STEPS = 256
 """Samples on one ray after which a `SphereTrace` gives up."""
@@ -82,24 +75,24 @@ class SphereTrace(Solver):
             steps = self.max_steps or MAX_GRID_STEPS
             march_grid(self.grid, batch, self.thinnest, self.relaxation, steps, self.tolerance)
             return batch.finish(self.tolerance)
-        bound = promised = lipschitz.promised(field)
+        bound = declared = lipschitz.require_bound(field)
         if self.cones and len(rays) >= MIN_RAYS:
             any_shape = torch.zeros(2 * lipschitz.PAIRS, dtype=torch.int64, device=batch.o.device)
-            steepest = lipschitz.differences(lambda x: batch.ask(x, any_shape), field.bounds)
-            bound *= lipschitz.excess(steepest / bound)
+            steepest = lipschitz.steepest_difference(lambda x: batch.ask(x, any_shape), field.bounds)
+            bound *= lipschitz.growth(steepest / bound)
         for _ in range(TRIES):
             evaluations, batch = batch.evaluations, RayBatch(field, rays)
             batch.evaluations, traced = evaluations, bound
-            excess = lipschitz.excess(self._trace(batch, bound))
-            bound *= excess
-            if excess == 1:
+            factor = lipschitz.growth(self._trace(batch, bound))
+            bound *= factor
+            if factor == 1:
                 break
         else:
             unsure = (batch.status == int(Status.MISS)) & (batch.near <= batch.far)
             batch.status[unsure] = int(Status.GAVE_UP)
-        if traced > promised and not lipschitz.measures(field):
+        if traced > declared and not field.lipschitz_is_measured:
             warnings.warn(
-                f"SphereTrace: {field.name}.lipschitz is {promised:g}, but values differ by more; it was "
+                f"SphereTrace: {field.name}.lipschitz is {declared:g}, but values differ by more; it was "
                 f"traced with {traced:.3g}",
                 stacklevel=3,  # torch.no_grad stands in between
             )
@@ -114,7 +107,7 @@ class SphereTrace(Solver):
         memory[:, int(_trace.SPACING)] = self.thinnest
         start = free_lengths(batch, bound, self.thinnest) if self.cones else None
         if start is not None:
-            if lipschitz.excess(start.steepest) > 1:
+            if lipschitz.growth(start.steepest) > 1:
                 return start.steepest
             batch.high[start.ray] = start.t
             memory[start.ray, int(_trace.FREE_UNTIL)] = start.free_until

@@ -53,8 +53,8 @@ class RangeMarch(Solver):
     """Segments of each ray that are proven free, until one is as short as the tolerance, for fields with `as_layers`.
 
     No crossing is stepped over, however thin the part: a ray that hits has nothing in front of its hit but a segment of
-    `tolerance`, a ray that misses meets nothing at all, and one of which neither can be proven gives up. This holds for the
-    network in exact arithmetic; its sign in the last segment is the float32 one where the bounds say nothing.
+    `tolerance`, a ray that misses meets nothing at all, and one of which neither can be proven gives up. This holds for
+    the network in exact arithmetic; its sign in the last segment is the float32 one where the bounds say nothing.
 
     Along a ray the value is a straight line up to an error. Where the line surely is below 0 further on, the crossing
     lies between the places where it can first and must last be 0: the next segment is that one.

@@ -15,7 +15,7 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.fields.analytic import Box, Sphere, Torus
 from warpdvr.intersection.cones import MIN_RAYS, free_lengths
 from warpdvr.intersection.hit import Status
-from warpdvr.intersection.sphere import SphereTrace
+from warpdvr.intersection.sphere_trace import SphereTrace
 from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.rendering.render import render
 
@@ -143,7 +143,7 @@ def test_a_surface_that_a_ball_touches_is_not_taken_for_a_wrong_bound(device: to
 def test_rays_past_the_bounds_miss_even_if_no_bound_holds(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("warpdvr.intersection.sphere.TRIES", 1)
+    monkeypatch.setattr("warpdvr.intersection.sphere_trace.TRIES", 1)
     rays = rays_of(32, device, fov=120)
     with pytest.warns(UserWarning, match="differ by more"):
         hit = SphereTrace()(Asked(lambda x: ball(x) * (2 + torch.sin(40 * x[:, 0])), lipschitz=1.0).to(device), rays)

@@ -24,9 +24,9 @@ from warpdvr.fitting.fit import MEASURE, PATIENCE, Fit
 from warpdvr.fitting.recipe import RECIPES, WEIGHTS, Recipe, schedule
 from warpdvr.intersection.base import EARLY
 from warpdvr.intersection.cached import REFRESH, CachedMarch, CachedValues
-from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.grid import BoundGrid
-from warpdvr.intersection.sphere import SphereTrace
+from warpdvr.intersection.sphere_trace import SphereTrace
 
 RADIUS, PAINT = 0.6, (0.8, 0.4, 0.2)
 SMALL = Recipe(rays=128, backdrop=False)

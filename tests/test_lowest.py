@@ -25,6 +25,7 @@ def test_behind_a_hit_it_is_found_to_the_distance_of_the_samples_and_counted(dev
     t, evaluations = lowest_on(field, rays, hit, depths=16)
     assert evaluations == field.asked == 17 * len(hit.ray) > 17 * 100
     behind = lengths_behind(hit.t, rays[hit.ray].clip(field.bounds)[1] - hit.t, 16)
+    assert torch.allclose(behind[:, -1], rays[hit.ray].clip(field.bounds)[1]) and torch.equal(behind[:, 0], hit.t)
     spacing = behind.diff(dim=1).amax(1)
     off = t[hit.ray].cpu() - closest(rays)[hit.ray.cpu()]
     assert (off.abs() <= spacing.cpu()).all()

@@ -19,7 +19,7 @@ from warpdvr.fitting.optimizer import pack, unpack
 from warpdvr.fitting.recipe import Recipe, schedule
 from warpdvr.intersection.base import EARLY, Solver, as_solver
 from warpdvr.intersection.cached import CachedMarch
-from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.rendering.background import RATE, Background
 from warpdvr.rendering.surface import surface

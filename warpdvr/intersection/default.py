@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from warpdvr.fields.base import Field
 from warpdvr.intersection.base import Solver
-from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.grid import BoundGrid
-from warpdvr.intersection.sphere import SphereTrace
+from warpdvr.intersection.sphere_trace import SphereTrace
 
 
 def default_intersect(field: Field) -> DenseMarch | SphereTrace:

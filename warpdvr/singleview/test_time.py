@@ -10,7 +10,7 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import select_shape
 from warpdvr.fields.conditional import Shapes
 from warpdvr.fitting.recipe import decay
-from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.lowest import lowest_on
 from warpdvr.singleview.preprocess import FINE, InputPicture
 from warpdvr.singleview.reconstructor import Reconstructor

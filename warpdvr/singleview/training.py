@@ -14,7 +14,7 @@ from warpdvr.fields.conditional import Shapes
 from warpdvr.fitting import losses as loss
 from warpdvr.fitting.optimizer import pack, unpack
 from warpdvr.fitting.recipe import schedule
-from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.lowest import lowest_on
 from warpdvr.rendering.surface import Surface, surface
 from warpdvr.singleview.augmentation import Augmentation

@@ -1,4 +1,4 @@
-"""The contract of what finds hits: a configuration that is asked, and, where there is any, what it remembers."""
+"""The contract of solvers, which find hits: a configuration and, where there is any, what it remembers apart."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class Solver(ABC):
         return self
 
     def refresh(self, field: Field, iteration: int | None = None) -> int:
-        """Bring what is remembered up to date after the field's weights moved, and return how many points were asked.
+        """Bring what is remembered up to date after the field's weights moved, and return the number of evaluations.
 
         Args:
             field: the field that the solver was prepared for.

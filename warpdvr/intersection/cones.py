@@ -123,7 +123,7 @@ class _Level:
             if len(cone) == 0:
                 break
             x = eye + self.t[cone, None] * self.axis[cone]
-            value = batch.ask(x, shape_index.expand(len(cone)))
+            value = batch.evaluate(x, shape_index.expand(len(cone)))
             launch(_cones.widen, len(cone), [value, *settings, cone.int()], [], state=[self.cones], per_row=[value])
         return float(self.steepest.max())
 

@@ -21,10 +21,10 @@ class DenseMarch(Solver):
     """Equidistant samples between the ends of the bounds, front to back, for any field.
 
     The first interval with f > 0 at its start and f <= 0 at its end is closed in by a bracketed root finder. A ray
-    stops being paid for once it is decided. Where the slopes seen around an interval allow a crossing to hide in it, it
-    is split up to `splits` times: parts down to (far - near) / (n - 1) / 2**splits are seen there. What is thinner than
-    the spacing and gives no such hint is missed. Sampling after Niemeyer et al., "Differentiable Volumetric Rendering"
-    (2020), section 3.
+    costs nothing once it is decided. Where the slopes around an interval allow a crossing to hide in it, it
+    is split up to `splits` times: parts down to (far - near) / (n - 1) / 2**splits are resolved there. What is thinner
+    than the spacing and gives no such hint is missed. Sampling after Niemeyer et al., "Differentiable Volumetric
+    Rendering" (2020), section 3.
     """
 
     n: int = 128
@@ -32,14 +32,14 @@ class DenseMarch(Solver):
     splits: int = 5
     """How often an interval that may hide a crossing is halved; 0 takes the samples as they are."""
     safety: float = 2.0
-    """Factor on the slopes seen around such an interval."""
+    """Factor on the slopes around such an interval."""
     block: int = 8
     """Samples that are evaluated together before rays that are done are left out."""
     tolerance: float = 5e-6
     """How far off the crossing a hit may lie at most [scene unit]."""
     grid: BoundGrid | None = None
-    """Bounds of the field: it is then asked only where they leave room for a surface, as closely as they demand. The
-    shortest step is an eighth of the last split: the length of the bounds' diagonal / (n - 1) / 2**(splits + 3)."""
+    """Bounds of the field: it is then evaluated only where they leave room for a surface, as closely as they demand.
+    The shortest step is an eighth of the last split: the length of the bounds' diagonal / (n - 1) / 2**(splits + 3)."""
 
     def __post_init__(self) -> None:
         if self.n < 2 or self.block < 1 or self.splits < 0:
@@ -71,7 +71,7 @@ class DenseMarch(Solver):
                 break
             x, dip = spacing.new_empty(size, block, 3), spacing.new_empty(size, block + 2)
             launch(_march.propose, (size, block), [batch.lines, spacing, first, active], [x])
-            own = batch.ask(x.view(-1, 3), active.repeat_interleave(block)).view(size, block)
+            own = batch.evaluate(x.view(-1, 3), active.repeat_interleave(block)).view(size, block)
             value = torch.cat([before[active], own], 1)
             inputs = [value, batch.lines, spacing, first, self.n - 1, self.safety, active]
             launch(_march.narrow, size, inputs, [dip], state=[batch.rays], per_row=[value])
@@ -90,7 +90,7 @@ class DenseMarch(Solver):
             if len(ray) == 0:
                 break
             middle = 0.5 * (low + high)
-            f = batch.ask(batch.o[ray] + middle[:, None] * batch.d[ray], ray)
+            f = batch.evaluate(batch.o[ray] + middle[:, None] * batch.d[ray], ray)
             batch.cross(ray, (low, middle, f_low, f), f <= 0)
             batch.status[ray[f.isnan()]] = int(Status.GAVE_UP)
             change = 0.5 * change

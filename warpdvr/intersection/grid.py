@@ -19,26 +19,26 @@ MARGIN = 1.5
 
 
 class BoundGrid:
-    """Bounds of a field's value and gradient in each box of a tree; argument of an intersector.
+    """Bounds of a field's value and gradient in each box of a tree; argument of a solver.
 
     Built from values at the corners of the boxes alone, so it serves every field. The value in a box is bounded by the
     values at its corners and, for what the field does between them, by the second differences around it; the gradient
-    by the first differences around it. Boxes that may hold the surface are halved down to `finest`,
-    until the values at their corners foretell those between them; they are kept as a model of the field there, whose
-    error is what it was found to be in the box of twice the size (kernels/box_model.py).
+    by the first differences around it. Boxes that may hold the surface are halved down to `finest`, until the values at
+    their corners predict those between them; they are kept as a model of the field there, whose error is taken to be
+    what it was in the box of twice the size (kernels/box_model.py).
 
     These are estimates, not proofs. A march that meets a contradiction takes smaller steps; but a part much smaller
     than `cells` that shows in none of their corners (a needle on a plateau) is not seen. `DenseMarch()` is the check.
 
-    Where rays ask more than once is noted: `sharpen` halves the boxes there, and the next picture of a field that stays
-    as it is takes little more than one query for a ray that hits.
+    Where rays evaluate the field more than once is logged: `sharpen` halves the boxes there, and the next picture of a
+    field that stays as it is takes little more than one evaluation for a ray that hits.
 
     Takes 28 bytes per box, largest or halved, 48 per model, 130 per box that `sharpen` could halve, and 4 per corner of
     the largest: 2 to 35 MB, and up to 200 once thin and steep fields are sharpened. `to` moves it.
     """
 
     repeats: RepeatLog
-    """Where rays asked more than once since the grid was built or sharpened; a march adds to it."""
+    """Where rays evaluated the field more than once since the grid was built or sharpened; a march adds to it."""
     tree: Octree
     """The boxes."""
 
@@ -51,7 +51,7 @@ class BoundGrid:
         spread: float = 1.25,
         bend: float = 4.0,
     ):
-        """Ask the field at the corners of the largest boxes, and near the surface at those of their halves.
+        """Evaluate the field at the corners of the largest boxes, and near the surface at those of their halves.
 
         Args:
             field: a `Field`, or what `as_field` makes one of.
@@ -63,7 +63,7 @@ class BoundGrid:
             bend: factor on what second differences say of smooth fields, for the bounds of the value; 4 covers kinks.
 
         Raises:
-            ValueError: if one of these makes no sense.
+            ValueError: if one of these is out of range.
         """
         field = as_field(field)
         if cells is None:
@@ -80,55 +80,55 @@ class BoundGrid:
         levels = max(0, int(torch.tensor(finest / cells).log2().round())) + 1
         self.layout = Layout(low, (high - low) / n, (i, j, k), levels, spread, bend)
         self.evaluations = 0
-        """How often the field was asked for this grid, counted in points."""
+        """Points at which the field was evaluated for this grid."""
         self._cost = self._saved = 0
         self._value = low.new_empty(0)
         self.refresh(field, full=True)
 
     @torch.no_grad()
     def refresh(self, field: Field, points: int = 1024, *, full: bool = False) -> int:
-        """Bring the bounds up to date after the field's weights moved, and return how many points were asked.
+        """Bring the bounds up to date after the field's weights moved, and return the number of evaluations.
 
         Meant to be called before every step of a fit. The grid is built anew, all at once (differences between values
-        of unlike age say nothing), as soon as the `points` of all calls since pay for it; until then nothing is done.
-        Its bounds are widened by `MARGIN` times what the values around have changed since the last time, because by the
-        next time they will have moved about as far again. Where they move further, hits come late.
+        of different age say nothing), as soon as the `points` of all calls since pay for it; until then nothing is
+        done. Its bounds are widened by `MARGIN` times what the values around have changed since the last time, because
+        by the next time they will have moved about as far again. Where they move further, hits come late.
 
         Args:
             field: the field that the grid was made for.
-            points: how many points a call may ask, on average.
+            points: how many evaluations a call may cost, on average.
             full: build it anew now, as if it were the first time.
         """
         self._saved += points
         if not full and self._saved < self._cost:
             return 0
         before = self.evaluations
-        ask = self._asked(field)
-        value = ask(self.layout.corners())
+        evaluate = self._evaluate(field)
+        value = evaluate(self.layout.corners())
         moved = torch.zeros_like(value) if full else MARGIN * (value - self._value).abs()
         self._value = value
-        self.tree, self.repeats = Octree(self.layout, value, moved, field.lipschitz, ask), RepeatLog()
+        self.tree, self.repeats = Octree(self.layout, value, moved, field.lipschitz, evaluate), RepeatLog()
         self._cost = self.evaluations - before
         self._saved = 0 if full else self._saved - self._cost
         return self._cost
 
     @torch.no_grad()
     def sharpen(self, field: Field) -> int:
-        """Halve the boxes in which rays had to ask more than once, and return how many points were asked.
+        """Halve the boxes in which rays had to evaluate the field more than once; return the number of evaluations.
 
         For a field that stays as it is, between two pictures from the same place or from nearby. Boxes are halved until
         their models are good, or until there are about `MAX_RESOLUTION` along the longest side: the first time this may
-        ask several times as often as all before, once for many pictures. `refresh` with new values begins anew.
+        ask several times as much as all before, once for many pictures. `refresh` with new values begins anew.
 
         Args:
             field: the field that the grid was made for, with the weights that it was built with, then or by a
-                `refresh` that asked.
+                `refresh` that evaluated it.
         """
         self.check(field)
         layout = self.layout
         before, repeats, self.repeats = self.evaluations, self.repeats, RepeatLog()
         for level in range(layout.levels - 1, int(math.log2(MAX_RESOLUTION / max(layout.cells)))):
-            self.tree.halve(self._asked(field), level, repeats.boxes(layout.low, layout.side / 2**level))
+            self.tree.halve(self._evaluate(field), level, repeats.boxes(layout.low, layout.side / 2**level))
         return self.evaluations - before
 
     def to(self, device: torch.device | str) -> "BoundGrid":
@@ -158,11 +158,11 @@ class BoundGrid:
         sign: Tensor = (self.tree.lower > 0).to(torch.int8) - (self.tree.upper < 0).to(torch.int8)
         return sign[node.long()]
 
-    def _asked(self, field: Field) -> Callable[[Tensor], Tensor]:
+    def _evaluate(self, field: Field) -> Callable[[Tensor], Tensor]:
         """Return the field as a function of points, whose evaluations are counted."""
 
-        def ask(x: Tensor) -> Tensor:
+        def evaluate(x: Tensor) -> Tensor:
             self.evaluations += len(x)
             return query_all(field, x)
 
-        return ask
+        return evaluate

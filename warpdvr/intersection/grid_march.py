@@ -58,7 +58,7 @@ def march_grid(
         if step:
             grid.repeats.add(before[active.long()], x)
         before[active.long()] = x
-        value, advances = batch.ask(x, active), torch.empty(len(active), dtype=torch.bool, device=x.device)
+        value, advances = batch.evaluate(x, active), torch.empty(len(active), dtype=torch.bool, device=x.device)
         inputs = [value, batch.lines, settings, active]
         launch(_narrow.narrow, len(active), inputs, [advances], state=[batch.rays, memory])
     batch.note_lowest(memory[:, int(_narrow.LOWEST_AT)], memory[:, int(_narrow.LOWEST)])

@@ -23,14 +23,14 @@ from warpdvr.intersection.boxes import (
 from warpdvr.kernels import grid as _grid
 from warpdvr.runtime.launch import Packed
 
-Ask = Callable[[Tensor], Tensor]
+Evaluate = Callable[[Tensor], Tensor]
 """Returns the values (n,) of a field at points (n, 3)."""
 
 GOOD_SLOPE = 0.18
 """A box is not halved any more where a model's slope is wrong by no more than this part of it."""
 
 ROUNDING = 1e-6
-"""Of values, by which a model is taken for wrong at least."""
+"""The least error of a model, as a part of the values."""
 
 MAX_RESOLUTION = 4096
 """Boxes along the longest side down to which a tree can be halved: in smaller ones rounding shows."""
@@ -76,15 +76,15 @@ class Octree:
     The arrays `child`, `lower`, `upper`, `slope` and `models` are those of `Tree` in kernels/grid.py.
     """
 
-    def __init__(self, layout: Layout, value: Tensor, moved: Tensor, lipschitz_bound: float | None, ask: Ask):
+    def __init__(self, layout: Layout, value: Tensor, moved: Tensor, lipschitz_bound: float | None, evaluate: Evaluate):
         """Bound the largest boxes by the values at their corners, and halve those that may hold the surface.
 
         Args:
             layout: of the largest boxes.
             value: the field's values at `layout.corners`, shape (k,).
-            moved: how far these may change until the tree is built anew, shape (k,).
+            moved: how far these may move until the tree is built anew, shape (k,).
             lipschitz_bound: of the field, None if it has none; not relied on where values differ by more.
-            ask: the field.
+            evaluate: the field.
         """
         self.layout = layout
         shape = [1, *(n + 1 for n in layout.cells)]
@@ -102,9 +102,9 @@ class Octree:
         node = torch.arange(len(cell), device=value.device)
         self._add(Boxes(node, cell, corner, bends(block).view(3, -1), around, margin), 0)
         for level in range(layout.levels - 1):
-            self.halve(ask, level)
+            self.halve(evaluate, level)
 
-    def halve(self, ask: Ask, level: int, only: Tensor | None = None) -> None:
+    def halve(self, evaluate: Evaluate, level: int, only: Tensor | None = None) -> None:
         """Halve the boxes of a level whose models are poor and, if `only` is given, that lie at places (m, 3)."""
         poor = self._poor.pop(level, None)
         if poor is not None and only is not None:
@@ -112,7 +112,7 @@ class Octree:
             self._poor[level], poor = poor[~chosen], poor[chosen]
         if poor is None or len(poor) == 0:
             return
-        block, side = self._ask_halves(ask, poor, level + 1), self.layout.side / 2 ** (level + 1)
+        block, side = self._values_at_halves(evaluate, poor, level + 1), self.layout.side / 2 ** (level + 1)
         outside = poor.around.index_fill(0, torch.arange(6, 11, device=block.device), 0)
         if only is not None:  # neighbours that are not halved may hold the surface too: taken to be smooth
             outside[9] = torch.where(poor.around[9] < torch.inf, poor.around[9] / 4, 0)
@@ -169,7 +169,7 @@ class Octree:
         self.child, self.lower = torch.cat([self.child, child]), torch.cat([self.lower, lower])
         self.upper, self.slope = torch.cat([self.upper, upper]), torch.cat([self.slope, slope])
 
-    def _ask_halves(self, ask: Ask, boxes: Boxes, level: int) -> Tensor:
+    def _values_at_halves(self, evaluate: Evaluate, boxes: Boxes, level: int) -> Tensor:
         """Return the values at the corners of the halves of m boxes, which are of `level`, as blocks (m, 3, 3, 3)."""
         place = torch.cartesian_prod(*[torch.arange(3, device=boxes.cell.device)] * 3)
         old = (place % 2 == 0).all(1)
@@ -178,15 +178,15 @@ class Octree:
         lattice = torch.stack([key // n**2, key // n % n, key % n], 1)
         x = lattice * (self.layout.side / 2**level) + self.layout.low
         value = boxes.corner.new_empty(len(boxes), 27)
-        value[:, old], value[:, ~old] = boxes.corner.T, ask(x)[row]
+        value[:, old], value[:, ~old] = boxes.corner.T, evaluate(x)[row]
         return value.view(-1, 3, 3, 3)
 
 
 def _model(boxes: Boxes, lower: Tensor, slope: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
     """Return models of boxes (kernels/box_model.py), shape (12, n), and which are good enough not to be halved.
 
-    A model is taken for as wrong as that of the box of twice the size was where the field was asked; less if that was
-    much less than one generation before: 8 times there where the field is smooth, twice at a kink.
+    A model is taken for as wrong as that of the box of twice the size was where the field was evaluated; less if that
+    was much less than one generation before: 8 times there where the field is smooth, twice at a kink.
     """
     corner, errors = boxes.corner, boxes.around[9:]
     ratio = torch.where(errors[1] < torch.inf, errors[0] / errors[1], 1)

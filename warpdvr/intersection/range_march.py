@@ -108,7 +108,7 @@ class RangeMarch(Solver):
         t, enters = march.t[ray], march.enters[ray]
         low, high = t.float(), torch.minimum(t + march.step[ray], batch.far[ray].double()).float()
         o, d = batch.o[ray], batch.d[ray]
-        f_low, f_high = (batch.ask(o + at[:, None] * d, ray) for at in (low, high))
+        f_low, f_high = (batch.evaluate(o + at[:, None] * d, ray) for at in (low, high))
         undecided = f_low.isnan() | f_high.isnan() | ((f_high > 0) & (f_low > 0) & ~enters)
         short = march.step[ray] <= MIN_SEGMENT * self.tolerance
         batch.status[ray[undecided & (short | f_low.isnan() | f_high.isnan())]] = int(Status.GAVE_UP)

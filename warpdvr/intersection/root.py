@@ -19,7 +19,7 @@ def close_in(
     NaN where the field returned NaN on the way.
 
     Args:
-        field: asked for `value` only, without gradient.
+        field: evaluated without gradient.
         o, d: origin and direction of the ray of each bracket, float32 (k, 3).
         ends: low, high, f_low, f_high, each (k,), with f_low > 0 >= f_high or a zero end.
         tolerance: how far off a root may be [scene unit]; for simple roots, near which values are about straight.

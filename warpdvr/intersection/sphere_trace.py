@@ -30,10 +30,10 @@ class SphereTrace(Solver):
     """Steps as long as the field's Lipschitz bound says is free, for fields that have one.
 
     Rays from one eye begin where cones around many of them end (warpdvr/intersection/cones.py); then each steps as far
-    as its values let it hope, and makes sure (kernels/trace.py); a bracket closes the crossing in. Parts thinner than
-    `thinnest` along the ray may be stepped over. The bound is checked on the way: where values differ by more than it
-    allows, all is done again with a larger one, and a warning says so if the field had promised it; what even then is
-    not decided gave up. Which rays come together changes a hit within `tolerance`.
+    as its values suggest, and makes sure (kernels/sphere_trace.py); a bracket closes the crossing in. Parts thinner
+    than `thinnest` along the ray may be stepped over. The bound is checked on the way: where values differ by more than
+    it allows, all is done again with a larger one, and a warning says so if the field had promised it; what even then
+    is not decided gives up. Which rays are traced together changes a hit within `tolerance` only.
     """
 
     max_steps: int | None = None
@@ -41,14 +41,15 @@ class SphereTrace(Solver):
     relaxation: float = 2.0
     """The longest step, as a factor on the free distance: from 1 (plain sphere tracing) to 2."""
     thinnest: float = 5e-3
-    """The shortest step, and the longest gap between what is known to be free [scene unit]."""
+    """The shortest step, and the longest gap between parts that are known to be free [scene unit]."""
     tolerance: float = 5e-5
     """How far off the crossing a hit may lie at most, a tenth of it as a rule [scene unit]."""
     grid: BoundGrid | None = None
-    """Bounds of the field: it is then asked only where they leave room for a surface, and steps are as long as the
-    slopes there allow. Fields without a Lipschitz bound can be traced with it."""
+    """Bounds of the field: it is then evaluated only where they leave room for a surface, and steps are as long as
+    the slopes there allow. Fields without a Lipschitz bound can be traced with it."""
     cones: bool = True
-    """Whether rays from one eye share what is free, and all a look at the bound; else each is decided alone."""
+    """Whether rays from one eye share what is free, and all of them a check of the bound; else each is decided
+    alone."""
     pixel: float = 0.0
     """Width of a pixel at distance 1 (`Camera.pixel`): `thinnest` is nowhere less than a pixel wide, and hits may be a
     tenth of one off. 0 looks equally closely at all distances."""
@@ -78,7 +79,7 @@ class SphereTrace(Solver):
         bound = declared = lipschitz.require_bound(field)
         if self.cones and len(rays) >= MIN_RAYS:
             any_shape = torch.zeros(2 * lipschitz.PAIRS, dtype=torch.int64, device=batch.o.device)
-            steepest = lipschitz.steepest_difference(lambda x: batch.ask(x, any_shape), field.bounds)
+            steepest = lipschitz.steepest_difference(lambda x: batch.evaluate(x, any_shape), field.bounds)
             bound *= lipschitz.growth(steepest / bound)
         for _ in range(TRIES):
             evaluations, batch = batch.evaluations, RayBatch(field, rays)
@@ -125,7 +126,7 @@ class SphereTrace(Solver):
                 break
             x = batch.o.new_empty(len(active), 3)
             launch(_trace.propose, len(active), [batch.lines, active], [x], state=[batch.rays])
-            value = batch.ask(x, active)
+            value = batch.evaluate(x, active)
             inputs = [value, batch.lines, settings, active]
             launch(_trace.narrow, len(active), inputs, [], state=[batch.rays, memory], per_row=[value])
         return float(memory[:, int(_trace.STEEPEST)].max()) if len(memory) else 0.0

@@ -1,4 +1,4 @@
-"""A batch of rays on its way to a surface, and what became of it."""
+"""A batch of rays on its way to a surface, and what becomes of each."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from warpdvr.runtime.launch import Packed
 
 
 class RayBatch:
-    """A batch of rays on its way: what every solver keeps of each.
+    """A batch of rays on its way: what every march keeps of each.
 
     The tensors are changed in place, so that kernels can be given them once, as `lines` and `rays`.
     """
@@ -40,10 +40,10 @@ class RayBatch:
         )
 
     def active(self) -> Tensor:
-        """Return the rays that are not decided yet, int32."""
+        """Return the indices of rays that are not decided yet, int32."""
         return torch.nonzero(self.status == int(_status.ACTIVE))[:, 0].int()
 
-    def ask(self, x: Tensor, ray: Tensor) -> Tensor:
+    def evaluate(self, x: Tensor, ray: Tensor) -> Tensor:
         """Return the field's values at points (n, 3) on rays (n,), and count them."""
         self.evaluations += len(x)
         return query(select_shape(self.field, self.shape_index, ray), x)
@@ -63,7 +63,7 @@ class RayBatch:
         self.nearest.copy_(torch.where(value < self.f_nearest, t, self.nearest))
 
     def finish(self, tolerance: float) -> Hit:
-        """Close the brackets in and say what became of every ray."""
+        """Narrow the brackets to roots and return what became of every ray."""
         self.status[self.status == int(_status.ACTIVE)] = int(Status.GAVE_UP)
         ray = torch.nonzero(self.status == int(Status.HIT))[:, 0]
         ends = self.low[ray], self.high[ray], self.f_low[ray], self.f_high[ray]

@@ -57,17 +57,17 @@ def slope_at(q: wp.vec4, s: float) -> float:
 
 @wp.func
 def slope_range(q: wp.vec4, a: float, b: float) -> wp.vec2:
-    """The least and the largest slope of a cubic from a to b."""
+    """The lowest and the highest slope of a cubic from a to b."""
     f = slope_at(q, a)
     g = slope_at(q, b)
-    least = wp.min(f, g)
-    most = wp.max(f, g)
+    lowest_slope = wp.min(f, g)
+    highest_slope = wp.max(f, g)
     turn = -q[2] / wp.where(q[3] == 0.0, 1.0e-30, 3.0 * q[3])
     if turn > a and turn < b:
         h = slope_at(q, turn)
-        least = wp.min(least, h)
-        most = wp.max(most, h)
-    return wp.vec2(least, most)
+        lowest_slope = wp.min(lowest_slope, h)
+        highest_slope = wp.max(highest_slope, h)
+    return wp.vec2(lowest_slope, highest_slope)
 
 
 @wp.func

@@ -1,15 +1,15 @@
-"""Steps of a march through a BoundGrid, which asks the field only where a surface can be.
+"""Steps of a march through a BoundGrid, which evaluates the field only where a surface can be.
 
 The grid's arrays have one row per node: the least and the largest value in the box, and (g, r): every gradient in it is
 within r of g. A march keeps a lower bound of the value along the ray: it falls no faster than the slopes allow (Ban and
 Valasek, "Generalized Lipschitz Tracing of Implicit Surfaces", 2024, with the direction of the ray taken into account)
-and rises to the least value of a box for free. Where it reaches 0, the field is asked. A step may hope for more; where
-a crossing could hide in front of what was asked, that is halved until none can (`SAMPLE_AHEAD`, a positive value), or
-until it is short and another crossing was found (`CROSSING`).
+and rises to the least value of a box for free. Where it reaches 0, the field is evaluated. A step may hope for more;
+where a crossing could hide in front of a sample, the way to it is halved until none can (`SAMPLE_AHEAD`, a positive
+value), or until it is short and another crossing was found (`CROSSING`).
 
 In the boxes that may hold the surface the grid knows more: a model of the field (kernels/box_model.py). The field is
-then asked where the model is 0, and what it answers is corrected by the slope there: the ray has landed if the
-correction is certain enough.
+then evaluated where the model is 0, and the place is corrected by the value and the slope there: the ray has landed if
+the correction is certain enough.
 """
 
 import warp as wp
@@ -78,14 +78,14 @@ class Walk:
     low: float  # the last point that is known to be positive
     free: float  # a lower bound of the value where the ray is now
     start: float  # where it set out
-    sampled: bool  # whether the field was asked there
+    sampled: bool  # whether the field was evaluated there
     falling: bool  # the value may have come down to 0 after FREE_UNTIL, and falls ever since
     m: memory
 
 
 @wp.func
 def newton(s: Stretch, free: float, sampled_fall: float, settings: Settings) -> float:
-    """Where to ask on a stretch, with a value of at least `free` at its start that may fall to 0 on it."""
+    """Where to sample a stretch, with a value of at least `free` at its start that may fall to 0 on it."""
     end = s.a + wp.max(settings.relaxation * free / s.fall, settings.thinnest)
     if s.rise <= 0.0:
         end = s.a + OVERSHOOT * free / -s.along + settings.thinnest  # it falls all the way: no crossing is stepped over
@@ -163,10 +163,10 @@ def follow_model(w: Walk, s: Stretch, k: _model.model, tree: Tree, line: Line, r
     at_sample = w.sampled and s.a == w.start
     tilt = _model.KINK * error / (s.side * wp.min(tree.side[0], wp.min(tree.side[1], tree.side[2])))
     steepest = wp.vec4(w.free, q[1] - tilt * length, q[2], q[3])  # from the value at a, it falls no faster than this
-    sure = wp.max(_model.first_below(q, 0.0, error), w.free / (s.fall * length))
+    free_share = wp.max(_model.first_below(q, 0.0, error), w.free / (s.fall * length))
     if w.free > 0.0:
-        sure = wp.max(sure, _model.first_below(steepest, 0.0, 0.0))
-    if sure >= 1.0:
+        free_share = wp.max(free_share, _model.first_below(steepest, 0.0, 0.0))
+    if free_share >= 1.0:
         free = wp.max(rest, _model.at(q, 1.0) - error)
         if w.free > 0.0:
             free = wp.max(free, _model.at(steepest, 1.0))
@@ -177,12 +177,12 @@ def follow_model(w: Walk, s: Stretch, k: _model.model, tree: Tree, line: Line, r
         return w
     if at_sample:
         q = wp.vec4(w.free, q[1], q[2], q[3])
-    root = _model.first_below(q, sure, 0.0)
-    slopes = _model.slope_range(q, sure, wp.clamp(2.0 * root - sure, sure, 1.0))
+    root = _model.first_below(q, free_share, 0.0)
+    slopes = _model.slope_range(q, free_share, wp.clamp(2.0 * root - free_share, free_share, 1.0))
     rise = wp.min(s.rise, slopes[1] / length + tilt)
-    if sure > 0.0 or not w.falling:
+    if free_share > 0.0 or not w.falling:
         w.falling = False
-        w.m[FREE_UNTIL] = line.near + s.a + sure * length
+        w.m[FREE_UNTIL] = line.near + s.a + free_share * length
         w.m[RISE] = rise
         if not w.sampled:
             w.low = w.m[FREE_UNTIL]
@@ -191,9 +191,9 @@ def follow_model(w: Walk, s: Stretch, k: _model.model, tree: Tree, line: Line, r
         w.falling = True
         w.free = 0.0
     elif root > 1.0:
-        end = s.a + length * _model.lowest_place(q, sure)
+        end = s.a + length * _model.lowest_place(q, free_share)
         if at_sample:
-            end = s.a + wp.max(settings.relaxation * sure * length, settings.thinnest)
+            end = s.a + wp.max(settings.relaxation * free_share * length, settings.thinnest)
         w.t = line.near + wp.min(end, line.length)
     else:
         w.m[MODEL_TOLERANCE] = error
@@ -241,7 +241,7 @@ def propose(
     # outputs
     x: wp.array[wp.vec3],
 ):
-    """Go on from t, where the value is f_low (or unknown: NaN), to the next point that must be asked."""
+    """Go on from t, where the value is f_low (or unknown: NaN), to the next point that must be sampled."""
     i = wp.tid()
     r = index[i]
     if advances[i]:

@@ -182,8 +182,8 @@ def narrow(
 ):
     """Take in the value at t: decide the ray, send it back, or let it go on from (low, f_low).
 
-    `f_low` is NaN where `low` was not asked, but is called positive by the grid. A ray that landed has no bracket left:
-    `low` and `t` are where it did.
+    `f_low` is NaN where `low` was not sampled, but is positive by the grid's bounds. A ray that landed has no bracket
+    left: `low` and `t` are where it did.
     """
     i = wp.tid()
     r = index[i]

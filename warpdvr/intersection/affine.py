@@ -131,8 +131,8 @@ def enclose(activation: Activation, low: Tensor, high: Tensor) -> tuple[Tensor, 
         slope = torch.where(high - low > math.pi, 0.0, slope)  # so that each kind of tangent is met once, or at slope 0
     candidates = [low, high, *(torch.maximum(torch.minimum(at, high), low) for at in tangents(slope, low, p))]
     rest = torch.stack([phi(at, p) - slope * at for at in candidates])
-    least, most = rest.amin(0), rest.amax(0)
-    return slope, 0.5 * (least + most), 0.5 * (most - least) + SLACK * (1 + low.abs() + high.abs())
+    lowest, highest = rest.amin(0), rest.amax(0)
+    return slope, 0.5 * (lowest + highest), 0.5 * (highest - lowest) + SLACK * (1 + low.abs() + high.abs())
 
 
 def _activated(h: Tensor, error: Tensor, activation: Activation) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -217,9 +217,9 @@ def _key(place: Tensor, n: int) -> Tensor:
 def _tighter(model: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     """Return bounds that are no wider than those of the models."""
     corner, bend, error = model[:8], model[8:11] / 8, model[11]
-    least = corner.amin(0) - bend.clamp_min(0).sum(0) - error
-    most = corner.amax(0) - bend.clamp_max(0).sum(0) + error
-    return torch.where(least > lower, least, lower), torch.where(most < upper, most, upper)
+    lowest = corner.amin(0) - bend.clamp_min(0).sum(0) - error
+    highest = corner.amax(0) - bend.clamp_max(0).sum(0) + error
+    return torch.where(lowest > lower, lowest, lower), torch.where(highest < upper, highest, upper)
 
 
 def _may_hold(lower: Tensor, upper: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, PixelBatch, Pix
 from warpdvr.datasets.views import Views
 from warpdvr.fitting.objective import NEAR, Objective
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
-from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.hit import Status
 from warpdvr.rendering.surface import surface
 

@@ -27,7 +27,7 @@ from warpdvr.datasets.pixels import Pixels
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fitting.checkpoint import Checkpoint, load
 from warpdvr.intersection import lipschitz
-from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.shading.srgb import linear
 from warpdvr.viewer import window
 

@@ -17,9 +17,9 @@ from warpdvr.fields.base import FieldLike
 from warpdvr.fitting.objective import Objective
 from warpdvr.fitting.optimizer import pack, unpack
 from warpdvr.fitting.recipe import Recipe, schedule
-from warpdvr.intersection.base import Solver
+from warpdvr.intersection.base import EARLY, Solver, as_solver
 from warpdvr.intersection.cached import CachedMarch
-from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.rendering.background import RATE, Background
 from warpdvr.rendering.surface import surface
@@ -30,12 +30,6 @@ PATIENCE = 50
 
 MEASURE = 100
 """Steps between two measurements of the field's Lipschitz bound, for fields that can measure it."""
-
-REFRESH = 16
-"""Steps after which an intersector that remembers the field looks at it again."""
-
-EARLY = (5, 10, 20, 35, 50, 75)
-"""Steps at which both is done besides: at first the field changes fast."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +109,10 @@ class Fit:
             groups.append({"params": list(self.backdrop.parameters()), "rate": RATE})
         self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
         self.objective = Objective(field, self.recipe, self.pixels, self.generator, self.backdrop)
-        self.intersect = intersect or (
-            DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else CachedMarch(field, cells=self.recipe.cells)
-        )
+        self.intersect = as_solver(
+            intersect
+            or (DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else CachedMarch(cells=self.recipe.cells))
+        ).prepare(field)
         self.scheduled = intersect is None and bool(self.recipe.samples)
         self.iteration, self.evaluations, self.seconds = 0, field.probed, 0.0
         self.without_hit = 0
@@ -164,8 +159,7 @@ class Fit:
         """Return all that a later session needs beside the field's weights, as tensors."""
         counts = torch.tensor([self.iteration, self.evaluations, self.seconds], dtype=torch.float64)
         state = {**pack(self.optimizer), "counts": counts, "generator": self.generator.get_state()}
-        if isinstance(self.intersect, CachedMarch):
-            state["remembered"] = self.intersect.state()
+        state |= self.intersect.state()
         if self.poses:
             state["cameras"] = self.poses.twist.detach().clone()
         if self.backdrop:
@@ -183,8 +177,7 @@ class Fit:
         self.iteration, self.evaluations = int(state["counts"][0]), int(state["counts"][1])
         self.seconds = float(state["counts"][2])
         self.generator.set_state(state["generator"].cpu())
-        if isinstance(self.intersect, CachedMarch) and "remembered" in state:
-            self.intersect.resume(state["remembered"])
+        self.intersect.resume(state)
         if self.poses:
             if "cameras" not in state:
                 raise ValueError(
@@ -228,13 +221,9 @@ class Fit:
 
     def _look(self, iteration: int) -> None:
         """Bring what is remembered of the field up to date."""
-        early = iteration in EARLY
-        if early or iteration % MEASURE == 0:
+        if iteration in EARLY or iteration % MEASURE == 0:
             self.evaluations += self.field.bound_slope()
-        if (early or iteration % REFRESH == 0) and isinstance(self.intersect, CachedMarch):
-            self.evaluations += self.intersect.refresh(self.field, full=iteration <= EARLY[-1])
-        if (grid := getattr(self.intersect, "grid", None)) is not None:
-            self.evaluations += grid.refresh(self.field)
+        self.evaluations += self.intersect.refresh(self.field, iteration)
 
     def _descend(self, total: Any) -> None:
         self.optimizer.zero_grad()

@@ -15,6 +15,7 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
 from warpdvr.fitting.image_pyramid import Level
 from warpdvr.intersection.base import Solver
+from warpdvr.intersection.lowest import bracket_lowest, lengths_behind, refine_lowest
 from warpdvr.rendering.surface import Surface, surface
 
 BEHIND = 12
@@ -174,27 +175,9 @@ def _deepest(field: Field, rays: Rays, nearest: Tensor, hit: Tensor) -> Tensor:
         hit: ray length of a hit, shape (n,), NaN for a ray without: the smallest value lies behind it.
     """
     _, far = rays.clip(field.bounds)
-    steps = torch.linspace(0, 1, BEHIND + 1, device=far.device).square()
-    behind = hit[:, None] + (far - hit)[:, None] * steps
     t, width = nearest.clone(), 0.02 * torch.ones_like(nearest)
-    index = torch.nonzero(~hit.isnan())[:, 0]
-    if len(index):
-        at = behind[index]
-        best = _values(field, rays[index], at).argmin(1, keepdim=True)
-        t[index] = at.gather(1, best)[:, 0]
-        spacing = at.diff(dim=1)
-        width[index] = spacing.gather(1, best.clamp_max(BEHIND - 1))[:, 0]
-    for _ in range(3):  # the lowest point of a parabola through three
-        at = t[:, None] + width[:, None] * torch.tensor([-1.0, 0.0, 1.0]).to(t)
-        a, b, c = _values(field, rays, at.nan_to_num()).unbind(1)
-        bend = a - 2 * b + c
-        step = torch.where(bend > 0, 0.5 * (a - c) / bend, torch.where(a < c, -1.0, 1.0) * (torch.minimum(a, c) < b))
-        t, width = t + width * step.clamp(-1, 1), width / 4
-    return t
-
-
-def _values(field: Field, rays: Rays, t: Tensor) -> Tensor:
-    """Return the field's values at ray lengths (n, k), shape (n, k)."""
-    x = rays.origin[:, None] + t[..., None] * rays.direction[:, None]
-    value: Tensor = field.value(x.reshape(-1, 3).to(field.bounds.dtype)).view(t.shape)
-    return value
+    hits = torch.nonzero(~hit.isnan())[:, 0]
+    if len(hits):
+        behind = lengths_behind(hit[hits], (far - hit)[hits], BEHIND)
+        t[hits], width[hits] = bracket_lowest(field, rays[hits], behind)
+    return refine_lowest(field, rays, t, width)

@@ -134,7 +134,9 @@ def _crossed_cells(solid: Solid, lattice: Lattice) -> Iterator[tuple[Tensor, Ten
 def _crossed_cells_near_grid(solid: Solid, lattice: Lattice, grid: BoundGrid) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the same cells in the same order, asking only at corners of those that the grid does not exclude."""
     x, y, z = lattice.cells
-    subdivision = int((lattice.step / grid.side * 2 ** (grid.levels - 1) - 1e-3).ceil().amax().clamp_min(1))
+    subdivision = int(
+        (lattice.step / grid.layout.side * 2 ** (grid.layout.levels - 1) - 1e-3).ceil().amax().clamp_min(1)
+    )
     slab_planes = max(4 * CHUNK // (y * z * subdivision**3), 1)
     for first in range(0, x, slab_planes):
         last = min(first + slab_planes, x)

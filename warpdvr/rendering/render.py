@@ -9,13 +9,13 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
-from warpdvr.intersection.base import Solver
+from warpdvr.intersection.base import Solver, as_solver
 from warpdvr.intersection.default import default_intersect
+from warpdvr.intersection.lowest import DEPTHS
 from warpdvr.rendering.aggregate import HitPoint
 from warpdvr.rendering.antialias import smooth_edges
 from warpdvr.rendering.film import Film, background_pixels, expose
 from warpdvr.rendering.image import Image
-from warpdvr.rendering.silhouette import DEPTHS
 from warpdvr.rendering.visibility import VisibleImage, boundary
 from warpdvr.shading.lights import Light
 from warpdvr.shading.materials import Material
@@ -64,7 +64,8 @@ def render(
     if antialias < 1 or antialias != int(antialias):
         raise ValueError(f"render: antialias must be a whole number of places, at least 1, got {antialias}")
     shader = _shader(material, lights)
-    solver, camera = intersect or default_intersect(field), camera.to(field.bounds.device)
+    solver = as_solver(intersect or default_intersect(field)).prepare(field)
+    camera = camera.to(field.bounds.device)
     points_per_ray = max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1)
     chunk = max(1, memory // (bytes_per_point(field) * points_per_ray))
     film = expose(field, camera, solver, aggregate=HitPoint(), shader=shader, sharpness=silhouette, chunk=chunk)

@@ -11,8 +11,8 @@ from warpdvr.datasets.morphology import dilate, outline_band
 from warpdvr.fields.base import select_shape
 from warpdvr.fields.conditional import Shapes
 from warpdvr.fitting.recipe import decay
-from warpdvr.intersection.dense import DenseMarch
-from warpdvr.rendering.silhouette import deepest_on
+from warpdvr.intersection.dense_march import DenseMarch
+from warpdvr.intersection.lowest import lowest_on
 from warpdvr.singleview.preprocess import FINE, InputPicture
 from warpdvr.singleview.reconstructor import Reconstructor
 from warpdvr.singleview.shape_bank import ShapeBank
@@ -162,7 +162,7 @@ class _Attempt:
         shapes = self.shapes()
         with torch.no_grad():
             hit = DenseMarch(self.how.samples, splits=1, block=8)(shapes, rays)
-            deepest, _ = deepest_on(shapes, rays, hit, depths=BEHIND, reach=REACH)
+            deepest, _ = lowest_on(shapes, rays, hit, depths=BEHIND, max_depth=REACH)
         at = torch.nonzero(~deepest.isnan())[:, 0]
         value = select_shape(shapes, rays.shape_index, at).value(rays[at].at(deepest[at]))
         entropy = torch.nn.functional.binary_cross_entropy_with_logits(-value, label[at].float(), reduction="none")

@@ -14,8 +14,8 @@ from warpdvr.fields.conditional import Shapes
 from warpdvr.fitting import losses as loss
 from warpdvr.fitting.optimizer import pack, unpack
 from warpdvr.fitting.recipe import schedule
-from warpdvr.intersection.dense import DenseMarch
-from warpdvr.rendering.silhouette import deepest_on
+from warpdvr.intersection.dense_march import DenseMarch
+from warpdvr.intersection.lowest import lowest_on
 from warpdvr.rendering.surface import Surface, surface
 from warpdvr.singleview.augmentation import Augmentation
 from warpdvr.singleview.category import Category, Pool
@@ -262,7 +262,7 @@ class Trainer:
         """
         (color, label, t), ray = said, seen.hit.ray
         right = label[ray]
-        deepest, behind = deepest_on(shapes, rays, seen.hit, depths=BEHIND, reach=REACH)
+        deepest, behind = lowest_on(shapes, rays, seen.hit, depths=BEHIND, max_depth=REACH)
         asked = ~deepest.isnan()
         x = rays.at(deepest.nan_to_num())[asked]
         soft = -select_shape(shapes, rays.shape_index, asked).value(x)

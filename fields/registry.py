@@ -64,7 +64,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     factory = _factory(name)
     _parameters(name, factory, options)
     try:
-        hints = get_type_hints(factory.__init__ if isinstance(factory, type) else factory)
+        hints = get_type_hints(factory.__init__ if isinstance(factory, type) else factory)  # type: ignore[misc]
     except NameError:  # annotations that only a type checker can resolve
         hints = {}
     for key, value in options.items():
@@ -88,17 +88,13 @@ def _factory(name: str) -> Callable[..., nn.Module]:
     return factory
 
 
-def _parameters(
-    name: str, factory: Callable[..., nn.Module], options: Mapping[str, Any]
-) -> Mapping[str, Parameter]:
+def _parameters(name: str, factory: Callable[..., nn.Module], options: Mapping[str, Any]) -> Mapping[str, Parameter]:
     """Return the parameters of a factory; refuse options that are none of them."""
     parameters = signature(factory).parameters
     for key in options:
         if key not in parameters:
             known = ", ".join(parameters)
-            raise ValueError(
-                f"field {name!r} has no option {key!r}; its options are {known}{suggest(key, parameters)}"
-            )
+            raise ValueError(f"field {name!r} has no option {key!r}; its options are {known}{suggest(key, parameters)}")
     return parameters
 
 

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, make_dataclass
 from functools import cache
+from itertools import pairwise
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -34,6 +35,9 @@ class Options(Mapping[str, Any]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and dict(self) == dict(other)
+
     def __or__(self, other: Mapping[str, Any]) -> Table:
         return {**self, **other}
 
@@ -55,9 +59,7 @@ class Options(Mapping[str, Any]):
         for key, value in table.items():
             if key not in options:
                 known = ", ".join(sorted(options))
-                raise ValueError(
-                    f"scene: [{name}] has no option {key!r}; known are {known}{suggest(key, options)}"
-                )
+                raise ValueError(f"scene: [{name}] has no option {key!r}; known are {known}{suggest(key, options)}")
             try:
                 values[key] = convert(value, option_type(cls, options[key]))
             except TypeError as error:
@@ -147,7 +149,9 @@ def _weights() -> type[Options]:
         about = {"type": hints[f.name], "documentation": documentation.get(f.name, ""), "usual": _usual(f.name)}
         options.append((f.name, hints[f.name] | None, field(default=None, metadata=about)))
     about_class = {"__module__": __name__, "__doc__": "What is to be another way than in a recipe."}
-    return make_dataclass("Weights", options, bases=(Options,), frozen=True, eq=False, kw_only=True, namespace=about_class)
+    return make_dataclass(
+        "Weights", options, bases=(Options,), frozen=True, eq=False, kw_only=True, namespace=about_class
+    )
 
 
 def _usual(name: str) -> str:
@@ -187,7 +191,7 @@ def field_documentation(cls: type) -> dict[str, str]:
         except (OSError, TypeError):  # made at run time
             continue
         lines = definition.body if isinstance(definition, ast.ClassDef) else []
-        for line, below in zip(lines, lines[1:], strict=False):
+        for line, below in pairwise(lines):
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(below, ast.Expr):
                 text = ast.literal_eval(below.value)
                 found[line.target.id] = " ".join(text.split())

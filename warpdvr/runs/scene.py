@@ -111,6 +111,10 @@ class Scene:
         chosen = {f.name: self.fit[f.name] for f in fields(Recipe) if f.name in self.fit}
         return dataclasses.replace(RECIPES[name], **chosen)
 
+    def with_fit(self, fit: Mapping[str, Any]) -> "Scene":
+        """Return the scene with another table [fit]."""
+        return Scene(self.views, self.field, fit, self.mesh)
+
     def tables(self) -> dict[str, Table]:
         """Return the scene as it is written to a file: what was chosen, and nothing else."""
         return {f.name: dict(table) for f in fields(self) if (table := getattr(self, f.name))}

@@ -31,7 +31,7 @@ def type_name(hint: object) -> str:
 
 
 def convert(value: object, hint: object) -> Any:
-    """Return a value from a TOML file as a plain type: a list as a tuple, a whole number as a float where one is wanted.
+    """Return a value from a TOML file as a plain type: a list as a tuple, a whole number as a float if one is wanted.
 
     Nothing else is converted: neither text to numbers, nor numbers to truth values. What `is_plain` does not hold for
     is returned as it is.

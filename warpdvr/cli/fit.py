@@ -66,7 +66,7 @@ class FitArguments(NewRun):
 
 @dataclass(frozen=True, kw_only=True)
 class FitCodeArguments(NewRun, codes.DecoderArguments):
-    """Fit the latent code of a trained decoder to views; writes a run."""
+    """Fit the latent code of a trained decoder; writes a run."""
 
 
 def fit(options: FitArguments) -> None:
@@ -127,6 +127,11 @@ def _chosen(options: FitArguments) -> Scene:
     if options.field == "repaint":
         raise ValueError("--field repaint: the run whose surface is to be painted is told with --shape RUN")
     given = scene.read(options.scene)
+    if not given.views:
+        raise ValueError(
+            f"{options.scene}: there is no [views] table, so there are no photographs to fit; it begins with [views] "
+            'and a line such as folder = "photographs"'
+        )
     field, fit = dict(given.field), _fit_table(options, given.fit, usual={"minutes": MINUTES})
     if options.recipe is not None:
         fit["recipe"] = options.recipe

@@ -36,8 +36,14 @@ COMMANDS = {
     "From one picture": (
         Command("render-category", "render textured meshes into a category of posed pictures", "singleview:render"),
         Command("train-category", "learn to reconstruct shapes of a category from one picture", "singleview:train"),
-        Command("reconstruct-image", "reconstruct a shape from one picture", "singleview:reconstruct"),
-        Command("eval-category", "compare reconstructions with the true meshes", "singleview:evaluate"),
+        Command(
+            "reconstruct-image",
+            "reconstruct a shape from one picture, with a trained category",
+            "singleview:reconstruct",
+        ),
+        Command(
+            "eval-category", "compare reconstructions of held-out objects with their true meshes", "singleview:evaluate"
+        ),
     ),
 }
 """All commands, as the help lists them."""

@@ -1,11 +1,13 @@
 """What may be typed: options before or after, every weight by its name, and one sentence for what makes no sense."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from test_cli import write_idr
+from test_house import ROOT, python
 
 from warpdvr.cli.fit import FitArguments
 from warpdvr.cli.main import COMMANDS, main
@@ -14,6 +16,9 @@ from warpdvr.fitting.recipe import Recipe
 from warpdvr.runs import scene as scene_files
 from warpdvr.runs.options import field_documentation
 from warpdvr.runs.run import Run
+
+SWITCH = next(f.name for f in fields(Recipe) if f.type is bool)
+"""An option of a recipe that is true or false."""
 
 
 @pytest.fixture
@@ -34,7 +39,10 @@ NEWCOMER: dict[str, tuple[list[str], str]] = {
     "fraction for a count": (["render", "RUN", "--frames", "2.5"], "--frames: expected a whole number, got '2.5'"),
     "one number for two": (["fit", "FOLDER", "--out", "RUN", "--sharpness", "3"], "--sharpness needs 2 values"),
     "no value": (["fit", "FOLDER", "--out", "RUN", "--minutes"], "--minutes needs a value"),
-    "word for true": (["fit", "FOLDER", "--out", "RUN", "--backdrop", "no"], "expected true or false, got 'no'"),
+    "word for true": (
+        ["fit", "FOLDER", "--out", "RUN", f"--{SWITCH.replace('_', '-')}", "no"],
+        "expected true or false, got 'no'",
+    ),
     "value for a flag": (["fit", "FOLDER", "more", "--out", "RUN"], "fit takes no further argument, got more"),
     "negative weight": (["fit", "FOLDER", "--out", "RUN", "--depth", "-1"], "depth must be finite and not negative"),
     "another device": (["fit", "FOLDER", "--out", "RUN", "--device", "gpu"], "expected cpu or cuda, got 'gpu'"),
@@ -109,11 +117,21 @@ def test_every_weight_of_a_recipe_is_an_option_with_its_meaning(capsys: pytest.C
 def test_weights_on_the_command_line_are_those_of_a_scene_file(tmp_path: Path) -> None:
     scene = tmp_path / "bunny.toml"
     scene.write_text('[views]\nmesh = "warp:bunny"\ncount = 3\ntest = 0\nsize = 16\n[mesh]\nresolution = 16\n')
-    options = ["--iterations", "1", "--smooth", "0.5", "--sharpness", "20", "30", "--backdrop", "false"]
+    options = [
+        "--iterations",
+        "1",
+        "--smooth",
+        "0.5",
+        "--sharpness",
+        "20",
+        "30",
+        f"--{SWITCH.replace('_', '-')}",
+        "false",
+    ]
     assert main(["fit", *options, str(scene), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 0
     chosen = Run.open(tmp_path / "run").scene()
-    assert chosen.fit == {"iterations": 1, "smooth": 0.5, "sharpness": (20.0, 30.0), "backdrop": False}
-    assert chosen.recipe == Recipe(smooth=0.5, sharpness=(20.0, 30.0), backdrop=False)
+    weights: dict[str, Any] = {"smooth": 0.5, "sharpness": (20.0, 30.0), SWITCH: False}
+    assert chosen.fit == {"iterations": 1, **weights} and chosen.recipe == replace(Recipe(), **weights)
     resumed = ["fit", "--resume", "--out", str(tmp_path / "run"), "--smooth", "0.1"]
     assert main(resumed) == 2 and Run.open(tmp_path / "run").scene() == chosen
 
@@ -136,3 +154,19 @@ def test_every_command_says_the_same_in_the_overview_and_in_its_own_help(capsys:
             assert ended.value.code == 0
             first = capsys.readouterr().out.split("\n\n")[1].splitlines()[0]
             assert first.rstrip(".").lower() == command.text.lower()
+
+
+def test_the_overview_loads_neither_torch_nor_warp_nor_the_commands(tmp_path: Path) -> None:
+    """In a fresh interpreter, below an empty `warpdvr` with a version."""
+    code = f"""
+import sys, types
+package = sys.modules["warpdvr"] = types.ModuleType("warpdvr")
+package.__path__, package.__version__ = [{str(ROOT / "warpdvr")!r}], "1"
+from warpdvr.cli.main import main
+try:
+    main(["--help"])
+finally:
+    print([name for name in ("torch", "warp", "tyro", "msgspec", "warpdvr.cli.fit") if name in sys.modules])
+"""
+    done = python(code, tmp_path)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]" and "fit-code" in done.stdout

@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from warpdvr.fitting.recipe import RECIPES, Recipe
-from warpdvr.runtime.validate import convert, suggest
+from warpdvr.runtime.validate import convert, is_plain, suggest
 
 Table = dict[str, Any]
 """A table of a TOML file."""
@@ -146,6 +146,8 @@ def _weights() -> type[Options]:
     hints, documentation = get_type_hints(Recipe), field_documentation(Recipe)
     options = []
     for f in fields(Recipe):
+        if not is_plain(hints[f.name]):
+            continue
         about = {"type": hints[f.name], "documentation": documentation.get(f.name, ""), "usual": _usual(f.name)}
         options.append((f.name, hints[f.name] | None, field(default=None, metadata=about)))
     about_class = {"__module__": __name__, "__doc__": "What is to be another way than in a recipe."}

@@ -20,7 +20,7 @@ from tyro.constructors import (
 )
 
 from warpdvr.cli.arguments import OnDevice
-from warpdvr.runs.options import field_documentation, option_type
+from warpdvr.runs.options import field_documentation, option_type, without_none
 from warpdvr.runtime.validate import suggest
 
 T = TypeVar("T")
@@ -123,7 +123,7 @@ def _arguments(info: StructTypeInfo) -> StructConstructorSpec | None:
     if not is_dataclass(info.type):
         return None
     flat, specs = {}, []
-    for f in sorted(fields(info.type), key=lambda f: f.name == "device"):  # it is the same for all, and comes last
+    for f in sorted(fields(info.type), key=lambda f: f.name == "device"):  # the same for all commands: last
         if "flat" in f.metadata:
             flat[f.name] = get_type_hints(info.type)[f.name]
             specs += [_field(flat[f.name], inner) for inner in fields(flat[f.name])]
@@ -152,7 +152,7 @@ def _field(options: type, f: "Field[Any]") -> StructFieldSpec:
 
 def _argument(options: type, f: "Field[Any]") -> tuple[Any, list[object]]:
     """Return the type of an argument that has a value, and how tyro reads and shows it."""
-    kind, name = option_type(options, f), _written(f)
+    kind, name = without_none(option_type(options, f)), _written(f)
     positional = "positional" in f.metadata
     metavar = f.metadata.get("metavar") or _metavar(kind)
     several, count = _parts(kind)

@@ -175,7 +175,11 @@ def option_type(cls: type, option: "Field[Any]") -> object:
     """Return the type that the value of an option must have: its annotation without None."""
     if "type" in option.metadata:
         return option.metadata["type"]
-    hint = get_type_hints(cls)[option.name]
+    return without_none(get_type_hints(cls)[option.name])
+
+
+def without_none(hint: object) -> object:
+    """Return a type without the None of its union."""
     if get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint):
         return Union[tuple(part for part in get_args(hint) if part is not NoneType)]  # noqa: UP007 (not known before)
     return hint

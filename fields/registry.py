@@ -7,7 +7,8 @@ from typing import Any, TypeVar, get_type_hints
 
 from torch import nn
 
-from warpdvr.fields.base import Field, as_field
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import Field
 from warpdvr.runtime.validate import convert, suggest
 
 GROUP = "warpdvr.fields"

@@ -17,9 +17,9 @@ from warpdvr import make, register
 from warpdvr.fields import registry
 from warpdvr.fields.analytic import Box, Plane, Rotate, Scale, SmoothUnion, Sphere, Torus, Translate, Union
 from warpdvr.fields.base import Field
+from warpdvr.fields.gradient import gradient
 from warpdvr.fields.occupancy import Occupancy
 from warpdvr.fields.sdf import SDF
-from warpdvr.rendering.gradient import gradient
 from warpdvr.testing.field import check_field
 
 PRIMITIVES = {
@@ -270,7 +270,7 @@ def test_a_registered_name_wins_over_an_installed_one(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("bounds", [0.0, -1.0, ((0, 0, 0), (1, 0, 1)), ((0, 0), (1, 1)), torch.ones(2, 3)])
-def test_bad_bounds_are_refused(bounds: object) -> None:
+def test_bad_bounds_are_refused(bounds: Any) -> None:
     with pytest.raises(ValueError, match="bounds must be"):
         Sphere(bounds=bounds)
 

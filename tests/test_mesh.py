@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from warpdvr.fields.analytic import Box, Plane, Sphere, Torus, Union
 from warpdvr.fields.base import Field
 from warpdvr.fields.occupancy import Occupancy
-from warpdvr.geometry.isosurface import _joined, extract
+from warpdvr.geometry.isosurface import _component_roots, extract
 from warpdvr.geometry.mesh import Mesh, read_mesh
 
 
@@ -210,7 +210,7 @@ def test_pieces_are_those_that_scipy_finds(n_pair):
     graph = coo_array((np.ones(n_pair), pairs.numpy().T), shape=(200, 200))
     piece = connected_components(graph, directed=False)[1]
     smallest = np.array([np.flatnonzero(piece == p)[0] for p in piece])
-    assert _joined(200, pairs).tolist() == smallest.tolist()
+    assert _component_roots(200, pairs).tolist() == smallest.tolist()
 
 
 def test_values_that_are_not_numbers_are_told():
@@ -257,7 +257,7 @@ def test_no_sliver_is_left_and_nothing_torn():
 
 
 def test_colors_are_those_of_the_field_seen_along_the_normal():
-    class TexturedMesh(Sphere):
+    class Painted(Sphere):
         def geometry(self, x):
             return self.value(x), x * 0.5 + 0.5
 
@@ -265,9 +265,9 @@ def test_colors_are_those_of_the_field_seen_along_the_normal():
             assert torch.allclose((normal * direction).sum(-1), -torch.ones(len(x)), atol=1e-5)
             return feature
 
-    mesh = extract(TexturedMesh(0.5), resolution=24)
+    mesh = extract(Painted(0.5), resolution=24)
     assert torch.allclose(colors(mesh), mesh.vertices * 0.5 + 0.5, atol=1e-6)
-    assert extract(TexturedMesh(0.5), resolution=8, colors=False).colors is None
+    assert extract(Painted(0.5), resolution=8, colors=False).colors is None
 
 
 @pytest.mark.parametrize("suffix", ["ply", "obj"])

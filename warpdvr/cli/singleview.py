@@ -8,7 +8,7 @@ from typing import Literal
 
 from warpdvr.cli.arguments import named, positional
 from warpdvr.cli.progress import follow, progress_bar
-from warpdvr.datasets import files
+from warpdvr.datasets.files import error_prefix
 from warpdvr.runtime.files import replacing
 from warpdvr.singleview import metrics, report
 from warpdvr.singleview import run as category_run
@@ -155,7 +155,7 @@ def reconstruct(options: ReconstructImageArguments) -> None:
     checkpoint = CategoryRun.open(options.run).learnt()
     out = options.out or options.picture.with_suffix(".ply")
     image = picture(options.picture)
-    with files.naming(options.picture):
+    with error_prefix(options.picture):
         field, mesh = metrics.reconstructed(checkpoint, image, resolution=options.resolution, refinement=refinement)
     mesh.save(out)
     sides = out.with_name(f"{out.stem}_sides.png")

@@ -8,7 +8,7 @@ that are 10 degrees and 0.1 scene units off are refined against the network of t
 of a fine mesh of it. The second needs dtu_scan65: fits with IDR's rough cameras as they are, with those refined
 together with the shape, and with the calibrated ones. On the command line they are
 
-    warpdvr fit SCENE --out RUN --iterations 3000 --set rays=4096 [--set cameras=7e-4]
+    warpdvr fit SCENE --out RUN --iterations 3000 --rays 4096 [--cameras 7e-4]
     warpdvr refine-cameras RUN --views held-out --size 200 --out FOLDER
 
 where the file SCENE names the folder, its camera file and the bounds (`SCENES` below).

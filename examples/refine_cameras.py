@@ -27,7 +27,9 @@ class Painted(warpdvr.Field):
     def __init__(self) -> None:
         super().__init__(bounds=1.0)
         balls = [warpdvr.make("sphere", radius=r, center=(x, 0.0, 0.1)) for r, x in ((0.35, -0.4), (0.25, 0.3))]
-        self.shape = warpdvr.make("union", parts=[*balls, warpdvr.make("box", size=(1.3, 0.5, 0.3), center=(0, 0, -0.3))])
+        self.shape = warpdvr.make(
+            "union", parts=[*balls, warpdvr.make("box", size=(1.3, 0.5, 0.3), center=(0, 0, -0.3))]
+        )
 
     def value(self, x: Tensor) -> Tensor:
         return self.shape.value(x)

@@ -12,7 +12,8 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.pose import Poses
 from warpdvr.datasets.pixels import BACKGROUND, Pixels
 from warpdvr.datasets.views import Views
-from warpdvr.fields.base import FieldLike, as_field
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import FieldLike
 from warpdvr.fitting.objective import Objective
 from warpdvr.fitting.optimizer import pack, unpack
 from warpdvr.fitting.recipe import Recipe, schedule
@@ -118,7 +119,7 @@ class Fit:
             DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else CachedMarch(field, cells=self.recipe.cells)
         )
         self.scheduled = intersect is None and bool(self.recipe.samples)
-        self.iteration, self.evaluations, self.seconds = 0, 0, 0.0
+        self.iteration, self.evaluations, self.seconds = 0, field.probed, 0.0
         self.without_hit = 0
 
     def __iter__(self) -> "Fit":

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from warpdvr.cameras.transform import SceneTransform
     from warpdvr.datasets.load import load
     from warpdvr.datasets.views import Views
-    from warpdvr.fields.base import Decoder, Field, as_field
+    from warpdvr.fields.adapter import as_field
+    from warpdvr.fields.base import Decoder, Field
     from warpdvr.fields.registry import make, register
     from warpdvr.fitting.fit import Fit
     from warpdvr.fitting.recipe import Recipe
@@ -68,7 +69,8 @@ _MODULES = {
     "cameras.transform": ("SceneTransform",),
     "datasets.load": ("load",),
     "datasets.views": ("Views",),
-    "fields.base": ("Decoder", "Field", "as_field"),
+    "fields.adapter": ("as_field",),
+    "fields.base": ("Decoder", "Field"),
     "fields.registry": ("make", "register"),
     "fitting.fit": ("Fit",),
     "fitting.recipe": ("Recipe",),

@@ -1,9 +1,10 @@
 """Complete a shape: one depth image, and a decoder that knows what shapes of its kind are like.
 
-A small DeepSDF decoder is trained in seconds on lamps, each a globe on a stem on a foot. Of a lamp that it has
-never seen one depth image is taken, from above, in which the globe hides the stem and most of the foot. Only the latent code is then fitted to it, and the decoder completes what the camera could not see. For a trained
-decoder of your own: `warpdvr fit-code DECODER FOLDER --out RUN`. Written are, from the side: the mean shape that the
-fit begins with, the completed one, and the truth.
+A small DeepSDF decoder is trained in seconds on lamps, each a globe on a stem on a foot. Of a lamp that it has never
+seen one depth image is taken, from above, in which the globe hides the stem and most of the foot. Only the latent code
+is then fitted to it, and the decoder completes what the camera could not see. For a trained decoder of your own:
+`warpdvr fit-code DECODER FOLDER --out RUN`. Written are, from the side: the mean shape that the fit begins with, the
+completed one, and the truth.
 """
 
 from dataclasses import replace

@@ -180,6 +180,15 @@ def test_floors_are_few_and_all_packages_are_on_them():
     assert sorted(listed) == sorted(packages)
 
 
+def test_the_quick_selection_uses_every_package():
+    """`make check` runs these files; each package is imported by one of them."""
+    lines = (ROOT / "Makefile").read_text().replace("\\\n", " ").splitlines()
+    files = next(line for line in lines if line.startswith("QUICK = ")).split()[2:]
+    text = "\n".join((ROOT / file).read_text() for file in files if file != "tests/test_house.py")
+    packages = [name for name in PROJECT["tool"]["setuptools"]["packages"] if name != "warpdvr"]
+    assert [name for name in packages if not re.search(rf"(from|import) {name}\b", text)] == []
+
+
 def test_no_file_is_large():
     if not (ROOT / ".git").exists():
         pytest.skip("this is no git checkout: what belongs to the project cannot be told from the rest")

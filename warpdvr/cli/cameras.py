@@ -64,7 +64,7 @@ def of_run(run: Run, folder: Path | None, name: str | None = None) -> tuple[Path
     """
     held, scene = run.load(), run.scene()
     if folder is not None:
-        return folder, name, load(folder, cameras=name, hold_out=0, normalise=False).in_scene(held.transform)
+        return folder, name, load(folder, cameras=name, hold_out=0, normalise=False).in_scene_frame(held.transform)
     if "folder" not in scene.views:
         raise ValueError(
             f"{run.folder}: the run has no cameras in files, its views are rendered; give a folder of photographs"

@@ -81,7 +81,7 @@ def _fit_code(options: argparse.Namespace) -> None:
 
 def _carry(options: argparse.Namespace, chosen: Scene, views: Views) -> None:
     """Fit what a scene says, and write all that belongs to a run."""
-    print(views.found)
+    print(views.summary)
     torch.manual_seed(chosen.fit.get("seed", 0))
     last = Run.open(options.out).load() if options.resume else None
     field: Field = last.field() if last else chosen.make_field()

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from warpdvr.datasets import files
+from warpdvr.datasets.files import error_prefix
 from warpdvr.runtime.files import replacing
 from warpdvr.singleview import metrics as judge
 from warpdvr.singleview import report as page
@@ -140,7 +140,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
     learnt = CategoryRun.open(options.run).learnt()
     out = options.out or options.picture.with_suffix(".ply")
     look = picture(options.picture)
-    with files.naming(options.picture):
+    with error_prefix(options.picture):
         field, mesh = judge.reconstructed(learnt, look, resolution=options.resolution, refinement=refinement)
     mesh.save(out)
     page.two_sides(field, out.with_name(f"{out.stem}_sides.png"))

@@ -9,6 +9,7 @@ from torch import Tensor
 from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, PixelBatch, Pixels
 from warpdvr.fields.base import Field
+from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.fitting import losses as loss
 from warpdvr.fitting.losses import on_surface
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
@@ -16,7 +17,6 @@ from warpdvr.intersection.base import Solver
 from warpdvr.intersection.default import default_intersect
 from warpdvr.intersection.hit import Status
 from warpdvr.rendering.background import Background
-from warpdvr.rendering.gradient import gradient, slope_cost, unit
 from warpdvr.rendering.surface import Surface
 from warpdvr.rendering.visibility import VisibleImage, boundary
 
@@ -65,7 +65,7 @@ class Objective:
             progress: of the fit, from 0 to 1.
             intersect: how the surface is found, for the term `outline`; by default as in `warpdvr.render`.
         """
-        recipe, asked = self.recipe, (1 + slope_cost(self.field)) * len(seen.hit.ray)
+        recipe, asked = self.recipe, (1 + evaluations_per_gradient(self.field)) * len(seen.hit.ray)
         terms: dict[str, Tensor] = {}
         for wanted, term in (
             (recipe.color > 0 or recipe.gradient > 0, self._color),
@@ -172,7 +172,7 @@ class Objective:
             terms["smooth"] = loss.smoothness(seen.normal[pick], unit(slope[len(slope) - len(pick) :]))
         if distances:
             terms["eikonal"] = loss.eikonal(torch.cat([slope.norm(dim=-1), seen.slope]))
-        return terms, slope_cost(self.field) * len(points)
+        return terms, evaluations_per_gradient(self.field) * len(points)
 
     def _right(self, drawn: PixelBatch, seen: Surface) -> Tensor:
         """Return which hits show the object, (k,): the mask says so or, in a view without one, those of the others."""

@@ -6,6 +6,7 @@ from torch import Tensor
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, query, query_all
 from warpdvr.intersection.hit import Hit, Status
+from warpdvr.intersection.octree import dilate
 from warpdvr.kernels import cached as _quick
 from warpdvr.runtime.launch import launch
 
@@ -158,12 +159,5 @@ class CachedMarch:
 
     def _around(self) -> Tensor:
         """Return True for the corners of cells with a change of sign, shape (k,)."""
-        solid = (self.value <= 0).view(1, *self.n.tolist()).float()
-        return (_grown(solid) != -_grown(-solid)).view(-1)
-
-
-def _grown(x: Tensor) -> Tensor:
-    """Return the largest of 3 x 3 x 3 values around each, shape (1, x, y, z); axis by axis, which is the fast way."""
-    for size in ((3, 1, 1), (1, 3, 1), (1, 1, 3)):
-        x = torch.nn.functional.max_pool3d(x, size, 1, tuple(n // 2 for n in size))
-    return x
+        solid = (self.value <= 0).view(1, 1, *self.n.tolist()).float()
+        return (dilate(solid) != -dilate(-solid)).view(-1)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.paths import fibonacci_sphere
+from warpdvr.evaluation.overlap import iou
 from warpdvr.evaluation.surfaces import chamfer
 from warpdvr.fields.conditional import Shapes
 from warpdvr.geometry.isosurface import extract
@@ -52,8 +53,7 @@ def judge(predicted: Mesh, truth: Mesh, *, visible: Mesh | None = None) -> Shape
     """
     far = chamfer(predicted, truth if visible is None else visible, samples=SAMPLES)
     mine, true = (silhouettes(mesh) for mesh in (predicted, truth))
-    iou = ((mine & true).sum((1, 2)) / (mine | true).sum((1, 2)).clamp_min(1)).mean()
-    return ShapeScores(far.chamfer_l1 / far.extent, far.f_score, float(iou))
+    return ShapeScores(far.chamfer_l1 / far.extent, far.f_score, float(iou(mine, true).mean()))
 
 
 def mean(some: Sequence[ShapeScores]) -> ShapeScores:
@@ -120,7 +120,7 @@ def held_out_iou(model: Reconstructor, category: Category, indices: Sequence[int
         for camera, mask in list(zip(views.cameras, views.masks, strict=True))[1::6]:
             if mask is not None and mask.any():
                 mine = render(field, camera, intersect=DenseMarch(48, splits=1)).mask
-                scores.append(float((mine & mask).sum() / (mine | mask).sum()))
+                scores.append(float(iou(mine, mask)))
     return sum(scores) / max(len(scores), 1)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from warpdvr.datasets import files
+from warpdvr.datasets.images import read_picture
+from warpdvr.datasets.morphology import dilate
 from warpdvr.datasets.views import Views
 
 SIZE = 64
@@ -46,7 +47,7 @@ def look(image: Tensor, alpha: Tensor | None) -> InputPicture:
 
 def picture(path: Path) -> InputPicture:
     """Read a picture of any size, with an alpha channel or with white behind the object; EXIF data turn it upright."""
-    return look(*files.picture(path, upright=True))
+    return look(*read_picture(path, upright=True))
 
 
 def first(views: Views) -> InputPicture:
@@ -125,7 +126,7 @@ def _background(image: Tensor) -> Tensor:
     white = (image >= WHITE).all(0)
     found = torch.nn.functional.pad(torch.zeros_like(white)[1:-1, 1:-1], (1, 1, 1, 1), value=True) & white
     while True:
-        more = torch.nn.functional.max_pool2d(found.float()[None], 3, 1, 1)[0].bool() & white
+        more = dilate(found, 1) & white
         if torch.equal(more, found):
             return found
         found = more

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.datasets import files
+from warpdvr.datasets.files import error_prefix
 from warpdvr.fields.base import Field
 from warpdvr.geometry.visible import visible_surface
 from warpdvr.intersection.default import gridded_intersect
@@ -19,11 +19,11 @@ from warpdvr.singleview.category import Category
 from warpdvr.singleview.metrics import ShapeScores
 from warpdvr.singleview.preprocess import InputPicture, first
 from warpdvr.singleview.reconstructor import CategoryCheckpoint
-from warpdvr.singleview.render_category import Model, models
+from warpdvr.singleview.render_category import CategoryMesh, category_meshes
 from warpdvr.singleview.test_time import Refinement
 
 SIDES = (-2.0, 1.2, 1.9), (1.6, -0.9, 2.4)
-"""Where a shape is looked at from: in front and above, and behind and below."""
+"""Where the cameras stand: in front and above, and behind and below."""
 
 ROWS = "reconstruction", "without refinement", "mean shape", "nearest shape"
 """What is compared with the truth."""
@@ -35,38 +35,38 @@ SIZE = 128
 def compare(
     learnt: CategoryCheckpoint, category: Category, meshes: Path, out: Path, *, refinement: Refinement | None = None
 ) -> dict[str, list[ShapeScores]]:
-    """Reconstruct each held-out object from its first picture, judge that beside two baselines, and write a page.
+    """Reconstruct each held-out object from its first picture, score it beside two baselines, and write a page.
 
     The baselines are the decoder's shape for the mean code, and the nearest of the true meshes that were learnt from,
-    chosen with the truth in hand.
+    chosen by the true shape.
 
     Args:
         learnt: the network that reconstructs.
         category: what it learnt from.
-        meshes: the true ones, what `photograph` was given.
+        meshes: folder or archive of the true ones, as `photograph` takes it.
         out: the picture file: a row for each object with input, reconstruction from two sides, truth from two sides.
         refinement: how the reconstructions are fitted to the pictures.
 
     Returns:
-        "reconstruction", "without refinement", "mean shape" and "nearest shape", each with one judgement for each
-        held-out object.
+        "reconstruction", "without refinement", "mean shape" and "nearest shape", each with the scores of each held-out
+        object.
     """
-    true = models(meshes, category.names)
-    seen = {name: visible_surface(model.mesh) for name, model in true.items()}
-    known = [category.names[i] for i in category.train]
+    truth = category_meshes(meshes, category.names)
+    visible = {name: visible_surface(model.mesh) for name, model in truth.items()}
+    training = [category.names[i] for i in category.train]
     average = judge.mean_shape(learnt)
     scores: dict[str, list[ShapeScores]] = {name: [] for name in ROWS}
     rows = []
     for i in category.test:
         name = category.names[i]
         look = first(category.views[i])
-        with files.naming(name):
+        with error_prefix(name):
             _, guess = judge.reconstructed(learnt, look, refinement=Refinement(steps=0))
             field, mesh = judge.reconstructed(learnt, look, refinement=refinement)
-        nearest = known[judge.nearest_shape(seen[name], [seen[one] for one in known])]
-        for what, shape in zip(scores, (mesh, guess, average, true[nearest].mesh), strict=True):
-            scores[what].append(judge.judge(shape, true[name].mesh, visible=seen[name]))
-        rows.append([_shown(look), *sides(field), *_photographs(true[name])])
+        nearest = training[judge.nearest_shape(visible[name], [visible[one] for one in training])]
+        for what, shape in zip(scores, (mesh, guess, average, truth[nearest].mesh), strict=True):
+            scores[what].append(judge.judge(shape, truth[name].mesh, visible=visible[name]))
+        rows.append([_shown(look), *sides(field), *_photographs(truth[name])])
     _write(out, rows)
     return scores
 
@@ -83,7 +83,7 @@ def sides(field: Field) -> list[Tensor]:
     return [torch.from_numpy(render(field, camera, intersect=intersect).picture()) for camera in cameras()]
 
 
-def _photographs(model: Model) -> list[Tensor]:
+def _photographs(model: CategoryMesh) -> list[Tensor]:
     parts = [model.picture(camera, 3) for camera in cameras()]
     return [torch.where(mask[..., None], image, 255) for image, mask, _ in parts]
 

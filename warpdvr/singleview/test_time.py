@@ -7,6 +7,7 @@ from torch import Tensor
 
 from warpdvr.cameras.pose import rotation
 from warpdvr.cameras.rays import Rays
+from warpdvr.datasets.morphology import dilate, outline_band
 from warpdvr.fields.base import select_shape
 from warpdvr.fields.conditional import Shapes
 from warpdvr.fitting.recipe import decay
@@ -100,8 +101,8 @@ class _Attempt:
         self.start, self.pose, self.K = codes, pose, K
         self.along, self.moved = torch.zeros(len(codes), len(axes)), torch.zeros(len(codes), 6)
         self.longer = torch.zeros(len(codes), 3)
-        self.near = _grown(mask, AROUND)
-        edge = _grown(mask, EDGE) & _grown(~mask, EDGE)
+        self.near = dilate(mask, AROUND)
+        edge = outline_band(mask, EDGE)
         self.edge = edge if edge.any() else self.near
 
     def shapes(self) -> Shapes:
@@ -176,10 +177,6 @@ class _Attempt:
         o = (turn @ self.pose[:, :3, 3:])[..., 0] + self.moved[:, 3:]
         shape_index = torch.arange(k).repeat_interleave(n)
         return Rays(o[:, None].expand(k, n, 3).reshape(-1, 3), d.reshape(-1, 3), shape_index)
-
-
-def _grown(mask: Tensor, by: int) -> Tensor:
-    return torch.nn.functional.max_pool2d(mask.float()[None], 2 * by + 1, 1, by)[0] > 0
 
 
 def _drawn(where: Tensor, n: int, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # Tests that cover every package in under two minutes on two cores; the others take longer or repeat them more widely.
 QUICK = tests/test_house.py tests/test_docs.py tests/test_launch.py tests/test_fields.py tests/test_camera.py \
     tests/test_intersect.py tests/test_implicit.py tests/test_render.py tests/test_mesh.py tests/test_datasets.py \
-    tests/test_recipe.py tests/test_objective.py tests/test_evaluation_surfaces.py tests/test_usd.py \
+    tests/test_recipe.py tests/test_losses.py tests/test_evaluation_surfaces.py tests/test_usd.py \
     tests/test_scene.py tests/test_codes.py tests/test_viewer.py tests/test_singleview_augmentation.py
 
 .PHONY: help venv demo test check lint docs bench clean

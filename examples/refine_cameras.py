@@ -50,7 +50,7 @@ def photograph(field: warpdvr.Field, cameras: list[warpdvr.Camera]) -> warpdvr.V
         train=tuple(range(len(cameras))),
         test=(),
         transform=warpdvr.SceneTransform.identity(),
-        found="Rendered.",
+        summary="Rendered.",
     )
 
 

@@ -2,32 +2,48 @@
 # newer (PYTHON=...) and keep what they install in .venv; it is renewed when pyproject.toml or constraints.txt change.
 
 PYTHON ?= python3
+JOBS ?= 2
 BIN = .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help venv demo test lint bench clean
+# Tests that cover every package in under two minutes on two cores; the others take longer or repeat them more widely.
+QUICK = tests/test_house.py tests/test_docs.py tests/test_launch.py tests/test_fields.py tests/test_camera.py \
+    tests/test_intersect.py tests/test_implicit.py tests/test_render.py tests/test_mesh.py tests/test_datasets.py \
+    tests/test_recipe.py tests/test_losses.py tests/test_evaluation_surfaces.py tests/test_usd.py \
+    tests/test_scene.py tests/test_codes.py tests/test_viewer.py tests/test_singleview_augmentation.py
+
+.PHONY: help venv demo test check lint docs bench clean
 
 help:
 	@echo "make demo    fit a bunny to images, write its mesh, USD and pictures to runs/bunny"
-	@echo "make test    all checks and tests"
+	@echo "make test    all checks and tests, in JOBS processes (2)"
+	@echo "make check   all checks and a quick selection of the tests, in under two minutes"
 	@echo "make lint    the checks without the tests"
+	@echo "make docs    build the documentation into build/site"
 	@echo "make bench   all benchmarks"
 	@echo "make venv    .venv with everything, for developing"
 	@echo "make clean   remove what the others made, except runs/"
 
-venv: .venv/test.stamp
+venv: .venv/test.stamp .venv/docs.stamp
 
 demo: .venv/run.stamp
 	$(BIN)/warpdvr fit scenes/bunny.toml --out runs/bunny --overwrite
 
 test: lint
-	$(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist=worksteal
+
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist=worksteal $(QUICK)
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/docs.stamp
+	$(BIN)/mkdocs build --strict
+	@echo "The documentation is build/site/index.html"
 
 bench: .venv/test.stamp
 	@set -e; for file in benchmarks/*.py; do \
@@ -37,9 +53,9 @@ bench: .venv/test.stamp
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	find warpdvr kernels fields tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find warpdvr kernels fields tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
 
-# What a user needs; the second stamp adds what a developer needs on top.
+# What a user needs; the other stamps add what a developer needs on top.
 .venv/run.stamp: pyproject.toml constraints.txt
 	@command -v "$(PYTHON)" > /dev/null || { \
 	    echo "warpdvr needs Python 3.11 or newer, but there is no $(PYTHON): set PYTHON=..." >&2; exit 1; }
@@ -53,4 +69,8 @@ clean:
 
 .venv/test.stamp: .venv/run.stamp
 	$(INSTALL) --no-build-isolation --editable ".[test]"
+	@touch $@
+
+.venv/docs.stamp: .venv/run.stamp
+	$(INSTALL) --no-build-isolation --editable ".[docs]"
 	@touch $@

@@ -1,31 +1,44 @@
 """See, differentiate and fit any implicit surface written in Torch.
 
-The viewer (polyscope) and the USD export (pxr) are loaded when they are first used, not here.
+Every public name is imported from here, as `warpdvr.NAME`. A name is loaded when it is first used: `import warpdvr`
+loads neither Torch nor Warp, and no public name loads the viewer (polyscope) or USD (pxr) before it is called.
 """
 
-from warpdvr.cameras.camera import Camera
-from warpdvr.cameras.rays import Rays
-from warpdvr.datasets.views import Views
-from warpdvr.fields.base import Field
-from warpdvr.fields.registry import make, register
-from warpdvr.fitting.fit import Fit
-from warpdvr.fitting.recipe import Recipe
-from warpdvr.geometry.isosurface import extract
-from warpdvr.geometry.mesh import Mesh
-from warpdvr.intersection.dense_march import DenseMarch
-from warpdvr.intersection.grid import BoundGrid
-from warpdvr.intersection.hit import Hit, Status
-from warpdvr.intersection.range_march import RangeMarch
-from warpdvr.intersection.sphere_trace import SphereTrace
-from warpdvr.rendering.image import Image
-from warpdvr.rendering.implicit import reattach
-from warpdvr.rendering.render import render
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from warpdvr.cameras.camera import Camera
+    from warpdvr.cameras.rays import Rays
+    from warpdvr.cameras.transform import SceneTransform
+    from warpdvr.datasets.load import load
+    from warpdvr.datasets.views import Views
+    from warpdvr.fields.adapter import as_field
+    from warpdvr.fields.base import Decoder, Field
+    from warpdvr.fields.registry import make, register
+    from warpdvr.fitting.fit import Fit
+    from warpdvr.fitting.recipe import Recipe
+    from warpdvr.geometry.isosurface import extract
+    from warpdvr.geometry.mesh import Mesh
+    from warpdvr.intersection.cached import CachedMarch
+    from warpdvr.intersection.dense_march import DenseMarch
+    from warpdvr.intersection.grid import BoundGrid
+    from warpdvr.intersection.hit import Hit, Status
+    from warpdvr.intersection.range_march import RangeMarch
+    from warpdvr.intersection.sphere_trace import SphereTrace
+    from warpdvr.rendering.image import Image
+    from warpdvr.rendering.implicit import reattach
+    from warpdvr.rendering.render import render
+    from warpdvr.usd.scene import write_usd
+    from warpdvr.viewer.window import view
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BoundGrid",
+    "CachedMarch",
     "Camera",
+    "Decoder",
     "DenseMarch",
     "Field",
     "Fit",
@@ -35,12 +48,60 @@ __all__ = [
     "RangeMarch",
     "Rays",
     "Recipe",
+    "SceneTransform",
     "SphereTrace",
     "Status",
     "Views",
+    "as_field",
     "extract",
+    "load",
     "make",
     "reattach",
     "register",
     "render",
+    "view",
+    "write_usd",
 ]
+
+_MODULES = {
+    "cameras.camera": ("Camera",),
+    "cameras.rays": ("Rays",),
+    "cameras.transform": ("SceneTransform",),
+    "datasets.load": ("load",),
+    "datasets.views": ("Views",),
+    "fields.adapter": ("as_field",),
+    "fields.base": ("Decoder", "Field"),
+    "fields.registry": ("make", "register"),
+    "fitting.fit": ("Fit",),
+    "fitting.recipe": ("Recipe",),
+    "geometry.isosurface": ("extract",),
+    "geometry.mesh": ("Mesh",),
+    "intersection.cached": ("CachedMarch",),
+    "intersection.dense_march": ("DenseMarch",),
+    "intersection.grid": ("BoundGrid",),
+    "intersection.hit": ("Hit", "Status"),
+    "intersection.range_march": ("RangeMarch",),
+    "intersection.sphere_trace": ("SphereTrace",),
+    "rendering.image": ("Image",),
+    "rendering.implicit": ("reattach",),
+    "rendering.render": ("render",),
+    "usd.scene": ("write_usd",),
+    "viewer.window": ("view",),
+}
+"""Where the public names are defined."""
+
+_HOME = {name: f"warpdvr.{module}" for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'warpdvr' has no attribute {name!r}")
+    member = getattr(import_module(_HOME[name]), name)
+    globals()[name] = member
+    return member
+
+
+def __dir__() -> list[str]:
+    """Return the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -37,9 +37,9 @@ def perturb(pose: Tensor, twist: Tensor) -> Tensor:
     """Return camera-to-world matrices (v, 4, 4), moved in their own axes by `twist` = (w, u), (v, 6); differentiable.
 
     A camera turns by the rotation vector w [radian] about the scene's origin, where the object is, and then shifts by u
-    [scene unit]: with the origin at o in its axes, [R | c] becomes [R | c] [exp(w) | o - exp(w) o + u], which keeps R a
-    rotation. Each number so changes the picture in a way of its own: w by what is seen of the object and by its roll, u
-    by its place and size. A camera that turned about its centre would hardly tell w from u, and an optimiser that
+    [scene unit]: with the origin at o in its axes, [R | c] becomes `[R | c] [exp(w) | o - exp(w) o + u]`, which keeps R
+    a rotation. Each number so changes the picture in a way of its own: w by what is seen of the object and by its roll,
+    u by its place and size. A camera that turned about its centre would hardly tell w from u, and an optimiser that
     scales each number by itself, as Adam does, would creep.
     """
     turn, u = rotation(twist[:, :3]), twist[:, 3:]

@@ -1,0 +1,125 @@
+"""What is made of a run: pictures, mesh, USD, scores."""
+
+import json
+import math
+import shutil
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+import numpy as np
+import PIL.Image
+import tomli_w
+import torch
+from torch import Tensor
+from warpdvr.fields.base import Field
+from warpdvr.fitting import checkpoint, log as journal
+from warpdvr.rendering import turntable
+from warpdvr.runtime.files import replacing
+from warpdvr.rendering.background import Background
+from warpdvr.cameras.camera import Camera
+from warpdvr.fitting.checkpoint import Checkpoint
+from warpdvr.evaluation.surfaces import chamfer
+from warpdvr.evaluation.images import evaluate
+from warpdvr.fitting.fit import Fit, Step
+from warpdvr.geometry.isosurface import extract
+from warpdvr.geometry.mesh import Mesh, read_mesh
+from warpdvr.rendering.image import Image
+from warpdvr.runs.scene import Scene
+from warpdvr.runtime.threads import one_thread
+from warpdvr.usd.scene import write_usd
+from warpdvr.datasets.views import Views
+from warpdvr.runs.run import Run
+from warpdvr.cameras import paths
+
+
+def write_pictures(run: Run, field: Field, *, size: int = 512) -> Path:
+    """Write two pictures from where the photographs were taken, of colours and of normals; return the first."""
+    (camera,) = _around(run.load(), 1, size)
+    (image,) = turntable.turn(field, [camera])
+    for what in ("rgb", "normal"):
+        _picture(run.images / f"view_{what}.png", image.picture(what))
+    return run.images / "view_rgb.png"
+
+
+def write_turntable(run: Run, field: Field, *, frames: int, size: int) -> Path:
+    """Write the pictures of a turntable and an animated file; return the latter."""
+    path = _around(run.load(), frames, size)
+    for old in run.images.glob("turntable_*.png"):
+        old.unlink()
+    pictures = []
+    for i, image in enumerate(turntable.turn(field, path)):
+        pictures.append(image.picture())
+        _picture(run.images / f"turntable_{i:03d}.png", pictures[-1])
+    turntable.animate(pictures, run.images / "turntable.gif")
+    return run.images / "turntable.gif"
+
+
+def write_mesh(run: Run, field: Field, path: Path | None = None, **options: Any) -> Mesh:
+    """Extract the surface in the data's own units and write it, to mesh.ply if no other path is given.
+
+    Photographs say nothing about cavities inside, so their walls are left out if the options do not say otherwise.
+    """
+    mesh = extract(field, **({"cavities": False} | options)).transformed(run.load().transform.matrix)
+    mesh.save(path or run.mesh)
+    return mesh
+
+
+def write_scene(run: Run, mesh: Mesh, path: Path | None = None) -> Path:
+    """Write mesh and cameras as USD, to scene.usdc if no other path is given; Z is up where an axis is known as up."""
+    held = run.load()
+    path = path or run.usd
+    data = held.transform.matrix
+    cameras = [held.transform.to_data(camera) for camera in held.cameras]
+    up = (data[:3, :3] @ torch.tensor(held.up, dtype=data.dtype)).tolist()
+    source = {"scene_transform": [float(a) for row in data.tolist() for a in row], "field": str(held.kind)}
+    write_usd(path, mesh, cameras, up=up, metadata=source)
+    return path
+
+
+def write_scores(run: Run, field: Field, views: Views, mesh: Mesh | None, truth: Mesh | None) -> dict[str, Any]:
+    """Evaluate on the held-out views, and against the true mesh where one is known; write and return eval.json."""
+
+    def show(i: int, image: Image, photograph: Tensor) -> None:
+        pair = np.concatenate([(photograph * 255).round().byte().numpy(), image.picture()], 1)
+        _picture(run.images / f"held_out_{views.names[i]}.png", pair)
+
+    state = run.load().fit
+    scores = evaluate(field, views, backdrop=Background.saved(state), shown=show)
+    result: dict[str, Any] = {
+        "psnr": scores.psnr,
+        "iou": scores.iou,
+        "views": scores.views,
+        "field_evaluations": int(state["counts"][1]),
+        "seconds": round(float(state["counts"][2]), 2),
+        "iterations": int(state["counts"][0]),
+        "evaluation": {"field_evaluations": scores.field_evaluations},
+    }
+    if truth is not None and mesh is not None:
+        result |= asdict(chamfer(mesh, truth))
+    known = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in result.items()}
+    with replacing(run.scores) as unfinished:
+        unfinished.write_text(json.dumps(known, indent=2) + "\n")
+    return result
+
+
+def true_mesh(path: Path | None, views: Views) -> Mesh | None:
+    """Return the mesh at `path`, or the one that came with the views, if any."""
+    return views.truth if path is None else read_mesh(path)
+
+
+def _picture(path: Path, pixels: Any) -> None:
+    with replacing(path) as unfinished:
+        PIL.Image.fromarray(pixels).save(unfinished)
+
+
+def _around(held: Checkpoint, frames: int, size: int) -> list[Camera]:
+    """Return a turntable that begins where the photographs were taken from, and shows the unit sphere as a whole."""
+    centre = torch.stack([camera.centre for camera in held.cameras])
+    distance = max(float(centre.norm(dim=-1).median()), 1.2)
+    mean = centre.mean(0)
+    front = mean.tolist() if mean.norm() > 0.3 * distance else None  # None: photographed from all sides
+    fov = math.degrees(2 * math.asin(min(1.0, 1.02 / distance)))
+    return paths.turntable(frames, up=held.up, size=size, fov=fov, distance=distance, front=front)

@@ -150,12 +150,12 @@ def test_scores_know_what_a_run_learnt_behind_the_object(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As `eval` compares pictures; other photographs may have been taken before something else."""
-    backdrop, held = Background.new(0, torch.device("cpu")), run.load()
-    replace(held, fit=backdrop.state()).save(run.checkpoint)
-    for folder, behind in ([], backdrop), ([tmp_path / "data"], None):
+    background, held = Background.new(0, torch.device("cpu")), run.load()
+    replace(held, fit=background.state()).save(run.checkpoint)
+    for folder, behind in ([], background), ([tmp_path / "data"], None):
         go(run.folder, *folder, "--out", tmp_path / "out", "--size", 48)
         views = of_run(run, folder[0] if folder else None)[2]
-        known = evaluate(held.field(), views, range(4), backdrop=behind)
+        known = evaluate(held.field(), views, range(4), background=behind)
         assert f"before   {known.psnr:.2f} dB" in capsys.readouterr().out
 
 

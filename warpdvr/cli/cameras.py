@@ -88,10 +88,10 @@ def _refine(options: argparse.Namespace) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out}: expected a folder for the cameras, found a file")
     cameras = refine(field, views, indices, kinds=options.by, longest=options.size, shown=shown)
-    backdrop = (
+    background = (
         Background.saved(run.load().fit) if options.folder is None else None
     )  # others stand before something else
-    _report(field, views, cameras, indices, options.size, backdrop)
+    _report(field, views, cameras, indices, options.size, background)
     for path in write_cameras(folder, views, cameras, options.out, name=name):
         print(path)
 
@@ -115,12 +115,12 @@ def _report(
     cameras: tuple[Camera, ...],
     indices: Sequence[int],
     longest: int,
-    backdrop: Background | None,
+    background: Background | None,
 ) -> None:
     moved = camera_errors([cameras[i] for i in indices], [views.cameras[i] for i in indices], aligned=False)
     print(f"moved by {moved} [scene unit]".replace(" off", ""))
     before, after = (
-        evaluate(field, replace(views, cameras=some), indices, longest=longest, backdrop=backdrop)
+        evaluate(field, replace(views, cameras=some), indices, longest=longest, background=background)
         for some in (views.cameras, cameras)
     )
     if after.views:

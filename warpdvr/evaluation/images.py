@@ -20,7 +20,7 @@ from warpdvr.rendering.image import Image
 from warpdvr.rendering.render import render
 
 AT_ONCE = 2**16
-"""Rays that a backdrop is asked about at once."""
+"""Rays that a background is asked about at once."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Scores:
 
     psnr: float
     """Peak signal-to-noise ratio of sRGB colours inside of the true masks, mean over views [dB]; NaN without masks. A
-    backdrop raises it, by what is seen where nothing is hit and on edges: compare like with like."""
+    background raises it, by what is seen where nothing is hit and on edges: compare like with like."""
     iou: float
     """Intersection over union of rendered and true masks, mean over views; NaN without masks."""
     views: int
@@ -46,12 +46,12 @@ def evaluate(
     *,
     intersect: Solver | None = None,
     longest: int | None = None,
-    backdrop: Background | None = None,
+    background: Background | None = None,
     shown: Callable[[int, Image, Tensor], None] | None = None,
 ) -> Scores:
     """Render views and compare them with their photographs, inside of their masks.
 
-    A pixel of the object that nothing is hit in has the colour of the backdrop, if there is one, and is black
+    A pixel of the object that nothing is hit in has the colour of the background, if there is one, and is black
     otherwise. Views without a mask, or an empty one, are left out.
 
     Args:
@@ -60,7 +60,7 @@ def evaluate(
         indices: chosen of the views; the held-out ones if not given.
         intersect: how the surface is found; by default with a `BoundGrid`, whose making is counted too.
         longest: views are compared at this size of their longer side at most [pixel]; None takes them as they are.
-        backdrop: what is behind the object; edges are then smooth.
+        background: what is behind the object; edges are then smooth.
         shown: called with the index, the rendered image and the photograph (h, w, 3) of each view.
     """
     field = as_field(field)
@@ -78,10 +78,10 @@ def evaluate(
             photograph, mask = _shrink(photograph, camera.height, camera.width), _shrink_mask(mask, camera)
         if not mask.any():
             continue
-        if backdrop is None:
+        if background is None:
             image = render(field, camera, intersect=intersect, background=(0.0, 0.0, 0.0))
         else:
-            behind = _behind(backdrop.to(field.bounds.device), camera.to(field.bounds.device))
+            behind = _behind(background.to(field.bounds.device), camera.to(field.bounds.device))
             image = render(field, camera, intersect=intersect, background=behind, antialias=SMOOTH)
         evaluations += image.evaluations
         psnr.append(_psnr(image.rgb.cpu(), photograph, mask))
@@ -91,10 +91,10 @@ def evaluate(
     return Scores(_mean(psnr), _mean(iou), len(iou), evaluations)
 
 
-def _behind(backdrop: Background, camera: Camera) -> Tensor:
+def _behind(background: Background, camera: Camera) -> Tensor:
     """Return a picture (h, w, 3) of what is behind the object, a part after the other."""
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
-    parts = [backdrop(camera.rays(some)) for some in pixel.split(AT_ONCE)]
+    parts = [background(camera.rays(some)) for some in pixel.split(AT_ONCE)]
     return torch.cat(parts).view(camera.height, camera.width, 3)
 
 

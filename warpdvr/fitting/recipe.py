@@ -27,9 +27,9 @@ class Recipe:
     """Weight of the photometric loss."""
     square: float = 3.0
     """Up to so many times their median it counts squares of differences; 0 counts absolute ones, as DVR and IDR do."""
-    backdrop: bool = True
-    """Whether what is seen beside the object is learnt, too (`warpdvr.rendering.background`). It has no part in the
-    field."""
+    learn_background: bool = True
+    """Whether what is seen beside the object is learnt as well (`warpdvr.rendering.background`), as the term
+    `background_color` of weight 1. The field has no part in it."""
     mask: float = 1.0
     """Weight of the silhouette loss, which is divided by the growth of its sharpness."""
     hinge: float = 0.0
@@ -127,7 +127,7 @@ RECIPES = {
     "dvr": Recipe(
         color=3.0,
         square=0.0,
-        backdrop=False,
+        learn_background=False,
         mask=0.0,
         eikonal=0.0,
         smooth=0.05,
@@ -135,7 +135,7 @@ RECIPES = {
         occupancy=1.0,
         samples=(16, 32, 64, 128),
     ),
-    "code": Recipe(rays=128, color=0.0, backdrop=False, eikonal=0.0, smooth=0.0, cells=32),
+    "code": Recipe(rays=128, color=0.0, learn_background=False, eikonal=0.0, smooth=0.0, cells=32),
 }
 """Recipes by name: ours, and the weights and the sampling of DVR for images alone (Niemeyer et al. 2020, supplement).
 

@@ -11,7 +11,7 @@ from warpdvr.fields.mlp import MLP, PositionalEncoding
 RATE = 3e-3
 """Highest learning rate of Adam, see `warpdvr.fitting.recipe.schedule`."""
 
-PREFIX = "backdrop."
+PREFIX = "background."
 """How its weights are called in the state of a fit."""
 
 
@@ -54,7 +54,9 @@ class Background(nn.Module):
         try:
             made.load_state_dict(weights)
         except RuntimeError as error:
-            raise ValueError(f"backdrop: the weights are of another network: {' '.join(str(error).split())}") from None
+            raise ValueError(
+                f"background: the weights are of another network: {' '.join(str(error).split())}"
+            ) from None
         return made
 
     def state(self) -> dict[str, Tensor]:

@@ -2,37 +2,30 @@
 
 import json
 import math
-import shutil
-import time
-import tomllib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 import PIL.Image
-import tomli_w
 import torch
 from torch import Tensor
-from warpdvr.fields.base import Field
-from warpdvr.fitting import checkpoint, log as journal
-from warpdvr.rendering import turntable
-from warpdvr.runtime.files import replacing
-from warpdvr.rendering.background import Background
+
+from warpdvr.cameras import paths
 from warpdvr.cameras.camera import Camera
-from warpdvr.fitting.checkpoint import Checkpoint
-from warpdvr.evaluation.surfaces import chamfer
+from warpdvr.datasets.views import Views
 from warpdvr.evaluation.images import evaluate
-from warpdvr.fitting.fit import Fit, Step
+from warpdvr.evaluation.surfaces import chamfer
+from warpdvr.fields.base import Field
+from warpdvr.fitting.checkpoint import Checkpoint
 from warpdvr.geometry.isosurface import extract
 from warpdvr.geometry.mesh import Mesh, read_mesh
+from warpdvr.rendering import turntable
+from warpdvr.rendering.background import Background
 from warpdvr.rendering.image import Image
-from warpdvr.runs.scene import Scene
-from warpdvr.runtime.threads import one_thread
-from warpdvr.usd.scene import write_usd
-from warpdvr.datasets.views import Views
 from warpdvr.runs.run import Run
-from warpdvr.cameras import paths
+from warpdvr.runtime.files import replacing
+from warpdvr.usd.scene import write_usd
 
 
 def write_pictures(run: Run, field: Field, *, size: int = 512) -> Path:
@@ -87,7 +80,7 @@ def write_scores(run: Run, field: Field, views: Views, mesh: Mesh | None, truth:
         _picture(run.images / f"held_out_{views.names[i]}.png", pair)
 
     state = run.load().fit
-    scores = evaluate(field, views, backdrop=Background.saved(state), shown=show)
+    scores = evaluate(field, views, background=Background.saved(state), shown=show)
     result: dict[str, Any] = {
         "psnr": scores.psnr,
         "iou": scores.iou,

@@ -9,34 +9,25 @@ import shutil
 import time
 import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL.Image
 import tomli_w
 import torch
-from torch import Tensor
 
-from warpdvr.fields.base import Field
-from warpdvr.fitting import checkpoint, log as journal
-from warpdvr.rendering import turntable
-from warpdvr.runtime.files import replacing
-from warpdvr.rendering.background import Background
-from warpdvr.cameras.camera import Camera
-from warpdvr.fitting.checkpoint import Checkpoint
-from warpdvr.evaluation.surfaces import chamfer
-from warpdvr.evaluation.images import evaluate
-from warpdvr.fitting.fit import Fit, Step
-from warpdvr.geometry.isosurface import extract
-from warpdvr.geometry.mesh import Mesh, read_mesh
-from warpdvr.rendering.image import Image
-from warpdvr.runs.scene import Scene
-from warpdvr.runtime.threads import one_thread
-from warpdvr.usd.scene import write_usd
-from warpdvr.datasets.views import Views
 from warpdvr.cameras import paths
+from warpdvr.datasets.views import Views
+from warpdvr.evaluation.images import evaluate
+from warpdvr.fields.base import Field
+from warpdvr.fitting import checkpoint
+from warpdvr.fitting import log as journal
+from warpdvr.fitting.checkpoint import Checkpoint
+from warpdvr.fitting.fit import Fit
+from warpdvr.fitting.loop import Step
+from warpdvr.runs.scene import Scene
+from warpdvr.runtime.files import replacing
+from warpdvr.runtime.threads import one_thread
 
 REPORTS = 10
 """How often during a fit held-out views are looked at."""
@@ -168,7 +159,7 @@ def fit(run: Run, scene: Scene, views: Views, field: Field, job: Fit) -> Iterato
                     due = math.floor(step.progress * REPORTS) + 1
                     with one_thread():  # as the fit itself
                         scores = evaluate(
-                            field, views, some, intersect=job.intersect, longest=200, backdrop=job.backdrop
+                            field, views, some, intersect=job.intersect, longest=200, background=job.background
                         )
                     note = f"held out {scores.psnr:.1f} dB, IoU {scores.iou:.3f}" if scores.views else ""
                     _write(log, step, psnr=scores.psnr, iou=scores.iou)
@@ -177,18 +168,6 @@ def fit(run: Run, scene: Scene, views: Views, field: Field, job: Fit) -> Iterato
                 yield step, note
     finally:
         _save(run, scene, views, field, job, up)
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def _save(run: Run, scene: Scene, views: Views, field: Field, job: Fit, up: tuple[float, float, float]) -> None:
@@ -208,7 +187,3 @@ def _write(log: Any, step: Step, **more: float) -> None:
     row = {"iteration": step.iteration, "progress": step.progress, "seconds": step.seconds} | step.losses | more
     log.write(json.dumps({k: round(v, 6) for k, v in row.items() if math.isfinite(v)}) + "\n")
     log.flush()
-
-
-
-

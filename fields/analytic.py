@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Field, FieldLike, Kind, as_field
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import Field, FieldLike, Kind
 
 Vector = Sequence[float] | Tensor
 

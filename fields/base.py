@@ -1,6 +1,7 @@
 """The contract between a field and the renderer, whole: what a field must have, what it may have, and how it is asked.
 
-Inside of the package a field is a `Field`; `as_field` makes one of any module or function, once, at every public door.
+Inside of the package a field is a `Field`; `as_field` makes one of any module or function (warpdvr/fields/adapter.py),
+once, at every public door.
 
 How a field is asked:
 
@@ -35,7 +36,8 @@ class Field(nn.Module, ABC):
     """A surface {value = 0} with colours on it.
 
     Only `value` must be written; every other member is optional and has its default here. The renderer asks a field
-    for what it can do, never for its type. `warpdvr.testing.check_field` tests all of it.
+    for what it can do, never for its type. `warpdvr.testing.check_field` tests all of
+    it.
     """
 
     bounds: Tensor
@@ -61,6 +63,9 @@ class Field(nn.Module, ABC):
 
     rates: Mapping[str, float] = {"": 2e-3}
     """Learning rates of a fit, by how a parameter's name ends; the longest ending counts."""
+
+    probed: int = 0
+    """How many points `as_field` asked of it; a fit counts them."""
 
     def __init__(self, bounds: Bounds = 1.0):
         """Set the bounds: two corners, or half the side of a cube around the origin."""
@@ -172,140 +177,13 @@ class Decoder(nn.Module, ABC):
         """Return sRGB colours (n, 3) in [0, 1] from features (n, k)."""
 
 
-class _ModuleField(Field):
-    """A module that has members of a field without being one; what it lacks is as in `Field`."""
-
-    def __init__(self, module: nn.Module, bounds: Bounds | None):
-        nn.Module.__init__(self)
-        self.module = module
-        if bounds is not None:
-            self.register_buffer("own_bounds", box(bounds))
-
-    def _member(self, name: str) -> Any:
-        return getattr(self.module, name, None)
-
-    @property
-    def bounds(self) -> Tensor:  # type: ignore[override]
-        found: Any = self._buffers["own_bounds"] if "own_bounds" in self._buffers else self._member("bounds")
-        return found
-
-    def value(self, x: Tensor) -> Tensor:
-        answer = self._member("value") or self.module
-        found: Tensor = answer(x)
-        return found
-
-    @property
-    def has_color(self) -> bool:
-        return self._member("color") is not None
-
-    @property
-    def lipschitz_is_measured(self) -> bool:  # type: ignore[override]
-        return self._member("bound_slope") is not None
-
-    @property
-    def name(self) -> str:
-        return type(self.module).__name__
-
-
-class _FunctionField(Field):
-    """A plain function of points with bounds."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor], bounds: Bounds):
-        super().__init__(bounds)
-        self.function = function
-
-    def value(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-    @property
-    def name(self) -> str:
-        return getattr(self.function, "__name__", type(self.function).__name__)
-
-
-def _forwarded(name: str) -> Callable[..., Any]:
-    """Return a method that calls the module's own, or that of `Field` if it has none."""
-
-    def method(self: _ModuleField, *arguments: Any) -> Any:
-        own = self._member(name)
-        return getattr(Field, name)(self, *arguments) if own is None else own(*arguments)
-
-    return method
-
-
-def _read(name: str) -> property:
-    """Return a property that is the module's own, or that of `Field` if it has none."""
-
-    def member(self: _ModuleField) -> Any:
-        own = self._member(name)
-        return getattr(Field, name) if own is None else own
-
-    return property(member)
-
-
-for _name in ("geometry", "color", "select", "bound_slope", "as_layers", "prior", "anneal"):
-    setattr(_ModuleField, _name, _forwarded(_name))
-for _name in ("kind", "lipschitz", "step", "options", "rates"):
-    setattr(_ModuleField, _name, _read(_name))
-
-
-def as_field(module: FieldLike, bounds: Bounds | None = None) -> Field:
-    """Make a `Field` of anything that answers at points.
-
-    A `Field` is returned as it is. A module with `value` and `bounds` (and any other member of `Field`) keeps what it
-    has; a module or function without `value` is called itself. Those two are asked at 28 points of their bounds, once,
-    to see that they keep the contract; their parameters stay theirs.
-
-    Args:
-        module: the field, the module, or a function from points (n, 3) to values (n,).
-        bounds: where to look, for what has no `bounds` of its own: two corners, or half the side of a cube around the
-            origin [scene unit].
-
-    Example:
-        >>> import torch
-        >>> field = as_field(lambda x: x.norm(dim=-1) - 0.5, bounds=1.0)
-        >>> field.value(torch.zeros(1, 3))
-        tensor([-0.5000])
-
-    Raises:
-        ValueError: if it cannot be asked, has no bounds, answers with another shape or type, depends on the rest of a
-            batch, or is positive inside.
-    """
-    if isinstance(module, Field):
-        if bounds is not None:
-            raise ValueError(f"as_field: {module.name} has bounds of its own, give none")
-        return module
-    field = adapt(module, bounds)
-    _probe(field)
-    return field
-
-
-def adapt(module: FieldLike, bounds: Bounds | None = None) -> Field:
-    """Return what `as_field` returns without asking anything of it, for those who ask more thoroughly."""
-    if isinstance(module, Field):
-        return module
-    if not callable(module):
-        raise ValueError(f"as_field: expected a field, a module or a function, got {type(module).__name__}")
-    own: Any = getattr(module, "bounds", None)
-    if bounds is None and own is None:
-        raise ValueError(
-            f"as_field: {_called(module)} has no bounds; give as_field(..., bounds=1.0), half the side of a cube "
-            "around the origin, or two corners"
-        )
-    if isinstance(module, nn.Module):
-        given = bounds if bounds is not None or isinstance(own, Tensor) else own
-        return _ModuleField(module, given)
-    return _FunctionField(module, own if bounds is None else bounds)
-
-
 def query(field: Field, x: Tensor) -> Tensor:
     """Return `field.value` at float32 points (n, 3) as float32 (n,), whatever the field's own precision.
 
     Raises:
         ValueError: if the field returns anything but a tensor of that shape.
     """
-    value = field.value(x.to(field.bounds.dtype))
-    if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
-        raise ValueError(_wrong_answer(field, x, value))
+    value = check_answer(field, x, field.value(x.to(field.bounds.dtype)))
     return value.float().contiguous()
 
 
@@ -340,53 +218,18 @@ def box(bounds: Bounds) -> Tensor:
     return corners.clone()
 
 
-def _called(module: Any) -> str:
-    return getattr(module, "__name__", type(module).__name__)
+def check_answer(field: Field, x: Tensor, value: Any) -> Tensor:
+    """Return what a field answered at points x (n, 3) if it is a tensor of shape (n,), whatever its type.
 
-
-def _wrong_answer(field: Field, x: Tensor, value: Any) -> str:
-    """Return a sentence that says what an answer at points x should have been."""
-    head = f"{field.name}.value: expected shape {tuple(x.shape[:1])} for points {tuple(x.shape)}, got "
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if isinstance(value, Tensor) and value.shape == x.shape[:1]:
+        return value
+    message = f"{field.name}.value: expected shape {tuple(x.shape[:1])} for points {tuple(x.shape)}, got "
     if isinstance(value, np.ndarray):
-        return f"{head}a NumPy array; write it with Torch, so that gradients pass through it"
+        raise ValueError(f"{message}a NumPy array; write it with Torch, so that gradients pass through it")
     if not isinstance(value, Tensor):
-        return f"{head}{type(value).__name__}"
-    hint = "; return value[:, 0]" if value.shape == (len(x), 1) else ""
-    return f"{head}{tuple(value.shape)}{hint}"
-
-
-@torch.no_grad()
-def _probe(field: Field) -> None:
-    """Ask at a lattice of 3 x 3 x 3 points, and at one of them alone, and refuse answers that break the contract."""
-    bounds: Any = field.bounds
-    shaped = isinstance(bounds, Tensor) and tuple(bounds.shape) == (2, 3) and bounds.is_floating_point()
-    if not shaped or not bool((bounds.isfinite() & (bounds[0] < bounds[1])).all()):
-        raise ValueError(f"{field.name}.bounds: expected two finite corners low < high, shape (2, 3), got {bounds}")
-    place = torch.cartesian_prod(*[torch.linspace(0, 1, 3)] * 3).to(bounds)
-    x = bounds[0] + (bounds[1] - bounds[0]) * place
-    every, alone = _answer(field, x), _answer(field, x[:1])
-    if not bool(torch.isclose(every[:1], alone, rtol=1e-3, atol=1e-4, equal_nan=True).all()):
-        raise ValueError(
-            f"{field.name}.value: the value at a point depends on the other points of its batch; call eval() before, "
-            "or take batch normalisation and dropout out"
-        )
-    middle = len(x) // 2
-    if bool(every[middle] > 0) and bool((torch.cat([every[:middle], every[middle + 1 :]]) < 0).all()):
-        raise ValueError(
-            f"{field.name}.value: is negative all around and positive in the middle of its bounds, but a value is < 0 "
-            "inside and > 0 outside: return its negative; a room that is seen from within is a subclass of "
-            "warpdvr.Field"
-        )
-
-
-def _answer(field: Field, x: Tensor) -> Tensor:
-    """Return `field.value(x)`, which must be a tensor as x is, shape (n,)."""
-    value: Any = field.value(x)
-    if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
-        raise ValueError(_wrong_answer(field, x, value))
-    if value.dtype != x.dtype or value.device != x.device:
-        raise ValueError(
-            f"{field.name}.value: expected {x.dtype} on {x.device}, as the points are, "
-            f"got {value.dtype} on {value.device}"
-        )
-    return value
+        raise ValueError(f"{message}{type(value).__name__}")
+    hint = "; take its only column, such as value[:, 0]" if value.shape == (len(x), 1) else ""
+    raise ValueError(f"{message}{tuple(value.shape)}{hint}")

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from warpdvr.fields.base import Field, as_field
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import Field
 
 GROUP = "warpdvr.fields"
 """The entry-point group in which packages offer their fields."""

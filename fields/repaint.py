@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from warpdvr.fields.base import Field, FieldLike, Kind, as_field
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import Field, FieldLike, Kind
 from warpdvr.fields.hashgrid import RATES, Radiance, show
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import pixel_centres
 from warpdvr.datasets.views import Views
-from warpdvr.fields.base import FieldLike, as_field
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import FieldLike
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.default import gridded_intersect
 from warpdvr.rendering.antialias import SMOOTH

@@ -10,7 +10,8 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.pose import Poses
 from warpdvr.datasets.pixels import BACKGROUND, Pixels
 from warpdvr.datasets.views import Views
-from warpdvr.fields.base import FieldLike, as_field
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import FieldLike
 from warpdvr.fitting.loop import TrainingLoop
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
@@ -72,6 +73,7 @@ class Fit(TrainingLoop):
         """
         field = as_field(field)
         super().__init__("fit", minutes=minutes, iterations=iterations, seed=seed, single_thread=True)
+        self.evaluations = field.probed
         self.field, self.recipe = field, recipe or Recipe()
         self.pixels = Pixels(views, field.bounds.device)
         if not self.pixels.deep and (self.recipe.depth or self.recipe.known):

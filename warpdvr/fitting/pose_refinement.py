@@ -15,7 +15,8 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.pose import perturb
 from warpdvr.datasets.views import Views
-from warpdvr.fields.base import Field, FieldLike, as_field
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import Field, FieldLike
 from warpdvr.fitting.image_pyramid import pyramid
 from warpdvr.fitting.pose_residuals import SCALES, PoseResiduals
 from warpdvr.intersection.base import Solver

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from warpdvr.fields.base import Field, FieldLike, as_field
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import Field, FieldLike
 from warpdvr.geometry.marching_cubes import CHUNK, Lattice, Solid, triangulate
 from warpdvr.geometry.mesh import Mesh, vertex_normals
 from warpdvr.intersection.grid import BoundGrid

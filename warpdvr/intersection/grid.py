@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpdvr.fields.base import Field, FieldLike, as_field, query_all
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import Field, FieldLike, query_all
 from warpdvr.intersection import lipschitz
 from warpdvr.intersection.octree import (
     HALVES,

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import Rays, pixel_centres
-from warpdvr.fields.base import Field, FieldLike, as_field
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import Field, FieldLike
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.default import default_intersect
 from warpdvr.intersection.hit import Status

@@ -8,7 +8,8 @@ import PIL.Image
 import torch
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.fields.base import FieldLike, as_field
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import FieldLike
 from warpdvr.intersection.default import gridded_intersect
 from warpdvr.rendering.antialias import SMOOTH
 from warpdvr.rendering.image import Image

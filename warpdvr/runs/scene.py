@@ -8,13 +8,15 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from torch import nn
+
+from warpdvr.fields.base import Field
+from warpdvr.fields.registry import make
+from warpdvr.geometry.isosurface import extract
+from warpdvr.fitting.recipe import RECIPES, Recipe
 from warpdvr.datasets.load import load
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import Views
-from warpdvr.fields.base import Field
-from warpdvr.fields.registry import make
-from warpdvr.fitting.recipe import RECIPES, Recipe
-from warpdvr.geometry.isosurface import extract
 
 Table = dict[str, Any]
 

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpdvr.fields.base import Field, FieldLike, adapt
+from warpdvr.fields.adapter import adapt
+from warpdvr.fields.base import Field, FieldLike
 
 POINTS = 64
 """Points at which a field is looked at."""
@@ -139,7 +140,7 @@ def _check_color(name: str, field: Field, x: Tensor, slope: Tensor) -> None:
 
 
 def _check_weights(name: str, field: Field, x: Tensor, slope: Tensor) -> None:
-    weights = {key: p for key, p in field.named_parameters() if p.requires_grad}
+    weights = {key.removeprefix("module."): p for key, p in field.named_parameters() if p.requires_grad}
     if not weights:
         return
     outcome = field.value(x).sum() + _color(field, x, slope).sum()

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import OPENGL, Camera
-from warpdvr.fields.base import FieldLike, as_field
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import FieldLike
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.default import gridded_intersect
 from warpdvr.rendering.gradient import normal_color

@@ -126,5 +126,8 @@ def evaluate_terms(terms: Sequence[Term], context: TermContext) -> tuple[dict[st
     for term in terms:
         if term.weight > 0:
             losses[term.name], asked = term(context)
+            if losses[term.name].shape:
+                shape = tuple(losses[term.name].shape)
+                raise ValueError(f"fit: the term {term.name!r} must return a scalar, got a tensor of shape {shape}")
             evaluations += asked
     return losses, evaluations

@@ -81,7 +81,7 @@ def test_cameras_of_a_run_are_written_in_the_format_of_its_data(run: Run, tmp_pa
 
 def test_cameras_that_were_taken_as_given_are_not_written(run: Run) -> None:
     scene = run.scene()
-    run.keep(replace(scene, fit={"iterations": 1}))
+    run.write_config(replace(scene, fit={"iterations": 1}))
     assert write_run(run, scene.load_views()) == [] and not (run.folder / "cameras").exists()
 
 
@@ -173,7 +173,7 @@ def test_bad_arguments(run: Run, tmp_path: Path, arguments: list[str], message: 
 
 
 def test_a_run_without_cameras_in_files(run: Run) -> None:
-    run.keep(replace(run.scene(), views={"mesh": "warp:bunny"}))
+    run.write_config(replace(run.scene(), views={"mesh": "warp:bunny"}))
     assert write_run(run, ball()) == []
     with pytest.raises(
         ValueError, match=rf"^{run.folder}: the run has no cameras in files, its views are rendered; give"

@@ -95,7 +95,7 @@ def test_what_is_no_term_is_refused():
         def __call__(self, context):
             return torch.tensor(0.0), 0
 
-    with pytest.raises(ValueError, match="but Weightless has no weight$"):
+    with pytest.raises(ValueError, match=r"but Weightless has no weight$"):
         Fit(TexturedMesh(), ball(), iterations=1, terms=[Weightless()])  # type: ignore[list-item]
 
 

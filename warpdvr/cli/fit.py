@@ -93,7 +93,7 @@ def _carry(options: argparse.Namespace, chosen: Scene, views: Views) -> None:
     if last:
         held = Run.open(options.out)
         job.resume(last.fit)
-        held.keep(chosen)
+        held.write_config(chosen)
     else:
         held = Run.create(options.out, chosen, overwrite=options.overwrite)
     _follow(run.fit(held, chosen, views, field, job), job)

@@ -99,8 +99,8 @@ def _train(options: argparse.Namespace) -> None:
             )
         held = held if options.minutes is None else replace(held, minutes=options.minutes)
         category = held.objects()
-        job = held.learning(category, resume=True)
-        held.keep()
+        job = held.trainer(category, resume=True)
+        held.write_config()
     else:
         if options.folder is None:
             raise ValueError("expected the folder of a category, got none (only --resume needs none)")
@@ -118,9 +118,9 @@ def _train(options: argparse.Namespace) -> None:
         )
         category = held.objects()
         print(f"{len(category.train)} objects to learn from, {len(category.test)} held out")
-        job = held.learning(category)
-        held.begin(overwrite=options.overwrite)
-    _follow(course.follow(held, category, job), job)
+        job = held.trainer(category)
+        held.create(overwrite=options.overwrite)
+    _follow(course.train(held, category, job), job)
     print(f"{job.iteration} steps, {job.evaluations / 1e6:.0f} million field evaluations, {job.seconds:.0f} s")
     print(held.checkpoint)
 
@@ -129,15 +129,15 @@ def _follow(steps: Any, job: Trainer) -> None:
     shape = "{percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
     bar = tqdm(total=100, initial=100 * job.progress, bar_format=shape, mininterval=_pause())
     with closing(steps), bar:
-        for losses in steps:
-            bar.n = round(100 * job.progress, 1)
-            bar.set_postfix_str(f"step {job.iteration}  loss {losses['total']:.4f}", refresh=False)
+        for step, _ in steps:
+            bar.n = round(100 * step.progress, 1)
+            bar.set_postfix_str(f"step {step.iteration}  loss {step.losses['total']:.4f}", refresh=False)
             bar.update(0)
 
 
 def _reconstruct(options: argparse.Namespace) -> None:
     refinement = Refinement(steps=options.steps)
-    learnt = CategoryRun.open(options.run).learnt()
+    learnt = CategoryRun.open(options.run).load()
     out = options.out or options.picture.with_suffix(".ply")
     look = picture(options.picture)
     with files.naming(options.picture):
@@ -151,7 +151,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     held, refinement = CategoryRun.open(options.run), Refinement(steps=options.steps)
     page_ = held.folder / "page.png"
-    scores = page.compare(held.learnt(), held.objects(), options.meshes, page_, refinement=refinement)
+    scores = page.compare(held.load(), held.objects(), options.meshes, page_, refinement=refinement)
     with replacing(held.folder / "scores.json") as unfinished:
         unfinished.write_text(json.dumps({k: [asdict(one) for one in v] for k, v in scores.items()}, indent=2) + "\n")
     print(f"{'mean over held-out objects':28} Chamfer-L1   F-score   silhouette IoU")

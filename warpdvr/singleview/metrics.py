@@ -87,7 +87,7 @@ def reconstructed(
     Raises:
         ValueError: if the network sees nothing in it, or the resolution is below 1.
     """
-    field = refined(learnt.model.eval(), learnt.known, look, refinement)
+    field = refined(learnt.model.eval(), learnt.shape_bank, look, refinement)
     with torch.no_grad():
         return field, _mesh(field, "what the network sees in this picture", resolution)
 
@@ -95,7 +95,7 @@ def reconstructed(
 @torch.no_grad()
 def mean_shape(learnt: CategoryCheckpoint, *, resolution: int = 128) -> Mesh:
     """Return the decoder's shape for the mean code of the objects that were learnt from."""
-    field = Shapes(learnt.model.decode, learnt.known.codes.mean(0, keepdim=True))
+    field = Shapes(learnt.model.decode, learnt.shape_bank.codes.mean(0, keepdim=True))
     return _mesh(field, "the network's mean shape", resolution)
 
 

@@ -65,17 +65,18 @@ class CategoryCheckpoint:
     """The category that it learnt from."""
     held_out: tuple[str, ...]
     """Names of the objects that it did not see."""
-    known: ShapeBank
+    shape_bank: ShapeBank
     """The shapes that it learnt from."""
-    learning: dict[str, Tensor]
+    training: dict[str, Tensor]
     """`Trainer.state()`."""
 
     def save(self, path: Path) -> None:
         """Write it; a file of that name is replaced at once or not at all."""
         header = {"category": self.folder, "held_out": self.held_out, "options": self.model.options}
         weights = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        known = {f"known.{k}": v for k, v in self.known.tensors().items()}
-        checkpoint.write(path, header, weights | known | {f"learning.{k}": v for k, v in self.learning.items()})
+        shape_bank = {f"shape_bank.{k}": v for k, v in self.shape_bank.tensors().items()}
+        training = {f"training.{k}": v for k, v in self.training.items()}
+        checkpoint.write(path, header, weights | shape_bank | training)
 
 
 def load(path: Path) -> CategoryCheckpoint:
@@ -90,8 +91,6 @@ def load(path: Path) -> CategoryCheckpoint:
             model.load_state_dict(checkpoint.below("model.", tensors))
         except RuntimeError as error:
             raise ValueError(" ".join(str(error).split())) from None
-        known, learning = (
-            ShapeBank.from_tensors(checkpoint.below("known.", tensors)),
-            checkpoint.below("learning.", tensors),
-        )
-        return CategoryCheckpoint(model.eval(), header["category"], tuple(header["held_out"]), known, learning)
+        shape_bank = ShapeBank.from_tensors(checkpoint.below("shape_bank.", tensors))
+        training = checkpoint.below("training.", tensors)
+        return CategoryCheckpoint(model.eval(), header["category"], tuple(header["held_out"]), shape_bank, training)

@@ -30,22 +30,16 @@ from warpdvr.singleview import (
     category as objects,
 )
 from warpdvr.singleview import (
-    metrics as judge,
-)
-from warpdvr.singleview import (
-    preprocess as look,
+    metrics,
+    preprocess,
+    report,
+    training,
 )
 from warpdvr.singleview import (
     reconstructor as model,
 )
 from warpdvr.singleview import (
-    report as page,
-)
-from warpdvr.singleview import (
     run as category_run,
-)
-from warpdvr.singleview import (
-    training as learn,
 )
 from warpdvr.singleview.category import Category, Pool
 from warpdvr.singleview.metrics import ShapeScores
@@ -309,7 +303,7 @@ SIZES = [(64, 64), (100, 40), (31, 90), (20, 24), (1, 1), (200, 200)]
 def test_a_picture_is_what_pillow_makes_of_it(tmp_path: Path, size: tuple[int, int], mode: str) -> None:
     image = painted(*size, mode)
     image.save(tmp_path / "a.png")
-    found = look.picture(tmp_path / "a.png").small
+    found = preprocess.read_picture(tmp_path / "a.png").small
     assert found.shape == (1, 3, 64, 64) and found.dtype == torch.float32
     assert (found - expected(image)).abs().max() < 1.6 / 255
 
@@ -318,7 +312,7 @@ def test_sixteen_bits_are_read_as_eight(tmp_path: Path) -> None:
     grey = np.arange(60, dtype=np.uint16).reshape(6, 10) * 4
     Image.fromarray(grey * 257).save(tmp_path / "deep.png")
     Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "flat.png")
-    deep, flat = (look.picture(tmp_path / f"{name}.png") for name in ("deep", "flat"))
+    deep, flat = (preprocess.read_picture(tmp_path / f"{name}.png") for name in ("deep", "flat"))
     assert torch.equal(deep.small, flat.small) and torch.equal(deep.image, flat.image)
 
 
@@ -327,7 +321,7 @@ def test_a_photograph_is_turned_as_its_exif_data_say(tmp_path: Path) -> None:
     exif[274] = 6  # shown a quarter turn clockwise
     upright.save(tmp_path / "upright.png")
     upright.rotate(90, expand=True).save(tmp_path / "stored.png", exif=exif)
-    found, wanted = (look.picture(tmp_path / f"{name}.png") for name in ("stored", "upright"))
+    found, wanted = (preprocess.read_picture(tmp_path / f"{name}.png") for name in ("stored", "upright"))
     assert torch.equal(found.image, wanted.image)
     assert files.picture(tmp_path / "stored.png")[0].shape == (60, 40, 3)  # cameras are calibrated for what is stored
 
@@ -336,7 +330,7 @@ def test_a_mask_cuts_a_picture_out() -> None:
     image = torch.full((64, 64, 3), 51, dtype=torch.uint8)
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[10:20, 30:50] = True
-    assert torch.equal(look.prepared(image, mask), torch.where(mask, 0.2, 1.0).expand(3, 64, 64))
+    assert torch.equal(preprocess.square_picture(image, mask), torch.where(mask, 0.2, 1.0).expand(3, 64, 64))
 
 
 def test_a_network_comes_back_from_disk(tmp_path: Path) -> None:
@@ -504,7 +498,7 @@ def test_what_was_rendered_outlives_a_stop(
     category: Category, clock: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The outlines of known shapes are kept as long as the decoder is, and not made twice."""
-    monkeypatch.setattr(learn, "PAUSE", 1)
+    monkeypatch.setattr(training, "PAUSE", 1)
     first = learning(category, seconds=10, decoder=0.4, pictures=8)
     photographs = len(first.shape_bank().shape_index)
     for _ in range(8):
@@ -559,7 +553,7 @@ def test_terms_of_a_ball_are_those_of_its_closed_form(category: Category, monkey
     assert both.sum() > 50
     assert losses["depth"] == pytest.approx(float((own - t)[both].abs().mean()), rel=1e-3)
     least = (o - (o * d).sum(1, keepdim=True) * d).norm(dim=1)
-    behind = own[:, None] + learn.REACH * torch.linspace(0, 1, learn.BEHIND + 1, dtype=torch.float64) ** 2
+    behind = own[:, None] + training.REACH * torch.linspace(0, 1, training.BEHIND + 1, dtype=torch.float64) ** 2
     deepest = (o[:, None] + behind[..., None] * d[:, None]).norm(dim=2).amin(1)  # the box ends farther behind
     logit = 50 * (0.5 - torch.where(own.isnan(), least, deepest))
     asked = crosses_the_box(o, d)
@@ -602,7 +596,7 @@ def test_pictures_are_mirrored_only_where_shapes_are_symmetric(
         told.append(mirrored)
         return pictures.float() / 255
 
-    monkeypatch.setattr(learn, "disturbed", listen)
+    monkeypatch.setattr(training, "jitter", listen)
     settings = config(decoder=1e-9)
     job = Trainer(tiny(symmetric=axis), category, minutes=1, config=settings)
     next(job)  # of the decoder
@@ -647,7 +641,7 @@ def test_rendered_outlines_are_known_afterwards(category: Category, clock: None)
     job = learning(category, seconds=1000, decoder=1e-9, pictures=8, rendered=0.5)
     next(job)
     before = job.shape_bank()
-    for _ in range(learn.PAUSE + 1):
+    for _ in range(training.PAUSE + 1):
         next(job)
     after = job.shape_bank()
     assert torch.equal(after.outline[: len(before.outline)], before.outline)
@@ -785,16 +779,16 @@ def ball(radius: float, center: tuple[float, float, float] = (0, 0, 0)) -> Mesh:
 
 
 def test_a_mesh_agrees_with_itself(true: dict[str, Model]) -> None:
-    found = judge.judge(true["long"].mesh, true["long"].mesh)
+    found = metrics.shape_scores(true["long"].mesh, true["long"].mesh)
     assert found.chamfer_l1 < 1e-6 and found.f_score == 1 and found.iou == 1
 
 
 def test_concentric_balls_are_judged_as_by_hand() -> None:
-    found = judge.judge(ball(0.7), ball(0.8))
+    found = metrics.shape_scores(ball(0.7), ball(0.8))
     assert found.chamfer_l1 == pytest.approx(0.1 / 1.6, rel=0.01) and found.f_score == 0
     assert found.iou == pytest.approx(disc(0.7) / disc(0.8), rel=0.01)
-    assert judge.judge(ball(0.8), ball(0.7)).iou == found.iou
-    near = judge.judge(ball(0.79), ball(0.8))
+    assert metrics.shape_scores(ball(0.8), ball(0.7)).iou == found.iou
+    near = metrics.shape_scores(ball(0.79), ball(0.8))
     assert near.f_score == 1
 
 
@@ -803,8 +797,8 @@ def test_only_the_visible_part_counts_for_distances() -> None:
     both = Mesh(
         torch.cat([outer.vertices, inner.vertices]), torch.cat([outer.faces, inner.faces + len(outer.vertices)])
     )
-    assert judge.judge(outer, both).chamfer_l1 > 0.01
-    assert judge.judge(outer, both, visible=outer).chamfer_l1 < 1e-6
+    assert metrics.shape_scores(outer, both).chamfer_l1 > 0.01
+    assert metrics.shape_scores(outer, both, visible=outer).chamfer_l1 < 1e-6
 
 
 def disc(radius: float) -> float:
@@ -814,13 +808,13 @@ def disc(radius: float) -> float:
 
 
 def test_the_silhouette_of_a_ball_is_a_disc() -> None:
-    masks = judge.silhouettes(ball(0.6))
+    masks = metrics.silhouettes(ball(0.6))
     assert masks.shape == (8, 128, 128)
     assert masks.sum((1, 2)).tolist() == pytest.approx([disc(0.6)] * 8, rel=0.01)
 
 
 def test_silhouettes_are_compared_from_where_no_picture_was_taken(category: Category) -> None:
-    eyes = torch.stack([camera.centre for camera in judge.around(8, 16)])
+    eyes = torch.stack([camera.centre for camera in metrics.score_cameras(8, 16)])
     taken = torch.stack([camera.centre for views in category.views for camera in views.cameras])
     assert eyes.norm(dim=1).tolist() == pytest.approx([3.0] * 8)
     cosine = torch.nn.functional.normalize(eyes, dim=1) @ torch.nn.functional.normalize(taken, dim=1).T
@@ -832,17 +826,17 @@ def test_silhouettes_are_compared_from_where_no_picture_was_taken(category: Cate
 def test_the_nearest_shape_is_the_one_that_is_alike(true: dict[str, Model]) -> None:
     known = [true[name].mesh for name in SOLIDS]
     for i, mesh in enumerate(known):
-        assert judge.nearest_shape(mesh, known) == i
-    assert judge.nearest_shape(ball(0.85), known) == 0
+        assert metrics.nearest_shape(mesh, known) == i
+    assert metrics.nearest_shape(ball(0.85), known) == 0
 
 
 def test_means_are_those_of_each_figure() -> None:
-    assert judge.mean([ShapeScores(0.1, 0.5, 1.0), ShapeScores(0.3, 0.7, 0.0)]) == ShapeScores(0.2, 0.6, 0.5)
+    assert metrics.mean_scores([ShapeScores(0.1, 0.5, 1.0), ShapeScores(0.3, 0.7, 0.0)]) == ShapeScores(0.2, 0.6, 0.5)
 
 
 def test_a_page_shows_what_was_seen_and_what_is_true(home: Path, tmp_path: Path, category: Category) -> None:
     held = untaught(category, radius=0.5)
-    scores = page.compare(held, category, home / "in", tmp_path / "page.png", refinement=Refinement(3, stretch=0.0))
+    scores = report.compare(held, category, home / "in", tmp_path / "page.png", refinement=Refinement(3, stretch=0.0))
     assert list(scores) == ["reconstruction", "without refinement", "mean shape", "nearest shape"]
     assert all(len(some) == 1 and some[0].chamfer_l1 > 0.01 for some in scores.values())
     beginning = scores["mean shape"]  # of an untrained network: a ball
@@ -850,7 +844,7 @@ def test_a_page_shows_what_was_seen_and_what_is_true(home: Path, tmp_path: Path,
     with Image.open(tmp_path / "page.png") as image:
         assert image.format == "PNG" and image.size == (5 * 128, 128)
         tiles = torch.from_numpy(np.array(image)).float().unflatten(1, (5, 128)).unbind(1)
-    shown = look.first(category.views[3]).image.permute(1, 2, 0)
+    shown = preprocess.first_picture(category.views[3]).image.permute(1, 2, 0)
     assert torch.equal(tiles[0].byte(), (255 * shown).round().byte())
     for tile in tiles:
         assert (tile[0] == 255).all() and (tile < 250).any()
@@ -858,7 +852,7 @@ def test_a_page_shows_what_was_seen_and_what_is_true(home: Path, tmp_path: Path,
     for color in (yellow[0], yellow[3], yellow[4]):
         assert color[0] > color[1] > 2 * color[2]
     area = [int((tile < 250).any(-1).sum()) for tile in tiles]
-    focal, far = 64 / math.tan(math.radians(19)), [math.dist(side, (0, 0, 0)) for side in page.SIDES]
+    focal, far = 64 / math.tan(math.radians(19)), [math.dist(side, (0, 0, 0)) for side in report.SIDES]
     for found, away in zip(area[1:3], far, strict=True):
         assert found == pytest.approx(math.pi * (focal * 0.5) ** 2 / (away**2 - 0.25), rel=0.02)
 
@@ -867,7 +861,7 @@ def test_meshes_that_are_missing_are_named(home: Path, tmp_path: Path, category:
     (tmp_path / "in").mkdir()
     solid(tmp_path / "in/ball.ply", *SOLIDS["ball"])
     with pytest.raises(ValueError, match=r"mesh of box.*4 are missing"):
-        page.compare(untaught(category), category, tmp_path / "in", tmp_path / "page.png")
+        report.compare(untaught(category), category, tmp_path / "in", tmp_path / "page.png")
     assert not (tmp_path / "page.png").exists()
 
 
@@ -877,4 +871,4 @@ def test_a_held_out_object_is_compared_with_its_masks(category: Category) -> Non
     inside = ~sphere_t(rays.origin.double(), rays.direction.double(), 0.5).isnan().view(24, 24)
     assert mask is not None
     iou = float((inside & mask).sum() / (inside | mask).sum())
-    assert judge.held_out_iou(network, category) == pytest.approx(iou, abs=0.01)
+    assert metrics.held_out_iou(network, category) == pytest.approx(iou, abs=0.01)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from warpdvr.singleview import augmentation
 from warpdvr.singleview.augmentation import NEIGHBOURS, Augmentation
-from warpdvr.singleview.preprocess import SIZE, disturbed
+from warpdvr.singleview.preprocess import SIZE, jitter
 from warpdvr.singleview.shape_bank import ShapeBank
 
 SIZES = torch.tensor([[0.25, -0.1], [0.4, 0.1], [-0.5, 0.0], [0.6, 0.0]])
@@ -128,7 +128,7 @@ def test_chance_is_a_matter_of_the_seed(known: ShapeBank) -> None:
 def test_pictures_are_mirrored_only_where_that_is_the_same_shape(mirrored: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     shown = torch.randint(0, 256, (40, 3, 64, 64), dtype=torch.uint8, generator=generator)
-    seen = disturbed(shown, generator, zoom=0.0, tint=0.0, mirrored=mirrored)
+    seen = jitter(shown, generator, zoom=0.0, tint=0.0, mirrored=mirrored)
     turned = [torch.allclose(a, b.flip(2) / 255, atol=1e-3) for a, b in zip(seen, shown, strict=True)]
     same = [torch.allclose(a, b / 255, atol=1e-3) for a, b in zip(seen, shown, strict=True)]
     assert all(a != b for a, b in zip(turned, same, strict=True))
@@ -138,5 +138,5 @@ def test_pictures_are_mirrored_only_where_that_is_the_same_shape(mirrored: bool)
 def test_what_comes_in_from_outside_is_white() -> None:
     generator: Any = torch.Generator().manual_seed(0)
     black = torch.zeros(50, 3, 16, 16, dtype=torch.uint8)
-    seen = disturbed(black, generator, zoom=0.3, tint=0.2, mirrored=False)
+    seen = jitter(black, generator, zoom=0.3, tint=0.2, mirrored=False)
     assert (seen[:, :, 0, 0] > 0.9).any() and seen.amin() >= 0 and (seen[:, :, 8, 8] < 0.45).all()

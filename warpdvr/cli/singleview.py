@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from warpdvr.datasets import files
 from warpdvr.runtime.files import replacing
-from warpdvr.singleview import metrics as judge
+from warpdvr.singleview import metrics
 from warpdvr.singleview import report as page
 from warpdvr.singleview import run as course
-from warpdvr.singleview.preprocess import picture
+from warpdvr.singleview.preprocess import read_picture
 from warpdvr.singleview.render_category import photograph
 from warpdvr.singleview.run import CategoryRun
 from warpdvr.singleview.test_time import Refinement
@@ -139,9 +139,9 @@ def _reconstruct(options: argparse.Namespace) -> None:
     refinement = Refinement(steps=options.steps)
     learnt = CategoryRun.open(options.run).load()
     out = options.out or options.picture.with_suffix(".ply")
-    look = picture(options.picture)
+    look = read_picture(options.picture)
     with files.naming(options.picture):
-        field, mesh = judge.reconstructed(learnt, look, resolution=options.resolution, refinement=refinement)
+        field, mesh = metrics.reconstruct(learnt, look, resolution=options.resolution, refinement=refinement)
     mesh.save(out)
     page.two_sides(field, out.with_name(f"{out.stem}_sides.png"))
     print(f"{out}: {len(mesh.vertices)} vertices, {len(mesh.faces)} triangles")
@@ -156,7 +156,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         unfinished.write_text(json.dumps({k: [asdict(one) for one in v] for k, v in scores.items()}, indent=2) + "\n")
     print(f"{'mean over held-out objects':28} Chamfer-L1   F-score   silhouette IoU")
     for name, some in scores.items():
-        m = judge.mean(some)
+        m = metrics.mean_scores(some)
         print(f"{name:28} {100 * m.chamfer_l1:8.2f} %  {m.f_score:8.3f}  {m.iou:8.3f}")
     print(page_)
 

@@ -17,7 +17,7 @@ from warpdvr.rendering.silhouette import deepest_on
 from warpdvr.rendering.surface import Surface, surface
 from warpdvr.singleview.augmentation import Augmentation
 from warpdvr.singleview.category import Category, Pool
-from warpdvr.singleview.preprocess import disturbed, prepared
+from warpdvr.singleview.preprocess import jitter, square_picture
 from warpdvr.singleview.reconstructor import Reconstructor
 from warpdvr.singleview.shape_bank import ShapeBank
 
@@ -187,7 +187,7 @@ class Trainer(TrainingLoop):
         pictures = torch.cat([pictures, self._photographs(objects)])
         codes = torch.cat([codes, self.codes[objects].detach()])
         mirrored = self.model.decode.symmetric is not None  # then a mirrored picture shows the same shape
-        shown = disturbed(pictures, self.generator, zoom=config.zoom, tint=config.tint, mirrored=mirrored)
+        shown = jitter(pictures, self.generator, zoom=config.zoom, tint=config.tint, mirrored=mirrored)
         guessed: Tensor = self.model.encode(shown)
         return (guessed - codes).square().mean()
 
@@ -255,5 +255,5 @@ class Trainer(TrainingLoop):
 
 def pictures(views: Views) -> Tensor:
     """Return the pictures of an object as the encoder sees them, (v, 3, SIZE, SIZE), uint8; not those held out."""
-    squares = [prepared(views.images[i], mask) for i in views.train if (mask := views.masks[i]) is not None]
+    squares = [square_picture(views.images[i], mask) for i in views.train if (mask := views.masks[i]) is not None]
     return (torch.stack(squares) * 255).round().to(torch.uint8)

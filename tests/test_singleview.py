@@ -374,9 +374,9 @@ def harmed(kind: str, path: Path) -> None:
     elif kind == "pickle":
         path.write_bytes(pickle.dumps(Bomb(path.with_name("bang"))))
     elif kind == "other weights":
-        with checkpoint.reading(path) as (header, tensors):
-            held = header, tensors
-        checkpoint.write(path, held[0] | {"options": held[0]["options"] | {"width": 12}}, held[1])
+        with checkpoint.reading(path, model.CategoryHeader) as (header, tensors):
+            other = replace(header, options={**header.options, "width": 12})
+        checkpoint.write(path, other, tensors)
     else:
         path.unlink()
 

@@ -1,4 +1,4 @@
-"""How a field is fitted: weights, rates and what changes on the way."""
+"""How a field is fitted: weights, rates, and what changes as the fit goes on."""
 
 import math
 from collections.abc import Mapping

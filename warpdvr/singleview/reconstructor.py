@@ -2,15 +2,30 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from warpdvr.fields.base import Bounds
 from warpdvr.fields.conditional import ConditionalOccupancy, Shapes
 from warpdvr.fields.resnet import ImageEncoder
 from warpdvr.fitting import checkpoint
 from warpdvr.singleview.shape_bank import ShapeBank
+
+
+class ReconstructorOptions(TypedDict):
+    """What a `Reconstructor` is made with."""
+
+    code: int
+    encoder: int
+    width: int
+    blocks: int
+    frequencies: int
+    radius: float
+    steepness: float
+    bounds: list[list[float]]
+    symmetric: int | None
 
 
 class Reconstructor(nn.Module):
@@ -32,11 +47,11 @@ class Reconstructor(nn.Module):
         frequencies: int = 4,
         radius: float = 0.25,
         steepness: float = 50.0,
-        bounds: Any = 1.0,
+        bounds: Bounds | list[list[float]] = 1.0,
         symmetric: int | None = None,
     ):
         super().__init__()
-        self.options = {
+        self.options: ReconstructorOptions = {
             "code": code,
             "encoder": encoder,
             "width": width,
@@ -57,6 +72,15 @@ class Reconstructor(nn.Module):
 
 
 @dataclass(frozen=True)
+class CategoryHeader:
+    """What the checkpoint of a category holds beside tensors, see `CategoryCheckpoint`."""
+
+    category: str
+    held_out: tuple[str, ...]
+    options: ReconstructorOptions
+
+
+@dataclass(frozen=True)
 class CategoryCheckpoint:
     """A reconstructor on disk, with what belongs to it."""
 
@@ -72,7 +96,7 @@ class CategoryCheckpoint:
 
     def save(self, path: Path) -> None:
         """Write it; a file of that name is replaced at once or not at all."""
-        header = {"category": self.folder, "held_out": self.held_out, "options": self.model.options}
+        header = CategoryHeader(self.folder, self.held_out, self.model.options)
         weights = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         shape_bank = {f"shape_bank.{k}": v for k, v in self.shape_bank.tensors().items()}
         training = {f"training.{k}": v for k, v in self.training.items()}
@@ -85,12 +109,12 @@ def load(path: Path) -> CategoryCheckpoint:
     Raises:
         ValueError: if there is nothing at `path`, or it is damaged or of another kind.
     """
-    with checkpoint.reading(path) as (header, tensors):
-        model = Reconstructor(**header["options"])
+    with checkpoint.reading(path, CategoryHeader) as (header, tensors):
+        model = Reconstructor(**header.options)
         try:
             model.load_state_dict(checkpoint.below("model.", tensors))
         except RuntimeError as error:
             raise ValueError(" ".join(str(error).split())) from None
         shape_bank = ShapeBank.from_tensors(checkpoint.below("shape_bank.", tensors))
         training = checkpoint.below("training.", tensors)
-        return CategoryCheckpoint(model.eval(), header["category"], tuple(header["held_out"]), shape_bank, training)
+        return CategoryCheckpoint(model.eval(), header.category, tuple(header.held_out), shape_bank, training)

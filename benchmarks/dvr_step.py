@@ -30,8 +30,8 @@ from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import Views
 from warpdvr.fields.logit import ball
 from warpdvr.fields.occupancy import Occupancy
-from warpdvr.fitting.fit import REFRESH
 from warpdvr.intersection.base import Solver
+from warpdvr.intersection.cached import REFRESH
 
 HALF = 1.1
 """Half the side of the box in which rays are marched: twice what DVR's padded cube has [scene unit]."""

@@ -1,4 +1,4 @@
-"""What a BoundGrid knows of the field inside of a box that may hold the surface, and by how much that may be wrong.
+"""What a BoundGrid knows of the field inside of a box that may hold the surface, and how wrong that may be.
 
 It is the trilinear interpolant of the values at the corners, less the error that it has where second differences are
 those of the box. Along a ray it is a cubic, q[0] + q[1] s + q[2] s^2 + q[3] s^3, with s from 0 to 1 across the box.
@@ -56,7 +56,7 @@ def slope_at(q: wp.vec4, s: float) -> float:
 
 
 @wp.func
-def steepest(q: wp.vec4, a: float, b: float) -> wp.vec2:
+def slope_range(q: wp.vec4, a: float, b: float) -> wp.vec2:
     """The least and the largest slope of a cubic from a to b."""
     f = slope_at(q, a)
     g = slope_at(q, b)
@@ -71,7 +71,7 @@ def steepest(q: wp.vec4, a: float, b: float) -> wp.vec2:
 
 
 @wp.func
-def turns(q: wp.vec4) -> wp.vec2:
+def turning_points(q: wp.vec4) -> wp.vec2:
     """Where the slope of a cubic is 0, ascending, each moved into [0, 1]."""
     half = q[2] * q[2] - 3.0 * q[1] * q[3]
     if half <= 0.0:
@@ -85,11 +85,11 @@ def turns(q: wp.vec4) -> wp.vec2:
 
 
 @wp.func
-def reach(q: wp.vec4, a: float, level: float) -> float:
+def first_below(q: wp.vec4, a: float, level: float) -> float:
     """The first place from a to 1 where a cubic is at or below `level`, NEVER if there is none."""
     if at(q, a) <= level:
         return a
-    turn = turns(q)
+    turn = turning_points(q)
     low = float(a)
     for i in range(3):
         high = wp.where(i < 2, turn[wp.min(i, 1)], 1.0)
@@ -107,9 +107,9 @@ def reach(q: wp.vec4, a: float, level: float) -> float:
 
 
 @wp.func
-def lowest(q: wp.vec4, a: float) -> float:
+def lowest_place(q: wp.vec4, a: float) -> float:
     """Where from a to 1 a cubic is smallest."""
-    turn = turns(q)
+    turn = turning_points(q)
     best = wp.where(at(q, 1.0) < at(q, a), 1.0, a)
     for i in range(2):
         if turn[i] > a and at(q, turn[i]) < at(q, best):

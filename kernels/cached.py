@@ -33,7 +33,7 @@ def guess(
     near: wp.array[float],
     far: wp.array[float],
     value: wp.array3d[float],
-    around: wp.array3d[wp.bool],
+    near_surface: wp.array3d[wp.bool],
     low: wp.vec3,
     per_side: wp.vec3,
     step: float,
@@ -48,8 +48,8 @@ def guess(
     """March the interpolant in steps of `step`, or of value / slope where that is longer.
 
     `t` and `descent` are the crossing and how fast the interpolant falls there, for rays with status HIT; `nearest` is
-    where it is smallest, up to the crossing, and `close` says whether that is at a corner in `around`, for rays with
-    status MISS. A value that is not a number is status GAVE_UP.
+    where it is smallest, up to the crossing, and `close` says whether that is at a corner in `near_surface`, for rays
+    with status MISS. A value that is not a number is status GAVE_UP.
     """
     r = wp.tid()
     status[r] = MISS
@@ -61,7 +61,7 @@ def guess(
         return
     here = near[r]
     f = interpolated(value, low, per_side, origin[r] + direction[r] * here)
-    least = f
+    lowest = f
     nearest[r] = here
     if wp.isnan(f):
         status[r] = GAVE_UP
@@ -70,25 +70,25 @@ def guess(
         status[r] = INSIDE
         return
     while here < far[r]:
-        next = wp.min(here + wp.max(step, f / slope), far[r])
-        if not next > here:  # too short a step for a float32
+        t_next = wp.min(here + wp.max(step, f / slope), far[r])
+        if not t_next > here:  # too short a step for a float32
             break
-        g = interpolated(value, low, per_side, origin[r] + direction[r] * next)
+        g = interpolated(value, low, per_side, origin[r] + direction[r] * t_next)
         if wp.isnan(g):
             status[r] = GAVE_UP
             return
-        if g < least:
-            least = g
-            nearest[r] = next
+        if g < lowest:
+            lowest = g
+            nearest[r] = t_next
         if g <= 0.0:
             status[r] = HIT
-            t[r] = here + (next - here) * f / wp.max(f - g, 1.0e-30)
-            descent[r] = (f - g) / (next - here)
+            t[r] = here + (t_next - here) * f / wp.max(f - g, 1.0e-30)
+            descent[r] = (f - g) / (t_next - here)
             return
-        here = next
+        here = t_next
         f = g
     p = wp.cw_mul(origin[r] + direction[r] * nearest[r] - low, per_side)
-    i = wp.clamp(int(p[0] + 0.5), 0, around.shape[0] - 1)
-    j = wp.clamp(int(p[1] + 0.5), 0, around.shape[1] - 1)
-    k = wp.clamp(int(p[2] + 0.5), 0, around.shape[2] - 1)
-    close[r] = around[i, j, k]
+    i = wp.clamp(int(p[0] + 0.5), 0, near_surface.shape[0] - 1)
+    j = wp.clamp(int(p[1] + 0.5), 0, near_surface.shape[1] - 1)
+    k = wp.clamp(int(p[2] + 0.5), 0, near_surface.shape[2] - 1)
+    close[r] = near_surface[i, j, k]

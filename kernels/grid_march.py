@@ -4,8 +4,8 @@ The grid's arrays have one row per node: the least and the largest value in the 
 within r of g. A march keeps a lower bound of the value along the ray: it falls no faster than the slopes allow (Ban and
 Valasek, "Generalized Lipschitz Tracing of Implicit Surfaces", 2024, with the direction of the ray taken into account)
 and rises to the least value of a box for free. Where it reaches 0, the field is asked. A step may hope for more; where
-a crossing could hide in front of what was asked, that is halved until none can (`AHEAD`, a positive value), or until it
-is short and another crossing was found (`END`).
+a crossing could hide in front of what was asked, that is halved until none can (`SAMPLE_AHEAD`, a positive value), or
+until it is short and another crossing was found (`CROSSING`).
 
 In the boxes that may hold the surface the grid knows more: a model of the field (kernels/box_model.py). The field is
 then asked where the model is 0, and what it answers is corrected by the slope there: the ray has landed if the
@@ -15,26 +15,28 @@ correction is certain enough.
 import warp as wp
 
 from warpdvr.kernels import box_model as _model
-from warpdvr.kernels.grid import NUDGE, find, leave
+from warpdvr.kernels.grid import NUDGE, Tree, find, leave
 from warpdvr.kernels.grid_narrow import (
-    AHEAD,
-    CORRECTIONS,
-    DOUBT,
-    DROP,
-    END,
-    F_AHEAD,
+    CORRECTIONS_LEFT,
+    CROSSING,
     FALL,
-    GENTLE,
-    LEAST,
+    FREE_UNTIL,
+    LOWEST,
+    LOWEST_AT,
+    MAX_CORRECTIONS,
+    MAX_FALL,
+    MIN_FALL,
+    MODEL_FAILED,
+    MODEL_TOLERANCE,
     RISE,
-    STEEP,
-    SURE,
-    TRIES,
-    TRUST,
-    WHERE,
-    back,
+    SAMPLE_AHEAD,
+    SAMPLED_FALL,
+    VALUE_AHEAD,
+    Settings,
     memory,
+    positive_from,
 )
+from warpdvr.kernels.ray_state import RayLines, RayState
 from warpdvr.kernels.status import HIT, MISS
 
 OVERSHOOT = wp.constant(1.05)  # a Newton step aims a little behind the root, so that the next sample closes a bracket
@@ -44,184 +46,250 @@ FLAT = wp.constant(1.0e-20)  # the smallest slope
 ROUNDING = wp.constant(2.4e-7)  # of the length of a ray: less than that is no way forward
 
 
+@wp.struct
+class Line:
+    """A ray; lengths count from `near`, where they are exact."""
+
+    o: wp.vec3  # where it is at `near`, in sides of the largest boxes
+    e: wp.vec3  # its direction, in these
+    near: float
+    length: float  # of the part inside of the bounds
+
+
+@wp.struct
+class Stretch:
+    """The part of a ray in one box, [a, b], and how fast the value can change on it."""
+
+    a: float
+    b: float
+    corner: wp.vec3  # of the box
+    side: float  # of the box, in sides of the largest boxes
+    along: float  # the slope along the ray in the middle of what it can be
+    spread: float  # and by how much it can differ from that
+    fall: float  # how fast the value can fall
+    rise: float  # how fast it can rise
+
+
+@wp.struct
+class Walk:
+    """How far a ray has come."""
+
+    t: float  # the sample that it proposes, NaN before there is one
+    low: float  # the last point that is known to be positive
+    free: float  # a lower bound of the value where the ray is now
+    start: float  # where it set out
+    sampled: bool  # whether the field was asked there
+    falling: bool  # the value may have come down to 0 after FREE_UNTIL, and falls ever since
+    m: memory
+
+
 @wp.func
-def ahead(
-    a: float,
-    b: float,
-    free: float,
-    fall: float,
-    rise: float,
-    along: float,
-    drop: float,
-    relaxation: float,
+def newton(s: Stretch, free: float, sampled_fall: float, settings: Settings) -> float:
+    """Where to ask on a stretch, with a value of at least `free` at its start that may fall to 0 on it."""
+    end = s.a + wp.max(settings.relaxation * free / s.fall, settings.thinnest)
+    if s.rise <= 0.0:
+        end = s.a + OVERSHOOT * free / -s.along + settings.thinnest  # it falls all the way: no crossing is stepped over
+    elif s.fall < 10.0 * sampled_fall and free < 4.0 * settings.thinnest * s.fall:
+        end = wp.max(end, s.a + 1.3 * free / sampled_fall)  # as the samples fall, the surface is ahead: try behind it
+    return wp.min(end, wp.max(s.b, s.a + settings.thinnest))
+
+
+@wp.func
+def pass_free(w: Walk, s: Stretch, lower: float, upper: float, rest: float, line: Line) -> Walk:
+    """Cross a box whose bounds exclude the surface."""
+    if lower + upper < 2.0 * w.m[LOWEST]:
+        w.m[LOWEST] = 0.5 * (lower + upper)
+        w.m[LOWEST_AT] = line.near + 0.5 * (s.a + s.b)
+    if not w.sampled:
+        w.low = line.near + s.b
+    w.free = wp.max(rest, lower)
+    w.falling = False
+    return w
+
+
+@wp.func
+def step_blindly(w: Walk, s: Stretch, line: Line, settings: Settings) -> Walk:
+    """Propose a sample in a box that tells bounds of the slope alone, or not even these."""
+    certain = s.a + w.free / s.fall
+    end = certain
+    if w.sampled and s.spread > HUGE:
+        certain = s.a + BLIND * settings.thinnest
+        end = certain
+    elif w.sampled:
+        sampled_fall = wp.where(s.a == w.start, w.m[SAMPLED_FALL], 0.0)
+        end = newton(s, w.free, sampled_fall, settings)
+        end = wp.max(end, w.start + settings.thinnest)
+    if not w.falling:
+        w.m[FREE_UNTIL] = line.near + wp.min(certain, line.length)
+        w.m[RISE] = s.rise
+    w.m[RISE] = wp.max(w.m[RISE], s.rise)
+    w.t = line.near + wp.min(end, line.length)
+    return w
+
+
+@wp.func
+def land_on_model(
+    w: Walk,
+    s: Stretch,
+    q: wp.vec4,
+    root: float,
+    tilt: float,
+    lipschitz: float,
+    line: Line,
     thinnest: float,
-) -> float:
-    """Where to ask in the box [a, b], with a value of at least `free` at a that may fall to 0 inside of it."""
-    end = a + wp.max(relaxation * free / fall, thinnest)
-    if rise <= 0.0:
-        end = a + OVERSHOOT * free / -along + thinnest  # the value falls all the way: no crossing can be stepped over
-    elif fall < 10.0 * drop and free < 4.0 * thinnest * fall:
-        end = wp.max(end, a + 1.3 * free / drop)  # as the samples fall, the surface is right ahead: try behind it
-    return wp.min(end, wp.max(b, a + thinnest))
+) -> Walk:
+    """Propose the root of the model, as a landing if the value is sure to fall there."""
+    length = s.b - s.a
+    end = s.a + root * length
+    fall = -_model.slope_at(q, root) / length
+    gentle = wp.max(fall - tilt, -s.along - s.spread)
+    if gentle > 0.0 and w.m[RISE] <= 0.0:
+        w.m[MIN_FALL] = gentle
+        w.m[MAX_FALL] = wp.min(wp.min(fall + tilt, s.spread - s.along), lipschitz)
+        w.m[FALL] = wp.clamp(fall, w.m[MIN_FALL], w.m[MAX_FALL])
+        w.m[CORRECTIONS_LEFT] = MAX_CORRECTIONS
+    elif w.sampled:
+        end = wp.max(end, w.start + thinnest)
+    w.t = line.near + wp.min(end, line.length)
+    return w
+
+
+@wp.func
+def follow_model(w: Walk, s: Stretch, k: _model.model, tree: Tree, line: Line, rest: float, settings: Settings) -> Walk:
+    """Cross a box whose model excludes the surface on the ray, or propose a sample where it has its root."""
+    length = s.b - s.a
+    q = _model.cubic(k, (line.o + line.e * s.a - s.corner) / s.side, line.e * length / s.side)  # type: ignore[arg-type]
+    error = k[_model.ERROR]
+    at_sample = w.sampled and s.a == w.start
+    tilt = _model.KINK * error / (s.side * wp.min(tree.side[0], wp.min(tree.side[1], tree.side[2])))
+    steepest = wp.vec4(w.free, q[1] - tilt * length, q[2], q[3])  # from the value at a, it falls no faster than this
+    sure = wp.max(_model.first_below(q, 0.0, error), w.free / (s.fall * length))
+    if w.free > 0.0:
+        sure = wp.max(sure, _model.first_below(steepest, 0.0, 0.0))
+    if sure >= 1.0:
+        free = wp.max(rest, _model.at(q, 1.0) - error)
+        if w.free > 0.0:
+            free = wp.max(free, _model.at(steepest, 1.0))
+        w.free = free
+        if not w.sampled:
+            w.low = line.near + s.b
+        w.falling = False
+        return w
+    if at_sample:
+        q = wp.vec4(w.free, q[1], q[2], q[3])
+    root = _model.first_below(q, sure, 0.0)
+    slopes = _model.slope_range(q, sure, wp.clamp(2.0 * root - sure, sure, 1.0))
+    rise = wp.min(s.rise, slopes[1] / length + tilt)
+    if sure > 0.0 or not w.falling:
+        w.falling = False
+        w.m[FREE_UNTIL] = line.near + s.a + sure * length
+        w.m[RISE] = rise
+        if not w.sampled:
+            w.low = w.m[FREE_UNTIL]
+    w.m[RISE] = wp.max(w.m[RISE], rise)
+    if root > 1.0 and rise <= 0.0:
+        w.falling = True
+        w.free = 0.0
+    elif root > 1.0:
+        end = s.a + length * _model.lowest_place(q, sure)
+        if at_sample:
+            end = s.a + wp.max(settings.relaxation * sure * length, settings.thinnest)
+        w.t = line.near + wp.min(end, line.length)
+    else:
+        w.m[MODEL_TOLERANCE] = error
+        w = land_on_model(w, s, q, root, tilt, tree.lipschitz, line, settings.thinnest)
+    return w
+
+
+@wp.func
+def cross_box(w: Walk, a: float, nudge: float, d: wp.vec3, tree: Tree, line: Line, settings: Settings):
+    """Cross the box behind a, or propose a sample in it; return how far the ray has come, and where the box ends."""
+    node, corner, side, child = find(line.o + line.e * (a + nudge), tree)  # type: ignore[arg-type]
+    g = tree.slope[node]
+    s = Stretch()
+    s.a = a
+    s.b = wp.min(wp.max(leave(line.o, line.e, corner, side), a + nudge), line.length)
+    s.corner = corner
+    s.side = side
+    s.along = g[0] * d[0] + g[1] * d[1] + g[2] * d[2]
+    s.spread = g[3]
+    s.fall = wp.clamp(s.spread - s.along, FLAT, tree.lipschitz)
+    s.rise = wp.min(s.spread + s.along, tree.lipschitz)
+    rest = w.free - s.fall * (s.b - a)
+    if tree.lower[node] > 0.0:
+        w = pass_free(w, s, tree.lower[node], tree.upper[node], rest, line)
+    elif rest > 0.0:
+        w.free = rest
+        w.falling = False
+    elif child <= -2 and w.m[MODEL_FAILED] == 0.0:
+        w = follow_model(w, s, tree.models[-2 - child], tree, line, rest, settings)
+    else:
+        w = step_blindly(w, s, line, settings)
+    return w, s.b
 
 
 @wp.kernel(enable_backward=False)
 def propose(
-    origin: wp.array[wp.vec3],
-    direction: wp.array[wp.vec3],
-    near: wp.array[float],
-    far: wp.array[float],
-    base: wp.vec3,
-    sides: wp.vec3,
-    cells: wp.vec3i,
-    child: wp.array[wp.int32],
-    lower: wp.array[float],
-    upper: wp.array[float],
-    slope: wp.array[wp.vec4],
-    models: wp.array[_model.model],
-    lipschitz: float,
-    relaxation: float,
-    thinnest: float,
-    gap: float,
-    walks: wp.array[wp.bool],
-    ray: wp.array[wp.int32],
+    lines: RayLines,
+    tree: Tree,
+    settings: Settings,
+    advances: wp.array[wp.bool],
+    index: wp.array[wp.int32],
     # state
-    status: wp.array[wp.int32],
-    low: wp.array[float],
-    t: wp.array[float],
-    f_low: wp.array[float],
-    remembered: wp.array[memory],
+    rays: RayState,
+    memories: wp.array[memory],
     # outputs
     x: wp.array[wp.vec3],
 ):
     """Go on from t, where the value is f_low (or unknown: NaN), to the next point that must be asked."""
     i = wp.tid()
-    r = ray[i]
-    if walks[i]:
-        m = remembered[r]
-        m[FALL] = 0.0
-        d = direction[r]
-        o = wp.cw_div(origin[r] + near[r] * d - base, sides)  # lengths count from near, where they are exact
-        e = wp.cw_div(d, sides)
-        last = far[r] - near[r]
-        nudge = wp.max(NUDGE * wp.min(sides[0], wp.min(sides[1], sides[2])), ROUNDING * last)
-        asked = f_low[r] > 0.0
-        start = t[r] - near[r]
-        a = float(start)
-        free = wp.where(asked and f_low[r] < HUGE, f_low[r], 0.0)
-        open = bool(False)  # the value may have come down to 0 after SURE, and falls ever since
-        t[r] = wp.nan
-        while a < last and wp.isnan(t[r]):
-            node, corner, side, row = find(o + e * (a + nudge), cells, child)
-            b = wp.min(wp.max(leave(o, e, corner, side), a + nudge), last)
-            s = slope[node]
-            along = s[0] * d[0] + s[1] * d[1] + s[2] * d[2]
-            steep = wp.clamp(s[3] - along, FLAT, lipschitz)
-            rise = wp.min(s[3] + along, lipschitz)
-            rest = free - steep * (b - a)
-            if lower[node] > 0.0:
-                if lower[node] + upper[node] < 2.0 * m[LEAST]:
-                    m[LEAST] = 0.5 * (lower[node] + upper[node])
-                    m[WHERE] = near[r] + 0.5 * (a + b)
-                if not asked:
-                    low[r] = near[r] + b
-                free = wp.max(rest, lower[node])
-                open = False
-            elif rest > 0.0:
-                free = rest
-                open = False
-            elif row <= -2 and m[DOUBT] == 0.0:
-                k = models[-2 - row]
-                length = b - a
-                q = _model.cubic(k, (o + e * a - corner) / side, e * length / side)
-                error = k[_model.ERROR]
-                here = asked and a == start
-                tilt = _model.KINK * error / (side * wp.min(sides[0], wp.min(sides[1], sides[2])))
-                known = wp.vec4(free, q[1] - tilt * length, q[2], q[3])
-                sure = wp.max(_model.reach(q, 0.0, error), free / (steep * length))
-                if free > 0.0:
-                    sure = wp.max(sure, _model.reach(known, 0.0, 0.0))
-                if sure >= 1.0:
-                    end_free = wp.max(rest, _model.at(q, 1.0) - error)
-                    if free > 0.0:
-                        end_free = wp.max(end_free, _model.at(known, 1.0))
-                    free = end_free
-                    if not asked:
-                        low[r] = near[r] + b
-                    open = False
-                else:
-                    if here:
-                        q = wp.vec4(free, q[1], q[2], q[3])
-                    root = _model.reach(q, sure, 0.0)
-                    range = _model.steepest(q, sure, wp.clamp(2.0 * root - sure, sure, 1.0))
-                    rise_here = wp.min(rise, range[1] / length + tilt)
-                    if sure > 0.0 or not open:
-                        open = False
-                        m[SURE] = near[r] + a + sure * length
-                        m[RISE] = rise_here
-                        if not asked:
-                            low[r] = m[SURE]
-                    m[RISE] = wp.max(m[RISE], rise_here)
-                    if root > 1.0 and rise_here <= 0.0:
-                        open = True
-                        free = 0.0
-                    elif root > 1.0:
-                        end = a + length * _model.lowest(q, sure)
-                        if here:
-                            end = a + wp.max(relaxation * sure * length, thinnest)
-                        t[r] = near[r] + wp.min(end, last)
-                    else:
-                        end = a + root * length
-                        fall = -_model.slope_at(q, root) / length
-                        m[TRUST] = error
-                        gentle = wp.max(fall - tilt, -along - s[3])
-                        if gentle > 0.0 and m[RISE] <= 0.0:
-                            m[GENTLE] = gentle
-                            m[STEEP] = wp.min(wp.min(fall + tilt, s[3] - along), lipschitz)
-                            m[FALL] = wp.clamp(fall, m[GENTLE], m[STEEP])
-                            m[TRIES] = CORRECTIONS
-                        elif asked:
-                            end = wp.max(end, start + thinnest)
-                        t[r] = near[r] + wp.min(end, last)
-            else:
-                certain = a + free / steep
-                end = certain
-                if asked and s[3] > HUGE:
-                    certain = a + BLIND * thinnest
-                    end = certain
-                elif asked:
-                    drop = wp.where(a == start, m[DROP], 0.0)
-                    end = ahead(a, b, free, steep, rise, along, drop, relaxation, thinnest)
-                    end = wp.max(end, start + thinnest)
-                if not open:
-                    m[SURE] = near[r] + wp.min(certain, last)
-                    m[RISE] = rise
-                m[RISE] = wp.max(m[RISE], rise)
-                t[r] = near[r] + wp.min(end, last)
-            a = b
-            if not wp.isnan(t[r]) and m[AHEAD] > m[SURE]:
-                if back(m) <= m[SURE] + thinnest:
-                    low[r] = m[AHEAD]
-                    f_low[r] = m[F_AHEAD]
-                    asked = True
-                    start = m[AHEAD] - near[r]
-                    a = float(start)
-                    free = m[F_AHEAD]
-                    open = False
-                    t[r] = wp.nan
-                    m[AHEAD] = wp.nan
-                    m[FALL] = 0.0
-                elif m[FALL] == 0.0:
-                    t[r] = wp.min(t[r], 0.5 * (m[SURE] + back(m)))
-        if not wp.isnan(m[END]):
-            if wp.isnan(t[r]) or m[END] - m[SURE] <= gap or t[r] >= m[END]:
-                status[r] = HIT
-                t[r] = m[END]
-            elif m[FALL] == 0.0:
-                t[r] = wp.min(t[r], 0.5 * (m[SURE] + m[END]))
-        if wp.isnan(t[r]):
-            t[r] = far[r]
-            if not open:
-                status[r] = MISS
-        remembered[r] = m
-    x[i] = origin[r] + direction[r] * t[r]
+    r = index[i]
+    if advances[i]:
+        d = lines.direction[r]
+        line = Line()
+        line.near = lines.near[r]
+        line.o = wp.cw_div(lines.origin[r] + line.near * d - tree.low, tree.side)
+        line.e = wp.cw_div(d, tree.side)
+        line.length = lines.far[r] - line.near
+        nudge = wp.max(NUDGE * wp.min(tree.side[0], wp.min(tree.side[1], tree.side[2])), ROUNDING * line.length)
+        w = Walk()
+        w.m = memories[r]
+        w.m[FALL] = 0.0
+        w.t = wp.nan
+        w.low = rays.low[r]
+        w.start = rays.high[r] - line.near
+        w.sampled = rays.f_low[r] > 0.0
+        w.free = wp.where(w.sampled and rays.f_low[r] < HUGE, rays.f_low[r], 0.0)
+        a = float(w.start)
+        while a < line.length and wp.isnan(w.t):
+            w, a = cross_box(w, a, nudge, d, tree, line, settings)
+            if not wp.isnan(w.t) and w.m[SAMPLE_AHEAD] > w.m[FREE_UNTIL]:
+                if (
+                    positive_from(w.m) <= w.m[FREE_UNTIL] + settings.thinnest
+                ):  # all is known up to there: go on behind it
+                    w.low = w.m[SAMPLE_AHEAD]
+                    w.free = w.m[VALUE_AHEAD]
+                    w.sampled = True
+                    w.start = w.low - line.near
+                    w.falling = False
+                    w.t = wp.nan
+                    w.m[SAMPLE_AHEAD] = wp.nan
+                    w.m[FALL] = 0.0
+                    a = float(w.start)
+                    rays.f_low[r] = w.free
+                elif w.m[FALL] == 0.0:
+                    w.t = wp.min(w.t, 0.5 * (w.m[FREE_UNTIL] + positive_from(w.m)))
+        if not wp.isnan(w.m[CROSSING]):
+            if wp.isnan(w.t) or w.m[CROSSING] - w.m[FREE_UNTIL] <= settings.gap or w.t >= w.m[CROSSING]:
+                rays.status[r] = HIT
+                w.t = w.m[CROSSING]
+            elif w.m[FALL] == 0.0:
+                w.t = wp.min(w.t, 0.5 * (w.m[FREE_UNTIL] + w.m[CROSSING]))
+        if wp.isnan(w.t):
+            w.t = lines.far[r]
+            if not w.falling:
+                rays.status[r] = MISS
+        rays.low[r] = w.low
+        rays.high[r] = w.t
+        memories[r] = w.m
+    x[i] = lines.origin[r] + lines.direction[r] * rays.high[r]

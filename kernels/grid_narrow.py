@@ -1,173 +1,216 @@
-"""What a march through a BoundGrid remembers of a ray, and what it makes of the values that the field answers with.
+"""What a march through a BoundGrid remembers of a ray, and what it makes of the field's value at the proposed sample.
 
 See kernels/grid_march.py.
 """
 
 import warp as wp
 
+from warpdvr.kernels.ray_state import RayLines, RayState, note_value
 from warpdvr.kernels.status import ACTIVE, GAVE_UP, HIT, INSIDE, MISS
 
 memory = wp.types.vector(length=16, dtype=wp.float32)
-"""What a march remembers of a ray: SURE .. END."""
-SURE = wp.constant(0)  # up to here no crossing can hide in front of the proposed sample
-RISE = wp.constant(1)  # how fast the value may rise between SURE and it
-DROP = wp.constant(2)  # how fast the value fell between the last two samples
-BEHIND = wp.constant(3)  # a point with a value <= 0 that was met before any positive one; NaN if there is none
-WHERE = wp.constant(4)  # middle of the box with the smallest mean of bounds, of those that were crossed for free
-LEAST = wp.constant(5)  # and that mean
-FALL = wp.constant(6)  # how fast the value falls where it is asked, by the model; 0 if this is no landing
-GENTLE = wp.constant(7)  # and how fast at least
-STEEP = wp.constant(8)  # and at most
-TRUST = wp.constant(9)  # the largest |value| that agrees with the model
-TRIES = wp.constant(10)  # how many corrections of a landing are left
-DOUBT = wp.constant(11)  # 1 after a value that did not agree: models count for nothing from there on
-AHEAD = wp.constant(12)  # a point with a positive value, between which and SURE a crossing may hide; NaN for none
-F_AHEAD = wp.constant(13)  # that value
-CLIMB = wp.constant(14)  # how fast the value may rise in front of AHEAD
-END = wp.constant(15)  # a point with a value <= 0, in front of which another crossing may hide; NaN for none
+"""What a march remembers of a ray: FREE_UNTIL .. CROSSING."""
+FREE_UNTIL = wp.constant(0)  # up to here no crossing can hide in front of the proposed sample
+RISE = wp.constant(1)  # how fast the value may rise between there and the sample
+SAMPLED_FALL = wp.constant(2)  # how fast the value fell between the last two samples
+NEGATIVE = wp.constant(3)  # a point with a value <= 0 that was met before any positive one; NaN if there is none
+LOWEST_AT = wp.constant(4)  # middle of the box with the smallest mean of bounds, of those that were crossed for free
+LOWEST = wp.constant(5)  # and that mean
+FALL = wp.constant(6)  # how fast the value falls at the sample, by the model; 0 if the sample is no landing
+MIN_FALL = wp.constant(7)  # and how fast at least
+MAX_FALL = wp.constant(8)  # and at most
+MODEL_TOLERANCE = wp.constant(9)  # the largest |value| that agrees with the model
+CORRECTIONS_LEFT = wp.constant(10)  # how often a landing may still be corrected
+MODEL_FAILED = wp.constant(11)  # 1 after a value that did not agree: models count for nothing from there on
+SAMPLE_AHEAD = wp.constant(12)  # a point with a positive value, in front of which a crossing may hide; NaN for none
+VALUE_AHEAD = wp.constant(13)  # that value
+RISE_AHEAD = wp.constant(14)  # how fast the value may rise in front of it
+CROSSING = wp.constant(15)  # a point with a value <= 0, in front of which another crossing may hide; NaN for none
 
-CORRECTIONS = wp.constant(3.0)  # how often a landing may be corrected
+MAX_CORRECTIONS = wp.constant(3.0)  # how often a landing may be corrected
+
+
+@wp.struct
+class Settings:
+    """How closely a march looks."""
+
+    relaxation: float  # factor on steps that are free of the surface, from 1 to 2
+    thinnest: float  # the shortest step
+    gap: float  # a crossing is believed if no other can hide in front of it but this closely
+    tolerance: float  # a landing is one if it is certain of the surface's place up to this
+
+
+@wp.struct
+class Ray:
+    """One ray while the value at its sample is taken in."""
+
+    status: wp.int32
+    low: float
+    t: float
+    f_low: float
+    f_high: float
+    advances: bool  # whether it goes on through the grid, or to the sample at t
+    undecided: bool  # whether the value is still to be taken in
+    m: memory
 
 
 @wp.func
-def first_inside(here: float, near: float, low: float, thinnest: float, m: memory) -> float:
-    """Where to look for a positive value, after a value <= 0 that no positive sample came before."""
-    if wp.isnan(m[BEHIND]) and not wp.isnan(low):
-        return low  # the grid calls it positive
-    return wp.max(near, here - 2.0 * wp.max(m[BEHIND] - here, thinnest))
-
-
-@wp.func
-def off(f: float, m: memory) -> float:
+def root_error(f: float, m: memory) -> float:
     """How far off f / FALL may be at most, as the way from a point with the value f to the root."""
-    return wp.abs(f) * wp.max(1.0 / m[GENTLE] - 1.0 / m[FALL], 1.0 / m[FALL] - 1.0 / m[STEEP])
+    return wp.abs(f) * wp.max(1.0 / m[MIN_FALL] - 1.0 / m[FALL], 1.0 / m[FALL] - 1.0 / m[MAX_FALL])
 
 
 @wp.func
-def back(m: memory) -> float:
-    """From here to AHEAD the value stays positive."""
-    return m[AHEAD] - m[F_AHEAD] / m[CLIMB]
+def positive_from(m: memory) -> float:
+    """From here to SAMPLE_AHEAD the value stays positive."""
+    return m[SAMPLE_AHEAD] - m[VALUE_AHEAD] / m[RISE_AHEAD]
+
+
+@wp.func
+def search_positive(here: float, near: float, low: float, thinnest: float, m: memory) -> float:
+    """Where to look for a positive value, after a value <= 0 that no positive sample came before."""
+    if wp.isnan(m[NEGATIVE]) and not wp.isnan(low):
+        return low  # the grid calls it positive
+    return wp.max(near, here - 2.0 * wp.max(m[NEGATIVE] - here, thinnest))
+
+
+@wp.func
+def land(ray: Ray, f: float, tolerance: float) -> Ray:
+    """Take in a value where the model has its root: the ray has landed, is corrected, or the model has failed."""
+    here = ray.t
+    negative = ray.m[NEGATIVE]  # Warp forgets what a constant is that it meets first in both branches of an inner `if`
+    agrees = wp.abs(f) <= wp.max(ray.m[MODEL_TOLERANCE], tolerance * ray.m[FALL])
+    if agrees and root_error(f, ray.m) <= tolerance:
+        ray.status = HIT
+        ray.t = here + f / ray.m[FALL]
+        ray.low = ray.t
+        ray.f_low = f
+        ray.f_high = f
+        ray.undecided = False
+    elif agrees and ray.m[CORRECTIONS_LEFT] > 0.0:
+        ray.t = here + f / ray.m[FALL]
+        ray.m[MODEL_TOLERANCE] = ray.m[FALL] * root_error(f, ray.m) * wp.max(1.0, ray.m[MAX_FALL] / ray.m[FALL])
+        ray.m[CORRECTIONS_LEFT] = ray.m[CORRECTIONS_LEFT] - 1.0
+        if f <= 0.0:
+            ray.m[NEGATIVE] = here
+            ray.f_high = f
+            if here < ray.m[CROSSING]:
+                ray.m[CROSSING] = here
+        elif not here >= negative:
+            ray.low = here
+            ray.f_low = f
+        ray.undecided = False
+    else:
+        ray.m[FALL] = 0.0
+        ray.m[MODEL_FAILED] = 1.0
+        if here >= negative and f > 0.0:
+            ray.t = ray.m[FREE_UNTIL]
+            ray.undecided = False
+        elif f <= 0.0:
+            ray.m[NEGATIVE] = wp.nan
+    return ray
+
+
+@wp.func
+def take_negative(ray: Ray, f: float, near: float, settings: Settings) -> Ray:
+    """Take in a value <= 0: a crossing, if a positive value was seen before and no other can hide in between."""
+    here = ray.t
+    ray.f_high = f
+    if ray.f_low > 0.0:
+        front = wp.max(ray.m[FREE_UNTIL], ray.low)
+        ray.status = HIT
+        if ray.m[RISE] > 0.0 and here - front > settings.gap:
+            ray.status = ACTIVE
+            ray.m[CROSSING] = here
+            ray.m[SAMPLE_AHEAD] = wp.nan
+            ray.t = 0.5 * (front + here)
+    elif here <= near:
+        ray.status = wp.where(f < 0.0, INSIDE, HIT)
+        ray.low = here
+        ray.f_low = f
+    else:
+        ray.t = search_positive(here, near, ray.low, settings.thinnest, ray.m)
+        ray.m[NEGATIVE] = here
+    return ray
+
+
+@wp.func
+def take_positive(ray: Ray, f: float, far: float, settings: Settings) -> Ray:
+    """Take in a positive value: go on from there, unless a crossing can hide in front of it."""
+    here = ray.t
+    if not wp.isnan(ray.m[NEGATIVE]):
+        ray.status = HIT
+        ray.low = here
+        ray.f_low = f
+        ray.t = ray.m[NEGATIVE]
+        if ray.m[RISE] > 0.0 and ray.t - here > settings.gap:
+            ray.status = ACTIVE
+            ray.m[CROSSING] = ray.t
+            ray.m[NEGATIVE] = wp.nan
+            ray.m[SAMPLE_AHEAD] = wp.nan
+            ray.t = here
+            ray.advances = True
+        return ray
+    if ray.f_low > 0.0:
+        ray.m[SAMPLED_FALL] = (ray.f_low - f) / (here - ray.low)
+    if ray.f_low > 0.0 or ray.m[MODEL_FAILED] == 0.0:
+        if ray.m[RISE] > 0.0 and here - f / ray.m[RISE] > ray.m[FREE_UNTIL] + settings.thinnest:
+            ray.m[SAMPLE_AHEAD] = here
+            ray.m[VALUE_AHEAD] = f
+            ray.m[RISE_AHEAD] = ray.m[RISE]
+            ray.t = 0.5 * (ray.m[FREE_UNTIL] + positive_from(ray.m))
+            return ray
+    ray.low = here
+    ray.f_low = f
+    ray.advances = here < far
+    if here >= far:
+        ray.status = MISS
+    return ray
 
 
 @wp.kernel(enable_backward=False)
 def narrow(
     value: wp.array[float],
-    near: wp.array[float],
-    far: wp.array[float],
-    thinnest: float,
-    gap: float,
-    tolerance: float,
-    ray: wp.array[wp.int32],
+    lines: RayLines,
+    settings: Settings,
+    index: wp.array[wp.int32],
     # state
-    status: wp.array[wp.int32],
-    low: wp.array[float],
-    t: wp.array[float],
-    f_low: wp.array[float],
-    f_high: wp.array[float],
-    nearest: wp.array[float],
-    f_nearest: wp.array[float],
-    remembered: wp.array[memory],
+    rays: RayState,
+    memories: wp.array[memory],
     # outputs
-    walks: wp.array[wp.bool],
+    advances: wp.array[wp.bool],
 ):
-    """Take in the value at t: decide the ray, send it back, or let it walk on from (low, f_low).
+    """Take in the value at t: decide the ray, send it back, or let it go on from (low, f_low).
 
     `f_low` is NaN where `low` was not asked, but is called positive by the grid. A ray that landed has no bracket left:
     `low` and `t` are where it did.
     """
     i = wp.tid()
-    r = ray[i]
+    r = index[i]
     f = value[i]
-    here = t[r]
-    m = remembered[r]
-    met = m[BEHIND]  # Warp forgets what a constant is that it meets first in both branches of an inner `if`
-    walks[i] = False
-    if f < f_nearest[r]:
-        f_nearest[r] = f
-        nearest[r] = here
+    advances[i] = False
+    note_value(rays, r, rays.high[r], f)
     if wp.isnan(f):
-        status[r] = GAVE_UP
+        rays.status[r] = GAVE_UP
         return
-    if m[FALL] > 0.0:
-        trusted = wp.abs(f) <= wp.max(m[TRUST], tolerance * m[FALL])
-        if trusted and off(f, m) <= tolerance:
-            status[r] = HIT
-            t[r] = here + f / m[FALL]
-            low[r] = t[r]
-            f_low[r] = f
-            f_high[r] = f
-            return
-        if trusted and m[TRIES] > 0.0:
-            t[r] = here + f / m[FALL]
-            m[TRUST] = m[FALL] * off(f, m) * wp.max(1.0, m[STEEP] / m[FALL])
-            m[TRIES] = m[TRIES] - 1.0
-            if f <= 0.0:
-                m[BEHIND] = here
-                f_high[r] = f
-                if here < m[END]:
-                    m[END] = here
-            elif not here >= met:
-                low[r] = here
-                f_low[r] = f
-            remembered[r] = m
-            return
-        m[FALL] = 0.0
-        m[DOUBT] = 1.0
-        if here >= met and f > 0.0:
-            t[r] = m[SURE]
-            remembered[r] = m
-            return
-        if f <= 0.0:
-            m[BEHIND] = wp.nan
-    if f <= 0.0:
-        status[r] = HIT
-        f_high[r] = f
-        if f_low[r] > 0.0:
-            front = wp.max(m[SURE], low[r])
-            if m[RISE] > 0.0 and here - front > gap:
-                status[r] = ACTIVE
-                m[END] = here
-                m[AHEAD] = wp.nan
-                t[r] = 0.5 * (front + here)
-                remembered[r] = m
-            return
-        if here <= near[r]:
-            status[r] = wp.where(f < 0.0, INSIDE, HIT)
-            low[r] = here
-            f_low[r] = f
-            return
-        status[r] = ACTIVE
-        t[r] = first_inside(here, near[r], low[r], thinnest, m)
-        m[BEHIND] = here
-        remembered[r] = m
-        return
-    if not wp.isnan(m[BEHIND]):
-        status[r] = HIT
-        low[r] = here
-        f_low[r] = f
-        t[r] = m[BEHIND]
-        if m[RISE] > 0.0 and t[r] - here > gap:
-            status[r] = ACTIVE
-            m[END] = t[r]
-            m[BEHIND] = wp.nan
-            m[AHEAD] = wp.nan
-            t[r] = here
-            walks[i] = True
-            remembered[r] = m
-        return
-    if f_low[r] > 0.0:
-        m[DROP] = (f_low[r] - f) / (here - low[r])
-    if f_low[r] > 0.0 or m[DOUBT] == 0.0:
-        if m[RISE] > 0.0 and here - f / m[RISE] > m[SURE] + thinnest:
-            m[AHEAD] = here
-            m[F_AHEAD] = f
-            m[CLIMB] = m[RISE]
-            t[r] = 0.5 * (m[SURE] + back(m))
-            remembered[r] = m
-            return
-    remembered[r] = m
-    low[r] = here
-    f_low[r] = f
-    walks[i] = here < far[r]
-    if here >= far[r]:
-        status[r] = MISS
+    ray = Ray()
+    ray.status = ACTIVE
+    ray.low = rays.low[r]
+    ray.t = rays.high[r]
+    ray.f_low = rays.f_low[r]
+    ray.f_high = rays.f_high[r]
+    ray.undecided = True
+    ray.m = memories[r]
+    if ray.m[FALL] > 0.0:
+        ray = land(ray, f, settings.tolerance)
+    if ray.undecided and f <= 0.0:
+        ray = take_negative(ray, f, lines.near[r], settings)
+    elif ray.undecided:
+        ray = take_positive(ray, f, lines.far[r], settings)
+    rays.status[r] = ray.status
+    rays.low[r] = ray.low
+    rays.high[r] = ray.t
+    rays.f_low[r] = ray.f_low
+    rays.f_high[r] = ray.f_high
+    memories[r] = ray.m
+    advances[i] = ray.advances

@@ -178,6 +178,6 @@ def test_what_cannot_be_asked_says_so(device: torch.device) -> None:
         surface(Sphere(0.5).to(device), rays, DenseMarch())
     one = Shapes(Balls(), balls()[:1].to(device))
     with pytest.raises(ValueError, match="CachedMarch: remembers a field of one shape"):
-        CachedMarch(one)(one, rays)
+        CachedMarch()(one, rays)
     with pytest.raises(ValueError, match="BoundGrid: holds for a field of one shape"):
         DenseMarch(grid=BoundGrid(one, cells=8))(one, rays)

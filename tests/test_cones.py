@@ -13,9 +13,9 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.analytic import Box, Sphere, Torus
-from warpdvr.intersection.cones import FEWEST, free
+from warpdvr.intersection.cones import MIN_RAYS, free_lengths
 from warpdvr.intersection.hit import Status
-from warpdvr.intersection.sphere import SphereTrace
+from warpdvr.intersection.sphere_trace import SphereTrace
 from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.rendering.render import render
 
@@ -40,11 +40,11 @@ def test_what_is_called_free_is_free(order: str, device: torch.device) -> None:
         rays = rays[torch.randperm(len(rays), generator=torch.Generator().manual_seed(0))[:2000].to(device)]
     expected = sphere_t(*in_double(rays), 0.4)
     batch = RayBatch(Sphere(0.4).to(device), rays)
-    start = free(batch, 1.0, 0.005)
+    start = free_lengths(batch, 1.0, 0.005)
     assert start is not None
     seen = expected[start.ray.cpu()]
-    assert (start.sure.cpu() < seen + 0.005).logical_or(seen.isnan()).all()
-    assert (seen - start.sure.cpu()).nanmean() < 0.12  # and that is not little: rays begin 1 away from the surface
+    assert (start.free_until.cpu() < seen + 0.005).logical_or(seen.isnan()).all()
+    assert (seen - start.free_until.cpu()).nanmean() < 0.12  # not little: rays begin 1 away from the surface
     assert start.steepest <= 1 + 1e-3
     missed = batch.status.cpu() == int(Status.MISS)
     assert expected[missed].isnan().all() and missed.sum() > 0.6 * expected.isnan().sum()
@@ -75,10 +75,10 @@ def test_cones_see_what_stands_in_front_and_where_the_eye_is_inside(device: torc
 def test_rays_that_share_no_eye_no_shape_or_are_few_are_left_alone(device: torch.device) -> None:
     field, rays = Sphere(0.4).to(device), rays_of(16, device)
     shape_index = torch.arange(len(rays), device=device) % 2
-    assert free(RayBatch(field, aimed(500, device=device)), 1.0, 0.005) is None
-    assert free(RayBatch(field, replace(rays, shape_index=shape_index)), 1.0, 0.005) is None
-    assert free(RayBatch(field, rays[: FEWEST - 1]), 1.0, 0.005) is None
-    assert free(RayBatch(field, rays), 1.0, 0.005) is not None
+    assert free_lengths(RayBatch(field, aimed(500, device=device)), 1.0, 0.005) is None
+    assert free_lengths(RayBatch(field, replace(rays, shape_index=shape_index)), 1.0, 0.005) is None
+    assert free_lengths(RayBatch(field, rays[: MIN_RAYS - 1]), 1.0, 0.005) is None
+    assert free_lengths(RayBatch(field, rays), 1.0, 0.005) is not None
 
 
 @pytest.mark.parametrize(("name", "small", "large"), [("ball", 2.3, 1.17), ("two", 1.55, 0.7), ("bumpy", 3.32, 1.45)])
@@ -143,7 +143,7 @@ def test_a_surface_that_a_ball_touches_is_not_taken_for_a_wrong_bound(device: to
 def test_rays_past_the_bounds_miss_even_if_no_bound_holds(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("warpdvr.intersection.sphere.TRIES", 1)
+    monkeypatch.setattr("warpdvr.intersection.sphere_trace.TRIES", 1)
     rays = rays_of(32, device, fov=120)
     with pytest.warns(UserWarning, match="differ by more"):
         hit = SphereTrace()(Asked(lambda x: ball(x) * (2 + torch.sin(40 * x[:, 0])), lipschitz=1.0).to(device), rays)

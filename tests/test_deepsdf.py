@@ -19,7 +19,7 @@ from warpdvr.cameras.transform import SceneTransform
 from warpdvr.fields.conditional import Shapes
 from warpdvr.fields.deepsdf import DeepSDF, DeepSDFDecoder
 from warpdvr.fitting.checkpoint import Checkpoint, load
-from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.rendering.surface import surface
 from warpdvr.testing.field import check_field
 

@@ -20,12 +20,13 @@ from warpdvr.fields.hashgrid import HashGrid
 from warpdvr.fields.occupancy import Occupancy
 from warpdvr.fields.sdf import SDF
 from warpdvr.fitting.checkpoint import Checkpoint, load
-from warpdvr.fitting.fit import EARLY, MEASURE, PATIENCE, REFRESH, Fit
+from warpdvr.fitting.fit import MEASURE, PATIENCE, Fit
 from warpdvr.fitting.recipe import RECIPES, WEIGHTS, Recipe, schedule
-from warpdvr.intersection.cached import CachedMarch
-from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.base import EARLY
+from warpdvr.intersection.cached import REFRESH, CachedMarch, CachedValues
+from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.grid import BoundGrid
-from warpdvr.intersection.sphere import SphereTrace
+from warpdvr.intersection.sphere_trace import SphereTrace
 
 RADIUS, PAINT = 0.6, (0.8, 0.4, 0.2)
 SMALL = Recipe(rays=128, learn_background=False)
@@ -408,16 +409,16 @@ def test_what_is_remembered_of_the_field_is_brought_up_to_date():
             return 7
 
     field = Looked()
-    quick, seen, measured = CachedMarch(field, cells=12), {}, set()
+    quick, seen, measured = CachedMarch(cells=12).prepare(field), {}, set()
     job = Fit(field, ball(2), iterations=200, recipe=Recipe(rays=16), intersect=quick)
-    refresh = quick.refresh
+    sample = quick.sample
 
     def spy(of, *, full=False):
         assert of is field
         seen[job.iteration] = full
-        return refresh(of, full=full)
+        return sample(of, full=full)
 
-    quick.refresh = spy  # type: ignore[method-assign]
+    quick.sample = spy  # type: ignore[method-assign]
     for step in job:
         if field.looks:
             measured.add(step.iteration - 1)
@@ -437,20 +438,20 @@ def test_a_surface_that_was_never_looked_at_is_looked_at_once(monkeypatch):
     again = Fit(field, ball(2), iterations=9, recipe=SMALL)
     again.resume(state)
     asked = []
-    refresh = CachedMarch.refresh
+    sample = CachedValues.sample
 
     def count(*args, **options):
         asked.append(options)
-        return refresh(*args, **options)
+        return sample(*args, **options)
 
-    monkeypatch.setattr(CachedMarch, "refresh", count)
+    monkeypatch.setattr(CachedValues, "sample", count)
     next(again)
     assert len(asked) == 1
 
 
 def test_the_surface_is_found_as_it_is_told():
     field = TexturedMesh()
-    assert isinstance(Fit(field, ball(2), iterations=1).intersect, CachedMarch)
+    assert isinstance(Fit(field, ball(2), iterations=1).intersect, CachedValues)
     dense, calls = DenseMarch(n=32), []
 
     def march(field, rays):

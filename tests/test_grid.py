@@ -12,8 +12,9 @@ from torch import Tensor
 
 from warpdvr import DenseMarch, Hit, Rays, SphereTrace, Status, extract
 from warpdvr.fields.analytic import Box, Sphere, Torus
+from warpdvr.intersection.boxes import bounds, corners, differences, dilate, dilate_blocks, model_error
 from warpdvr.intersection.grid import BoundGrid
-from warpdvr.intersection.octree import RepeatLog, bounds, corners, differences, dilate, dilate_blocks, surprise
+from warpdvr.intersection.repeat_log import RepeatLog
 from warpdvr.kernels import grid as _grid
 from warpdvr.runtime.launch import launch
 
@@ -64,7 +65,7 @@ def both(grid: BoundGrid) -> list[Any]:
 
 def leaves(grid: BoundGrid, x: Tensor) -> Tensor:
     node = torch.empty(len(x), dtype=torch.int32, device=x.device)
-    launch(_grid.leaf, len(x), [x, *grid.frame()], [node])
+    launch(_grid.leaf, len(x), [x, grid.tree.packed()], [node])
     return node.long()
 
 
@@ -165,8 +166,8 @@ def test_bounds_hold(network: tuple[str, Any, BoundGrid], device: torch.device) 
     value = field.value(x)
     (slope,) = torch.autograd.grad(value.sum(), x)
     node = leaves(grid, x.detach())
-    assert ((grid.lower[node] <= value) & (value <= grid.upper[node])).all()
-    off = (slope - grid.slope[node, :3]).norm(dim=1) > grid.slope[node, 3]
+    assert ((grid.tree.lower[node] <= value) & (value <= grid.tree.upper[node])).all()
+    off = (slope - grid.tree.slope[node, :3]).norm(dim=1) > grid.tree.slope[node, 3]
     assert off.float().mean() < 0.006
     assert (grid.signs(x.detach()) != 0).float().mean() > 0.93
     assert ((grid.signs(x.detach()) * value.sign()) >= 0).all()
@@ -211,9 +212,9 @@ def test_the_grid_asks_its_corners_and_those_of_halves_once(device: torch.device
     field = Asked(ball, lipschitz=1.0).to(device)
     grid = BoundGrid(field, cells=8, finest=8)
     assert grid.evaluations == field.asked == 9**3
-    assert len(grid.lower) == 8**3
+    assert len(grid.tree.lower) == 8**3
     halved = BoundGrid(field, cells=8, finest=16)
-    open_ = (len(halved.lower) - 8**3) // 8
+    open_ = (len(halved.tree.lower) - 8**3) // 8
     assert 100 < open_ < 300
     assert 8 * open_ < halved.evaluations - 9**3 < 19 * open_  # 27 points less 8 corners, and most are shared
     flat = Asked(lambda x: torch.ones_like(x[:, 0])).to(device)
@@ -277,7 +278,7 @@ def test_values_that_are_no_numbers_exclude_nothing(device: torch.device) -> Non
 def test_bounds_that_are_no_cube_and_a_far_camera(device: torch.device) -> None:
     field = Box((1.0, 0.5, 0.2), (0.0, 0.0, 0.0), bounds=((-2.0, -0.6, -0.3), (1.0, 0.7, 0.3))).to(device)
     grid = BoundGrid(field, cells=24, finest=48)
-    assert grid.cells == (24, 11, 5)
+    assert grid.layout.cells == (24, 11, 5)
     rays = aimed(500, seed=1, distance=50.0, spread=0.3, device=device)
     for solve in both(grid):
         with_grid, without = solve(field, rays), SphereTrace(thinnest=2e-4, max_steps=2000)(field, rays)
@@ -362,9 +363,11 @@ def test_the_model_of_a_quadratic_is_exact(device: torch.device) -> None:
         return (bend * x * x).sum(-1) / 2 + x.prod(-1) + x[:, 0] * x[:, 1] - x[:, 2] + 0.3
 
     corner = quadratic(torch.cartesian_prod(*[torch.arange(2.0)] * 3))[:, None].to(device)
-    found = surprise(corner, bend[:, None].to(device), quadratic(lattice).view(1, 3, 3, 3).to(device))
+    found = model_error(corner, bend[:, None].to(device), quadratic(lattice).view(1, 3, 3, 3).to(device))
     assert found.item() < 1e-6
-    assert surprise(corner, 0 * bend[:, None].to(device), quadratic(lattice).view(1, 3, 3, 3).to(device)).item() > 0.1
+    assert (
+        model_error(corner, 0 * bend[:, None].to(device), quadratic(lattice).view(1, 3, 3, 3).to(device)).item() > 0.1
+    )
 
 
 # ---- sharpening
@@ -392,12 +395,12 @@ def test_sharpening_asks_where_rays_did_and_only_then(device: torch.device) -> N
     assert grid.sharpen(field) == 0
     rays = aimed(400, device=device)
     first = DenseMarch(grid=grid)(field, rays)
-    boxes, asked = len(grid.child), field.asked
+    boxes, asked = len(grid.tree.child), field.asked
     new = grid.sharpen(field)
     assert new == field.asked - asked
     assert grid.sharpen(field) == 0
     assert grid.evaluations == field.asked - first.evaluations
-    assert 0 < new < 19 / 8 * (len(grid.child) - boxes) < 0.02 * asked  # a small part of the wire's boxes
+    assert 0 < new < 19 / 8 * (len(grid.tree.child) - boxes) < 0.02 * asked  # a small part of the wire's boxes
     second = DenseMarch(grid=grid)(field, rays)
     assert second.evaluations < 0.5 * first.evaluations
     assert torch.equal(first.status, second.status)
@@ -428,20 +431,20 @@ def test_no_hit_is_lost_by_sharpening(name: str, device: torch.device) -> None:
     if "cut" not in name and "plateau" not in name:
         x = torch.cat([x, moved(rays, device)[hit.ray].at(hit.t + 1e-4)])
     value, node = field.value(x), leaves(grid, x)
-    assert ((grid.lower[node] <= value) & (value <= grid.upper[node])).float().mean() > 0.9995
+    assert ((grid.tree.lower[node] <= value) & (value <= grid.tree.upper[node])).float().mean() > 0.9995
 
 
 def test_what_rays_asked_is_forgotten_once_it_was_used_or_is_old(device: torch.device) -> None:
     field = Asked(wire).to(device)
     grid = BoundGrid(field)
-    fresh = grid.child
+    fresh = grid.tree.child
     for seed in (1, 2):
         DenseMarch(grid=grid)(field, aimed(300, seed=seed, device=device))
         assert grid.sharpen(field) > 0
-        assert len(grid.repeats.where(grid.low, grid.side)) == 0
+        assert len(grid.repeats.boxes(grid.layout.low, grid.layout.side)) == 0
     DenseMarch(grid=grid)(field, aimed(300, seed=3, device=device))
     grid.refresh(field, full=True)
-    assert torch.equal(grid.child, fresh)
+    assert torch.equal(grid.tree.child, fresh)
     assert grid.sharpen(field) == 0
 
 
@@ -458,11 +461,11 @@ def test_models_of_a_grid_of_one_size_become_good_by_sharpening(device: torch.de
 
 
 def test_of_too_many_stretches_an_even_part_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warpdvr.intersection.octree.MOST_STRETCHES", 100)
+    monkeypatch.setattr("warpdvr.intersection.repeat_log.MAX_SEGMENTS", 100)
     repeats, x = RepeatLog(), torch.linspace(0, 1, 1000)[:, None].expand(1000, 3)
     for part in x.split(90):
-        repeats.note(part, part)
-    found = repeats.where(torch.zeros(3), torch.full((3,), 0.05))[:, 0]
+        repeats.add(part, part)
+    found = repeats.boxes(torch.zeros(3), torch.full((3,), 0.05))[:, 0]
     assert torch.equal(found, torch.arange(21)) or torch.equal(found, torch.arange(20))
 
 
@@ -474,11 +477,11 @@ def test_a_sharpened_grid_is_moved_as_it_is(device: torch.device) -> None:
     there, field, rays = grid.to(device), field.to(device), moved(rays, device)
     solve = DenseMarch(grid=there)
     first = solve(field, rays)
-    child = grid.child.clone()
+    child = grid.tree.child.clone()
     solve(field, aimed(300, seed=9, device=device))
     assert there.sharpen(field) > 0
-    assert len(there.child) > len(child)
-    assert torch.equal(grid.child, child)
+    assert len(there.tree.child) > len(child)
+    assert torch.equal(grid.tree.child, child)
     assert torch.equal(solve(field, rays).status, first.status)
 
 
@@ -512,7 +515,11 @@ def test_a_full_refresh_is_a_new_grid(device: torch.device) -> None:
     assert grid.refresh(field, 10) == 0
     assert grid.refresh(field, full=True) == BoundGrid(field, cells=16).evaluations
     new = BoundGrid(field, cells=16)
-    for a, b in zip((grid.lower, grid.slope, grid.child), (new.lower, new.slope, new.child), strict=True):
+    for a, b in zip(
+        (grid.tree.lower, grid.tree.slope, grid.tree.child),
+        (new.tree.lower, new.tree.slope, new.tree.child),
+        strict=True,
+    ):
         assert torch.equal(a, b)
 
 
@@ -579,7 +586,7 @@ def test_a_lipschitz_bound_that_is_none_is_not_relied_on(scale: float, device: t
     rays = Rays(rays.origin.to(device), rays.direction.to(device))
     for field in (honest.to(device), wrong.to(device)):
         grid = BoundGrid(field)
-        assert grid.limit == (scale if field is honest else float("inf"))
+        assert grid.tree.lipschitz == (scale if field is honest else float("inf"))
         for solve in (DenseMarch(grid=grid), SphereTrace(grid=grid)):
             hit = solve(field, rays)
             assert torch.equal(hit.ray.cpu(), torch.nonzero(~exact.isnan())[:, 0])

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from warpdvr.geometry.search import triangle_mesh
-from warpdvr.kernels import bracket
-from warpdvr.runtime.launch import launch
+from warpdvr.kernels import dense_march, ray_state, root
+from warpdvr.runtime.launch import Packed, launch
 
 N = 4
 
 
 def arrays():
-    """Return what `bracket.propose` takes: inputs by name, then outputs."""
+    """Return what `root.propose` takes: inputs by name, then outputs."""
     line = torch.tensor([1.0, 3.0, 1.0, 1.0, -1.0, 1.0])  # a root half way between 1 and 3
     direction = torch.tensor([0.0, 0.0, 1.0]).repeat(N, 1)
     inputs = {"brackets": line.repeat(N, 1), "origin": torch.zeros(N, 3), "direction": direction}
@@ -20,7 +20,7 @@ def arrays():
 
 def go(given, outputs, n=N, **options):
     frame = [given["brackets"], given["origin"], given["direction"], 1e-3, given["active"]]
-    launch(bracket.propose, n, frame, list(outputs.values()), **options)
+    launch(root.propose, n, frame, list(outputs.values()), **options)
 
 
 def test_tensors_go_in_as_they_are():
@@ -95,6 +95,56 @@ def test_no_rows_are_no_launch():
     given, outputs = arrays()
     given["active"] = given["active"].long()[:, None]  # nobody looks
     go(given, {name: a[:0] for name, a in outputs.items()}, 0)
+
+
+# ---- structs
+
+
+def lines(**change: object) -> dict[str, object]:
+    """Return the members of `RayLines`, some of them changed."""
+    direction = torch.tensor([0.0, 0.0, 1.0]).repeat(N, 1)
+    ends = {"near": torch.ones(N), "far": torch.full((N,), 3.0)}
+    return {"origin": torch.zeros(N, 3), "direction": direction} | ends | change
+
+
+def test_a_struct_goes_on_meaning_its_tensors_memory():
+    members = lines()
+    packed, x = Packed(ray_state.RayLines, **members), torch.zeros(N, 2, 3)
+    inputs = [packed, torch.full((N,), 0.5), 0, torch.arange(N).int()]
+    launch(dense_march.propose, (N, 2), inputs, [x])
+    assert x[..., 2].tolist() == [[1.0, 1.5]] * N
+    members["near"].copy_(torch.arange(N))  # type: ignore[attr-defined]
+    launch(dense_march.propose, (N, 2), inputs, [x])
+    assert x[..., 2].tolist() == [[i, i + 0.5] for i in range(N)]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"near": torch.ones(N, 1)}, ValueError, r"^RayLines: expected 1 axes of near, got shape \(4, 1\)$"),
+        ({"far": torch.ones(N, device="meta")}, ValueError, "^RayLines: far is on meta, expected cpu$"),
+        ({"near": torch.ones(N).double()}, RuntimeError, "Cannot convert Torch type torch.float64"),
+        ({"nearer": torch.ones(N)}, ValueError, "^RayLines: expected the members .*, got others: nearer$"),
+    ],
+)
+def test_members_of_a_struct_are_checked(change, error, message):
+    with pytest.raises(error, match=message):
+        Packed(ray_state.RayLines, **lines(**change))
+
+
+def test_a_struct_with_a_member_missing_is_refused():
+    members = lines()
+    del members["far"]
+    with pytest.raises(ValueError, match=r"^RayLines: expected the members .*, got others: far$"):
+        Packed(ray_state.RayLines, **members)
+
+
+def test_a_struct_on_another_device_is_refused():
+    members = {name: a.to("meta") for name, a in lines().items()}  # type: ignore[attr-defined]
+    packed = Packed.__new__(Packed)
+    packed.members, packed.value, packed.device = members, None, torch.device("meta")
+    with pytest.raises(ValueError, match=r"^propose: lines is on meta, expected cpu$"):
+        launch(dense_march.propose, (N, 1), [packed, torch.ones(N), 0, torch.arange(N).int()], [torch.zeros(N, 1, 3)])
 
 
 def test_a_mesh_without_triangles_is_refused(device: torch.device) -> None:

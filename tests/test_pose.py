@@ -20,7 +20,7 @@ from warpdvr.fields.analytic import Sphere, Torus
 from warpdvr.fields.sdf import SDF
 from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.recipe import Recipe
-from warpdvr.intersection.sphere import SphereTrace
+from warpdvr.intersection.sphere_trace import SphereTrace
 from warpdvr.rendering.render import render
 from warpdvr.rendering.surface import surface
 

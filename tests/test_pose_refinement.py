@@ -18,7 +18,7 @@ from warpdvr.fields.analytic import Sphere, Union
 from warpdvr.fitting.image_pyramid import pyramid
 from warpdvr.fitting.pose_refinement import refine
 from warpdvr.fitting.pose_residuals import PoseResiduals, Scale
-from warpdvr.intersection.sphere import SphereTrace
+from warpdvr.intersection.sphere_trace import SphereTrace
 from warpdvr.rendering.render import render
 
 BALLS = [((0.0, 0.0, 0.0), 0.45), ((0.45, 0.1, 0.2), 0.3), ((-0.3, 0.5, -0.1), 0.25), ((0.1, -0.2, 0.6), 0.2)]

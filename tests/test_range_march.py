@@ -15,7 +15,7 @@ from warpdvr import Camera, DenseMarch, Field, Rays, Status, render
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.layers import Activation, Dense, Encode, Layer, Skip
 from warpdvr.fields.sdf import SDF
-from warpdvr.intersection.affine import COST, KINDS, Affine, enclose
+from warpdvr.intersection.affine import ACTIVATIONS, COST, Affine, enclose
 from warpdvr.intersection.range_march import RangeMarch, bounds_in_boxes
 
 WIDTH = 1e-3
@@ -87,7 +87,7 @@ NETWORKS: dict[str, Any] = {
     "softplus": lambda _: Perceptron(nn.Softplus(beta=100), width=48),
     "relu": lambda _: Perceptron(nn.ReLU(), width=48),
     "sdf": lambda _: SDF(width=32, depth=3),
-    **{f"random {kind}": lambda _, kind=kind: random_network(kind) for kind in KINDS},
+    **{f"random {kind}": lambda _, kind=kind: random_network(kind) for kind in ACTIVATIONS},
 }
 
 
@@ -147,7 +147,7 @@ def test_rounding_is_counted() -> None:
     assert error.max() < 1e-5
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_an_activation_stays_in_its_band_and_fills_it(kind: str) -> None:
     generator = torch.Generator().manual_seed(1)
     parameter = PARAMETER.get(kind, 1.0)

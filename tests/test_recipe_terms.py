@@ -24,7 +24,7 @@ from warpdvr.fitting.samples import NEAR, SlopeSampler, SpaceSampler
 from warpdvr.fitting.terms import TermContext, evaluate_terms
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.default import default_intersect
-from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.hit import Status
 from warpdvr.rendering.surface import Surface, surface
 

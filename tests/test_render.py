@@ -22,8 +22,9 @@ from warpdvr.fields.analytic import Box, Plane, Sphere, Union
 from warpdvr.fields.base import Field
 from warpdvr.fields.sdf import SDF
 from warpdvr.intersection.default import default_intersect
+from warpdvr.intersection.lowest import lowest_on
 from warpdvr.rendering.render import bytes_per_point
-from warpdvr.rendering.silhouette import deepest_on, soft_mask
+from warpdvr.rendering.silhouette import soft_mask
 
 CAMERA = Camera.look_at((1.6, 1.2, 0.9), width=48, height=40)
 FACING = Camera.look_at((0.0, 0.0, 3.0), up=(0.0, 1.0, 0.0), width=32, height=24)
@@ -413,7 +414,7 @@ def test_the_soft_mask_follows_weights_and_cameras(solve: Any, device: torch.dev
     soft, _ = soft_mask(field, rays, hit, sharpness)
     weight = torch.linspace(-1, 2, len(soft), dtype=torch.float64, device=soft.device)
     found = torch.autograd.grad((weight * soft).sum(), [field.size, shift, turn])
-    t = deepest_on(field, rays, hit)[0].double()
+    t = lowest_on(field, rays, hit)[0].double()
     asked = ~t.isnan()
     assert 100 < len(hit.ray) < asked.sum() - 100
 

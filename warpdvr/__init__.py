@@ -12,11 +12,11 @@ from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.recipe import Recipe
 from warpdvr.geometry.isosurface import extract
 from warpdvr.geometry.mesh import Mesh
-from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.range_march import RangeMarch
-from warpdvr.intersection.sphere import SphereTrace
+from warpdvr.intersection.sphere_trace import SphereTrace
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.implicit import reattach
 from warpdvr.rendering.render import render

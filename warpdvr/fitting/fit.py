@@ -16,9 +16,9 @@ from warpdvr.fitting.loop import TrainingLoop
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
 from warpdvr.fitting.terms import Term, TermContext, check_terms, evaluate_terms
-from warpdvr.intersection.base import Solver
+from warpdvr.intersection.base import EARLY, Solver, as_solver
 from warpdvr.intersection.cached import CachedMarch
-from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.rendering.background import RATE, Background
 from warpdvr.rendering.surface import surface
@@ -28,12 +28,6 @@ PATIENCE = 50
 
 MEASURE = 100
 """Steps between two measurements of the field's Lipschitz bound, for fields that can measure it."""
-
-REFRESH = 16
-"""Steps after which an intersector that remembers the field looks at it again."""
-
-EARLY = (5, 10, 20, 35, 50, 75)
-"""Steps at which both is done besides: at first the field changes fast."""
 
 
 class Fit(TrainingLoop):
@@ -94,9 +88,10 @@ class Fit(TrainingLoop):
         own = recipe_terms(self.recipe, field, self.background)
         check_terms(terms, [*WEIGHTS, "prior", "total", *(term.name for term in own)])
         self.terms = [*own, *terms]
-        self.intersect = intersect or (
-            DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else CachedMarch(field, cells=self.recipe.cells)
-        )
+        self.intersect = as_solver(
+            intersect
+            or (DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else CachedMarch(cells=self.recipe.cells))
+        ).prepare(field)
         self.scheduled = intersect is None and bool(self.recipe.samples)
         self.without_hit = 0
 
@@ -111,9 +106,7 @@ class Fit(TrainingLoop):
 
     def state(self) -> dict[str, Tensor]:
         """Return all that a later session needs beside the field's weights, as tensors."""
-        state = super().state()
-        if isinstance(self.intersect, CachedMarch):
-            state["remembered"] = self.intersect.state()
+        state = super().state() | self.intersect.state()
         if self.poses:
             state["cameras"] = self.poses.moved.detach().clone()
         if self.background:
@@ -127,8 +120,7 @@ class Fit(TrainingLoop):
             ValueError: if the state is of another field, or none.
         """
         self._resume_counts(state)
-        if isinstance(self.intersect, CachedMarch) and "remembered" in state:
-            self.intersect.resume(state["remembered"])
+        self.intersect.resume(state)
         if self.poses:
             if "cameras" not in state:
                 raise ValueError(
@@ -177,13 +169,9 @@ class Fit(TrainingLoop):
 
     def _look(self, iteration: int) -> None:
         """Bring what is remembered of the field up to date."""
-        early = iteration in EARLY
-        if early or iteration % MEASURE == 0:
+        if iteration in EARLY or iteration % MEASURE == 0:
             self.evaluations += self.field.bound_slope()
-        if (early or iteration % REFRESH == 0) and isinstance(self.intersect, CachedMarch):
-            self.evaluations += self.intersect.refresh(self.field, full=iteration <= EARLY[-1])
-        if (grid := getattr(self.intersect, "grid", None)) is not None:
-            self.evaluations += grid.refresh(self.field)
+        self.evaluations += self.intersect.refresh(self.field, iteration)
 
     def _new_background(self, seed: int) -> Background | None:
         """Return what learns the background, if colours are learnt and any pixel shows it."""

@@ -19,7 +19,7 @@ from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
 from warpdvr.fitting.image_pyramid import pyramid
 from warpdvr.fitting.pose_residuals import SCALES, PoseResiduals
-from warpdvr.intersection.base import Solver
+from warpdvr.intersection.base import Solver, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.runtime.threads import one_thread
 
@@ -84,7 +84,7 @@ def refine(
     if longest < 2:
         raise ValueError(f"refine: pictures need at least 2 pixels along their longer side, got {longest}")
     field = as_field(field)
-    solver = intersect or CachedMarch(field, cells=CELLS, corrections=3)
+    solver = as_solver(intersect or CachedMarch(cells=CELLS, corrections=3)).prepare(field)
     cameras = list(views.cameras)
     for i in range(len(views)) if indices is None else indices:
         with one_thread():

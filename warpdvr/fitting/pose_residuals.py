@@ -15,6 +15,7 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
 from warpdvr.fitting.image_pyramid import Level
 from warpdvr.intersection.base import Solver
+from warpdvr.intersection.lowest import bracket_lowest, lengths_behind, refine_lowest
 from warpdvr.rendering.surface import Surface, surface
 
 BEHIND = 12
@@ -173,27 +174,9 @@ def _lowest(field: Field, rays: Rays, nearest: Tensor, hit: Tensor) -> Tensor:
         hit: ray length of a hit, shape (n,), NaN for a ray without: the smallest value lies behind it.
     """
     _, far = rays.clip(field.bounds)
-    steps = torch.linspace(0, 1, BEHIND + 1, device=far.device).square()
-    behind = hit[:, None] + (far - hit)[:, None] * steps
-    t, reach = nearest.clone(), 0.02 * torch.ones_like(nearest)
-    some = torch.nonzero(~hit.isnan())[:, 0]
-    if len(some):
-        at = behind[some]
-        best = _values(field, rays[some], at).argmin(1, keepdim=True)
-        t[some] = at.gather(1, best)[:, 0]
-        wide = at.diff(dim=1)
-        reach[some] = wide.gather(1, best.clamp_max(BEHIND - 1))[:, 0]
-    for _ in range(3):  # the lowest point of a parabola through three
-        at = t[:, None] + reach[:, None] * torch.tensor([-1.0, 0.0, 1.0]).to(t)
-        a, b, c = _values(field, rays, at.nan_to_num()).unbind(1)
-        bend = a - 2 * b + c
-        step = torch.where(bend > 0, 0.5 * (a - c) / bend, torch.where(a < c, -1.0, 1.0) * (torch.minimum(a, c) < b))
-        t, reach = t + reach * step.clamp(-1, 1), reach / 4
-    return t
-
-
-def _values(field: Field, rays: Rays, t: Tensor) -> Tensor:
-    """Return the field's values at ray lengths (n, k), shape (n, k)."""
-    x = rays.origin[:, None] + t[..., None] * rays.direction[:, None]
-    value: Tensor = field.value(x.reshape(-1, 3).to(field.bounds.dtype)).view(t.shape)
-    return value
+    t, width = nearest.clone(), 0.02 * torch.ones_like(nearest)
+    hits = torch.nonzero(~hit.isnan())[:, 0]
+    if len(hits):
+        behind = lengths_behind(hit[hits], (far - hit)[hits], BEHIND)
+        t[hits], width[hits] = bracket_lowest(field, rays[hits], behind)
+    return refine_lowest(field, rays, t, width)

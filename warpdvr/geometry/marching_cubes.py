@@ -131,7 +131,7 @@ def _crossed(solid: Solid, lattice: Lattice) -> Iterator[tuple[Tensor, Tensor]]:
 def _there(solid: Solid, lattice: Lattice, grid: BoundGrid) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the same cells in the same order, asking only at corners of those that the grid does not exclude."""
     x, y, z = lattice.cells
-    fine = int((lattice.step / grid.side * 2 ** (grid.levels - 1) - 1e-3).ceil().amax().clamp_min(1))
+    fine = int((lattice.step / grid.layout.side * 2 ** (grid.layout.levels - 1) - 1e-3).ceil().amax().clamp_min(1))
     thick = max(4 * CHUNK // (y * z * fine**3), 1)
     for first in range(0, x, thick):
         last = min(first + thick, x)

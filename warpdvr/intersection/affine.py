@@ -14,7 +14,6 @@ softplus, which Torch makes straight above 20 / beta.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,6 +47,10 @@ class _Product:
     """gamma_n: relative rounding of a sum of so many products, twice what it can be."""
 
 
+_Trail = list[tuple[Tensor | None, _Product | Skip | Tensor]]
+"""For the way back: what each step adds, and by what it multiplies (a tensor for an activation: its slopes)."""
+
+
 class Affine:
     """A network that bounds its value."""
 
@@ -74,7 +77,7 @@ class Affine:
                 self.encode = layer.scales.detach().double()
             elif isinstance(layer, Dense):
                 self.steps.append(_product(layer))
-            elif isinstance(layer, Skip) or (isinstance(layer, Activation) and layer.kind in KINDS):
+            elif isinstance(layer, Skip) or (isinstance(layer, Activation) and layer.kind in ACTIVATIONS):
                 self.steps.append(layer)
             else:
                 raise ValueError(f"{name}.as_layers: {layer} at place {i} is not known; see warpdvr/fields/layers.py")
@@ -96,22 +99,22 @@ class Affine:
         if self.encode is not None:
             h, error = _encoded(h, error, self.encode)
         first, first_error = h, error
-        passed: list[Any] = []  # for the way back: what each step adds, and by what it multiplies
+        trail: _Trail = []
         for step in self.steps:
             if isinstance(step, _Product):
                 added = step.rounding * (h.norm(dim=-1).sum(1, keepdim=True) * step.rows + step.bias.abs())
                 error = (1 + step.rounding) * (error @ step.size.T) + added
                 h = h @ step.weight.T
                 h[:, 0] += step.bias
-                passed.append((added, step))
+                trail.append((added, step))
             elif isinstance(step, Skip):
                 h = step.scale * torch.cat([h, first], -1)
                 error = step.scale * torch.cat([error, first_error], -1)
-                passed.append((None, step))
+                trail.append((None, step))
             else:
-                h, error, added, slope = _bent(h, error, step)
-                passed.append((added, slope))
-        error = torch.minimum(error[:, 0], _way_back(passed, first_error))
+                h, error, added, slope = _activated(h, error, step)
+                trail.append((added, slope))
+        error = torch.minimum(error[:, 0], _backward_error(trail, first_error))
         return h[:, 0, 0], h[:, 1:, 0], error + SLACK * (error + h[..., 0].abs().sum(1))
 
 
@@ -121,18 +124,18 @@ def enclose(activation: Activation, low: Tensor, high: Tensor) -> tuple[Tensor, 
     The slope is that of the chord. What is left, phi(x) - slope x, is largest and smallest at the ends or where
     phi' = slope.
     """
-    phi, turns = KINDS[activation.kind]
+    phi, tangents = ACTIVATIONS[activation.kind]
     p = activation.parameter
     slope = ((phi(high, p) - phi(low, p)) / (high - low)).nan_to_num(0.0).clamp(-1, 1)
     if activation.kind in PERIODIC:
-        slope = torch.where(high - low > math.pi, 0.0, slope)  # so that each kind of turn is met once, or at 0 slope
-    places = [low, high, *(torch.maximum(torch.minimum(at, high), low) for at in turns(slope, low, p))]
-    left = torch.stack([phi(at, p) - slope * at for at in places])
-    least, most = left.amin(0), left.amax(0)
+        slope = torch.where(high - low > math.pi, 0.0, slope)  # so that each kind of tangent is met once, or at slope 0
+    candidates = [low, high, *(torch.maximum(torch.minimum(at, high), low) for at in tangents(slope, low, p))]
+    rest = torch.stack([phi(at, p) - slope * at for at in candidates])
+    least, most = rest.amin(0), rest.amax(0)
     return slope, 0.5 * (least + most), 0.5 * (most - least) + SLACK * (1 + low.abs() + high.abs())
 
 
-def _bent(h: Tensor, error: Tensor, activation: Activation) -> tuple[Tensor, ...]:
+def _activated(h: Tensor, error: Tensor, activation: Activation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return forms (n, 1 + k, w) and errors (n, w) after an activation, and what it added and multiplied them by."""
     radius = (1 + SLACK) * (h[:, 1:].abs().sum(1) + error)
     slope, offset, added = enclose(activation, h[:, 0] - radius, h[:, 0] + radius)
@@ -143,20 +146,20 @@ def _bent(h: Tensor, error: Tensor, activation: Activation) -> tuple[Tensor, ...
 
 def _encoded(h: Tensor, error: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
     """Return the forms and errors of (x, sin, cos); what a sine adds depends on no other layer."""
-    angle, wide = ((a[..., None, :] * scales[:, None]).flatten(-2) for a in (h, error))
-    waves = [_bent(angle, wide, Activation(kind))[:2] for kind in ("sine", "cosine")]
+    angle, angle_error = ((a[..., None, :] * scales[:, None]).flatten(-2) for a in (h, error))
+    waves = [_activated(angle, angle_error, Activation(kind))[:2] for kind in ("sine", "cosine")]
     return torch.cat([h, *(w[0] for w in waves)], -1), torch.cat([error, *(w[1] for w in waves)], -1)
 
 
-def _way_back(passed: list[Any], first_error: Tensor) -> Tensor:
+def _backward_error(trail: _Trail, first_error: Tensor) -> Tensor:
     """Return the error (n,) of the last layer: what each step added, times the slope of all that follows it.
 
     `blur` bounds the rounding of `g`, in Euclidean length.
     """
     n, inputs = first_error.shape
     g, blur = first_error.new_ones(n, 1), first_error.new_zeros(n, 1)
-    total, around = first_error.new_zeros(n), first_error.new_zeros(n, inputs)
-    for added, step in reversed(passed):
+    total, skipped = first_error.new_zeros(n), first_error.new_zeros(n, inputs)
+    for added, step in reversed(trail):
         if added is not None:
             total = total + ((g.abs() + blur) * added).sum(1)
         if isinstance(step, _Product):
@@ -164,12 +167,12 @@ def _way_back(passed: list[Any], first_error: Tensor) -> Tensor:
             g = g @ step.weight
         elif isinstance(step, Skip):
             g, blur = step.scale * g, abs(step.scale) * blur
-            around = around + g[:, -inputs:].abs() + blur
+            skipped = skipped + g[:, -inputs:].abs() + blur
             g = g[:, :-inputs]
         else:
             g = g * step
             blur = blur + ULP * g.norm(dim=1, keepdim=True)
-    return total + ((g.abs() + blur + around) * first_error).sum(1)
+    return total + ((g.abs() + blur + skipped) * first_error).sum(1)
 
 
 def _product(layer: Dense) -> _Product:
@@ -182,40 +185,40 @@ def _product(layer: Dense) -> _Product:
     return _Product(weight, weight.abs(), bias, weight.norm(dim=1) * (1 + rounding), float(norm), rounding)
 
 
-def _softplus_turn(slope: Tensor, low: Tensor, beta: float) -> list[Tensor]:
+def _softplus_tangents(slope: Tensor, low: Tensor, beta: float) -> list[Tensor]:
     return [torch.logit(slope.clamp(0, 1)) / beta]
 
 
-def _squareplus_turn(slope: Tensor, low: Tensor, b: float) -> list[Tensor]:
+def _squareplus_tangents(slope: Tensor, low: Tensor, b: float) -> list[Tensor]:
     s = 2 * slope - 1
     return [s * (b / (1 - s * s).clamp_min(0)).sqrt().nan_to_num(0.0)]
 
 
-def _tanh_turn(slope: Tensor, low: Tensor, _: float) -> list[Tensor]:
+def _tanh_tangents(slope: Tensor, low: Tensor, _: float) -> list[Tensor]:
     at = (1 - slope.clamp(0, 1)).sqrt().atanh()
     return [at, -at]
 
 
-def _sine_turn(slope: Tensor, low: Tensor, _: float) -> list[Tensor]:
-    at, turn = slope.acos(), 2 * math.pi
-    return [side + turn * ((low - side) / turn).ceil() for side in (at, -at)]
+def _sine_tangents(slope: Tensor, low: Tensor, _: float) -> list[Tensor]:
+    at, period = slope.acos(), 2 * math.pi
+    return [side + period * ((low - side) / period).ceil() for side in (at, -at)]
 
 
-def _cosine_turn(slope: Tensor, low: Tensor, _: float) -> list[Tensor]:
-    return [at - math.pi / 2 for at in _sine_turn(slope, low + math.pi / 2, _)]
+def _cosine_tangents(slope: Tensor, low: Tensor, _: float) -> list[Tensor]:
+    return [at - math.pi / 2 for at in _sine_tangents(slope, low + math.pi / 2, _)]
 
 
 _Values = Callable[[Tensor, float], Tensor]
-_Turns = Callable[[Tensor, Tensor, float], Sequence[Tensor]]
+_Tangents = Callable[[Tensor, Tensor, float], Sequence[Tensor]]
 
-KINDS: dict[str, tuple[_Values, _Turns]] = {
+ACTIVATIONS: dict[str, tuple[_Values, _Tangents]] = {
     "relu": (lambda x, _: x.relu(), lambda slope, low, _: [torch.zeros_like(low)]),
     "elu": (lambda x, _: functional.elu(x), lambda slope, low, _: [slope.clamp_min(0).log()]),
-    "softplus": (lambda x, beta: functional.softplus(x, beta, 40), _softplus_turn),
-    "squareplus": (lambda x, b: 0.5 * (x + (x * x + b).sqrt()), _squareplus_turn),
-    "tanh": (lambda x, _: x.tanh(), _tanh_turn),
-    "sine": (lambda x, _: x.sin(), _sine_turn),
-    "cosine": (lambda x, _: x.cos(), _cosine_turn),
+    "softplus": (lambda x, beta: functional.softplus(x, beta, 40), _softplus_tangents),
+    "squareplus": (lambda x, b: 0.5 * (x + (x * x + b).sqrt()), _squareplus_tangents),
+    "tanh": (lambda x, _: x.tanh(), _tanh_tangents),
+    "sine": (lambda x, _: x.sin(), _sine_tangents),
+    "cosine": (lambda x, _: x.cos(), _cosine_tangents),
 }
 """For each kind its values, and where its derivative is a given slope (the first such places from `low` on)."""
 

@@ -9,21 +9,21 @@ from torch import Tensor
 from warpdvr.cameras.rays import Rays
 from warpdvr.intersection.hit import Status
 from warpdvr.intersection.wavefront import RayBatch
-from warpdvr.kernels import cone as _cone
-from warpdvr.runtime.launch import launch
+from warpdvr.kernels import cones as _cones
+from warpdvr.runtime.launch import Packed, launch
 
 SIZES = 256, 64, 16, 4
 """Rays in a bundle, from wide cones to narrow ones."""
 
-FEWEST = 64
+MIN_RAYS = 64
 """Rays below which cones do not pay."""
 
 STEPS = 64
 """Samples on the axis of a cone after which narrower ones go on."""
 
-WIDE = 0.5
-"""Cosine of half the opening from which on nothing is said of a cone as a whole; nor of one without an axis, whose
-directions cancel out: that is what 0.5 comes to there."""
+MIN_COSINE = 0.5
+"""Cosine of half the opening below which a cone is not marched as a whole. A cone without an axis, whose directions
+cancel out, is not either: 0.5 is what the cosine comes to there."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,18 @@ class Start:
     """Where m rays take over from the cones."""
 
     ray: Tensor
-    """Which rays, (m,), int64; the others are decided, or never meet the bounds."""
-    sure: Tensor
+    """Their indices, (m,), int64; the others are decided, or never meet the bounds."""
+    free_until: Tensor
     """The ray length up to which each of them is known to be free, (m,)."""
     t: Tensor
     """Where to look first, (m,)."""
     fall: Tensor
     """How fast values fall there, in units of the bound, from 0 to 1, (m,)."""
     steepest: float
-    """The steepest difference that was seen, in units of the bound."""
+    """The steepest difference of values, in units of the bound."""
 
 
-def free(batch: RayBatch, lipschitz: float, thinnest: float) -> Start | None:
+def free_lengths(batch: RayBatch, lipschitz: float, thinnest: float) -> Start | None:
     """Find how far rays are free of the surface, and decide those that are so all the way.
 
     Rays are sorted by where they point, so that bundles lie close together whether they are the pixels of an image in
@@ -59,80 +59,90 @@ def free(batch: RayBatch, lipschitz: float, thinnest: float) -> Start | None:
         Where the rays must be traced on; None if they do not come from one eye, look at several shapes, or are few.
     """
     ray = batch.active().long()
-    if len(ray) < FEWEST or not bool((batch.o == batch.o[0]).all()):
+    if len(ray) < MIN_RAYS or not bool((batch.o == batch.o[0]).all()):
         return None
     if batch.shape_index is not None and not bool((batch.shape_index == batch.shape_index[0]).all()):
         return None
     ray = ray[_curve(batch.d[ray]).argsort(stable=True)]
     level, steepest = _Level(batch, ray, SIZES[0]), 0.0
     for size in SIZES:
-        level = level.divided(batch, ray, size) if size < SIZES[0] else level
+        level = _Level(batch, ray, size, level) if size < SIZES[0] else level
         steepest = max(steepest, level.march(batch, lipschitz, thinnest))
     return level.hand_over(batch, ray, thinnest, steepest)
 
 
 class _Level:
-    """Cones around bundles of `size` rays each, in the order of the curve, the arrays of kernels/cone.py."""
+    """Cones around bundles of `size` rays each, in the order of the curve, the arrays of kernels/cones.py."""
 
-    def __init__(self, batch: RayBatch, ray: Tensor, size: int):
+    def __init__(self, batch: RayBatch, ray: Tensor, size: int, wider: "_Level | None" = None):
+        """Make the cones; they know what those of a `wider` level know that they are a part of."""
         self.size, count = size, math.ceil(len(ray) / size)
         member = torch.arange(count * size, device=ray.device).clamp_max(len(ray) - 1).view(count, size)
         near, far, d = batch.near[ray], batch.far[ray], batch.d[ray][member]
-        axis = torch.nn.functional.normalize(d.mean(1), dim=-1)
-        chord = (d - axis[:, None]).norm(dim=-1).amax(1) * (1 + 1e-5) + 1e-6  # and a margin for rounding
-        self.axis, self.cosine = axis, 1 - chord.square() / 2
-        sine = chord * (1 - chord.square() / 4).clamp_min(0).sqrt()
-        self.sine = torch.where(self.cosine > WIDE, sine, 1e6)
-        self.sure, self.far = near[member].amin(1), far[member].amax(1)
-        self.enter, self.leave = Rays(batch.o[:1].expand(count, 3), axis).clip(batch.field.bounds)
-        self.state = torch.zeros(count, dtype=torch.int32, device=ray.device)
-        self.t, self.last, self.reach, self.where = self.sure.new_full((4, count), torch.nan)
-        self.fall, self.steepest = self.sure.new_zeros(2, count)
-        self.least = torch.full_like(self.sure, torch.inf)
-
-    def divided(self, batch: RayBatch, ray: Tensor, size: int) -> "_Level":
-        """Return narrower cones, which know what those know that they are a part of."""
-        level = _Level(batch, ray, size)
-        part = torch.arange(len(level.state), device=ray.device) * size // self.size
-        level.sure = torch.maximum(level.sure, self.sure[part])
-        for name in ("last", "reach", "fall", "where", "least"):
-            setattr(level, name, getattr(self, name)[part])
-        level.state = torch.where(self.state[part] == int(_cone.MISSED), int(_cone.MISSED), int(_cone.GOING)).int()
-        return level
+        self.axis = torch.nn.functional.normalize(d.mean(1), dim=-1)
+        chord = (d - self.axis[:, None]).norm(dim=-1).amax(1) * (1 + 1e-5) + 1e-6  # and a margin for rounding
+        cosine = 1 - chord.square() / 2
+        sine = torch.where(cosine > MIN_COSINE, chord * (1 - chord.square() / 4).clamp_min(0).sqrt(), 1e6)
+        enter, leave = Rays(batch.o[:1].expand(count, 3), self.axis).clip(batch.field.bounds)
+        self.status = torch.full_like(enter, int(_cones.GOING), dtype=torch.int32)
+        self.free_until, self.t = near[member].amin(1), torch.full_like(enter, torch.nan)
+        self.last, self.radius, self.nearest = enter.new_full((3, count), torch.nan)
+        self.fall, self.steepest = enter.new_zeros(2, count)
+        self.f_nearest = torch.full_like(enter, torch.inf)
+        if wider is not None:
+            whole = torch.arange(count, device=ray.device) * size // wider.size
+            self.status[wider.status[whole] == int(_cones.MISSED)] = int(_cones.MISSED)
+            self.free_until = torch.maximum(self.free_until, wider.free_until[whole])
+            self.last, self.radius, self.fall = wider.last[whole], wider.radius[whole], wider.fall[whole]
+            self.nearest, self.f_nearest = wider.nearest[whole], wider.f_nearest[whole]
+        self.cones = Packed(
+            _cones.Cones,
+            sine=sine,
+            cosine=cosine,
+            far=far[member].amax(1),
+            enter=enter,
+            leave=leave,
+            status=self.status,
+            free_until=self.free_until,
+            t=self.t,
+            last=self.last,
+            radius=self.radius,
+            fall=self.fall,
+            nearest=self.nearest,
+            f_nearest=self.f_nearest,
+            steepest=self.steepest,
+        )
 
     def march(self, batch: RayBatch, lipschitz: float, thinnest: float) -> float:
         """Sample the axes until all cones have ended; return the steepest difference in units of the bound."""
         eye, shape_index = batch.o[0], torch.zeros(1, dtype=torch.int64, device=batch.o.device)
-        start = [self.sine, self.enter, self.leave, thinnest]
-        known = [self.state, self.sure, self.t, self.last, self.reach, self.fall]
-        launch(_cone.begin, len(self.state), start, [], state=known)
-        ends = [batch.o, self.cosine, self.sine, self.far, self.enter, self.leave, lipschitz, thinnest]
-        known += [self.where, self.least, self.steepest]
+        launch(_cones.begin, len(self.status), [thinnest], [], state=[self.cones])
+        settings = [tuple(eye.tolist()), lipschitz, thinnest]
         for _ in range(STEPS):
-            cone = torch.nonzero(self.state == int(_cone.GOING))[:, 0]
+            cone = torch.nonzero(self.status == int(_cones.GOING))[:, 0]
             if len(cone) == 0:
                 break
             x = eye + self.t[cone, None] * self.axis[cone]
-            value = batch.ask(x, shape_index.expand(len(cone)))
-            launch(_cone.widen, len(cone), [value, *ends, cone.int()], [], state=known, per_row=[value])
+            value = batch.evaluate(x, shape_index.expand(len(cone)))
+            launch(_cones.widen, len(cone), [value, *settings, cone.int()], [], state=[self.cones], per_row=[value])
         return float(self.steepest.max())
 
     def hand_over(self, batch: RayBatch, ray: Tensor, thinnest: float, steepest: float) -> Start:
         """Decide the rays of cones that missed, and say where the others are to go on."""
         part = torch.arange(len(ray), device=ray.device) // self.size
-        where, least = torch.full_like(batch.near, torch.nan), torch.full_like(batch.near, torch.inf)
-        where[ray], least[ray] = self.where[part], self.least[part]
-        batch.guess(where, least)
-        sure = torch.maximum(self.sure[part], batch.near[ray])
-        missed = (self.state[part] == int(_cone.MISSED)) | (sure > batch.far[ray])
+        nearest, f_nearest = torch.full_like(batch.near, torch.nan), torch.full_like(batch.near, torch.inf)
+        nearest[ray], f_nearest[ray] = self.nearest[part], self.f_nearest[part]
+        batch.note_lowest(nearest, f_nearest)
+        free_until = torch.maximum(self.free_until[part], batch.near[ray])
+        missed = (self.status[part] == int(_cones.MISSED)) | (free_until > batch.far[ray])
         batch.status[ray[missed]] = int(Status.MISS)
-        ray, sure, part = ray[~missed], sure[~missed], part[~missed]
+        ray, free_until, part = ray[~missed], free_until[~missed], part[~missed]
         fall = self.fall[part]
-        hoped = sure + 0.5 * thinnest
-        # where a ball that begins at `hoped` has its middle, see kernels/cone.py
-        t = (hoped + self.reach[part] + fall * self.last[part]) / (1 + fall)
-        t = torch.where(t > sure, torch.minimum(t, batch.far[ray]), sure)
-        return Start(ray, sure, t, fall, steepest)
+        hoped = free_until + 0.5 * thinnest
+        # where a ball that begins at `hoped` has its middle, see kernels/cones.py
+        t = (hoped + self.radius[part] + fall * self.last[part]) / (1 + fall)
+        t = torch.where(t > free_until, torch.minimum(t, batch.far[ray]), free_until)
+        return Start(ray, free_until, t, fall, steepest)
 
 
 def _curve(d: Tensor) -> Tensor:

@@ -1,18 +1,22 @@
 """The march through a BoundGrid, for every field."""
 
 import torch
+from torch import Tensor
 
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.kernels import grid_march as _propose
 from warpdvr.kernels import grid_narrow as _narrow
 from warpdvr.kernels import status as _status
-from warpdvr.runtime.launch import launch
+from warpdvr.runtime.launch import Packed, launch
 
+MAX_STEPS = 1024
+"""Samples on one ray through a grid after which it gives up."""
 FINEST = 1 / 128
 """The shortest step is no longer than this, in sides of the finest boxes that were built: models see thinner parts."""
 GAP = 1 / 4
-"""Before a crossing is believed, it is asked in front of it this closely where another could hide, in those sides."""
+"""Before a crossing is believed, the field is evaluated in front of it this closely where another could hide, in
+those sides."""
 
 
 def march_grid(
@@ -21,7 +25,7 @@ def march_grid(
     """March a batch through a grid (kernels/grid_march.py).
 
     Args:
-        grid: of the batch's field; its `repeats` is told where rays ask more than once.
+        grid: of the batch's field; its `repeats` logs where rays ask more than once.
         batch: its rays are decided, as far as `max_steps` samples on each do it.
         thinnest: the shortest step [scene unit].
         relaxation: factor on steps that are free of the surface, from 1 to 2.
@@ -31,40 +35,45 @@ def march_grid(
     if batch.shape_index is not None:
         raise ValueError("BoundGrid: holds for a field of one shape, but these rays look at several (Rays.shape_index)")
     grid.check(batch.field)
-    side = float(grid.side.min()) / 2 ** (grid.levels - 1)
+    side = float(grid.layout.side.min()) / 2 ** (grid.layout.levels - 1)
     thinnest = min(thinnest, FINEST * side)
-    gap = max(thinnest, GAP * side)
-    known = [grid.lower, grid.upper, grid.slope, grid.models, grid.limit, relaxation, thinnest, gap]
-    lines, ends = [batch.o, batch.d, batch.near, batch.far], [batch.near, batch.far]
-    memory = _blank(batch)
-    active = batch.active()
-    proposing = torch.ones(len(active), dtype=torch.bool, device=active.device)
+    settings = Packed(
+        _narrow.Settings,
+        relaxation=relaxation,
+        thinnest=thinnest,
+        gap=max(thinnest, GAP * side),
+        tolerance=tolerance,
+    )
+    tree, memory, active = grid.tree.packed(), _blank(batch), batch.active()
+    advances = torch.ones(len(active), dtype=torch.bool, device=active.device)
     before = torch.empty_like(batch.o)
     for step in range(max_steps + 1):
         x = batch.o.new_empty(len(active), 3)
-        state = [batch.status, batch.low, batch.high, batch.f_low, memory]
-        launch(_propose.propose, len(active), [*lines, *grid.frame(), *known, proposing, active], [x], state=state)
+        inputs = [batch.lines, tree, settings, advances, active]
+        launch(_propose.propose, len(active), inputs, [x], state=[batch.rays, memory])
         going = batch.status[active.long()] == int(_status.ACTIVE)
         active, x = active[going], x[going]
         if len(active) == 0 or step == max_steps:
             break
         if step:
-            grid.repeats.note(before[active.long()], x)
+            grid.repeats.add(before[active.long()], x)
         before[active.long()] = x
-        value, proposing = batch.ask(x, active), torch.empty(len(active), dtype=torch.bool, device=x.device)
-        inputs = [value, *ends, thinnest, gap, tolerance, active]
-        launch(_narrow.narrow, len(active), inputs, [proposing], state=[*batch.state(), memory])
-    batch.guess(memory[:, int(_narrow.WHERE)], memory[:, int(_narrow.LEAST)])
+        value, advances = batch.evaluate(x, active), torch.empty(len(active), dtype=torch.bool, device=x.device)
+        inputs = [value, batch.lines, settings, active]
+        launch(_narrow.narrow, len(active), inputs, [advances], state=[batch.rays, memory])
+    batch.note_lowest(memory[:, int(_narrow.LOWEST_AT)], memory[:, int(_narrow.LOWEST)])
 
 
-def _blank(batch: RayBatch) -> torch.Tensor:
+def _blank(batch: RayBatch) -> Tensor:
     """Return what is remembered of rays that have not begun."""
     memory = batch.near.new_zeros(len(batch.near), _narrow.memory._length_)
-    for part, value in ((_narrow.SURE, torch.nan), (_narrow.BEHIND, torch.nan), (_narrow.LEAST, torch.inf)):
-        memory[:, int(part)] = value
-    memory[:, int(_narrow.WHERE)] = memory[:, int(_narrow.AHEAD)] = memory[:, int(_narrow.END)] = torch.nan
+    for part in (
+        _narrow.FREE_UNTIL,
+        _narrow.NEGATIVE,
+        _narrow.LOWEST_AT,
+        _narrow.SAMPLE_AHEAD,
+        _narrow.CROSSING,
+    ):
+        memory[:, int(part)] = torch.nan
+    memory[:, int(_narrow.LOWEST)] = torch.inf
     return memory
-
-
-MOST_THROUGH = 1024
-"""Samples on one ray through a grid after which it gives up."""

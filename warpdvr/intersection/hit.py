@@ -16,7 +16,7 @@ class Status(IntEnum):
     MISS = int(_status.MISS)
     """It left the bounds without meeting the surface, or never met the bounds."""
     INSIDE = int(_status.INSIDE)
-    """Its first sample was already inside: nothing is seen."""
+    """Its first sample was already inside: it sees nothing."""
     GAVE_UP = int(_status.GAVE_UP)
     """It was not decided: too many steps, or a value that is not a number."""
 
@@ -28,11 +28,11 @@ class Hit:
     t: Tensor
     """Ray length to the surface, shape (k,), float32 [scene unit]; not differentiable."""
     ray: Tensor
-    """Which ray each hit belongs to, ascending, shape (k,), int64."""
+    """Index of the ray of each hit, ascending, shape (k,), int64."""
     status: Tensor
     """A `Status` for every ray, shape (n,), int32."""
     nearest: Tensor
     """Ray length at the smallest sample of a ray that does not hit, and `t` of one that does, shape (n,). With a grid
-    also places that were not asked, by the middle of their bounds; NaN for a ray that does not meet the bounds."""
+    also places that were not evaluated, by the middle of their bounds; NaN for a ray that does not meet the bounds."""
     evaluations: int
-    """How often the field was asked for a value, counted in points."""
+    """Points at which the field was evaluated."""

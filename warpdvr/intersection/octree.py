@@ -1,222 +1,228 @@
-"""Bounds of a function in the boxes of a lattice, estimated from its values at their corners.
+"""A tree of boxes around the surface of a field, built from values at their corners: what a `BoundGrid` knows."""
 
-Values come in blocks, shape (m, x + 1, y + 1, z + 1), which hold x * y * z boxes each. What there are several of in a
-box (corners, differences) is the first axis: a grid is refreshed in every few steps of a fit, and this is the fast way.
-"""
-
+import copy
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-HALVES = torch.cartesian_prod(*[torch.arange(2)] * 3)
-"""The corners of a box, and the places of its halves, in the order of kernels/grid.py, shape (8, 3)."""
+from warpdvr.intersection import lipschitz
+from warpdvr.intersection.boxes import (
+    HALVES,
+    Boxes,
+    bends,
+    bounds,
+    corners,
+    differences,
+    dilate,
+    dilate_blocks,
+    model_error,
+)
+from warpdvr.kernels import grid as _grid
+from warpdvr.runtime.launch import Packed
+
+Evaluate = Callable[[Tensor], Tensor]
+"""Returns the values (n,) of a field at points (n, 3)."""
+
+GOOD_SLOPE = 0.18
+"""A box is not halved any more where a model's slope is wrong by no more than this part of it."""
+
+ROUNDING = 1e-6
+"""The least error of a model, as a part of the values."""
+
+MAX_RESOLUTION = 4096
+"""Boxes along the longest side down to which a tree can be halved: in smaller ones rounding shows."""
 
 
 @dataclass(frozen=True)
-class Boxes:
-    """n boxes of one size, and what is known of a function in them."""
+class Layout:
+    """The largest boxes of a tree, and how bounds are made."""
 
-    node: Tensor
-    """Their rows in a tree, shape (n,), int64."""
-    cell: Tensor
-    """Their places among boxes of that size, shape (n, 3), int64."""
-    corner: Tensor
-    """Values at the corners, in the order of `HALVES`, shape (8, n)."""
-    bend: Tensor
-    """`bends` of each, shape (3, n)."""
-    around: Tensor
-    """The largest in a box and its neighbours of `differences`, of the `surprise` in the box of twice the size, and of
-    that one generation before, shape (11, n)."""
-    wider: Tensor
-    """By how much values may have moved, shape (n,)."""
+    low: Tensor
+    """Corner of the first box, shape (3,) [scene unit]."""
+    side: Tensor
+    """Sides of the largest boxes, shape (3,) [scene unit]."""
+    cells: tuple[int, int, int]
+    """How many of them lie along each axis."""
+    levels: int
+    """Sizes of boxes: each is half as large as the one before."""
+    spread: float
+    """See `BoundGrid`."""
+    bend: float
+    """See `BoundGrid`."""
 
-    def __len__(self) -> int:
-        return len(self.node)
+    @property
+    def high(self) -> Tensor:
+        """Corner of the last box, shape (3,) [scene unit]."""
+        return self.low + self.side * torch.tensor(self.cells).to(self.side)
 
-    def __getitem__(self, index: Tensor) -> "Boxes":
-        """Return some of them."""
-        corner, bend, around = self.corner[:, index], self.bend[:, index], self.around[:, index]
-        return Boxes(self.node[index], self.cell[index], corner, bend, around, self.wider[index])
+    def corners(self) -> Tensor:
+        """Return the corners of the largest boxes, row-major, shape (k, 3) [scene unit]."""
+        place: Tensor = torch.cartesian_prod(*(torch.arange(n + 1) for n in self.cells))
+        corner: Tensor = self.low + self.side * place.to(self.side)
+        return corner
 
-    def and_also(self, other: "Boxes") -> "Boxes":
-        """Return these and others."""
-        along = {"cell": 0}
-        both = {name: [getattr(boxes, name) for boxes in (self, other)] for name in self.__dataclass_fields__}
-        return Boxes(**{name: torch.cat(pair, along.get(name, -1)) for name, pair in both.items()})
-
-    def to(self, device: torch.device | str) -> "Boxes":
-        """Return them on another device."""
-        return Boxes(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
+    def to(self, device: torch.device | str) -> "Layout":
+        """Return a copy on another device."""
+        low, side = self.low.to(device), self.side.to(device)
+        return Layout(low, side, self.cells, self.levels, self.spread, self.bend)
 
 
-def bounds(
-    corner: Tensor, around: Tensor, side: Tensor, spread: float, bend: float, limit: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the least and the largest value, (n,) each, and the slope (g, r), (n, 4), in n boxes.
+class Octree:
+    """Boxes with bounds of a field's value and gradient, halved where they may hold the surface.
 
-    Every gradient in the box is expected within r of g: the middle of the differences around it, and `spread` times
-    what they lie apart, and a twentieth of their length for what they did not see. Between the corners a value is
-    expected to differ from theirs by what a function with such gradients can do (r included), and by no more than
-    `bend` times the error of linear interpolation with the second differences around: an eighth of them along each
-    axis if it is smooth, up to half of them if it has a kink, hence `bend` = 4.
-
-    Args:
-        corner: values at the corners, shape (8, n).
-        around: `differences` in the box and its neighbours, in the first 9 of its rows (k, n).
-        side: of the boxes, shape (3,) [scene unit].
-        spread, bend: see `BoundGrid`.
-        limit: a bound of |grad value|, infinite if there is none.
+    The arrays `child`, `lower`, `upper`, `slope` and `models` are those of `Tree` in kernels/grid.py.
     """
-    most, least = around[0:6:2], -around[1:6:2]
-    g, r = (most + least) / 2, spread / 2 * _length(most - least)
-    length = _length(g)
-    r = (r + 0.05 * length).clamp_min(1e-20)
-    steepest = (length + r).clamp_max(limit)
-    lower, upper = corner.amin(0), corner.amax(0)
-    rounding = 1e-6 * torch.maximum(lower.abs(), upper.abs())
-    width = torch.minimum(steepest * (float(side.norm()) / 2), around[6:9].sum(0) * (bend / 8)) + rounding
-    known = (width + r + lower + upper).isfinite()
-    lower = torch.where(known, lower - width, -torch.inf)
-    upper = torch.where(known, upper + width, torch.inf)
-    slope = torch.stack([*torch.where(known, g, 0.0), torch.where(known, r, 1e30)], 1)
-    return lower, upper, slope
 
-
-def corners(value: Tensor) -> Tensor:
-    """Return the values at the corners of each box in the order of `HALVES`, shape (8, m, x, y, z)."""
-    x, y, z = (n - 1 for n in value.shape[1:])
-    return torch.stack([value[:, i : i + x, j : j + y, k : k + z] for i, j, k in HALVES.tolist()])
-
-
-def differences(value: Tensor, side: Tensor) -> Tensor:
-    """Return the largest differences in each box, shape (9, m, x, y, z).
-
-    Along each axis +d and -d of its edges, over their length; then |second differences| that its corners are part of.
-    """
-    found = []
-    for axis in range(3):
-        d = value.diff(dim=axis + 1) / side[axis]
-        for sided in (d, -d):
-            found.append(_pairs(sided, [a for a in range(3) if a != axis]))
-    for axis in range(3):
-        second = value.diff(n=2, dim=axis + 1).abs()
-        ends = [0, 0, 0, 0, 0, 0]
-        ends[4 - 2 * axis] = ends[5 - 2 * axis] = 1
-        found.append(_pairs(torch.nn.functional.pad(second, ends), [0, 1, 2]))
-    return torch.stack(found)
-
-
-def bends(value: Tensor) -> Tensor:
-    """Return the mean second differences of each box along each axis, (3, m, x, y, z): those of its corners, signed.
-
-    A corner at the end of an axis has those of the one before.
-    """
-    found = []
-    for axis in range(3):
-        bend, n = value.diff(n=2, dim=axis + 1), value.shape[axis + 1] - 2
-        bend = torch.cat([bend.narrow(axis + 1, 0, 1), bend, bend.narrow(axis + 1, n - 1, 1)], axis + 1)
-        for other in range(3):
-            m = bend.shape[other + 1] - 1
-            bend = (bend.narrow(other + 1, 0, m) + bend.narrow(other + 1, 1, m)) / 2
-        found.append(bend)
-    return torch.stack(found)
-
-
-def surprise(corner: Tensor, bend: Tensor, value: Tensor) -> Tensor:
-    """Return by how much values in boxes differ at most from what kernels/box_model.py expects there, (m,).
-
-    Args:
-        corner: values at the corners, shape (8, m).
-        bend: `bends` of the boxes, shape (3, m).
-        value: at the corners of the halves, shape (m, 3, 3, 3).
-    """
-    place = torch.cartesian_prod(*[torch.linspace(0, 1, 3)] * 3).to(corner)
-    weight = torch.where(HALVES.to(place.device)[:, None] == 1, place, 1 - place).prod(-1)
-    expected = weight.T @ corner - (place * (1 - place) / 2) @ bend
-    return (value.reshape(-1, 27).T - expected).abs().amax(0)
-
-
-def dilate(found: Tensor) -> Tensor:
-    """Return the largest of each box and its 26 neighbours, shape (c, m, x, y, z) as given."""
-    for axis in (2, 3, 4):
-        n = found.shape[axis]
-        lower = torch.cat([found.narrow(axis, 0, 1), found.narrow(axis, 0, n - 1)], axis)
-        upper = torch.cat([found.narrow(axis, 1, n - 1), found.narrow(axis, n - 1, 1)], axis)
-        found = torch.maximum(found, torch.maximum(lower, upper))
-    return found
-
-
-def dilate_blocks(found: Tensor, cell: Tensor, n: int, beyond: Tensor) -> Tensor:
-    """Return the largest of each box and its neighbours, in its own and in other 2 x 2 x 2 blocks.
-
-    Args:
-        found: shape (c, m, 2, 2, 2).
-        cell: where the blocks lie, shape (m, 3), from 0 to n - 1.
-        n: upper bound of `cell`.
-        beyond: what is taken for the missing neighbours of a block, shape (c, m).
-    """
-    stride = torch.tensor([(n + 1) ** 2, n + 1, 1], device=cell.device)
-    key, order = ((cell + 1) * stride).sum(1).sort()
-    found, beyond = found[:, order], beyond[:, order, None, None]
-    for axis in range(3):
-        both = found.amax(axis + 2)
-        sides = []
-        for step, half in ((-1, 1), (1, 0)):
-            want = key + step * stride[axis]
-            at = torch.searchsorted(key, want).clamp_max(len(key) - 1)
-            beside = torch.where((key[at] == want).view(-1, 1, 1), found.select(axis + 2, half)[:, at], beyond)
-            sides.append(torch.maximum(both, beside))
-        found = torch.stack(sides, axis + 2)
-    return found[:, order.argsort()]
-
-
-def _length(x: Tensor) -> Tensor:
-    """Return the lengths (n,) of vectors (3, n)."""
-    return (x[0] * x[0] + x[1] * x[1] + x[2] * x[2]).sqrt()
-
-
-def _pairs(value: Tensor, axes: list[int]) -> Tensor:
-    """Return the larger of each two neighbours along the axes of a block."""
-    for axis in axes:
-        n = value.shape[axis + 1] - 1
-        value = torch.maximum(value.narrow(axis + 1, 0, n), value.narrow(axis + 1, 1, n))
-    return value
-
-
-MOST_STRETCHES = 1 << 19
-"""Stretches that are remembered at most, 24 bytes each."""
-
-
-PLACES = 5
-"""Points of a stretch, ends included, whose boxes are taken for those that it passes through."""
-
-
-class RepeatLog:
-    """Stretches of rays between two samples that followed each other: all, or every second, fourth ... if too many."""
-
-    def __init__(self) -> None:
-        self._ends: list[Tensor] = []
-        self._length, self._every = 0, 1
-
-    def note(self, start: Tensor, end: Tensor) -> None:
-        """Remember the stretches between points, both (n, 3) [scene unit]."""
-        self._ends.append(torch.stack([start[:: self._every], end[:: self._every]]))
-        self._length += self._ends[-1].shape[1]
-        while self._length > MOST_STRETCHES:
-            self._ends, self._every = [torch.cat(self._ends, 1)[:, ::2].clone()], 2 * self._every
-            self._length = self._ends[0].shape[1]
-
-    def where(self, low: Tensor, side: Tensor) -> Tensor:
-        """Return boxes of a lattice that stretches pass through, unique, shape (m, 3), int64.
+    def __init__(self, layout: Layout, value: Tensor, moved: Tensor, lipschitz_bound: float | None, evaluate: Evaluate):
+        """Bound the largest boxes by the values at their corners, and halve those that may hold the surface.
 
         Args:
-            low: corner of the first box, shape (3,) [scene unit].
-            side: of all, shape (3,) [scene unit].
+            layout: of the largest boxes.
+            value: the field's values at `layout.corners`, shape (k,).
+            moved: how far these may move until the tree is built anew, shape (k,).
+            lipschitz_bound: of the field, None if it has none; not relied on where values differ by more.
+            evaluate: the field.
         """
-        if not self._ends:
-            return torch.empty(0, 3, dtype=torch.int64, device=low.device)
-        start, end = torch.cat(self._ends, 1).to(low)
-        place = [start + part * (end - start) for part in torch.linspace(0, 1, PLACES).tolist()]
-        box: Tensor = ((torch.cat(place) - low) / side).floor().long().unique(dim=0)
-        return box
+        self.layout = layout
+        shape = [1, *(n + 1 for n in layout.cells)]
+        block, margin = value.view(shape), dilate(corners(moved.view(shape)).amax(0)[None]).view(-1)
+        corner = corners(block).reshape(8, -1)
+        self.lipschitz = _checked_lipschitz(lipschitz_bound, corner, layout.side)
+        """An upper bound of |grad value|; infinity where none is known."""
+        self.child = value.new_empty(0, dtype=torch.int32)
+        self.lower = self.upper = value.new_empty(0)
+        self.slope, self.models = value.new_empty(0, 4), value.new_empty(0, 12)
+        self._poor: dict[int, Boxes] = {}
+        cell = torch.cartesian_prod(*(torch.arange(n, device=value.device) for n in layout.cells))
+        around = dilate(differences(block, layout.side)).view(9, -1)
+        around = torch.cat([around, torch.full_like(around[:2], torch.inf)])
+        node = torch.arange(len(cell), device=value.device)
+        self._add(Boxes(node, cell, corner, bends(block).view(3, -1), around, margin), 0)
+        for level in range(layout.levels - 1):
+            self.halve(evaluate, level)
+
+    def halve(self, evaluate: Evaluate, level: int, only: Tensor | None = None) -> None:
+        """Halve the boxes of a level whose models are poor and, if `only` is given, that lie at places (m, 3)."""
+        poor = self._poor.pop(level, None)
+        if poor is not None and only is not None:
+            chosen = torch.isin(_key(poor.cell, MAX_RESOLUTION), _key(only, MAX_RESOLUTION))
+            self._poor[level], poor = poor[~chosen], poor[chosen]
+        if poor is None or len(poor) == 0:
+            return
+        block, side = self._values_at_halves(evaluate, poor, level + 1), self.layout.side / 2 ** (level + 1)
+        outside = poor.around.index_fill(0, torch.arange(6, 11, device=block.device), 0)
+        if only is not None:  # neighbours that are not halved may hold the surface too: taken to be smooth
+            outside[9] = torch.where(poor.around[9] < torch.inf, poor.around[9] / 4, 0)
+        errors = torch.stack([model_error(poor.corner, poor.bend, block), poor.around[9]])
+        own = torch.cat([differences(block, side), errors.view(2, -1, 1, 1, 1).expand(2, -1, 2, 2, 2)])
+        around = dilate_blocks(own, poor.cell, max(self.layout.cells) << level, outside).reshape(11, -1)
+        cell = (2 * poor.cell[:, None] + HALVES.to(poor.cell)).view(-1, 3)
+        node = len(self.child) + torch.arange(len(cell), device=cell.device)
+        self.child = self.child.index_copy(0, poor.node, node[::8].int())  # copies of the tree share the old one
+        values = corners(block).reshape(8, -1), bends(block).view(3, -1)
+        self._add(Boxes(node, cell, *values, around, poor.margin.repeat_interleave(8)), level + 1)
+
+    def packed(self) -> Packed:
+        """Return the tree as kernels take it; it is out of date once a box was halved."""
+        layout = self.layout
+        return Packed(
+            _grid.Tree,
+            low=tuple(layout.low.tolist()),
+            side=tuple(layout.side.tolist()),
+            cells=layout.cells,
+            child=self.child,
+            lower=self.lower,
+            upper=self.upper,
+            slope=self.slope,
+            models=self.models,
+            lipschitz=self.lipschitz,
+        )
+
+    def to(self, device: torch.device | str) -> "Octree":
+        """Return a copy on another device."""
+        moved = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(moved, name, value.to(device))
+        moved.layout = self.layout.to(device)
+        moved._poor = {level: boxes.to(device) for level, boxes in self._poor.items()}
+        return moved
+
+    def _add(self, boxes: Boxes, level: int) -> None:
+        """Add boxes to the tree, and those to `_poor` that may hold the surface and whose model could be better."""
+        layout, side = self.layout, self.layout.side / 2**level
+        limits = side, layout.spread, layout.bend, self.lipschitz
+        lower, upper, slope = bounds(boxes.corner, boxes.around, *limits)
+        lower, upper = lower - boxes.margin, upper + boxes.margin
+        model, good = _model(boxes, lower, slope, side)
+        lower, upper = _tighter(model, lower, upper)
+        hold, last = _may_hold(lower, upper), level + 1 >= layout.levels
+        ends = torch.nonzero(hold & (good | last) & model.isfinite().all(0))[:, 0]
+        child = torch.full_like(lower, -1, dtype=torch.int32)
+        child[ends] = -2 - len(self.models) - torch.arange(len(ends), device=child.device).int()
+        poor = boxes[torch.nonzero(hold & ~good)[:, 0]]
+        self._poor[level] = self._poor[level].joined(poor) if level in self._poor else poor
+        self.models = torch.cat([self.models, model[:, ends].T])
+        self.child, self.lower = torch.cat([self.child, child]), torch.cat([self.lower, lower])
+        self.upper, self.slope = torch.cat([self.upper, upper]), torch.cat([self.slope, slope])
+
+    def _values_at_halves(self, evaluate: Evaluate, boxes: Boxes, level: int) -> Tensor:
+        """Return the values at the corners of the halves of m boxes, which are of `level`, as blocks (m, 3, 3, 3)."""
+        place = torch.cartesian_prod(*[torch.arange(3, device=boxes.cell.device)] * 3)
+        old = (place % 2 == 0).all(1)
+        n = (max(self.layout.cells) << level) + 1
+        key, row = torch.unique(_key(2 * boxes.cell[:, None] + place[~old], n), return_inverse=True)
+        lattice = torch.stack([key // n**2, key // n % n, key % n], 1)
+        x = lattice * (self.layout.side / 2**level) + self.layout.low
+        value = boxes.corner.new_empty(len(boxes), 27)
+        value[:, old], value[:, ~old] = boxes.corner.T, evaluate(x)[row]
+        return value.view(-1, 3, 3, 3)
+
+
+def _model(boxes: Boxes, lower: Tensor, slope: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
+    """Return models of boxes (kernels/box_model.py), shape (12, n), and which are good enough not to be halved.
+
+    A model is taken for as wrong as that of the box of twice the size was where the field was evaluated; less if that
+    was much less than one generation before: 8 times there where the field is smooth, twice at a kink.
+    """
+    corner, errors = boxes.corner, boxes.around[9:]
+    ratio = torch.where(errors[1] < torch.inf, errors[0] / errors[1], 1)
+    factor = torch.where(errors[1] < torch.inf, (4 * ratio).clamp(0.25, 1), 2)
+    error = errors[0] * factor + boxes.margin + ROUNDING * corner.abs().amax(0)
+    error = torch.minimum(corner.amin(0) - lower, error)
+    good = 4 * error < GOOD_SLOPE * float(side.min()) * slope[:, :3].norm(dim=1)
+    return torch.cat([corner, boxes.bend, error[None]]), good & (errors[0] < torch.inf)
+
+
+def _checked_lipschitz(bound: float | None, corner: Tensor, side: Tensor) -> float:
+    """Return a Lipschitz bound; infinity for none, or if the corners (8, n) of a box differ by more."""
+    if bound is None or not bound > 0:
+        return math.inf
+    place = HALVES.to(side) * side
+    i, j = torch.triu_indices(8, 8, 1, device=side.device)
+    change = (corner[i] - corner[j]).abs().amax(1) / (place[i] - place[j]).norm(dim=1)
+    return float(bound) if float(change.nan_to_num().max()) <= lipschitz.ROUNDING * bound else math.inf
+
+
+def _key(place: Tensor, n: int) -> Tensor:
+    """Return one number for each place (..., 3), whose coordinates are below n."""
+    i, j, k = place.unbind(-1)
+    key: Tensor = (i * n + j) * n + k
+    return key
+
+
+def _tighter(model: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Return bounds that are no wider than those of the models."""
+    corner, bend, error = model[:8], model[8:11] / 8, model[11]
+    least = corner.amin(0) - bend.clamp_min(0).sum(0) - error
+    most = corner.amax(0) - bend.clamp_max(0).sum(0) + error
+    return torch.where(least > lower, least, lower), torch.where(most < upper, most, upper)
+
+
+def _may_hold(lower: Tensor, upper: Tensor) -> Tensor:
+    """Return True where 0 lies within the bounds; what is not a number excludes nothing."""
+    excluded: Tensor = (lower > 0) | (upper < 0)
+    return ~excluded

@@ -12,6 +12,7 @@ from torch import Tensor
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
 from warpdvr.intersection.affine import COST, Affine
+from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
 
@@ -21,7 +22,7 @@ CHUNK = 1 << 12
 GROW, SHRINK = 1.25, 0.35
 """A segment that is free is followed by one so much longer; after one that is not, the next is at least so long."""
 
-DEEPER = 2.0**-10
+MIN_SEGMENT = 2.0**-10
 """A segment without a change of sign is halved down to this many tolerances; then the ray gives up."""
 
 
@@ -43,17 +44,17 @@ def bounds_in_boxes(field: Field, low: Tensor, high: Tensor) -> tuple[Tensor, Te
     low, high = low.detach().double(), high.detach().double()
     spread = torch.diag_embed(0.5 * (high - low))
     base, slope, error = _bounds(Affine(field), 0.5 * (low + high), spread)
-    reach = slope.abs().sum(1) + error
-    return base - reach, base + reach
+    radius = slope.abs().sum(1) + error
+    return base - radius, base + radius
 
 
 @dataclass(frozen=True)
-class RangeMarch:
+class RangeMarch(Solver):
     """Segments of each ray that are proven free, until one is as short as the tolerance, for fields with `as_layers`.
 
     No crossing is stepped over, however thin the part: a ray that hits has nothing in front of its hit but a segment of
-    `tolerance`, a ray that misses meets nothing at all, and one that can be told neither gives up. This holds for the
-    network in exact arithmetic; its sign in the last segment is the float32 one where the bounds say nothing.
+    `tolerance`, a ray that misses meets nothing at all, and one of which neither can be proven gives up. This holds for
+    the network in exact arithmetic; its sign in the last segment is the float32 one where the bounds say nothing.
 
     Along a ray the value is a straight line up to an error. Where the line surely is below 0 further on, the crossing
     lies between the places where it can first and must last be 0: the next segment is that one.
@@ -94,41 +95,41 @@ class RangeMarch:
             if len(ray) == 0:
                 break
             start = march.t[ray]
-            inside = march.go_on(network, batch, ray, torch.minimum(start + march.step[ray], far[ray]))
+            inside = march.advance(network, batch, ray, torch.minimum(start + march.step[ray], far[ray]))
             batch.status[ray[inside & (start == near[ray])]] = int(Status.INSIDE)
             batch.status[ray[march.t[ray] >= far[ray]]] = int(Status.MISS)
             ray = batch.active().long()
-            self._settle(batch, march, ray[march.step[ray] <= self.tolerance])
-        batch.guess(march.where.float(), march.least.float())
+            self._close(batch, march, ray[march.step[ray] <= self.tolerance])
+        batch.note_lowest(march.lowest_at.float(), march.lowest.float())
         return batch.finish(self.tolerance)
 
-    def _settle(self, batch: RayBatch, march: "_March", ray: Tensor) -> None:
+    def _close(self, batch: RayBatch, march: "_March", ray: Tensor) -> None:
         """Ask the field at the ends of the last segments; a sign that is proven counts more than one that is not."""
-        t, sure = march.t[ray], march.sure[ray]
+        t, enters = march.t[ray], march.enters[ray]
         low, high = t.float(), torch.minimum(t + march.step[ray], batch.far[ray].double()).float()
         o, d = batch.o[ray], batch.d[ray]
-        f_low, f_high = (batch.ask(o + at[:, None] * d, ray) for at in (low, high))
-        unsaid = f_low.isnan() | f_high.isnan() | ((f_high > 0) & (f_low > 0) & ~sure)
-        short = march.step[ray] <= DEEPER * self.tolerance
-        batch.status[ray[unsaid & (short | f_low.isnan() | f_high.isnan())]] = int(Status.GAVE_UP)
-        at_once = (f_low <= 0) & (low == batch.near[ray])
-        batch.status[ray[at_once]] = int(Status.INSIDE)
+        f_low, f_high = (batch.evaluate(o + at[:, None] * d, ray) for at in (low, high))
+        undecided = f_low.isnan() | f_high.isnan() | ((f_high > 0) & (f_low > 0) & ~enters)
+        short = march.step[ray] <= MIN_SEGMENT * self.tolerance
+        batch.status[ray[undecided & (short | f_low.isnan() | f_high.isnan())]] = int(Status.GAVE_UP)
+        inside = (f_low <= 0) & (low == batch.near[ray])
+        batch.status[ray[inside]] = int(Status.INSIDE)
         f_low, f_high = f_low.clamp_min(0), f_high.clamp_max(0)  # other signs are rounding: 0 ends the search there
-        batch.cross(ray, (low, high, f_low, f_high), ~unsaid & ~at_once)
+        batch.cross(ray, (low, high, f_low, f_high), ~undecided & ~inside)
 
 
 class _March:
-    """Where each of n rays stands."""
+    """How far each of n rays is proven free."""
 
     def __init__(self, t: Tensor, step: Tensor):
         self.t, self.step = t, step
         """All before `t` is proven free; the next segment is `step` long, each (n,), float64 [scene unit]."""
-        self.sure = torch.zeros_like(t, dtype=torch.bool)
-        """The next segment is proven to end inside."""
-        self.where, self.least = torch.full_like(t, torch.nan), torch.full_like(t, torch.inf)
-        """Where the value's line came lowest, and the value there."""
+        self.enters = torch.zeros_like(t, dtype=torch.bool)
+        """Whether the next segment is proven to end inside, (n,)."""
+        self.lowest_at, self.lowest = torch.full_like(t, torch.nan), torch.full_like(t, torch.inf)
+        """Where the value's line came lowest, and the value there, (n,) each."""
 
-    def go_on(self, network: Affine, batch: RayBatch, ray: Tensor, end: Tensor) -> Tensor:
+    def advance(self, network: Affine, batch: RayBatch, ray: Tensor, end: Tensor) -> Tensor:
         """Bound the segments from `t` to `end` (k,) of rays (k,), go as far as they are free, and set the next step.
 
         Returns:
@@ -140,24 +141,25 @@ class _March:
         half = 0.5 * (end - start)
         base, slope, error = _bounds(network, o + (start + half)[:, None] * d, (half[:, None] * d)[:, None])
         slope = slope[:, 0]
-        self._remember(ray, start + half * (1 - slope.sign()), base - slope.abs())
-        last = torch.where(slope < 0, (error - base) / slope, torch.inf)  # where it can first be 0, in halves of it ...
-        last = torch.where(base - slope - error > 0, last, -1.0)
-        sure = torch.where(slope < 0, (-error - base) / slope, torch.inf)  # ... and where it must be below
-        free = (0.5 * (last + 1)).clamp(0, 1)
+        self._note_lowest(ray, start + half * (1 - slope.sign()), base - slope.abs())
+        # where the value can first be 0, and where it must be below, in halves of the segment from its middle on
+        first_zero = torch.where(slope < 0, (error - base) / slope, torch.inf)
+        first_zero = torch.where(base - slope - error > 0, first_zero, -1.0)
+        last_zero = torch.where(slope < 0, (-error - base) / slope, torch.inf)
+        free = (0.5 * (first_zero + 1)).clamp(0, 1)
         self.t[ray] = torch.where(free >= 1, end, start + 2 * free * half)
-        gap = torch.where(sure < 1, (sure - last.clamp_min(-1)) * half * (1 + 1e-9), torch.inf)
+        gap = torch.where(last_zero < 1, (last_zero - first_zero.clamp_min(-1)) * half * (1 + 1e-9), torch.inf)
         usual = 2 * half * torch.where(free >= 1, GROW, free.clamp_min(SHRINK))
-        self.sure[ray] = gap <= usual
+        self.enters[ray] = gap <= usual
         self.step[ray] = torch.minimum(usual, gap)
         return base - slope + error < 0
 
-    def _remember(self, ray: Tensor, at: Tensor, value: Tensor) -> None:
-        lower = value < self.least[ray]
-        self.where[ray[lower]], self.least[ray[lower]] = at[lower], value[lower]
+    def _note_lowest(self, ray: Tensor, at: Tensor, value: Tensor) -> None:
+        lower = value < self.lowest[ray]
+        self.lowest_at[ray[lower]], self.lowest[ray[lower]] = at[lower], value[lower]
 
 
 def _bounds(network: Affine, x: Tensor, spread: Tensor) -> tuple[Tensor, ...]:
     """Return `Affine.bound` of any number of segments or boxes."""
-    parts = [network.bound(*some) for some in zip(x.split(CHUNK), spread.split(CHUNK), strict=True)]
-    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+    bounds = [network.bound(*part) for part in zip(x.split(CHUNK), spread.split(CHUNK), strict=True)]
+    return tuple(torch.cat(column) for column in zip(*bounds, strict=True))

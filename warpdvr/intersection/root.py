@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.fields.base import Field, query, select_shape
-from warpdvr.kernels import bracket as _bracket
+from warpdvr.kernels import root as _root
 from warpdvr.runtime.launch import launch
 
 STEPS = 40
@@ -19,11 +19,11 @@ def close_in(
     NaN where the field returned NaN on the way.
 
     Args:
-        field: asked for `value` only, without gradient.
+        field: evaluated without gradient.
         o, d: origin and direction of the ray of each bracket, float32 (k, 3).
         ends: low, high, f_low, f_high, each (k,), with f_low > 0 >= f_high or a zero end.
         tolerance: how far off a root may be [scene unit]; for simple roots, near which values are about straight.
-        which: of the field's shapes, for each bracket (k,); None for a field of one shape.
+        shape_index: which of the field's shapes, for each bracket (k,); None for a field of one shape.
     """
     low, high, f_low, f_high = ends
     brackets = torch.stack([low, high, low, f_low, f_high, f_low], 1)
@@ -34,9 +34,9 @@ def close_in(
         if n == 0:
             break
         t, x, done = o.new_empty(n), o.new_empty(n, 3), torch.empty(n, dtype=torch.bool, device=o.device)
-        launch(_bracket.propose, n, [brackets, o, d, tolerance, active], [t, x])
+        launch(_root.propose, n, [brackets, o, d, tolerance, active], [t, x])
         value = query(select_shape(field, shape_index, active), x)
-        launch(_bracket.narrow, n, [t, value, tolerance, active], [done], state=[brackets])
+        launch(_root.narrow, n, [t, value, tolerance, active], [done], state=[brackets])
         evaluations += n
         active = active[~done]
     a, b, _, f, g, _ = brackets.unbind(1)

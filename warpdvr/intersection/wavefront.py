@@ -1,4 +1,4 @@
-"""A batch of rays on its way to a surface, and what became of it."""
+"""A batch of rays on its way to a surface, and what becomes of each."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,16 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, query, select_shape
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.root import close_in
+from warpdvr.kernels import ray_state as _ray_state
 from warpdvr.kernels import status as _status
+from warpdvr.runtime.launch import Packed
 
 
 class RayBatch:
-    """A batch of rays on its way: what every solver keeps of each."""
+    """A batch of rays on its way: what every march keeps of each.
+
+    The tensors are changed in place, so that kernels can be given them once, as `lines` and `rays`.
+    """
 
     def __init__(self, field: Field, rays: Rays):
         self.field, self.shape_index = field, rays.shape_index
@@ -22,23 +27,30 @@ class RayBatch:
         self.high = self.near.clone()
         self.f_nearest = torch.full_like(self.near, torch.inf)
         self.evaluations = 0
+        self.lines = Packed(_ray_state.RayLines, origin=self.o, direction=self.d, near=self.near, far=self.far)
+        self.rays = Packed(
+            _ray_state.RayState,
+            status=self.status,
+            low=self.low,
+            high=self.high,
+            f_low=self.f_low,
+            f_high=self.f_high,
+            nearest=self.nearest,
+            f_nearest=self.f_nearest,
+        )
 
     def active(self) -> Tensor:
-        """Return the rays that are not decided yet, int32."""
+        """Return the indices of rays that are not decided yet, int32."""
         return torch.nonzero(self.status == int(_status.ACTIVE))[:, 0].int()
 
-    def state(self) -> list[Tensor]:
-        """Return what a kernel updates, in the kernels' order."""
-        return [self.status, self.low, self.high, self.f_low, self.f_high, self.nearest, self.f_nearest]
-
-    def ask(self, x: Tensor, ray: Tensor) -> Tensor:
+    def evaluate(self, x: Tensor, ray: Tensor) -> Tensor:
         """Return the field's values at points (n, 3) on rays (n,), and count them."""
         self.evaluations += len(x)
         return query(select_shape(self.field, self.shape_index, ray), x)
 
-    def cross(self, ray: Tensor, ends: tuple[Tensor, ...], found: Tensor) -> None:
-        """Give each ray the foremost of the brackets `ends` that were found for it."""
-        ray, (low, high, f_low, f_high) = ray[found], (a[found] for a in ends)
+    def cross(self, ray: Tensor, ends: tuple[Tensor, ...], chosen: Tensor) -> None:
+        """Give each ray the foremost of the `chosen` brackets `ends` of it."""
+        ray, (low, high, f_low, f_high) = ray[chosen], (a[chosen] for a in ends)
         foremost = torch.full_like(self.low, torch.inf).scatter_reduce_(0, ray, low, "amin")
         lower = (low == foremost[ray]) & ~(self.low[ray] < low)
         ray = ray[lower]
@@ -46,12 +58,12 @@ class RayBatch:
         self.low[ray], self.high[ray] = low[lower], high[lower]
         self.f_low[ray], self.f_high[ray] = f_low[lower], f_high[lower]
 
-    def guess(self, t: Tensor, value: Tensor) -> None:
-        """Let rays have come nearest to the surface at t, shape (n,), where they are not known to come nearer."""
-        self.nearest = torch.where(value < self.f_nearest, t, self.nearest)
+    def note_lowest(self, t: Tensor, value: Tensor) -> None:
+        """Let the smallest values on rays be those at t, both (n,), where no smaller ones were evaluated."""
+        self.nearest.copy_(torch.where(value < self.f_nearest, t, self.nearest))
 
     def finish(self, tolerance: float) -> Hit:
-        """Close the brackets in and say what became of every ray."""
+        """Narrow the brackets to roots and return what became of every ray."""
         self.status[self.status == int(_status.ACTIVE)] = int(Status.GAVE_UP)
         ray = torch.nonzero(self.status == int(Status.HIT))[:, 0]
         ends = self.low[ray], self.high[ray], self.f_low[ray], self.f_high[ray]

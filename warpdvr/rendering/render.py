@@ -11,13 +11,14 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import Rays, pixel_centres
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
-from warpdvr.intersection.base import Solver
+from warpdvr.intersection.base import Solver, as_solver
 from warpdvr.intersection.default import default_intersect
 from warpdvr.intersection.hit import Status
+from warpdvr.intersection.lowest import DEPTHS
 from warpdvr.rendering.antialias import _edges, _mean
 from warpdvr.rendering.gradient import slope_cost
 from warpdvr.rendering.image import Image
-from warpdvr.rendering.silhouette import DEPTHS, soft_mask
+from warpdvr.rendering.silhouette import soft_mask
 from warpdvr.rendering.surface import Surface, surface
 from warpdvr.rendering.visibility import VisibleImage, boundary
 
@@ -58,7 +59,7 @@ def render(
     field = as_field(field)
     if antialias < 1 or antialias != int(antialias):
         raise ValueError(f"render: antialias must be a whole number of places, at least 1, got {antialias}")
-    solver = intersect or default_intersect(field)
+    solver = as_solver(intersect or default_intersect(field)).prepare(field)
     camera = camera.to(field.bounds.device)
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
     points = max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1)

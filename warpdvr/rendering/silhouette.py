@@ -1,16 +1,12 @@
 """The soft mask of a field: how near to its surface a ray comes, or how deep it goes."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, select_shape
 from warpdvr.intersection.hit import Hit
-
-DEPTHS = 32
-"""Points on a ray behind its hit at which the smallest value is looked for."""
+from warpdvr.intersection.lowest import lowest_on
 
 
 def soft_mask(field: Field, rays: Rays, hit: Hit, sharpness: float) -> tuple[Tensor, int]:
@@ -18,35 +14,9 @@ def soft_mask(field: Field, rays: Rays, hit: Hit, sharpness: float) -> tuple[Ten
 
     0 for rays that were never asked. Differentiable with respect to the field and the rays (Yariv et al. 2020, eq. 7).
     """
-    deepest, evaluations = deepest_on(field, rays, hit)
+    deepest, evaluations = lowest_on(field, rays, hit)
     asked = ~deepest.isnan()
     x = rays.at(deepest.nan_to_num())[asked].to(field.bounds.dtype)
     field = select_shape(field, rays.shape_index, asked)
     soft = torch.sigmoid(-sharpness * field.value(x))
     return soft.new_zeros(len(rays)).masked_scatter(asked, soft), evaluations + len(x)
-
-
-@torch.no_grad()
-def deepest_on(
-    field: Field, rays: Rays, hit: Hit, *, depths: int = DEPTHS, reach: float = math.inf
-) -> tuple[Tensor, int]:
-    """Return the ray length of the smallest value on each ray (n,), NaN if never asked, and the number of evaluations.
-
-    `hit.nearest` ends at the crossing; behind it some points are asked, closest together at the crossing, where an
-    outline has its short chords.
-
-    Args:
-        depths: how many on each ray that hits, and its crossing.
-        reach: how far behind the crossing at most [scene unit].
-    """
-    _, far = rays[hit.ray].clip(field.bounds)
-    steps = torch.linspace(0, 1, depths + 1, device=far.device).square()
-    t = hit.t[:, None] + (far - hit.t).clamp_max(reach)[:, None] * steps
-    x = rays.origin[hit.ray][:, None] + t[..., None] * rays.direction[hit.ray][:, None]
-    value = (
-        select_shape(field, rays.shape_index, hit.ray.repeat_interleave(t.shape[1]))
-        .value(x.reshape(-1, 3).to(field.bounds.dtype))
-        .view(t.shape)
-    )
-    best = t.gather(1, value.argmin(1, keepdim=True))[:, 0]
-    return hit.nearest.index_copy(0, hit.ray, best), t.numel()

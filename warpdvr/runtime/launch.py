@@ -24,14 +24,14 @@ def launch(
     outputs: Sequence[Tensor],
     *,
     per_row: Sequence[Tensor] = (),
-    state: Sequence[Tensor] = (),
+    state: "Sequence[Tensor | Packed]" = (),
 ) -> None:
     """Launch `kernel` over `n` rows; tensors go in as they are, without a copy and without a gradient.
 
     The kernel receives `inputs`, then `state`, then `outputs`. Warp reads past the end of a short array in silence, so
     every tensor in `outputs` and `per_row` must have `n` rows (the first axis of `n`, if that is a tuple). `state` is
     what the kernel updates in place at rows that it looks up itself. A vector array is a contiguous float32 (n, 3)
-    tensor.
+    tensor; a struct is `Packed`.
 
     Raises:
         ValueError: if a tensor has another number of rows than `n`, of axes than its array, or is on another device.
@@ -44,14 +44,9 @@ def launch(
     if rows == 0:
         return
     start_warp()
-    device = (*state, *outputs)[0].device
-    given = (*inputs, *state, *outputs)
-    wp.launch(
-        kernel,
-        dim=n,
-        inputs=[_described(kernel, i, a, device) if isinstance(a, Tensor) else a for i, a in enumerate(given)],
-        **_place(device),
-    )
+    device = next(a.device for a in (*state, *outputs) if a.device is not None)
+    arguments = [_argument(kernel, i, a, device) for i, a in enumerate((*inputs, *state, *outputs))]
+    wp.launch(kernel, dim=n, inputs=arguments, **_place(device))
 
 
 def launch_parts(
@@ -67,8 +62,7 @@ def launch_parts(
     start_warp()
     device = outputs[0].device
     place = _place(device)
-    given = enumerate((*inputs, *outputs), 1)
-    args = [_described(kernel, i, a, device) if isinstance(a, Tensor) else a for i, a in given]
+    args = [_argument(kernel, i, a, device) for i, a in enumerate((*inputs, *outputs), 1)]
 
     def part(first: int, end: int) -> None:
         dim = (n[0], end - first) if axis else (end - first, n[1])
@@ -89,16 +83,60 @@ def _place(device: torch.device) -> dict[str, Any]:
     return {"device": wp.device_from_torch(device), "stream": stream}
 
 
-def _described(kernel: Any, i: int, tensor: Tensor, device: torch.device) -> Any:
-    """Return what Warp makes of a tensor; left to `wp.launch`, it takes twice as long."""
+class Packed:
+    """A `wp.struct` filled with tensors and numbers, for many launches.
+
+    Its tensors are described to Warp once, which is what a launch costs most for: about 3 us per array. They are kept
+    alive, and must be changed in place only: the struct goes on meaning the memory that they had.
+    """
+
+    def __init__(self, kind: Any, **members: Any):
+        """Fill a struct.
+
+        Args:
+            kind: the struct, as kernels name it.
+            members: all of its members by name.
+
+        Raises:
+            ValueError: if one is missing or unknown, or a tensor has another number of axes than its array or is on
+                another device than the first.
+            RuntimeError: if a tensor's type does not fit its array.
+        """
+        if set(members) != set(kind.vars):
+            differing = ", ".join(sorted(set(members) ^ set(kind.vars)))
+            raise ValueError(f"{kind.key}: expected the members {', '.join(kind.vars)}, got others: {differing}")
+        start_warp()
+        self.members, self.value = members, kind()
+        self.device = next((a.device for a in members.values() if isinstance(a, Tensor)), None)
+        """Of its tensors; None if it has none."""
+        for name, member in members.items():
+            if isinstance(member, Tensor):
+                expected = kind.vars[name].type
+                member = _described(kind.key, name, expected, member, self.device, return_ctype=False)
+            setattr(self.value, name, member)
+
+
+def _argument(kernel: Any, i: int, value: Any, device: torch.device) -> Any:
+    """Return what Warp makes of an argument; left to `wp.launch`, a tensor takes twice as long."""
     expected = kernel.adj.args[i]
+    if isinstance(value, Packed):
+        if value.device not in (None, device):
+            raise ValueError(f"{kernel.key}: {expected.label} is on {value.device}, expected {device}")
+        return value.value
+    if isinstance(value, Tensor):
+        return _described(kernel.key, expected.label, expected.type, value, device, return_ctype=True)
+    return value
+
+
+def _described(
+    key: str, label: str, expected: Any, tensor: Tensor, device: torch.device | None, *, return_ctype: bool
+) -> Any:
+    """Return a tensor as the array that `key` expects under a name."""
     if tensor.device != device:
-        raise ValueError(f"{kernel.key}: {expected.label} is on {tensor.device}, expected {device}")
-    described = wp.from_torch(tensor, dtype=expected.type.dtype, requires_grad=False, return_ctype=True)
-    if described.ndim != expected.type.ndim:
-        raise ValueError(
-            f"{kernel.key}: expected {expected.type.ndim} axes of {expected.label}, got shape {tuple(tensor.shape)}"
-        )
+        raise ValueError(f"{key}: {label} is on {tensor.device}, expected {device}")
+    described = wp.from_torch(tensor, dtype=expected.dtype, requires_grad=False, return_ctype=return_ctype)
+    if described.ndim != expected.ndim:
+        raise ValueError(f"{key}: expected {expected.ndim} axes of {label}, got shape {tuple(tensor.shape)}")
     return described
 
 
@@ -109,16 +147,16 @@ def start_warp() -> None:
     Where there is no CUDA driver, Warp's native part writes a line about it to stderr whatever its log level; on a
     laptop that is no news, so this line is taken out.
     """
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as stderr_text:
         stderr = os.dup(2)
-        os.dup2(said.fileno(), 2)
+        os.dup2(stderr_text.fileno(), 2)
         try:
             wp.init()
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
-        said.seek(0)
-        rest = [line for line in said.read().decode(errors="replace").splitlines() if "CUDA driver" not in line]
+        stderr_text.seek(0)
+        rest = [line for line in stderr_text.read().decode(errors="replace").splitlines() if "CUDA driver" not in line]
     if rest:
         print(*rest, sep="\n", file=sys.stderr)
 

@@ -13,7 +13,7 @@ from warpdvr.fields.conditional import Shapes
 from warpdvr.geometry.isosurface import extract
 from warpdvr.geometry.mesh import Mesh
 from warpdvr.geometry.search import first_hit, triangle_mesh
-from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.rendering.render import render
 from warpdvr.singleview.category import Category
 from warpdvr.singleview.preprocess import InputPicture, first_picture

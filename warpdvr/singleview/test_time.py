@@ -10,8 +10,8 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import select_shape
 from warpdvr.fields.conditional import Shapes
 from warpdvr.fitting.recipe import decay
-from warpdvr.intersection.dense import DenseMarch
-from warpdvr.rendering.silhouette import deepest_on
+from warpdvr.intersection.dense_march import DenseMarch
+from warpdvr.intersection.lowest import lowest_on
 from warpdvr.singleview.preprocess import FINE, InputPicture
 from warpdvr.singleview.reconstructor import Reconstructor
 from warpdvr.singleview.shape_bank import ShapeBank
@@ -170,9 +170,9 @@ class _Attempt:
         shapes = self.shapes()
         with torch.no_grad():
             hit = DenseMarch(self.settings.samples, splits=1, block=8)(shapes, rays)
-            deepest, _ = deepest_on(shapes, rays, hit, depths=BEHIND, reach=REACH)
-        at = torch.nonzero(~deepest.isnan())[:, 0]
-        value = select_shape(shapes, rays.shape_index, at).value(rays[at].at(deepest[at]))
+            lowest, _ = lowest_on(shapes, rays, hit, depths=BEHIND, max_depth=REACH)
+        at = torch.nonzero(~lowest.isnan())[:, 0]
+        value = select_shape(shapes, rays.shape_index, at).value(rays[at].at(lowest[at]))
         entropy = torch.nn.functional.binary_cross_entropy_with_logits(-value, label[at].float(), reduction="none")
         return torch.zeros(len(rays)).index_copy(0, at, entropy)
 

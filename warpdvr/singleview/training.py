@@ -12,8 +12,8 @@ from warpdvr.fields.base import box, select_shape
 from warpdvr.fields.conditional import Shapes
 from warpdvr.fitting import losses
 from warpdvr.fitting.loop import TrainingLoop
-from warpdvr.intersection.dense import DenseMarch
-from warpdvr.rendering.silhouette import deepest_on
+from warpdvr.intersection.dense_march import DenseMarch
+from warpdvr.intersection.lowest import lowest_on
 from warpdvr.rendering.surface import Surface, surface
 from warpdvr.singleview.augmentation import Augmentation
 from warpdvr.singleview.category import Category, Pool
@@ -231,9 +231,9 @@ class Trainer(TrainingLoop):
         """
         (rays, color, label, t), ray = batch, visible.hit.ray
         right = label[ray]
-        deepest, behind = deepest_on(shapes, rays, visible.hit, depths=BEHIND, reach=REACH)
-        crosses = ~deepest.isnan()
-        x = rays.at(deepest.nan_to_num())[crosses]
+        lowest, behind = lowest_on(shapes, rays, visible.hit, depths=BEHIND, max_depth=REACH)
+        crosses = ~lowest.isnan()
+        x = rays.at(lowest.nan_to_num())[crosses]
         logit = -select_shape(shapes, rays.shape_index, crosses).value(x)
         self.evaluations += visible.hit.evaluations + behind + 2 * len(ray) + len(x)
         terms = {

@@ -8,7 +8,7 @@ A bracket is one row (x1, x2, x3, f1, f2, f3): x1 the newest point, x2 the other
 
 import warp as wp
 
-ALIKE = wp.constant(4.0)  # slopes on both sides of a point may differ by this factor, if the root is to be near
+MAX_BEND = wp.constant(4.0)  # slopes on both sides of a point may differ by this factor, if the root is to be near
 
 bracket = wp.types.vector(length=6, dtype=wp.float32)
 
@@ -82,8 +82,8 @@ def narrow(
     brackets[active[i]] = s
     # halving a bracket of neighbouring floats changes nothing any more
     width = wp.abs(s[1] - s[0])
-    beside = wp.abs(s[5] - f) / wp.max(wp.abs(s[2] - s[0]), 1.0e-30)
-    across = wp.abs(s[4] - f) / wp.max(width, 1.0e-30)
-    least = wp.min(beside, across)
-    close = 4.0 * wp.abs(f) <= tolerance * least and wp.max(beside, across) <= ALIKE * least
+    outer = wp.abs(s[5] - f) / wp.max(wp.abs(s[2] - s[0]), 1.0e-30)
+    inner = wp.abs(s[4] - f) / wp.max(width, 1.0e-30)
+    flatter = wp.min(outer, inner)
+    close = 4.0 * wp.abs(f) <= tolerance * flatter and wp.max(outer, inner) <= MAX_BEND * flatter
     done[i] = f == 0.0 or wp.isnan(f) or width <= tolerance or close or width <= 2.4e-7 * wp.abs(s[0])

@@ -1,8 +1,4 @@
-"""Where rays meet a field: solvers that propose points in Warp kernels and ask the field in Torch.
-
-Nothing here is recorded for autograd, so memory does not grow with the number of samples;
-`warpdvr.rendering.implicit.reattach` makes a hit differentiable afterwards.
-"""
+"""Sphere tracing: steps as long as a Lipschitz bound says is free."""
 
 import warnings
 from dataclasses import dataclass
@@ -13,18 +9,16 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
 from warpdvr.intersection import lipschitz
 from warpdvr.intersection.base import Solver
-from warpdvr.intersection.cones import FEWEST, free
-from warpdvr.intersection.dense import DenseMarch
+from warpdvr.intersection.cones import MIN_RAYS, free_lengths
 from warpdvr.intersection.grid import BoundGrid
-from warpdvr.intersection.grid_march import MOST_THROUGH, march_grid
+from warpdvr.intersection.grid_march import MAX_STEPS as MAX_GRID_STEPS
+from warpdvr.intersection.grid_march import march_grid
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
-from warpdvr.kernels import trace as _trace
-from warpdvr.runtime.launch import launch
+from warpdvr.kernels import sphere_trace as _trace
+from warpdvr.runtime.launch import Packed, launch
 
-__all__ = ["DenseMarch", "Hit", "Solver", "SphereTrace", "Status"]
-
-MOST_STEPS = 256
+MAX_STEPS = 256
 """Samples on one ray after which a `SphereTrace` gives up."""
 
 TRIES = 6
@@ -32,14 +26,14 @@ TRIES = 6
 
 
 @dataclass(frozen=True)
-class SphereTrace:
+class SphereTrace(Solver):
     """Steps as long as the field's Lipschitz bound says is free, for fields that have one.
 
     Rays from one eye begin where cones around many of them end (warpdvr/intersection/cones.py); then each steps as far
-    as its values let it hope, and makes sure (kernels/trace.py); a bracket closes the crossing in. Parts thinner than
-    `thinnest` along the ray may be stepped over. The bound is checked on the way: where values differ by more than it
-    allows, all is done again with a larger one, and a warning says so if the field had promised it; what even then is
-    not decided gave up. Which rays come together changes a hit within `tolerance`.
+    as its values suggest, and makes sure (kernels/sphere_trace.py); a bracket closes the crossing in. Parts thinner
+    than `thinnest` along the ray may be stepped over. The bound is checked on the way: where values differ by more than
+    it allows, all is done again with a larger one, and a warning says so if the field had promised it; what even then
+    is not decided gives up. Which rays are traced together changes a hit within `tolerance` only.
     """
 
     max_steps: int | None = None
@@ -47,14 +41,15 @@ class SphereTrace:
     relaxation: float = 2.0
     """The longest step, as a factor on the free distance: from 1 (plain sphere tracing) to 2."""
     thinnest: float = 5e-3
-    """The shortest step, and the longest gap between what is known to be free [scene unit]."""
+    """The shortest step, and the longest gap between parts that are known to be free [scene unit]."""
     tolerance: float = 5e-5
     """How far off the crossing a hit may lie at most, a tenth of it as a rule [scene unit]."""
     grid: BoundGrid | None = None
-    """Bounds of the field: it is then asked only where they leave room for a surface, and steps are as long as the
-    slopes there allow. Fields without a Lipschitz bound can be traced with it."""
+    """Bounds of the field: it is then evaluated only where they leave room for a surface, and steps are as long as
+    the slopes there allow. Fields without a Lipschitz bound can be traced with it."""
     cones: bool = True
-    """Whether rays from one eye share what is free, and all a look at the bound; else each is decided alone."""
+    """Whether rays from one eye share what is free, and all of them a check of the bound; else each is decided
+    alone."""
     pixel: float = 0.0
     """Width of a pixel at distance 1 (`Camera.pixel`): `thinnest` is nowhere less than a pixel wide, and hits may be a
     tenth of one off. 0 looks equally closely at all distances."""
@@ -71,56 +66,67 @@ class SphereTrace:
     def points_per_ray(self) -> int:
         return 1
 
+    def refresh(self, field: Field, iteration: int | None = None) -> int:
+        return 0 if self.grid is None else self.grid.refresh(field, full=iteration is None)
+
     @torch.no_grad()
     def __call__(self, field: Field, rays: Rays) -> Hit:
         batch = RayBatch(field, rays)
         if self.grid is not None:
-            steps = self.max_steps or MOST_THROUGH
+            steps = self.max_steps or MAX_GRID_STEPS
             march_grid(self.grid, batch, self.thinnest, self.relaxation, steps, self.tolerance)
             return batch.finish(self.tolerance)
-        bound = promised = lipschitz.promised(field)
-        if self.cones and len(rays) >= FEWEST:
+        bound = declared = lipschitz.require_bound(field)
+        if self.cones and len(rays) >= MIN_RAYS:
             any_shape = torch.zeros(2 * lipschitz.PAIRS, dtype=torch.int64, device=batch.o.device)
-            steepest = lipschitz.differences(lambda x: batch.ask(x, any_shape), field.bounds)
-            bound *= lipschitz.excess(steepest / bound)
+            steepest = lipschitz.steepest_difference(lambda x: batch.evaluate(x, any_shape), field.bounds)
+            bound *= lipschitz.growth(steepest / bound)
         for _ in range(TRIES):
-            asked, batch = batch.evaluations, RayBatch(field, rays)
-            batch.evaluations, traced = asked, bound
-            excess = lipschitz.excess(self._trace(batch, bound))
-            bound *= excess
-            if excess == 1:
+            evaluations, batch = batch.evaluations, RayBatch(field, rays)
+            batch.evaluations, traced = evaluations, bound
+            factor = lipschitz.growth(self._trace(batch, bound))
+            bound *= factor
+            if factor == 1:
                 break
         else:
             unsure = (batch.status == int(Status.MISS)) & (batch.near <= batch.far)
             batch.status[unsure] = int(Status.GAVE_UP)
-        if traced > promised and not lipschitz.measures(field):
+        if traced > declared and not field.lipschitz_is_measured:
             warnings.warn(
-                f"SphereTrace: {field.name}.lipschitz is {promised:g}, but values differ by more; it was "
+                f"SphereTrace: {field.name}.lipschitz is {declared:g}, but values differ by more; it was "
                 f"traced with {traced:.3g}",
                 stacklevel=3,  # torch.no_grad stands in between
             )
-        found = batch.high[batch.status == int(Status.HIT)]
-        closest = float(found.min()) if self.pixel and len(found) else 0.0
+        hit = batch.high[batch.status == int(Status.HIT)]
+        closest = float(hit.min()) if self.pixel and len(hit) else 0.0
         return batch.finish(max(self.tolerance, 0.1 * self.pixel * closest))
 
     def _trace(self, batch: RayBatch, bound: float) -> float:
         """Decide rays as far as `max_steps` do it; return the steepest difference of values in units of `bound`."""
         memory = batch.near.new_zeros(len(batch.near), _trace.memory._length_)
-        memory[:, int(_trace.SURE)], memory[:, int(_trace.AHEAD)] = batch.near, torch.nan
-        memory[:, int(_trace.APART)] = self.thinnest
-        start = free(batch, bound, self.thinnest) if self.cones else None
+        memory[:, int(_trace.FREE_UNTIL)], memory[:, int(_trace.SAMPLE_AHEAD)] = batch.near, torch.nan
+        memory[:, int(_trace.SPACING)] = self.thinnest
+        start = free_lengths(batch, bound, self.thinnest) if self.cones else None
         if start is not None:
-            if lipschitz.excess(start.steepest) > 1:
+            if lipschitz.growth(start.steepest) > 1:
                 return start.steepest
             batch.high[start.ray] = start.t
-            memory[start.ray, int(_trace.SURE)], memory[start.ray, int(_trace.FALL)] = start.sure, start.fall
-        settings = [batch.o, batch.near, batch.far, bound, self.relaxation, self.thinnest, self.pixel]
-        for _ in range(self.max_steps or MOST_STEPS):
+            memory[start.ray, int(_trace.FREE_UNTIL)] = start.free_until
+            memory[start.ray, int(_trace.FALL)] = start.fall
+        settings = Packed(
+            _trace.Settings,
+            lipschitz=bound,
+            relaxation=self.relaxation,
+            thinnest=self.thinnest,
+            pixel=self.pixel,
+        )
+        for _ in range(self.max_steps or MAX_STEPS):
             active = batch.active()
             if len(active) == 0:
                 break
             x = batch.o.new_empty(len(active), 3)
-            launch(_trace.propose, len(active), [batch.o, batch.d, batch.high, active], [x])
-            value, state = batch.ask(x, active), [*batch.state(), memory]
-            launch(_trace.narrow, len(active), [value, *settings, active], [], state=state, per_row=[value])
+            launch(_trace.propose, len(active), [batch.lines, active], [x], state=[batch.rays])
+            value = batch.evaluate(x, active)
+            inputs = [value, batch.lines, settings, active]
+            launch(_trace.narrow, len(active), inputs, [], state=[batch.rays, memory], per_row=[value])
         return float(memory[:, int(_trace.STEEPEST)].max()) if len(memory) else 0.0

@@ -7,23 +7,24 @@ from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
+from warpdvr.intersection.base import Solver
 from warpdvr.intersection.grid import BoundGrid
-from warpdvr.intersection.grid_march import MOST_THROUGH, march_grid
+from warpdvr.intersection.grid_march import MAX_STEPS, march_grid
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
-from warpdvr.kernels import march as _march
+from warpdvr.kernels import dense_march as _march
 from warpdvr.runtime.launch import launch
 
 
 @dataclass(frozen=True)
-class DenseMarch:
+class DenseMarch(Solver):
     """Equidistant samples between the ends of the bounds, front to back, for any field.
 
     The first interval with f > 0 at its start and f <= 0 at its end is closed in by a bracketed root finder. A ray
-    stops being paid for once it is decided. Where the slopes seen around an interval allow a crossing to hide in it, it
-    is split up to `splits` times: parts down to (far - near) / (n - 1) / 2**splits are seen there. What is thinner than
-    the spacing and gives no such hint is missed. Sampling after Niemeyer et al., "Differentiable Volumetric Rendering"
-    (2020), section 3.
+    costs nothing once it is decided. Where the slopes around an interval allow a crossing to hide in it, it
+    is split up to `splits` times: parts down to (far - near) / (n - 1) / 2**splits are resolved there. What is thinner
+    than the spacing and gives no such hint is missed. Sampling after Niemeyer et al., "Differentiable Volumetric
+    Rendering" (2020), section 3.
     """
 
     n: int = 128
@@ -31,14 +32,14 @@ class DenseMarch:
     splits: int = 5
     """How often an interval that may hide a crossing is halved; 0 takes the samples as they are."""
     safety: float = 2.0
-    """Factor on the slopes seen around such an interval."""
+    """Factor on the slopes around such an interval."""
     block: int = 8
-    """Samples that are evaluated together before it is asked who is done."""
+    """Samples that are evaluated together before rays that are done are left out."""
     tolerance: float = 5e-6
     """How far off the crossing a hit may lie at most [scene unit]."""
     grid: BoundGrid | None = None
-    """Bounds of the field: it is then asked only where they leave room for a surface, as closely as they demand. The
-    shortest step is an eighth of the last split: the length of the bounds' diagonal / (n - 1) / 2**(splits + 3)."""
+    """Bounds of the field: it is then evaluated only where they leave room for a surface, as closely as they demand.
+    The shortest step is an eighth of the last split: the length of the bounds' diagonal / (n - 1) / 2**(splits + 3)."""
 
     def __post_init__(self) -> None:
         if self.n < 2 or self.block < 1 or self.splits < 0:
@@ -50,13 +51,16 @@ class DenseMarch:
     def points_per_ray(self) -> int:
         return 1 if self.grid else min(self.block, self.n)
 
+    def refresh(self, field: Field, iteration: int | None = None) -> int:
+        return 0 if self.grid is None else self.grid.refresh(field, full=iteration is None)
+
     @torch.no_grad()
     def __call__(self, field: Field, rays: Rays) -> Hit:
         batch = RayBatch(field, rays)
         if self.grid is not None:
             diagonal = float((field.bounds[1] - field.bounds[0]).norm())
             thinnest = diagonal / (self.n - 1) / 2 ** (self.splits + 3)
-            march_grid(self.grid, batch, thinnest, 1.5, MOST_THROUGH, self.tolerance)
+            march_grid(self.grid, batch, thinnest, 1.5, MAX_STEPS, self.tolerance)
             return batch.finish(self.tolerance)
         spacing = (batch.far - batch.near) / (self.n - 1)
         before = spacing.new_full((len(rays), 3), torch.nan)
@@ -66,11 +70,11 @@ class DenseMarch:
             if size == 0:
                 break
             x, dip = spacing.new_empty(size, block, 3), spacing.new_empty(size, block + 2)
-            launch(_march.propose, (size, block), [batch.o, batch.d, batch.near, spacing, first, active], [x])
-            asked = batch.ask(x.view(-1, 3), active.repeat_interleave(block))
-            value = torch.cat([before[active], asked.view(size, block)], 1)
-            march = [value, batch.near, spacing, first, self.n - 1, self.safety, active]
-            launch(_march.scan, size, march, [dip], state=batch.state(), per_row=[value])
+            launch(_march.propose, (size, block), [batch.lines, spacing, first, active], [x])
+            own = batch.evaluate(x.view(-1, 3), active.repeat_interleave(block)).view(size, block)
+            value = torch.cat([before[active], own], 1)
+            inputs = [value, batch.lines, spacing, first, self.n - 1, self.safety, active]
+            launch(_march.narrow, size, inputs, [dip], state=[batch.rays], per_row=[value])
             before[active] = value[:, -3:]
             i, j = torch.nonzero(dip, as_tuple=True)
             ray = active[i].long()
@@ -79,14 +83,14 @@ class DenseMarch:
             self._split(batch, ray, ends, dip[i, j])
         return batch.finish(self.tolerance)
 
-    def _split(self, batch: "RayBatch", ray: Tensor, ends: tuple[Tensor, ...], change: Tensor) -> None:
-        """Halve intervals that may hide a crossing; one that is found lies ahead of all that its ray has so far."""
+    def _split(self, batch: RayBatch, ray: Tensor, ends: tuple[Tensor, ...], change: Tensor) -> None:
+        """Halve intervals that may hide a crossing; one in there lies ahead of all that its ray has so far."""
         low, high, f_low, f_high = ends
         for _ in range(self.splits):
             if len(ray) == 0:
                 break
             middle = 0.5 * (low + high)
-            f = batch.ask(batch.o[ray] + middle[:, None] * batch.d[ray], ray)
+            f = batch.evaluate(batch.o[ray] + middle[:, None] * batch.d[ray], ray)
             batch.cross(ray, (low, middle, f_low, f), f <= 0)
             batch.status[ray[f.isnan()]] = int(Status.GAVE_UP)
             change = 0.5 * change

@@ -1,0 +1,131 @@
+"""One step of sphere tracing with a cone, which decides for many rays from one eye at once.
+
+A sample on the axis with a free ball around it proves every ray of the cone free between the two places where the ball
+lets the cone's edge out. Rays take over where that ends.
+"""
+
+import warp as wp
+
+GOING = wp.constant(wp.int32(0))
+ENDED = wp.constant(wp.int32(1))  # the surface is too near: narrower cones, or rays, must go on
+MISSED = wp.constant(wp.int32(2))  # no ray of the cone meets the surface
+
+SAME = wp.constant(1.0e-5)  # between samples closer together there is no slope to be measured [scene unit]
+SLACK = wp.constant(0.9)  # part of the gap that may stay open between two balls that is counted on
+ROUNDING = wp.constant(5.0e-7)  # of values where the bound is 1, as a part of how far off the eye and the origin lie
+
+
+@wp.struct
+class Cones:
+    """Cones around bundles of rays from one eye."""
+
+    sine: wp.array[float]  # of half the opening
+    cosine: wp.array[float]
+    far: wp.array[float]  # where the last of the rays leaves the bounds
+    enter: wp.array[float]  # the axis lies inside of the bounds from here ...
+    leave: wp.array[float]  # ... to here
+    status: wp.array[wp.int32]  # GOING, ENDED or MISSED
+    free_until: wp.array[float]  # all rays are free up to here, but for gaps of `thinnest`
+    t: wp.array[float]  # the sample on the axis
+    last: wp.array[float]  # the one before it, NaN if there is none on this axis
+    radius: wp.array[float]  # of the free ball around that one
+    fall: wp.array[float]  # how fast the radius falls there
+    nearest: wp.array[float]  # where the smallest value was found
+    f_nearest: wp.array[float]  # and that value
+    steepest: wp.array[float]  # the steepest difference of values, in units of the bound
+
+
+@wp.func
+def leap(free_until: float, radius: float, fall: float, here: float, sine: float) -> float:
+    """Where to look next: where the ball is expected to begin at `free_until`; there if it cannot be large enough.
+
+    Its radius, `radius` at `here`, is expected to shrink by `fall` for each unit of length (Balint and Valasek,
+    "Accelerating Sphere Tracing", 2018, for rays; here with the edge of the cone taken into account).
+    """
+    at = radius - fall * (free_until - here)
+    edge = free_until * sine
+    if at <= edge:
+        return free_until
+    return free_until + (at * at - edge * edge) / (at * fall + wp.sqrt(at * at - edge * edge * (1.0 - fall * fall)))
+
+
+@wp.func
+def relative_slope(change: float, spacing: float, off: float) -> float:
+    """How steep values are that change by so much over `spacing`, in units of the bound, less what rounding does."""
+    return (wp.abs(change) - ROUNDING * off) / spacing
+
+
+@wp.kernel(enable_backward=False)
+def begin(
+    thinnest: float,
+    # state
+    cones: Cones,
+):
+    """Let each cone look where the one that it is a part of lets it hope for free space, or end where there is none.
+
+    Only the part of the axis between `enter` and `leave`, inside of the bounds, is looked at.
+    """
+    i = wp.tid()
+    t = cones.free_until[i]
+    from_here = t + SLACK * thinnest
+    narrower = not wp.isnan(cones.last[i])
+    if narrower:
+        t = leap(from_here, cones.radius[i], cones.fall[i], cones.last[i], cones.sine[i])
+    hopeless = t <= from_here and narrower
+    cones.t[i] = wp.clamp(t, cones.enter[i], cones.leave[i])
+    if cones.status[i] == GOING:
+        if hopeless or cones.enter[i] > cones.leave[i]:
+            cones.status[i] = ENDED
+        else:
+            cones.last[i] = wp.nan  # that was on another axis
+
+
+@wp.kernel(enable_backward=False)
+def widen(
+    value: wp.array[float],
+    eye: wp.vec3,
+    lipschitz: float,
+    thinnest: float,
+    index: wp.array[wp.int32],
+    # state
+    cones: Cones,
+):
+    """Take in the value at t on the axis: all rays are free up to `free_until`, but for gaps of `thinnest`."""
+    f = value[wp.tid()]
+    k = index[wp.tid()]
+    here = cones.t[k]
+    last = cones.last[k]
+    ball = f / lipschitz
+    edge = here * cones.sine[k]
+    if wp.abs(here - last) > SAME:
+        change = cones.radius[k] - ball
+        slope = relative_slope(change, wp.abs(here - last), wp.length(eye) + here)
+        cones.steepest[k] = wp.max(cones.steepest[k], slope)
+        cones.fall[k] = wp.clamp(change / (here - last), 0.0, 1.0)
+    cones.last[k] = here
+    cones.radius[k] = ball
+    if f < cones.f_nearest[k]:
+        cones.f_nearest[k] = f
+        cones.nearest[k] = here
+    free_until = cones.free_until[k]
+    half = float(0.0)
+    if ball > edge:
+        half = wp.sqrt(ball * ball - edge * edge)
+    if half == 0.0 or here * cones.cosine[k] - half > free_until + thinnest:
+        # where it is free up to, a ball begins early enough, if it is large enough at all
+        cones.t[k] = wp.clamp(free_until, cones.enter[k], cones.leave[k])
+        if here <= cones.t[k] + SAME:
+            cones.status[k] = ENDED
+        return
+    end = here * cones.cosine[k] + half
+    gain = end - free_until
+    free_until = wp.max(free_until, end)
+    cones.free_until[k] = free_until
+    if free_until > cones.far[k]:
+        cones.status[k] = MISSED
+        return
+    from_here = free_until + SLACK * thinnest
+    t = wp.clamp(leap(from_here, ball, cones.fall[k], here, cones.sine[k]), cones.enter[k], cones.leave[k])
+    cones.t[k] = t
+    if gain < 0.3 * edge or t <= from_here or t <= here + SAME:
+        cones.status[k] = ENDED

@@ -1,0 +1,186 @@
+"""What the values at the corners of boxes say of a function inside of them: bounds, slopes, second differences.
+
+Values come in blocks, shape (m, x + 1, y + 1, z + 1), which hold x * y * z boxes each. What there are several of in a
+box (corners, differences) is the first axis: a grid is refreshed in every few steps of a fit, and this is the fast way.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+HALVES = torch.cartesian_prod(*[torch.arange(2)] * 3)
+"""The corners of a box, and the places of its halves, in the order of kernels/grid.py, shape (8, 3)."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """n boxes of one size, and what is known of a function in them."""
+
+    node: Tensor
+    """Their rows in a tree, shape (n,), int64."""
+    cell: Tensor
+    """Their places among boxes of that size, shape (n, 3), int64."""
+    corner: Tensor
+    """Values at the corners, in the order of `HALVES`, shape (8, n)."""
+    bend: Tensor
+    """`bends` of each, shape (3, n)."""
+    around: Tensor
+    """The largest in a box and its neighbours of `differences`, of the `model_error` in the box of twice the size, and
+    of that one generation before, shape (11, n)."""
+    margin: Tensor
+    """By how much values may have changed since they were evaluated, shape (n,)."""
+
+    def __len__(self) -> int:
+        return len(self.node)
+
+    def __getitem__(self, index: Tensor) -> "Boxes":
+        """Return the boxes at an index."""
+        corner, bend, around = self.corner[:, index], self.bend[:, index], self.around[:, index]
+        return Boxes(self.node[index], self.cell[index], corner, bend, around, self.margin[index])
+
+    def joined(self, other: "Boxes") -> "Boxes":
+        """Return these boxes, then those of another."""
+        along = {"cell": 0}
+        both = {name: [getattr(boxes, name) for boxes in (self, other)] for name in self.__dataclass_fields__}
+        return Boxes(**{name: torch.cat(pair, along.get(name, -1)) for name, pair in both.items()})
+
+    def to(self, device: torch.device | str) -> "Boxes":
+        """Return a copy on another device."""
+        return Boxes(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
+
+
+def bounds(
+    corner: Tensor, around: Tensor, side: Tensor, spread: float, bend: float, limit: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the least and the largest value, (n,) each, and the slope (g, r), (n, 4), in n boxes.
+
+    Every gradient in the box is expected within r of g, the middle of the differences around it; r is `spread` times
+    half their distance from each other, and a twentieth of their length for what they did not see. Between the corners
+    a value is expected to differ from theirs by what a function with such gradients can do (r included), and by no more
+    than `bend` times the error of linear interpolation with the second differences around: an eighth of them along each
+    axis if it is smooth, up to half of them if it has a kink, hence `bend` = 4.
+
+    Args:
+        corner: values at the corners, shape (8, n).
+        around: `differences` in the box and its neighbours, in the first 9 of its rows (k, n).
+        side: of the boxes, shape (3,) [scene unit].
+        spread, bend: see `BoundGrid`.
+        limit: a bound of |grad value|, infinite if there is none.
+    """
+    most, least = around[0:6:2], -around[1:6:2]
+    g, r = (most + least) / 2, spread / 2 * _length(most - least)
+    length = _length(g)
+    r = (r + 0.05 * length).clamp_min(1e-20)
+    steepest = (length + r).clamp_max(limit)
+    lower, upper = corner.amin(0), corner.amax(0)
+    rounding = 1e-6 * torch.maximum(lower.abs(), upper.abs())
+    width = torch.minimum(steepest * (float(side.norm()) / 2), around[6:9].sum(0) * (bend / 8)) + rounding
+    bounded = (width + r + lower + upper).isfinite()
+    lower = torch.where(bounded, lower - width, -torch.inf)
+    upper = torch.where(bounded, upper + width, torch.inf)
+    slope = torch.stack([*torch.where(bounded, g, 0.0), torch.where(bounded, r, 1e30)], 1)
+    return lower, upper, slope
+
+
+def corners(value: Tensor) -> Tensor:
+    """Return the values at the corners of each box in the order of `HALVES`, shape (8, m, x, y, z)."""
+    x, y, z = (n - 1 for n in value.shape[1:])
+    return torch.stack([value[:, i : i + x, j : j + y, k : k + z] for i, j, k in HALVES.tolist()])
+
+
+def differences(value: Tensor, side: Tensor) -> Tensor:
+    """Return the largest differences in each box, shape (9, m, x, y, z).
+
+    Along each axis +d and -d of its edges, over their length; then |second differences| that its corners are part of.
+    """
+    largest = []
+    for axis in range(3):
+        d = value.diff(dim=axis + 1) / side[axis]
+        for sided in (d, -d):
+            largest.append(_pairs(sided, [a for a in range(3) if a != axis]))
+    for axis in range(3):
+        second = value.diff(n=2, dim=axis + 1).abs()
+        ends = [0, 0, 0, 0, 0, 0]
+        ends[4 - 2 * axis] = ends[5 - 2 * axis] = 1
+        largest.append(_pairs(torch.nn.functional.pad(second, ends), [0, 1, 2]))
+    return torch.stack(largest)
+
+
+def bends(value: Tensor) -> Tensor:
+    """Return the mean second differences of each box along each axis, (3, m, x, y, z): those of its corners, signed.
+
+    A corner at the end of an axis has those of the one before.
+    """
+    means = []
+    for axis in range(3):
+        bend, n = value.diff(n=2, dim=axis + 1), value.shape[axis + 1] - 2
+        bend = torch.cat([bend.narrow(axis + 1, 0, 1), bend, bend.narrow(axis + 1, n - 1, 1)], axis + 1)
+        for other in range(3):
+            m = bend.shape[other + 1] - 1
+            bend = (bend.narrow(other + 1, 0, m) + bend.narrow(other + 1, 1, m)) / 2
+        means.append(bend)
+    return torch.stack(means)
+
+
+def model_error(corner: Tensor, bend: Tensor, value: Tensor) -> Tensor:
+    """Return by how much values in boxes differ at most from what kernels/box_model.py expects there, (m,).
+
+    Args:
+        corner: values at the corners, shape (8, m).
+        bend: `bends` of the boxes, shape (3, m).
+        value: at the corners of the halves, shape (m, 3, 3, 3).
+    """
+    place = torch.cartesian_prod(*[torch.linspace(0, 1, 3)] * 3).to(corner)
+    weight = torch.where(HALVES.to(place.device)[:, None] == 1, place, 1 - place).prod(-1)
+    expected = weight.T @ corner - (place * (1 - place) / 2) @ bend
+    return (value.reshape(-1, 27).T - expected).abs().amax(0)
+
+
+def dilate(value: Tensor) -> Tensor:
+    """Return the largest of each box and its 26 neighbours, shape (c, m, x, y, z) as given."""
+    for axis in (2, 3, 4):
+        n = value.shape[axis]
+        lower = torch.cat([value.narrow(axis, 0, 1), value.narrow(axis, 0, n - 1)], axis)
+        upper = torch.cat([value.narrow(axis, 1, n - 1), value.narrow(axis, n - 1, 1)], axis)
+        value = torch.maximum(value, torch.maximum(lower, upper))
+    return value
+
+
+def dilate_blocks(value: Tensor, cell: Tensor, n: int, outside: Tensor) -> Tensor:
+    """Return the largest of each box and its neighbours, in its own and in other 2 x 2 x 2 blocks.
+
+    Args:
+        value: shape (c, m, 2, 2, 2).
+        cell: where the blocks lie, shape (m, 3), from 0 to n - 1.
+        n: upper bound of `cell`.
+        outside: what is taken for the missing neighbours of a block, shape (c, m).
+    """
+    stride = torch.tensor([(n + 1) ** 2, n + 1, 1], device=cell.device)
+    key, order = ((cell + 1) * stride).sum(1).sort()
+    value, outside = value[:, order], outside[:, order, None, None]
+    for axis in range(3):
+        both = value.amax(axis + 2)
+        sides = []
+        for step, half in ((-1, 1), (1, 0)):
+            neighbour_key = key + step * stride[axis]
+            at = torch.searchsorted(key, neighbour_key).clamp_max(len(key) - 1)
+            neighbour = torch.where(
+                (key[at] == neighbour_key).view(-1, 1, 1), value.select(axis + 2, half)[:, at], outside
+            )
+            sides.append(torch.maximum(both, neighbour))
+        value = torch.stack(sides, axis + 2)
+    return value[:, order.argsort()]
+
+
+def _length(x: Tensor) -> Tensor:
+    """Return the lengths (n,) of vectors (3, n)."""
+    return (x[0] * x[0] + x[1] * x[1] + x[2] * x[2]).sqrt()
+
+
+def _pairs(value: Tensor, axes: list[int]) -> Tensor:
+    """Return the larger of each two neighbours along the axes of a block."""
+    for axis in axes:
+        n = value.shape[axis + 1] - 1
+        value = torch.maximum(value.narrow(axis + 1, 0, n), value.narrow(axis + 1, 1, n))
+    return value

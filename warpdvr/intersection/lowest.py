@@ -1,0 +1,85 @@
+"""The lowest value of a field on each ray: what soft masks and outlines are made of."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.rays import Rays
+from warpdvr.fields.base import Field, select_shape
+from warpdvr.intersection.hit import Hit
+
+DEPTHS = 32
+"""Points on a ray behind its hit at which the smallest value is looked for."""
+
+
+def values_along(field: Field, rays: Rays, t: Tensor) -> Tensor:
+    """Return the field's values at k places on each of n rays, shape (n, k), in the field's own precision.
+
+    Args:
+        field: any field.
+        rays: the rays.
+        t: ray lengths, shape (n, k) [scene unit].
+    """
+    x = rays.origin[:, None] + t[..., None] * rays.direction[:, None]
+    if rays.shape_index is not None:
+        field = select_shape(field, rays.shape_index.repeat_interleave(t.shape[1]))
+    value: Tensor = field.value(x.reshape(-1, 3).to(field.bounds.dtype)).view(t.shape)
+    return value
+
+
+def lengths_behind(t: Tensor, length: Tensor, depths: int) -> Tensor:
+    """Return `depths` + 1 ray lengths from each t (n,) to t + length, shape (n, depths + 1).
+
+    They lie closest together at t, where an outline has its short chords.
+    """
+    return t[:, None] + length[:, None] * torch.linspace(0, 1, depths + 1, device=t.device).square()
+
+
+@torch.no_grad()
+def lowest_on(
+    field: Field, rays: Rays, hit: Hit, *, depths: int = DEPTHS, max_depth: float = math.inf
+) -> tuple[Tensor, int]:
+    """Return the ray length of the smallest value on each ray (n,), NaN if never evaluated, and the evaluations.
+
+    `hit.nearest` ends at the crossing; some points behind it are evaluated here.
+
+    Args:
+        field: any field.
+        rays: the rays that `hit` belongs to.
+        hit: where they meet the surface.
+        depths: points on each ray that hits, besides its crossing.
+        max_depth: how far behind the crossing at most [scene unit].
+    """
+    crossing = rays[hit.ray]
+    _, far = crossing.clip(field.bounds)
+    t = lengths_behind(hit.t, (far - hit.t).clamp_max(max_depth), depths)
+    best = t.gather(1, values_along(field, crossing, t).argmin(1, keepdim=True))[:, 0]
+    return hit.nearest.index_copy(0, hit.ray, best), t.numel()
+
+
+def bracket_lowest(field: Field, rays: Rays, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which of k ascending ray lengths (n, k) has the smallest value, (n,), and how far off the next lies."""
+    best = values_along(field, rays, t).argmin(1, keepdim=True)
+    width = t.diff(dim=1).gather(1, best.clamp_max(t.shape[1] - 2))
+    return t.gather(1, best)[:, 0], width[:, 0]
+
+
+@torch.no_grad()
+def refine_lowest(field: Field, rays: Rays, t: Tensor, width: Tensor, steps: int = 3) -> Tensor:
+    """Return ray lengths (n,) of lower values near t: the lowest points of parabolas through three values.
+
+    Args:
+        field: any field.
+        rays: n rays.
+        t: where the values are low, shape (n,); NaN stays NaN.
+        width: how far to either side the first parabolas look, shape (n,); each next one a quarter of that.
+        steps: how many parabolas.
+    """
+    for _ in range(steps):
+        at = t[:, None] + width[:, None] * torch.tensor([-1.0, 0.0, 1.0]).to(t)
+        a, b, c = values_along(field, rays, at.nan_to_num()).unbind(1)
+        bend = a - 2 * b + c
+        step = torch.where(bend > 0, 0.5 * (a - c) / bend, torch.where(a < c, -1.0, 1.0) * (torch.minimum(a, c) < b))
+        t, width = t + width * step.clamp(-1, 1), width / 4
+    return t

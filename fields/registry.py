@@ -1,14 +1,15 @@
 """Fields by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from inspect import signature
-from typing import Any, TypeVar
+from inspect import Parameter, signature
+from typing import Any, TypeVar, get_type_hints
 
 from torch import nn
 
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field
+from warpdvr.runtime.validate import convert, suggest
 
 GROUP = "warpdvr.fields"
 """The entry-point group in which packages offer their fields."""
@@ -42,21 +43,60 @@ def make(name: str, **options: Any) -> Field:
     Raises:
         ValueError: if the name or an option is unknown.
     """
-    factory = _registered.get(name)
-    if factory is None:
-        found = list(entry_points(group=GROUP, name=name))
-        if not found:
-            raise ValueError(f"unknown field {name!r}; known are {', '.join(names())}")
-        factory = found[0].load()
-    options = {key: _nested(value) for key, value in options.items()}
-    known = signature(factory).parameters
+    factory = _factory(name)
+    parameters = _parameters(name, factory, options)
+    needed = [
+        key
+        for key, p in parameters.items()
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and key not in options
+    ]
+    if needed:
+        raise ValueError(f"field {name!r} needs {' and '.join(needed)}")
+    return as_field(factory(**{key: _nested(value) for key, value in options.items()}))
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Check options as a scene file gives them, without making the field; some may be missing yet.
+
+    Raises:
+        ValueError: if the name or an option is unknown.
+        TypeError: if an option has another type than its annotation says, where that is one of plain values.
+    """
+    factory = _factory(name)
+    _parameters(name, factory, options)
+    try:
+        hints = get_type_hints(factory.__init__ if isinstance(factory, type) else factory)  # type: ignore[misc]
+    except NameError:  # annotations that only a type checker can resolve
+        hints = {}
+    for key, value in options.items():
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, dict) and "kind" in part:
+                check_options(part["kind"], {k: v for k, v in part.items() if k != "kind"})
+        try:
+            convert(value, hints.get(key, Any))
+        except TypeError as error:
+            raise TypeError(f"{key} of {name} {error}") from None
+
+
+def _factory(name: str) -> Callable[..., nn.Module]:
+    """Return what makes the fields of this name."""
+    if name in _registered:
+        return _registered[name]
+    installed = list(entry_points(group=GROUP, name=name))
+    if not installed:
+        raise ValueError(f"unknown field {name!r}; known are {', '.join(names())}{suggest(name, names())}")
+    factory: Callable[..., nn.Module] = installed[0].load()
+    return factory
+
+
+def _parameters(name: str, factory: Callable[..., nn.Module], options: Mapping[str, Any]) -> Mapping[str, Parameter]:
+    """Return the parameters of a factory; refuse options that are none of them."""
+    parameters = signature(factory).parameters
     for key in options:
-        if key not in known:
-            raise ValueError(f"field {name!r} has no option {key!r}; its options are {', '.join(known)}")
-    needed = [k for k, p in known.items() if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if missing := [key for key in needed if key not in options]:
-        raise ValueError(f"field {name!r} needs {' and '.join(missing)}")
-    return as_field(factory(**options))
+        if key not in parameters:
+            known = ", ".join(parameters)
+            raise ValueError(f"field {name!r} has no option {key!r}; its options are {known}{suggest(key, parameters)}")
+    return parameters
 
 
 def _nested(value: Any) -> Any:

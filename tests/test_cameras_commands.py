@@ -1,6 +1,5 @@
 """The command that refines cameras against a run, and the cameras that a run leaves behind."""
 
-import argparse
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,8 @@ from test_pose_refinement import errors, off
 
 from warpdvr.cameras.rays import pixel_centres
 from warpdvr.cameras.transform import SceneTransform
-from warpdvr.cli.cameras import add, of_run, write_run
+from warpdvr.cli.cameras import RefineCamerasArguments, refine_cameras, views_of_run, write_refined
+from warpdvr.cli.parser import parse
 from warpdvr.datasets.dvr import write
 from warpdvr.datasets.load import load
 from warpdvr.datasets.views import SparseDepth, Views
@@ -57,22 +57,12 @@ def run(tmp_path: Path) -> Run:
 
 def go(*arguments: object) -> None:
     """Run the command as the command line does."""
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers()
-
-    def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
-        one = commands.add_parser(name, help=text)
-        one.set_defaults(command=function, device=torch.device("cpu"))
-        return one
-
-    add(command)
-    options = parser.parse_args(["refine-cameras", *map(str, arguments)])
-    options.command(options)
+    refine_cameras(parse(RefineCamerasArguments, "refine-cameras", [*map(str, arguments), "--device", "cpu"]))
 
 
 def test_cameras_of_a_run_are_written_in_the_format_of_its_data(run: Run, tmp_path: Path) -> None:
     views = run.scene().load_views()
-    (path,) = write_run(run, views)
+    (path,) = write_refined(run, views)
     assert path == run.folder / "cameras" / "cameras.npz"
     again = shutil.copytree(tmp_path / "data", tmp_path / "again")
     shutil.copy(path, again)
@@ -81,8 +71,8 @@ def test_cameras_of_a_run_are_written_in_the_format_of_its_data(run: Run, tmp_pa
 
 def test_cameras_that_were_taken_as_given_are_not_written(run: Run) -> None:
     scene = run.scene()
-    run.write_config(replace(scene, fit={"iterations": 1}))
-    assert write_run(run, scene.load_views()) == [] and not (run.folder / "cameras").exists()
+    run.write_config(scene.with_fit({"iterations": 1}))
+    assert write_refined(run, scene.load_views()) == [] and not (run.folder / "cameras").exists()
 
 
 def test_command_refines_the_cameras_of_a_folder(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,7 +144,7 @@ def test_scores_know_what_a_run_learnt_behind_the_object(
     replace(held, fit=background.state()).save(run.checkpoint)
     for folder, behind in ([], background), ([tmp_path / "data"], None):
         go(run.folder, *folder, "--out", tmp_path / "out", "--size", 48)
-        views = of_run(run, folder[0] if folder else None)[2]
+        views = views_of_run(run, folder[0] if folder else None)[2]
         known = evaluate(held.field(), views, range(4), background=behind)
         assert f"before   {known.psnr:.2f} dB" in capsys.readouterr().out
 
@@ -173,9 +163,9 @@ def test_bad_arguments(run: Run, tmp_path: Path, arguments: list[str], message: 
 
 
 def test_a_run_without_cameras_in_files(run: Run) -> None:
-    run.write_config(replace(run.scene(), views={"mesh": "warp:bunny"}))
-    assert write_run(run, ball()) == []
+    run.write_config(Scene({"mesh": "warp:bunny"}, run.scene().field, run.scene().fit))
+    assert write_refined(run, ball()) == []
     with pytest.raises(
         ValueError, match=rf"^{run.folder}: the run has no cameras in files, its views are rendered; give"
     ):
-        of_run(run, None)
+        views_of_run(run, None)

@@ -17,7 +17,8 @@ from pxr import Usd, UsdValidation  # noqa: TID253  (what is tested here is what
 from tqdm import tqdm
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.cli import fit as jobs
+from warpdvr.cli import fit as fit_command
+from warpdvr.cli import progress
 from warpdvr.cli.main import main
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.fields.sdf import SDF
@@ -210,7 +211,7 @@ def test_interrupted_fit_can_be_resumed(
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "Fit", Interrupted)
+        patch.setattr(fit_command, "Fit", Interrupted)
         assert main(["fit", str(scene), "--out", str(out)]) == 130
     last_line = capsys.readouterr().err.splitlines()[-1]
     assert last_line.startswith("warpdvr: interrupted") and f"--out {out} --resume" in last_line
@@ -230,7 +231,7 @@ def test_interrupted_between_two_steps(scene: Path, tmp_path: Path, monkeypatch:
             if Bar.shown == 9:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs, "tqdm", Bar)
+    monkeypatch.setattr(progress, "tqdm", Bar)
     assert main(["fit", str(scene), "--out", str(tmp_path / "run")]) == 130
     assert int(load(tmp_path / "run" / "checkpoint.safetensors").fit["counts"][0]) == 9
 
@@ -468,12 +469,12 @@ def test_damaged_checkpoint(copy: Path, capsys: pytest.CaptureFixture[str], comm
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "the following arguments are required: COMMAND"),
-        (["paint"], "invalid choice: 'paint'"),
-        (["fit", "a"], "the following arguments are required: --out"),
-        (["fit", "a", "--out", "b", "--minutes", "1", "--iterations", "2"], "not allowed with argument"),
-        (["fit", "a", "--out", "b", "--resume", "--overwrite"], "not allowed with argument"),
-        (["fit", "a", "--out", "b", "--iterations", "many"], "invalid int value: 'many'"),
+        ([], "expected a command"),
+        (["paint"], "there is no command 'paint'"),
+        (["fit", "a"], "fit needs --out RUN"),
+        (["fit", "a", "--out", "b", "--minutes", "1", "--iterations", "2"], "contradict each other"),
+        (["fit", "a", "--out", "b", "--resume", "--overwrite"], "contradict each other"),
+        (["fit", "a", "--out", "b", "--iterations", "many"], "expected a whole number, got 'many'"),
         (["render", "a", "--device", "abacus"], "expected cpu or cuda, got 'abacus'"),
         (["render", "a", "--device", "meta"], "expected cpu or cuda, got 'meta'"),
     ],

@@ -312,7 +312,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("run")
     decoder = octahedron.write(home / "decoder.npz")
-    told = ["--iterations", "80", "--set", "cells=16", "--bounds", "0.9", "--prior", "1e-4"]
+    told = ["--iterations", "80", "--cells", "16", "--bounds", "0.9", "--prior", "1e-4"]
     assert main(["fit-code", str(decoder), str(folder), "--out", str(home / "run"), *told]) == 0
     decoder.unlink()  # what follows needs it no more
     return home / "run"
@@ -346,7 +346,7 @@ def test_fit_code_is_resumed_without_the_decoder(run: Path) -> None:
 def test_depth_has_no_weight_where_none_is_known(folder: Path, tmp_path: Path) -> None:
     plain = store(tmp_path / "plain", replace(pictures(2, size=16), points=()))
     decoder = octahedron.write(tmp_path / "a.npz")
-    told = ["--iterations", "2", "--set", "cells=8", "--set", "rays=32"]
+    told = ["--iterations", "2", "--cells", "8", "--rays", "32"]
     assert main(["fit-code", str(decoder), str(plain), "--out", str(tmp_path / "r"), *told]) == 0
     held = tomllib.loads((tmp_path / "r" / "config.toml").read_text())
     assert not {"known", "depth"} & set(held["fit"]) and held["views"]["normalise"] is False
@@ -361,9 +361,9 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "prior": (["DECODER", "FOLDER", "--prior", "-1"], "prior must be a number and not negative"),
     "bounds": (["DECODER", "FOLDER", "--bounds", "0"], "bounds must be a positive number"),
     "latents": (["DECODER", "FOLDER", "--latents", "CODES"], "expected codes (shapes, 2), as layer 0 takes"),
-    "cells": (["DECODER", "FOLDER", "--set", "cells=1"], "cells must be at least 2"),
-    "option": (["DECODER", "FOLDER", "--set", "colour=1"], "[fit] has no option 'colour'"),
-    "known": (["DECODER", "FOLDER", "--set", "known=-1"], "known must be finite and not negative"),
+    "cells": (["DECODER", "FOLDER", "--cells", "1"], "cells must be at least 2"),
+    "option": (["DECODER", "SCENE"], "[fit] has no option 'colour'"),
+    "known": (["DECODER", "FOLDER", "--known", "-1"], "known must be finite and not negative"),
     "resume": (["DECODER", "FOLDER", "--resume"], "give --out and --resume alone"),
 }
 
@@ -372,7 +372,9 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
 def test_mistakes_are_one_sentence(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     words, said = MISTAKES[kind]
     np.savez(tmp_path / "codes.npz", codes=np.zeros((2, 7)))
+    (tmp_path / "scene.toml").write_text(f'[views]\nfolder = "{folder}"\n[fit]\ncolour = 1\n')
     paths = {"DECODER": octahedron.write(tmp_path / "a.npz"), "FOLDER": folder, "CODES": tmp_path / "codes.npz"}
+    paths["SCENE"] = tmp_path / "scene.toml"
     arguments = [str(paths.get(word, word)) for word in words]
     assert main(["fit-code", *arguments, "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err

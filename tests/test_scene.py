@@ -1,18 +1,32 @@
 """Scene files: what they may hold, and one sentence for what they may not."""
 
-from dataclasses import fields, replace
+from dataclasses import FrozenInstanceError, fields, replace
+from inspect import signature
 from pathlib import Path
+from typing import Literal, get_args, get_type_hints
 
 import pytest
 import tomli_w
 
 from warpdvr import Fit
+from warpdvr.datasets.load import load
+from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.fields.hashgrid import HashGrid
 from warpdvr.fields.occupancy import Occupancy
 from warpdvr.fields.sdf import SDF
 from warpdvr.fitting.recipe import RECIPES, Recipe
+from warpdvr.geometry.isosurface import extract
 from warpdvr.runs import scene
+from warpdvr.runs.options import (
+    FitOptions,
+    MeshOptions,
+    PhotographOptions,
+    SyntheticOptions,
+    field_documentation,
+    option_type,
+)
 from warpdvr.runs.scene import Scene
+from warpdvr.runtime.validate import convert
 
 FULL = """
 [views]
@@ -173,3 +187,88 @@ def test_scenes_that_come_with_warpdvr_can_be_read():
     assert found
     for path in found:
         scene.read(path).make_field()
+
+
+@pytest.mark.parametrize(
+    ("options", "function", "more"),
+    [
+        (PhotographOptions, load, {"folder"}),
+        (SyntheticOptions, mesh_views, {"source", "normalise"}),
+        (MeshOptions, extract, {"field"}),
+    ],
+)
+def test_tables_have_the_options_of_the_functions_that_they_are_for(options, function, more):
+    """Of the same types, so that what one takes the other does not refuse."""
+    hints = get_type_hints(function)
+    parameters = {name for name in signature(function).parameters if name not in more}
+    assert parameters == {f.name for f in fields(options)} - more - {"mesh"}
+    for f in fields(options):
+        if f.name in parameters and f.name != "grid":
+            assert option_type(options, f) in (hints[f.name], *get_args(hints[f.name]))
+    assert {f.name for f in fields(options)} == set(field_documentation(options))
+
+
+def test_tables_hold_what_was_chosen_only():
+    options = FitOptions.from_table("fit", {"iterations": 3, "learn_background": False, "color": 0.0})
+    assert options == {"iterations": 3, "learn_background": False, "color": 0.0} and len(options) == 3
+    assert "minutes" not in options and "speed" not in options and options.get("depth", 7) == 7
+    assert options | {"iterations": 4} == {"iterations": 4, "learn_background": False, "color": 0.0}
+    assert {"iterations": 4, "seed": 2} | options == {"seed": 2, **options}
+    with pytest.raises(FrozenInstanceError):
+        options.iterations = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[fit]\ncolour = 1", r"scene.toml: \[fit\] has no option 'colour'; known are .*; did you mean color\?$"),
+        ('[field]\nkind = "hashgird"', r"scene.toml: unknown field 'hashgird'; known are .*; did you mean hashgrid\?$"),
+        ('[field]\nkind = "sdf"\nwidht = 3', r"scene.toml: field 'sdf' has no option 'widht'.*; did you mean width\?$"),
+        ('[field]\nkind = "sdf"\nwidth = 2.5', r"\[field\] .*: width of sdf must be of type int, got 2.5$"),
+        ('[field]\nkind = "scale"\npart = {kind = "box", x = 1}', r"field 'box' has no option 'x'"),
+        (
+            '[field]\nkind = "union"\nparts = [{kind = "sphere", radius = "1"}]',
+            "radius of sphere must be of type float",
+        ),
+        ("[field]\nkind = 3", r"\[field\] has no kind"),
+        ('[fit]\nrecipe = "dvt"', r"scene.toml: \[fit\] unknown recipe 'dvt'; known are quick, .*did you mean dvr\?$"),
+        ("[fit]\ndepth = -1.0", "scene.toml: fit: depth must be finite and not negative, got -1.0"),
+    ],
+)
+def test_the_file_the_table_and_the_nearest_name_are_told(tmp_path, text, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        scene.read(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "expected"),
+    [
+        (3, float, 3.0),
+        ([1, 2.5], tuple[float, float], (1.0, 2.5)),
+        ([8, 9], tuple[int, ...], (8, 9)),
+        ("x", Literal["x", "y"], "x"),
+        ({"a": 1}, Recipe, {"a": 1}),  # no plain type: not looked at
+    ],
+)
+def test_plain_values_are_converted_where_nothing_is_lost(value, hint, expected):
+    converted = convert(value, hint)
+    assert converted == expected and type(converted) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("3", int),
+        (3.0, int),
+        (True, int),
+        (True, float),
+        (1, bool),
+        (3, str),
+        ([1], tuple[int, int]),
+        ("z", Literal["x"]),
+    ],
+)
+def test_nothing_else_is_converted(value, hint):
+    with pytest.raises(TypeError, match=r"^must be of type .*, got "):
+        convert(value, hint)

@@ -1,61 +1,62 @@
 """Fit the latent code of a trained decoder to views: shapes from masks, from one depth image, from a few points."""
 
-import argparse
-from dataclasses import replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from warpdvr.cli.arguments import named, positional
 from warpdvr.datasets.pixels import BACKGROUND, OBJECT, Pixels
 from warpdvr.datasets.views import Views
 from warpdvr.fields.base import box
 from warpdvr.runs import scene
-from warpdvr.runs.scene import Scene, Table
+from warpdvr.runs.options import Table
+from warpdvr.runs.scene import Scene
 
 ITERATIONS = 300
-"""Steps of a fit if nobody says."""
+"""Steps of a fit unless something else is chosen."""
 
 DEPTH = {"depth": 1.0, "known": 10.0}
-"""Weights where depth is known, if nobody says: of its difference where rays hit, and of the points that it tells."""
+"""Weights where depth is known, unless others are chosen: of its difference where rays hit, and of the surface points
+that follow from it."""
 
 RAYS = 4096
 """Rays of the views that are looked at before a fit."""
 
 
-def add(command: argparse.ArgumentParser) -> None:
-    """Add what is said about decoder and views to the command."""
-    command.set_defaults(scene=None, field=None, shape=None, recipe=None)  # what `fit` is told besides
-    command.add_argument(
-        "decoder", type=Path, nargs="?", metavar="DECODER", help=".npz, .safetensors or a PyTorch state dict"
-    )
-    command.add_argument(
-        "views", type=Path, nargs="?", metavar="FOLDER", help="views in the decoder's frame, or a scene file"
-    )
-    command.add_argument(
-        "--latents", type=Path, metavar="FILE", help="codes of known shapes, if in a file of their own"
-    )
-    command.add_argument("--index", type=int, metavar="K", help="start from this known shape (default: their mean)")
-    command.add_argument("--prior", type=float, metavar="W", help="weight of the code's distance from the mean")
-    command.add_argument(
-        "--bounds", type=float, metavar="HALF", help="half the side of the cube to look in (default: 1)"
-    )
+@dataclass(frozen=True, kw_only=True)
+class DecoderArguments:
+    """A decoder and the views of a shape."""
+
+    decoder: Path | None = field(default=None, metadata=positional("DECODER"))
+    """.npz, .safetensors or a PyTorch state dict."""
+    views: Path | None = field(default=None, metadata=positional("FOLDER"))
+    """Views in the decoder's frame, or a scene file."""
+    latents: Path | None = field(default=None, metadata=named("FILE"))
+    """Codes of known shapes, if in a file of their own."""
+    index: int | None = field(default=None, metadata=named("K", usual="their mean"))
+    """Start from this known shape."""
+    prior: float | None = field(default=None, metadata=named("W"))
+    """Weight of the code's distance from the mean."""
+    bounds: float | None = field(default=None, metadata=named("HALF", usual="1"))
+    """Half the side of the cube to look in [unit of the decoder]."""
 
 
-def refuse(options: argparse.Namespace) -> None:
-    """Refuse what cannot be told to a run that is resumed.
+def refuse(options: DecoderArguments) -> None:
+    """Refuse what a run that is resumed keeps.
 
     Raises:
-        ValueError: if it is told any.
+        ValueError: if any of it is given.
     """
-    for name in ("decoder", "views", "latents", "index", "prior", "bounds"):
-        if (value := getattr(options, name)) is not None:
+    for f in fields(DecoderArguments):
+        if (value := getattr(options, f.name)) is not None:
             raise ValueError(
-                f"{name} {value}: a run that is resumed keeps its code's scene; give --out and --resume alone"
+                f"{f.name} {value}: a run that is resumed keeps its code's scene; give --out and --resume alone"
             )
 
 
-def chosen(options: argparse.Namespace) -> Scene:
+def chosen(options: DecoderArguments) -> Scene:
     """Return the scene of a fit of a code, as the command line says; not how long it is fitted.
 
     Views stay in the data's own frame, which must be that of the decoder, and none is held out: a code is found from
@@ -67,22 +68,22 @@ def chosen(options: argparse.Namespace) -> Scene:
     if options.decoder is None or options.views is None:
         raise ValueError("fit-code: expected a decoder and a folder of views, got fewer (only --resume needs none)")
     given = scene.read(options.views)
-    told = {k: str(v.resolve()) for k in ("decoder", "latents") if (v := getattr(options, k)) is not None}
-    told |= {k: v for k in ("index", "prior", "bounds") if (v := getattr(options, k)) is not None}
-    field = {"kind": "deepsdf"} | (given.field if given.field["kind"] == "deepsdf" else {}) | told
+    files = {k: str(v.resolve()) for k in ("decoder", "latents") if (v := getattr(options, k)) is not None}
+    numbers = {k: v for k in ("index", "prior", "bounds") if (v := getattr(options, k)) is not None}
+    decoder = {"kind": "deepsdf"} | (given.field if given.field["kind"] == "deepsdf" else {}) | files | numbers
     views: Table = {"normalise": False} | ({"hold_out": 0} if "folder" in given.views else {}) | given.views
-    return Scene(views, field, {"recipe": "code"} | given.fit, {"resolution": 128} | given.mesh)
+    return Scene(views, decoder, {"recipe": "code"} | given.fit, {"resolution": 128} | given.mesh)
 
 
 def weighed(chosen: Scene, views: Views) -> Scene:
-    """Return the scene with weights for depth, if a view to fit has any and nothing is said about it.
+    """Return the scene with weights for depth, if a view to fit has any and none was chosen.
 
     Raises:
         ValueError: if no view to fit has mask or depth, or what they say lies where the decoder is not asked.
     """
     pixels = Pixels(views)
     _check_place(pixels, box(chosen.field.get("bounds", 1.0)))
-    return replace(chosen, fit=DEPTH | chosen.fit) if pixels.deep else chosen
+    return chosen.with_fit(DEPTH | chosen.fit) if pixels.deep else chosen
 
 
 def _check_place(pixels: Pixels, bounds: Tensor) -> None:

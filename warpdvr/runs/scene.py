@@ -2,76 +2,76 @@
 
 import dataclasses
 import tomllib
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from inspect import signature
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from torch import nn
-
-from warpdvr.fields.base import Field
-from warpdvr.fields.registry import make
-from warpdvr.geometry.isosurface import extract
-from warpdvr.fitting.recipe import RECIPES, Recipe
 from warpdvr.datasets.load import load
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import Views
-
-Table = dict[str, Any]
+from warpdvr.fields.base import Field
+from warpdvr.fields.registry import check_options, make
+from warpdvr.fitting.recipe import RECIPES, Recipe
+from warpdvr.runs.options import FitOptions, MeshOptions, PhotographOptions, SyntheticOptions, Table
+from warpdvr.runtime.validate import suggest
 
 DEFAULT_FIELD: Table = {"kind": "hashgrid", "bounds": 1.1}
 """What is fitted if nothing else is asked for. A little larger than the unit sphere: hulls of masks are not exact."""
 
 
-VIEWS = {"folder": str, "mesh": str, "normalise": bool}
-"""Options of [views] beside those of the function that it is for."""
-
-FIT = {"minutes": float, "iterations": int, "seed": int, "recipe": str, "shape": str}
-"""Options of [fit] beside those of a recipe."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Scene:
-    """The four tables of a scene file; each may be left out.
+    """The four tables of a scene file; each may be left out, and each holds what was chosen only."""
 
-    Raises:
-        ValueError: if an option is unknown; the sentence names those that are known.
-    """
-
-    views: Table = dataclasses.field(default_factory=dict)
-    """`folder` and the options of `warpdvr.datasets.load.load`, or `mesh` and those of `mesh_views`; `normalise` for
-    both."""
-    field: Table = dataclasses.field(default_factory=lambda: dict(DEFAULT_FIELD))
+    views: PhotographOptions | SyntheticOptions
+    """Photographs in a `folder`, or a `mesh` that is rendered."""
+    field: Table
     """`kind`, the field's name, and its options."""
-    fit: Table = dataclasses.field(default_factory=dict)
-    """`minutes` or `iterations`, `seed`, `recipe` (a key of `warpdvr.fitting.recipe.RECIPES`; "quick" if there is
-    none), and what is to be another way than in that: what a `warpdvr.Recipe` holds; for a field `repaint`, `shape` is
-    the run whose surface it has."""
-    mesh: Table = dataclasses.field(default_factory=dict)
-    """Options of `warpdvr.geometry.isosurface.extract`."""
+    fit: FitOptions
+    """A `recipe` by name, what is to be another way than in it, and how long."""
+    mesh: MeshOptions
+    """How the surface is extracted."""
 
-    def __post_init__(self) -> None:
-        if "kind" not in self.field:
+    def __init__(
+        self,
+        views: Mapping[str, Any] | None = None,
+        field: Mapping[str, Any] | None = None,
+        fit: Mapping[str, Any] | None = None,
+        mesh: Mapping[str, Any] | None = None,
+    ):
+        """Check tables as a scene file has them, or options as another scene has them.
+
+        Raises:
+            ValueError: if an option or a name is unknown or has a wrong value; the sentence names those that are known.
+            TypeError: if one is no table.
+        """
+        views, field = {} if views is None else views, DEFAULT_FIELD if field is None else field
+        fit, mesh = {} if fit is None else fit, {} if mesh is None else mesh
+        if not all(isinstance(table, Mapping) for table in (views, field, fit, mesh)):
+            raise TypeError("views, field, fit and mesh must be tables")
+        if "kind" not in field or not isinstance(field["kind"], str):
             raise ValueError('scene: [field] has no kind; it is the name of a field, such as kind = "sdf"')
-        if self.views and ("folder" in self.views) == ("mesh" in self.views):
+        if views and ("folder" in views) == ("mesh" in views):
             raise ValueError("scene: [views] needs a folder of photographs or a mesh to render, one of them")
-        known = {
-            "views": _options(mesh_views if "mesh" in self.views else load) | VIEWS,
-            "fit": get_type_hints(Recipe) | FIT,
-            "mesh": _options(extract),
-        }
-        for table, kinds in known.items():
-            for key, value in getattr(self, table).items():
-                if key not in kinds:
-                    raise ValueError(f"scene: [{table}] has no option {key!r}; known are {', '.join(sorted(kinds))}")
-                if not _fits(value, kinds[key]):
-                    kind = getattr(kinds[key], "__name__", kinds[key])
-                    raise ValueError(f"scene: [{table}] {key} must be of type {kind}, got {value!r}")
+        kind = SyntheticOptions if "mesh" in views else PhotographOptions
+        object.__setattr__(self, "views", kind.from_table("views", views))
+        object.__setattr__(self, "field", dict(field))
+        object.__setattr__(self, "fit", FitOptions.from_table("fit", fit))
+        object.__setattr__(self, "mesh", MeshOptions.from_table("mesh", mesh))
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse values that no fit could take, before anything is loaded."""
         if self.mesh.get("resolution", 1) < 1:
-            raise ValueError(f"scene: [mesh] resolution must be at least 1, got {self.mesh['resolution']}")
+            raise ValueError(f"scene: [mesh] resolution must be at least 1, got {self.mesh.resolution}")
         if not 0 <= self.fit.get("seed", 0) < 2**63:
-            raise ValueError(f"scene: [fit] seed must lie between 0 and 2^63 - 1, got {self.fit['seed']}")
+            raise ValueError(f"scene: [fit] seed must lie between 0 and 2^63 - 1, got {self.fit.seed}")
+        try:
+            check_options(self.field["kind"], self.options)
+        except TypeError as error:
+            raise ValueError(f"scene: [field] holds a value of another type than expected: {error}") from None
+        _ = self.recipe
 
     def load_views(self) -> Views:
         """Read or render the views.
@@ -92,7 +92,7 @@ class Scene:
         """Make the field, with its first weights."""
         try:
             return make(self.field["kind"], **self.options)
-        except TypeError as error:  # what a field takes is its own affair
+        except TypeError as error:  # of an option whose annotation says nothing
             raise ValueError(f"scene: [field] holds a value of another type than expected ({error})") from None
 
     @property
@@ -103,15 +103,21 @@ class Scene:
     @property
     def recipe(self) -> Recipe:
         """How to fit."""
-        known, name = {f.name for f in fields(Recipe)}, self.fit.get("recipe", "quick")
+        name = self.fit.get("recipe", "quick")
         if name not in RECIPES:
-            raise ValueError(f"scene: [fit] unknown recipe {name!r}; known are {', '.join(RECIPES)}")
-        chosen: Table = {k: tuple(v) if isinstance(v, list) else v for k, v in self.fit.items() if k in known}
+            raise ValueError(
+                f"scene: [fit] unknown recipe {name!r}; known are {', '.join(RECIPES)}{suggest(name, RECIPES)}"
+            )
+        chosen = {f.name: self.fit[f.name] for f in fields(Recipe) if f.name in self.fit}
         return dataclasses.replace(RECIPES[name], **chosen)
 
-    def tables(self) -> Table:
-        """Return the scene as it is written to a file."""
-        return {name: table for f in fields(self) if (table := getattr(self, (name := f.name)))}
+    def with_fit(self, fit: Mapping[str, Any]) -> "Scene":
+        """Return the scene with another table [fit]."""
+        return Scene(self.views, self.field, fit, self.mesh)
+
+    def tables(self) -> dict[str, Table]:
+        """Return the scene as it is written to a file: what was chosen, and nothing else."""
+        return {f.name: dict(table) for f in fields(self) if (table := getattr(self, f.name))}
 
 
 def read(path: Path) -> Scene:
@@ -133,30 +139,11 @@ def read(path: Path) -> Scene:
     unknown = set(tables) - {f.name for f in fields(Scene)}
     if unknown or not all(isinstance(table, dict) for table in tables.values()):
         raise ValueError(f"{path}: expected the tables views, field, fit and mesh, found {', '.join(sorted(tables))}")
-    views = tables.get("views", {})
-    for key in ("folder", "mesh"):
-        if isinstance(views.get(key), str) and not views[key].startswith("warp:"):
-            views[key] = str((path.parent / views[key]).resolve())
-    if isinstance(shape := tables.get("fit", {}).get("shape"), str):
-        tables["fit"]["shape"] = str((path.parent / shape).resolve())
-    return Scene(**tables)
-
-
-def _options(function: Callable[..., Any]) -> dict[str, Any]:
-    """The options of a function by name, with their types."""
-    hints = get_type_hints(function)
-    return {name: hints[name] for name in list(signature(function).parameters)[1:]}
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value from a TOML file is of this type; whole numbers are numbers, lists are tuples."""
-    if get_origin(kind) is tuple:
-        parts = get_args(kind)
-        if parts[-1] is ...:
-            return isinstance(value, list | tuple) and all(_fits(item, parts[0]) for item in value)
-        return isinstance(value, list | tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
-    if get_args(kind):
-        return any(_fits(value, one) for one in get_args(kind))
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
+    for table, key in (("views", "folder"), ("views", "mesh"), ("fit", "shape")):
+        value = tables.get(table, {}).get(key)
+        if isinstance(value, str) and not value.startswith("warp:"):
+            tables[table][key] = str((path.parent / value).resolve())
+    try:
+        return Scene(**tables)
+    except ValueError as error:
+        raise ValueError(f"{path}: {str(error).removeprefix('scene: ')}") from None

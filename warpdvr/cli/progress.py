@@ -1,0 +1,54 @@
+"""One progress bar for all commands that take long."""
+
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from tqdm import tqdm
+
+from warpdvr.fitting.loop import Step
+
+FORMAT = "{percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
+
+
+class Job(Protocol):
+    """What is fitted or trained in steps."""
+
+    @property
+    def progress(self) -> float: ...
+
+    @property
+    def iteration(self) -> int: ...
+
+    @property
+    def evaluations(self) -> int: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+
+@contextmanager
+def progress_bar(start: float = 0.0) -> Iterator[Callable[[float, str], None]]:
+    """Show a bar; yields what is called with the progress from 0 to 1 and a text beside it."""
+    pause = 0.5 if sys.stderr.isatty() else 15.0  # seconds
+    with tqdm(total=100, initial=100 * start, bar_format=FORMAT, mininterval=pause) as bar:
+
+        def show(progress: float, text: str) -> None:
+            bar.n = round(100 * progress, 1)
+            bar.set_postfix_str(text, refresh=False)
+            bar.update(0)
+
+        yield show
+
+
+def follow(steps: Iterator[tuple[Step, str]], job: Job) -> None:
+    """Take all steps of a job and show how it goes on; the steps are closed when it is interrupted, too."""
+    try:
+        with progress_bar(job.progress) as show:
+            for step, note in steps:
+                show(step.progress, f"step {step.iteration}  loss {step.losses['total']:.4f}  {note}".rstrip())
+    finally:
+        if isinstance(steps, Generator):
+            steps.close()
+    print(f"{job.iteration} steps, {job.evaluations / 1e6:.0f} million field evaluations, {job.seconds:.0f} s")

@@ -1,0 +1,21 @@
+"""What commands print about the scores and the files of a run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from warpdvr.runs.options import Table
+
+
+def report(scores: Table, files: Mapping[str, Path]) -> None:
+    """Print scores, and where files are."""
+    if scores["views"]:
+        print(
+            f"held out   {scores['psnr']:.2f} dB inside of the mask, IoU {scores['iou']:.4f}, {scores['views']} views"
+        )
+    if "chamfer_l1" in scores:
+        share = 100 * scores["chamfer_l1"] / scores["extent"]
+        print(f"true mesh  Chamfer-L1 {scores['chamfer_l1']:.4g}, {share:.2f} % of the largest extent")
+        volume = "" if scores["volume_iou"] is None else f", IoU of the volumes {scores['volume_iou']:.4f}"
+        print(f"           F-score {scores['f_score']:.4f}, normals {scores['normal_consistency']:.4f}{volume}")
+    for name, path in files.items():
+        print(f"{name:<10} {path}")

@@ -1,0 +1,45 @@
+"""The command that shows a field in a window."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from warpdvr.cameras.camera import Camera
+from warpdvr.cli.arguments import OnDevice, named, positional
+from warpdvr.geometry.mesh import Mesh, read_mesh
+from warpdvr.runs import scene
+from warpdvr.runs.run import Run
+from warpdvr.viewer import window
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewArguments(OnDevice):
+    """Look at a field in a window."""
+
+    source: Path = field(metadata=positional("RUN_OR_SCENE"))
+    """Folder of a run, or scene file."""
+    screenshot: Path | None = field(default=None, metadata=named("FILE.png"))
+    """Write a picture instead; needs no display."""
+
+
+def view(options: ViewArguments) -> None:
+    """Show the field of a run or of a scene file."""
+    meshes: dict[str, Mesh] = {}
+    cameras: tuple[Camera, ...] = ()
+    up = (0.0, 0.0, 1.0)
+    if options.source.is_dir():
+        run = Run.open(options.source)
+        last = run.load()
+        shown, up = run.field(options.torch_device), last.up
+        if options.screenshot is None and run.mesh.is_file():
+            meshes["mesh"] = read_mesh(run.mesh).transformed(last.transform.inverse().matrix)
+            cameras = last.cameras
+    elif not options.source.exists():
+        raise ValueError(f"{options.source}: expected the folder of a run or a scene file, found nothing")
+    else:
+        given = scene.read(options.source)
+        shown = given.make_field().to(options.torch_device)
+        if given.views:
+            print(f"{options.source}: the field is shown as it is before a fit; to see a fitted one, view its run")
+    window.view(shown, meshes=meshes, cameras=cameras, screenshot=options.screenshot, up=up)
+    if options.screenshot is not None:
+        print(options.screenshot)

@@ -1,0 +1,217 @@
+"""The tables of a scene file as frozen dataclasses, which the command line has as well."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields, make_dataclass
+from functools import cache
+from itertools import pairwise
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from warpdvr.fitting.recipe import RECIPES, Recipe
+from warpdvr.runtime.validate import convert, suggest
+
+Table = dict[str, Any]
+"""A table of a TOML file."""
+
+O = TypeVar("O", bound="Options")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Options(Mapping[str, Any]):
+    """Options by name; None is one that was not chosen. As a mapping, it holds those that were."""
+
+    def __getitem__(self, key: str) -> Any:
+        value = getattr(self, key) if any(key == f.name for f in fields(self)) else None
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return (f.name for f in fields(self) if getattr(self, f.name) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and dict(self) == dict(other)
+
+    def __or__(self, other: Mapping[str, Any]) -> Table:
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping[str, Any]) -> Table:
+        return {**other, **self}
+
+    @classmethod
+    def from_table(cls: type[O], name: str, table: Mapping[str, Any]) -> O:
+        """Return the options in a table of a scene file, whose name is for messages only.
+
+        Raises:
+            ValueError: if an option is unknown, or its value has another type; the sentence says which is expected.
+            TypeError: if it is no table.
+        """
+        if not isinstance(table, Mapping):
+            raise TypeError(f"[{name}] must be a table, got {table!r}")
+        options = {f.name: f for f in fields(cls)}
+        values: Table = {}
+        for key, value in table.items():
+            if key not in options:
+                known = ", ".join(sorted(options))
+                raise ValueError(f"scene: [{name}] has no option {key!r}; known are {known}{suggest(key, options)}")
+            try:
+                values[key] = convert(value, option_type(cls, options[key]))
+            except TypeError as error:
+                raise ValueError(f"scene: [{name}] {key} {error}") from None
+        return cls(**values)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PhotographOptions(Options):
+    """[views] of photographs in a folder, see `warpdvr.datasets.load.load`."""
+
+    folder: str | None = None
+    """The data set."""
+    normalise: bool | None = None
+    """Put the object into the unit sphere; false: the scene frame is the data's own."""
+    hold_out: int | None = None
+    """Hold out views 0, hold_out, 2 hold_out, ... from training; 0: none."""
+    cameras: str | None = None
+    """Name of the camera file in the folder, where it holds several."""
+    depth_scale: float | None = None
+    """Factor from the unit of the depth maps to that of the cameras' positions."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SyntheticOptions(Options):
+    """[views] that are rendered from a mesh, see `warpdvr.datasets.synthetic.mesh_views`."""
+
+    mesh: str | None = None
+    """Mesh file, or "warp:NAME" for an asset that comes with Warp."""
+    normalise: bool | None = None
+    """Put the object into the unit sphere; false: the scene frame is the data's own."""
+    count: int | None = None
+    """Number of views to fit."""
+    test: int | None = None
+    """Number of held-out views."""
+    size: int | None = None
+    """Width and height of the images [pixel]."""
+    fov: float | None = None
+    """Field of view [degree]."""
+    distance: float | None = None
+    """Distance of the cameras from the origin [scene unit]."""
+    up: str | None = None
+    """Axis of the mesh that points upwards, "y" or "z"."""
+    seed: int | None = None
+    """Seed of the small displacements of the cameras."""
+    depth: bool | None = None
+    """Render depth maps too."""
+    points: int | None = None
+    """Number of random points of each view whose depth is known."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MeshOptions(Options):
+    """[mesh]: options of `warpdvr.geometry.isosurface.extract`."""
+
+    resolution: int | None = field(default=None, metadata={"metavar": "N"})
+    """Cells along the longest side of the bounds."""
+    project: int | None = None
+    """Number of Newton steps that pull each vertex onto the surface."""
+    colors: bool | None = None
+    """Ask the field for the colours of the vertices."""
+    largest: bool | None = None
+    """Keep the largest connected piece only."""
+    cavities: bool | None = None
+    """Keep the walls of closed cavities."""
+    grid: bool | None = None
+    """Leave out boxes in which a bound excludes the surface."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Duration(Options):
+    """How long a fit takes, and how it starts."""
+
+    minutes: float | None = field(default=None, metadata={"metavar": "M", "exclusive": "duration"})
+    """Fit for M minutes."""
+    iterations: int | None = field(default=None, metadata={"metavar": "N", "exclusive": "duration"})
+    """Fit for N steps."""
+    seed: int | None = field(default=None, metadata={"metavar": "S", "usual": "0"})
+    """Seed of weights and rays."""
+
+
+def _weights() -> type[Options]:
+    """Return a dataclass that has the names, types and docstrings of a recipe, each None unless it is chosen."""
+    hints, documentation = get_type_hints(Recipe), field_documentation(Recipe)
+    options = []
+    for f in fields(Recipe):
+        about = {"type": hints[f.name], "documentation": documentation.get(f.name, ""), "usual": _usual(f.name)}
+        options.append((f.name, hints[f.name] | None, field(default=None, metadata=about)))
+    about_class = {"__module__": __name__, "__doc__": "What is to be another way than in a recipe."}
+    return make_dataclass(
+        "Weights", options, bases=(Options,), frozen=True, eq=False, kw_only=True, namespace=about_class
+    )
+
+
+def _usual(name: str) -> str:
+    """Return what an option of a recipe is if nothing is said, and in the recipes that have it otherwise."""
+
+    def written(value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, tuple):
+            return " ".join(map(written, value)) or "none"
+        return f"{value:g}" if isinstance(value, float) else str(value).replace("None", "the field's own")
+
+    values = {recipe: written(getattr(r, name)) for recipe, r in RECIPES.items()}
+    usual, *_ = values.values()
+    return "; ".join([usual, *(f"{recipe}: {value}" for recipe, value in values.items() if value != usual)])
+
+
+def option_type(cls: type, option: "Field[Any]") -> object:
+    """Return the type that the value of an option must have: its annotation without None."""
+    if "type" in option.metadata:
+        return option.metadata["type"]
+    hint = get_type_hints(cls)[option.name]
+    if get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint):
+        return Union[tuple(part for part in get_args(hint) if part is not NoneType)]  # noqa: UP007 (not known before)
+    return hint
+
+
+@cache
+def field_documentation(cls: type) -> dict[str, str]:
+    """Return the docstrings below the fields of a dataclass and of its bases, each in one line."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not hasattr(base, "__dataclass_fields__"):
+            continue
+        try:
+            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        except (OSError, TypeError):  # made at run time
+            continue
+        lines = definition.body if isinstance(definition, ast.ClassDef) else []
+        for line, below in pairwise(lines):
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(below, ast.Expr):
+                text = ast.literal_eval(below.value)
+                found[line.target.id] = " ".join(text.split())
+    return found | {f.name: f.metadata["documentation"] for f in fields(cls) if "documentation" in f.metadata}
+
+
+if TYPE_CHECKING:
+
+    class Weights(Options):
+        """What a recipe holds; those that are to be another way than in it."""
+
+else:
+    Weights = _weights()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FitOptions(Weights, Duration):
+    """[fit]: a recipe by name, what is to be another way than in it, and how long."""
+
+    recipe: str | None = None
+    """A key of `warpdvr.fitting.recipe.RECIPES`; "quick" if none is chosen."""
+    shape: str | None = None
+    """For a field `repaint`: the run whose surface it has."""

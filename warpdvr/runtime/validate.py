@@ -1,0 +1,49 @@
+"""Options from a file: whether a value has the type that is wanted, and which name was meant."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+PLAIN = (bool, int, float, str, NoneType)
+"""Types of single values in a TOML file, and of what is left out."""
+
+
+def suggest(name: str, names: Iterable[str], *, prefix: str = "") -> str:
+    """Return "; did you mean NAME?" with the name nearest to a misspelt one, or nothing if none is near."""
+    near = get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
+
+
+def is_plain(hint: object) -> bool:
+    """Return whether a type is made of what a TOML file can hold: numbers, text, truth values and lists of them."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return True
+    if parts:
+        return kind in (tuple, list, Sequence, Union, UnionType) and all(p is ... or is_plain(p) for p in parts)
+    return hint in PLAIN
+
+
+def type_name(hint: object) -> str:
+    """Return a type as it is written in a signature."""
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
+
+
+def convert(value: object, hint: object) -> Any:
+    """Return a value from a TOML file as a plain type: a list as a tuple, a whole number as a float if one is wanted.
+
+    Nothing else is converted: neither text to numbers, nor numbers to truth values. What `is_plain` does not hold for
+    is returned as it is.
+
+    Raises:
+        TypeError: if the value is of another type; the sentence begins with "must".
+    """
+    import msgspec
+
+    if not is_plain(hint):
+        return value
+    try:
+        return msgspec.convert(value, hint)
+    except msgspec.ValidationError:
+        raise TypeError(f"must be of type {type_name(hint)}, got {value!r}") from None

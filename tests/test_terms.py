@@ -108,10 +108,8 @@ def test_a_term_that_is_no_scalar_is_named():
         next(Fit(TexturedMesh(), ball(), iterations=1, terms=[Long()]))
 
 
-@pytest.mark.parametrize(
-    ("misspelt", "nearest"), [("colr", "color"), ("masks", "mask"), ("eikonl", "eikonal"), ("backdrop", "background")]
-)
+@pytest.mark.parametrize(("misspelt", "nearest"), [("colr", "color"), ("masks", "mask"), ("eikonl", "eikonal")])
 def test_a_misspelt_weight_is_refused_with_the_nearest_name(misspelt, nearest):
-    with pytest.raises(ValueError, match=f"no weight or option '{misspelt}'; the nearest is '{nearest}'$"):
+    with pytest.raises(ValueError, match=rf"no weight or option '{misspelt}'; did you mean {nearest}\?$"):
         Recipe().with_values(**{misspelt: 2.0})
     assert Recipe().with_values(color=2.0) == Recipe(color=2.0)

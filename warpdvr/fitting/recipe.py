@@ -3,9 +3,10 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 
 from torch import Tensor, nn
+
+from warpdvr.runtime.validate import suggest
 
 WEIGHTS = (
     "color", "mask", "hinge", "outline", "eikonal", "smooth", "gradient", "depth", "known", "freespace", "occupancy"
@@ -97,8 +98,7 @@ class Recipe:
         known = [f.name for f in fields(self)]
         for name in values:
             if name not in known:
-                nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
-                raise ValueError(f"fit: a recipe has no weight or option {name!r}; the nearest is {nearest!r}")
+                raise ValueError(f"fit: a recipe has no weight or option {name!r}{suggest(name, known)}")
         return Recipe(**{name: getattr(self, name) for name in known} | values)
 
     @property

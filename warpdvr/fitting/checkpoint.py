@@ -130,8 +130,8 @@ def reading(path: Path, header_type: type[Header]) -> Iterator[tuple[Header, dic
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         yield header, tensors
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        found = f"a file that is damaged or another program's ({type(error).__name__}: {error})"
-        raise ValueError(f"{path}: expected a checkpoint of warpdvr, found {found}") from None
+        message = f"a file that is damaged or another program's ({type(error).__name__}: {error})"
+        raise ValueError(f"{path}: expected a checkpoint of warpdvr, found {message}") from None
 
 
 def load(path: Path) -> Checkpoint:

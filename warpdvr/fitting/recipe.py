@@ -95,11 +95,11 @@ class Recipe:
         Raises:
             ValueError: if a name is unknown, which the sentence says with the nearest one, or a value makes no sense.
         """
-        known = [f.name for f in fields(self)]
+        names = [f.name for f in fields(self)]
         for name in values:
-            if name not in known:
-                raise ValueError(f"fit: a recipe has no weight or option {name!r}{suggest(name, known)}")
-        return Recipe(**{name: getattr(self, name) for name in known} | values)
+            if name not in names:
+                raise ValueError(f"fit: a recipe has no weight or option {name!r}{suggest(name, names)}")
+        return Recipe(**{name: getattr(self, name) for name in names} | values)
 
     @property
     def blocks(self) -> bool:

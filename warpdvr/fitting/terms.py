@@ -125,9 +125,9 @@ def evaluate_terms(terms: Sequence[Term], context: TermContext) -> tuple[dict[st
     evaluations = (1 + slope_cost(context.field)) * len(context.surface.hit.ray)
     for term in terms:
         if term.weight > 0:
-            losses[term.name], asked = term(context)
+            losses[term.name], count = term(context)
             if losses[term.name].shape:
                 shape = tuple(losses[term.name].shape)
                 raise ValueError(f"fit: the term {term.name!r} must return a scalar, got a tensor of shape {shape}")
-            evaluations += asked
+            evaluations += count
     return losses, evaluations

@@ -104,9 +104,9 @@ def mean_shape(checkpoint: CategoryCheckpoint, *, resolution: int = 128) -> Mesh
     return _mesh(field, "the network's mean shape", resolution)
 
 
-def nearest_shape(truth: Mesh, known: Sequence[Mesh], *, samples: int = 2_000) -> int:
-    """Return which known mesh has the smallest Chamfer-L1 to the true one: a choice made with the truth in hand."""
-    return min(range(len(known)), key=lambda i: chamfer(known[i], truth, samples=samples).chamfer_l1)
+def nearest_shape(truth: Mesh, candidates: Sequence[Mesh], *, samples: int = 2_000) -> int:
+    """Return which of the candidates has the smallest Chamfer-L1 to the true one: a choice made with the truth in hand."""
+    return min(range(len(candidates)), key=lambda i: chamfer(candidates[i], truth, samples=samples).chamfer_l1)
 
 
 @torch.no_grad()

@@ -55,7 +55,9 @@ class Given:
         """Return such views of a mesh, in its own frame."""
         n = self.views
         test = int(n == 1)  # one view alone is not rendered: the second is thrown away
-        all_views = mesh_views(path, count=n, test=test, size=size, depth=self.depth, points=self.points).as_given()
+        all_views = mesh_views(
+            path, count=n, test=test, size=size, depth=self.depth, points=self.points
+        ).in_data_frame()
         cut = {k: getattr(all_views, k)[:n] for k in ("images", "masks", "cameras", "names", "depths", "points")}
         views = replace(all_views, train=tuple(range(n)), test=(), **cut)
         return views if self.mask else replace(views, masks=(None,) * n)

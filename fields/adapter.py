@@ -53,13 +53,13 @@ def adapt(
         return module
     if not callable(module):
         raise ValueError(f"as_field: expected a field, a module or a function, got {type(module).__name__}")
-    own: Any = getattr(module, "bounds", None)
+    own: Bounds | None = getattr(module, "bounds", None)
     if bounds is None and own is None:
         raise ValueError(
             f"as_field: {_called(module)} has no bounds; give as_field(..., bounds=1.0), half the side of a cube "
             "around the origin, or two corners"
         )
-    corners = own if bounds is None else bounds
+    corners: Bounds = own if bounds is None else bounds  # type: ignore[assignment]  # one of them is there
     if not isinstance(module, nn.Module):
         return _FunctionField(module, corners, kind, lipschitz)
     buffered = bounds is None and isinstance(own, Tensor)  # the module's own tensor moves with it
@@ -80,7 +80,7 @@ class _ModuleField(Field):
 
     @property
     def bounds(self) -> Tensor:  # type: ignore[override]
-        member: Any = self._buffers.get("given_bounds")
+        member = self._buffers.get("given_bounds")
         return self._member("bounds") if member is None else member
 
     @property
@@ -154,20 +154,20 @@ for _name in ("step", "options", "rates"):
     setattr(_ModuleField, _name, _forwarded_value(_name))
 
 
-def _called(module: Any) -> str:
+def _called(module: object) -> str:
     return getattr(module, "__name__", type(module).__name__)
 
 
 @torch.no_grad()
 def _probe(field: Field) -> None:
-    """Ask at a lattice of 3 x 3 x 3 points, and at one of them alone, and refuse answers that break the contract."""
-    bounds: Any = field.bounds
+    """Ask at a lattice of 3 x 3 x 3 points, at one of them alone and at none, and refuse what breaks the contract."""
+    bounds = field.bounds
     shaped = isinstance(bounds, Tensor) and tuple(bounds.shape) == (2, 3) and bounds.is_floating_point()
     if not shaped or not bool((bounds.isfinite() & (bounds[0] < bounds[1])).all()):
         raise ValueError(f"{field.name}.bounds: expected two finite corners low < high, shape (2, 3), got {bounds}")
     place = torch.cartesian_prod(*[torch.linspace(0, 1, 3)] * 3).to(bounds)
     x = bounds[0] + (bounds[1] - bounds[0]) * place
-    every, alone = (check_answer(field, points, field.value(points)) for points in (x, x[:1]))
+    every, alone, _ = (_answer(field, points) for points in (x, x[:1], x[:0]))
     field.probed = len(x) + 1
     if every.dtype != x.dtype or every.device != x.device:
         raise ValueError(
@@ -186,3 +186,13 @@ def _probe(field: Field) -> None:
             "inside and > 0 outside: return its negative; a room that is seen from within is a subclass of "
             "warpdvr.Field"
         )
+
+
+def _answer(field: Field, x: Tensor) -> Tensor:
+    """Return the value at points x (n, 3); what the module raises becomes one sentence."""
+    try:
+        value = field.value(x)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{field.name}.value: fails for points {tuple(x.shape)} of {x.dtype}: {reason}") from error
+    return check_answer(field, x, value)

@@ -5,13 +5,13 @@ Every size and position is a parameter, so all of them are differentiable. Dista
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from warpdvr.fields.adapter import as_field
-from warpdvr.fields.base import Field, FieldLike, Kind
+from warpdvr.fields.base import Bounds, Field, FieldLike, Kind
 
 Vector = Sequence[float] | Tensor
 
@@ -23,7 +23,7 @@ class _Distance(Field):
 class Sphere(_Distance):
     """A ball of `radius` around `center` [scene unit]."""
 
-    def __init__(self, radius: float = 0.5, center: Vector = (0.0, 0.0, 0.0), bounds: Any = 1.0):
+    def __init__(self, radius: float = 0.5, center: Vector = (0.0, 0.0, 0.0), bounds: Bounds = 1.0):
         super().__init__(bounds)
         self.radius, self.center = _parameter(radius), _parameter(center)
 
@@ -34,7 +34,7 @@ class Sphere(_Distance):
 class Box(_Distance):
     """A box with sides of lengths `size` around `center` [scene unit]."""
 
-    def __init__(self, size: Vector = (0.8, 0.8, 0.8), center: Vector = (0.0, 0.0, 0.0), bounds: Any = 1.0):
+    def __init__(self, size: Vector = (0.8, 0.8, 0.8), center: Vector = (0.0, 0.0, 0.0), bounds: Bounds = 1.0):
         super().__init__(bounds)
         self.size, self.center = _parameter(size), _parameter(center)
 
@@ -48,7 +48,7 @@ class Box(_Distance):
 class Torus(_Distance):
     """A torus around the z axis: `major` is the radius of the ring, `minor` that of the tube [scene unit]."""
 
-    def __init__(self, major: float = 0.6, minor: float = 0.25, bounds: Any = 1.0):
+    def __init__(self, major: float = 0.6, minor: float = 0.25, bounds: Bounds = 1.0):
         super().__init__(bounds)
         self.major, self.minor = _parameter(major), _parameter(minor)
 
@@ -60,7 +60,7 @@ class Torus(_Distance):
 class Plane(_Distance):
     """The half space below a plane: `normal` points out of it, `offset` is how far from the origin [scene unit]."""
 
-    def __init__(self, normal: Vector = (0.0, 0.0, 1.0), offset: float = 0.0, bounds: Any = 1.0):
+    def __init__(self, normal: Vector = (0.0, 0.0, 1.0), offset: float = 0.0, bounds: Bounds = 1.0):
         super().__init__(bounds)
         self.normal, self.offset = _parameter(normal), _parameter(offset)
 
@@ -71,12 +71,12 @@ class Plane(_Distance):
 class Union(Field):
     """All of `parts`: the smallest of their values."""
 
-    def __init__(self, parts: Sequence[FieldLike], bounds: Any = 1.0):
+    def __init__(self, parts: Sequence[FieldLike], bounds: Bounds = 1.0):
         super().__init__(bounds)
         if not parts:
             raise ValueError("union: parts is empty, at least one field is needed")
         fields = [as_field(part) for part in parts]
-        self.parts: Any = nn.ModuleList(fields)
+        self.parts = cast("Sequence[Field]", nn.ModuleList(fields))
         self.kind, self.lipschitz = _common(fields), _largest(field.lipschitz for field in fields)
 
     def value(self, x: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class SmoothUnion(Union):
     -blend log(sum(exp(-value / blend))): at most blend log(n) below the plain union, with no larger a slope.
     """
 
-    def __init__(self, parts: Sequence[FieldLike], blend: float = 0.05, bounds: Any = 1.0):
+    def __init__(self, parts: Sequence[FieldLike], blend: float = 0.05, bounds: Bounds = 1.0):
         super().__init__(parts, bounds)
         if blend <= 0:
             raise ValueError(f"smooth-union: blend must be positive, got {blend}")
@@ -103,7 +103,7 @@ class SmoothUnion(Union):
 class Translate(Field):
     """`part`, moved by `offset` [scene unit]."""
 
-    def __init__(self, part: FieldLike, offset: Vector, bounds: Any = 1.0):
+    def __init__(self, part: FieldLike, offset: Vector, bounds: Bounds = 1.0):
         super().__init__(bounds)
         self.part, self.offset = as_field(part), _parameter(offset)
         self.kind, self.lipschitz = self.part.kind, self.part.lipschitz
@@ -115,7 +115,7 @@ class Translate(Field):
 class Rotate(Field):
     """`part`, turned about the origin by `rotation`, an axis times an angle [radian]."""
 
-    def __init__(self, part: FieldLike, rotation: Vector, bounds: Any = 1.0):
+    def __init__(self, part: FieldLike, rotation: Vector, bounds: Bounds = 1.0):
         super().__init__(bounds)
         self.part, self.rotation = as_field(part), _parameter(rotation)
         self.kind, self.lipschitz = self.part.kind, self.part.lipschitz
@@ -130,7 +130,7 @@ class Rotate(Field):
 class Scale(Field):
     """`part`, made larger by `factor` about the origin; distances stay distances."""
 
-    def __init__(self, part: FieldLike, factor: float, bounds: Any = 1.0):
+    def __init__(self, part: FieldLike, factor: float, bounds: Bounds = 1.0):
         super().__init__(bounds)
         if factor <= 0:
             raise ValueError(f"scale: factor must be positive, got {factor}")
@@ -141,7 +141,7 @@ class Scale(Field):
         return self.part.value(x / self.factor) * self.factor
 
 
-def _parameter(a: Any) -> nn.Parameter:
+def _parameter(a: float | Vector) -> nn.Parameter:
     return nn.Parameter(torch.as_tensor(a, dtype=torch.float32).clone())
 
 
@@ -151,6 +151,6 @@ def _common(fields: Sequence[Field]) -> Kind:
 
 
 def _largest(bounds: Iterable[float | None]) -> float | None:
-    given = list(bounds)
-    known = [bound for bound in given if bound is not None]
-    return max(known) if len(known) == len(given) else None
+    listed = list(bounds)
+    known = [bound for bound in listed if bound is not None]
+    return max(known) if len(known) == len(listed) else None

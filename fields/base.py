@@ -14,7 +14,7 @@ How a field is asked:
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from warpdvr.fields.layers import Layer
 
 Bounds = tuple[tuple[float, float, float], tuple[float, float, float]] | Tensor | float
 """Two corners (low, high), or half the side of a cube around the origin [scene unit]."""
+
+Plain = None | bool | int | float | str | Sequence["Plain"] | Mapping[str, "Plain"]
+"""What a file of settings or the header of a checkpoint can hold."""
 
 Kind = Literal["distance", "occupancy"]
 """What the number means: a signed distance [scene unit], or an occupancy as logit(level) - logit(occupancy)."""
@@ -57,7 +60,7 @@ class Field(nn.Module, ABC):
     step: float | None = None
     """Width of the central differences by which slopes and normals are taken [scene unit]; None: exact derivatives."""
 
-    options: Mapping[str, Any] | None = None
+    options: Mapping[str, Plain] | None = None
     """What `make` needs to make this field again for the weights of a checkpoint, in plain values; None: what it was
     made with. For fields that are made from a file, which may be gone by then."""
 
@@ -218,7 +221,7 @@ def box(bounds: Bounds) -> Tensor:
     return corners.clone()
 
 
-def check_answer(field: Field, x: Tensor, value: Any) -> Tensor:
+def check_answer(field: Field, x: Tensor, value: object) -> Tensor:
     """Return what a field answered at points x (n, 3) if it is a tensor of shape (n,), whatever its type.
 
     Raises:

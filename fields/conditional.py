@@ -1,12 +1,12 @@
 """Several shapes in one field, told apart by latent codes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Decoder, Field, Kind
+from warpdvr.fields.base import Bounds, Decoder, Field, Kind
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import PositionalEncoding
 
@@ -43,7 +43,7 @@ class ConditionalOccupancy(Decoder):
         radius: float = 0.5,
         steepness: float = 10.0,
         level: float = 0.5,
-        bounds: Any = 1.0,
+        bounds: Bounds = 1.0,
         symmetric: int | None = None,
     ):
         super().__init__()
@@ -58,9 +58,9 @@ class ConditionalOccupancy(Decoder):
         self.encode = PositionalEncoding(frequencies)
         self.first = nn.Linear(self.encode.width, width)
         self.shift = nn.Linear(code, blocks * width)
-        self.inner: Any = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
+        self.inner = cast("Sequence[nn.Linear]", nn.ModuleList(nn.Linear(width, width) for _ in range(blocks)))
         outer = [nn.Linear(width, width) for _ in range(blocks)]
-        self.outer: Any = nn.ModuleList(outer)
+        self.outer = cast("Sequence[nn.Linear]", nn.ModuleList(outer))
         self.last = nn.Linear(width, 4)
         with torch.no_grad():
             for layer in outer:

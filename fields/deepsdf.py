@@ -2,14 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
 from warpdvr.fields import decoderfile
-from warpdvr.fields.base import Decoder
+from warpdvr.fields.base import Bounds, Decoder, Plain
 from warpdvr.fields.slope import MeasuredSlope
+
+
+class Architecture(TypedDict):
+    """What a checkpoint knows of a decoder whose file may be gone: the arguments of `DeepSDFDecoder`."""
+
+    code: int
+    outputs: Sequence[int]
+    skips: Sequence[int]
 
 
 class DeepSDFDecoder(Decoder):
@@ -25,7 +33,7 @@ class DeepSDFDecoder(Decoder):
         bounds: see `Field`; in the frame that it was trained in, where shapes lie in the unit sphere.
     """
 
-    def __init__(self, code: int, outputs: Sequence[int], skips: Sequence[int] = (), bounds: Any = 1.0):
+    def __init__(self, code: int, outputs: Sequence[int], skips: Sequence[int] = (), bounds: Bounds = 1.0):
         super().__init__()
         if code < 1 or len(outputs) < 2 or outputs[-1] != 1 or not all(0 < i < len(outputs) for i in skips):
             raise ValueError(
@@ -34,13 +42,12 @@ class DeepSDFDecoder(Decoder):
             )
         self.code, self.outputs, self.skips, self.bounds = code, tuple(outputs), tuple(skips), bounds
         inputs = [code + 3, *outputs[:-1]]
-        self.layers: Any = nn.ModuleList(
-            nn.Linear(n + (code + 3) * (i in self.skips), m)
-            for i, (n, m) in enumerate(zip(inputs, outputs, strict=True))
-        )
+        sizes = enumerate(zip(inputs, outputs, strict=True))
+        layers = [nn.Linear(n + (code + 3) * (i in self.skips), m) for i, (n, m) in sizes]
+        self.layers = cast("Sequence[nn.Linear]", nn.ModuleList(layers))
 
     @classmethod
-    def read(cls, path: Path, latents: Path | None = None, bounds: Any = 1.0) -> tuple["DeepSDFDecoder", Tensor]:
+    def read(cls, path: Path, latents: Path | None = None, bounds: Bounds = 1.0) -> tuple["DeepSDFDecoder", Tensor]:
         """Return a trained decoder and the codes that came with it, (s, code); `decoderfile.read` says which files.
 
         Raises:
@@ -110,8 +117,8 @@ class DeepSDF(MeasuredSlope):
         index: int | None = None,
         prior: float = 1e-4,
         frozen: bool = True,
-        architecture: Any = None,
-        bounds: Any = 1.0,
+        architecture: Architecture | None = None,
+        bounds: Bounds = 1.0,
     ):
         super().__init__(bounds)
         if not 0 <= prior < float("inf"):
@@ -123,7 +130,7 @@ class DeepSDF(MeasuredSlope):
         if index is not None and not 0 <= index < len(codes):
             raise ValueError(f"deepsdf: index must be that of one of {len(codes)} known shapes, from 0 on, got {index}")
         self.prior_weight = prior
-        self.options: Mapping[str, Any] = {
+        self.options: Mapping[str, Plain] = {
             "prior": prior,
             "frozen": frozen,
             "architecture": {
@@ -154,12 +161,16 @@ class DeepSDF(MeasuredSlope):
         return self.prior_weight * ((self.code - self.centre) / self.spread).square().sum()
 
 
-def _decoder(file: str, latents: str, architecture: Any, bounds: Any) -> tuple[DeepSDFDecoder, Tensor]:
+def _decoder(
+    file: str, latents: str, architecture: Architecture | None, bounds: Bounds
+) -> tuple[DeepSDFDecoder, Tensor]:
     """Return the decoder of a file with its codes, or an untrained one that waits for the weights of a checkpoint."""
     if file:
         return DeepSDFDecoder.read(Path(file), Path(latents) if latents else None, bounds)
+    if architecture is None:
+        raise ValueError("deepsdf: needs the file of a decoder, or the architecture of one")
     try:
-        code, outputs, skips = (architecture[name] for name in ("code", "outputs", "skips"))
+        code, outputs, skips = architecture["code"], architecture["outputs"], architecture["skips"]
     except (KeyError, TypeError):
         raise ValueError(f"deepsdf: architecture must hold code, outputs and skips, got {architecture!r}") from None
     return DeepSDFDecoder(code, outputs, skips, bounds), torch.empty(0, code)

@@ -2,13 +2,13 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from warpdvr.fields.base import box
+from warpdvr.fields.base import Bounds, box
 from warpdvr.fields.lookup import encode, scatter, slope
+from warpdvr.runtime.autograd import Context
 
 MEMORY = Path("/proc/meminfo")
 """Where Linux says how much memory is free; elsewhere it is not known."""
@@ -54,7 +54,7 @@ class HashEncoding(nn.Module):
         size: int = 2**19,
         coarsest: int = 16,
         finest: int = 2048,
-        bounds: Any = 1.0,
+        bounds: Bounds = 1.0,
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
@@ -117,12 +117,12 @@ class _ByPosition(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rest: Any) -> Tensor:
+    def forward(ctx: Context, x: Tensor, rest: tuple[Tensor, ...]) -> Tensor:
         ctx.save_for_backward(x, *rest)
         return encode(x, *rest)
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> Any:
+    def backward(ctx: Context, *grad: Tensor) -> tuple[Tensor, None]:
         return slope(grad[0], *ctx.saved_tensors), None
 
 
@@ -130,26 +130,26 @@ class _ByTable(torch.autograd.Function):
     """Zeros of the features' shape, whose gradient by table is that of the features."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, rest: Any) -> Tensor:
-        ctx.save_for_backward(*rest)
-        ctx.rows, ctx.stored = len(table), table.dtype
+    def forward(ctx: Context, table: Tensor, rest: tuple[Tensor, ...]) -> Tensor:
+        ctx.save_for_backward(*rest, table.new_empty(0, len(table)))  # its type and its rows, not itself
         x, _, weight, _ = rest
         return x.new_zeros(()).expand(len(x), len(weight) * table.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> Any:
-        return scatter(grad[0], *ctx.saved_tensors, ctx.rows).to(ctx.stored), None
+    def backward(ctx: Context, *grad: Tensor) -> tuple[Tensor, None]:
+        *frame, like = ctx.saved_tensors
+        return scatter(grad[0], *frame, like.shape[1]).to(like.dtype), None
 
 
 class _Join(torch.autograd.Function):
     """The sum of features and zeros."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, zeros: Tensor) -> Tensor:
+    def forward(ctx: Context, features: Tensor, zeros: Tensor) -> Tensor:
         return features.view_as(features)
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> Any:
+    def backward(ctx: Context, *grad: Tensor) -> tuple[Tensor, Tensor]:
         return grad[0], grad[0]
 
 

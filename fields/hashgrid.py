@@ -1,22 +1,60 @@
 """Fields on multiresolution hash grids: much detail for few operations."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Field, Kind
+from warpdvr.fields.base import Bounds, Field, Kind
 from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
-from warpdvr.fields.slope import MeasuredSlope
+from warpdvr.fields.slope import SLOPE_POINTS, steepest
 
 RATES: Mapping[str, float] = {"": 1e-2, "table": 2e-3}
 """Tables learn more slowly: their entries at once change the slope by as much as their level is fine."""
 
 
-class HashGrid(MeasuredSlope):
+class GridSize(NamedTuple):
+    """A hash grid: number of levels, cells along an axis of the first and the last, rows of a hashed level."""
+
+    levels: int
+    coarsest: int
+    finest: int
+    size: int
+
+
+class _HashGridField(Field):
+    """What distance and occupancy share: a perceptron on one hash grid, and a colour on another."""
+
+    rates = RATES
+    slope_points = SLOPE_POINTS
+    radiance: "Radiance"
+
+    def __init__(self, grid: GridSize, perceptron: tuple[int, int, int], activation: nn.Module, bounds: Bounds):
+        """Take the hidden width and depth and the number of features of `perceptron`."""
+        super().__init__(bounds)
+        width, depth, features = perceptron
+        self.encode = HashEncoding(**grid._asdict(), bounds=self.bounds)
+        self.perceptron = MLP(3 + self.encode.width, width, depth, 1 + features, activation)
+
+    def _outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the first output of the perceptron (n,) at points (n, 3), and the features (n, k)."""
+        out = self.perceptron(torch.cat([x, self.encode(x)], -1))
+        return out[:, 0], out[:, 1:]
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.geometry(x)[0]
+
+    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+        return self.radiance(x, normal, direction, feature)
+
+    def anneal(self, progress: float) -> None:
+        show(progress, self.encode, self.radiance.encode)
+
+
+class HashGrid(_HashGridField):
     """Signed distance and radiance, each from a hash encoding of its own and a small perceptron.
 
     Encoding after Mueller et al., "Instant NGP" (2022); distance, its start as a sphere and a colour that sees
@@ -38,7 +76,8 @@ class HashGrid(MeasuredSlope):
         bounds: see `Field`.
     """
 
-    rates = RATES
+    lipschitz_is_measured = True
+    slope: Tensor
 
     def __init__(
         self,
@@ -58,40 +97,39 @@ class HashGrid(MeasuredSlope):
         radius: float = 0.5,
         sharpness: float = 100.0,
         numerical: bool = False,
-        bounds: Any = 1.0,
+        bounds: Bounds = 1.0,
     ):
-        super().__init__(bounds)
+        grid = GridSize(levels, coarsest, finest, size)
+        super().__init__(grid, (width, depth, features), Squareplus(sharpness), bounds)
         self.numerical = numerical
-        self.encode = HashEncoding(levels=levels, size=size, coarsest=coarsest, finest=finest, bounds=self.bounds)
-        self.distance = MLP(3 + self.encode.width, width, depth, 1 + features, Squareplus(sharpness))
-        grids = (color_levels, coarsest, color_finest, color_size)
-        self.radiance = Radiance(features, grids, color_width, color_depth, view_frequencies, self.bounds)
-        self.distance.start_as_sphere(radius)
+        self.register_buffer("slope", torch.tensor(1.0))
+        color_grid = GridSize(color_levels, coarsest, color_finest, color_size)
+        self.radiance = Radiance(features, color_grid, color_width, color_depth, view_frequencies, self.bounds)
+        self.perceptron.start_as_sphere(radius)
         with torch.no_grad():
-            self.distance.layers[0].weight[:, 3:].normal_(0.0, 0.1)  # else neither they nor the table would learn
+            self.perceptron.layers[0].weight[:, 3:].normal_(0.0, 0.1)  # else neither they nor the table would learn
             x = radius * nn.functional.normalize(torch.randn(4096, 3), dim=-1)
-            self.distance.layers[-1].bias[0] -= self.value(x).mean()
+            self.perceptron.layers[-1].bias[0] -= self.value(x).mean()
         self.bound_slope()
 
     @property
     def step(self) -> float | None:  # type: ignore[override]
         return self.encode.cell if self.numerical else None
 
-    def value(self, x: Tensor) -> Tensor:
-        return self.geometry(x)[0]
+    @property
+    def lipschitz(self) -> float:  # type: ignore[override]
+        """The bound that `bound_slope` found last."""
+        return float(self.slope)
+
+    def bound_slope(self) -> int:
+        self.slope.fill_(steepest(self, self.slope_points))
+        return self.slope_points
 
     def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.distance(torch.cat([x, self.encode(x)], -1))
-        return out[:, 0], out[:, 1:]
-
-    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
-        return self.radiance(x, normal, direction, feature)
-
-    def anneal(self, progress: float) -> None:
-        show(progress, self.encode, self.radiance.encode)
+        return self._outputs(x)
 
 
-class HashGridOccupancy(Field):
+class HashGridOccupancy(_HashGridField):
     """Occupancy and radiance on hash grids: `HashGrid` with a logit in place of the distance.
 
     The value is logit(level) - logit(occupancy), as in Niemeyer et al., DVR (2020); the network adds to the logit of
@@ -106,7 +144,6 @@ class HashGridOccupancy(Field):
     """
 
     kind: Kind = "occupancy"
-    rates = RATES
 
     def __init__(
         self,
@@ -126,31 +163,19 @@ class HashGridOccupancy(Field):
         radius: float = 0.5,
         steepness: float = 10.0,
         level: float = 0.5,
-        bounds: Any = 1.0,
+        bounds: Bounds = 1.0,
     ):
-        super().__init__(bounds)
+        super().__init__(GridSize(levels, coarsest, finest, size), (width, depth, features), nn.ReLU(), bounds)
         self.radius, self.steepness, self.offset = radius, steepness, logit("hashgrid-occupancy", level)
-        self.encode = HashEncoding(levels=levels, size=size, coarsest=coarsest, finest=finest, bounds=self.bounds)
-        self.logit = MLP(3 + self.encode.width, width, depth, 1 + features, torch.relu)
-        grids = (color_levels, coarsest, color_finest, color_size)
-        self.radiance = Radiance(features, grids, color_width, color_depth, view_frequencies, self.bounds)
+        color_grid = GridSize(color_levels, coarsest, color_finest, color_size)
+        self.radiance = Radiance(features, color_grid, color_width, color_depth, view_frequencies, self.bounds)
         with torch.no_grad():
-            self.logit.layers[-1].weight[0] = 0.0
-            self.logit.layers[-1].bias[0] = 0.0
-
-    def value(self, x: Tensor) -> Tensor:
-        return self.geometry(x)[0]
+            self.perceptron.layers[-1].weight[0] = 0.0
+            self.perceptron.layers[-1].bias[0] = 0.0
 
     def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.logit(torch.cat([x, self.encode(x)], -1))
-        start = ball(x, self.radius, self.steepness)
-        return self.offset + start - self.steepness * out[:, 0], out[:, 1:]
-
-    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
-        return self.radiance(x, normal, direction, feature)
-
-    def anneal(self, progress: float) -> None:
-        show(progress, self.encode, self.radiance.encode)
+        out, feature = self._outputs(x)
+        return self.offset + ball(x, self.radius, self.steepness) - self.steepness * out, feature
 
 
 class Radiance(nn.Module):
@@ -163,16 +188,14 @@ class Radiance(nn.Module):
     def __init__(
         self,
         features: int,
-        grids: tuple[int, int, int, int],
+        grid: GridSize,
         width: int,
         depth: int,
         frequencies: int,
         bounds: Tensor,
     ):
-        """Take `grids` as levels, coarsest, finest and size of the hash encoding."""
         super().__init__()
-        levels, coarsest, finest, size = grids
-        self.encode = HashEncoding(levels=levels, size=size, coarsest=coarsest, finest=finest, bounds=bounds)
+        self.encode = HashEncoding(**grid._asdict(), bounds=bounds)
         self.encode_view = PositionalEncoding(frequencies)
         self.network = MLP(7 + self.encode_view.width + features + self.encode.width, width, depth, 3, torch.relu)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from warpdvr.fields.scratch import zeros
 from warpdvr.kernels.corners import HELD
 from warpdvr.kernels.encode import kernels
+from warpdvr.runtime.autograd import Context
 from warpdvr.runtime.launch import launch_parts
 
 SPAN = 1024
@@ -94,18 +95,18 @@ def _launch(kernel: Any, x: Tensor, inputs: list[Tensor], outputs: list[Tensor],
     launch_parts(kernel, (len(inputs[-1]), blocks), [*(a.contiguous() for a in inputs), span], outputs, axis)
 
 
-def _save(ctx: Any, inputs: Any, output: Any) -> None:
+def _save(ctx: Context, inputs: tuple[Tensor | int, ...], output: object) -> None:
     ctx.save_for_backward(*(a for a in inputs if isinstance(a, Tensor)))
 
 
-def _encode_backward(ctx: Any, grad: Tensor) -> Any:
+def _encode_backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, table, *frame = ctx.saved_tensors
     by_x = slope(grad, x, table, *frame) if ctx.needs_input_grad[0] else None
     by_table = scatter(grad, x, *frame, len(table)).to(table.dtype) if ctx.needs_input_grad[1] else None
     return by_x, by_table, None, None, None
 
 
-def _slope_backward(ctx: Any, along: Tensor) -> Any:
+def _slope_backward(ctx: Context, along: Tensor) -> tuple[Tensor | None, ...]:
     grad, x, table, *frame = ctx.saved_tensors
     to_grad, to_x, to_table = ctx.needs_input_grad[:3]
     by_grad, by_x = bend(along, grad, x, table, *frame, to_x) if to_grad or to_x else (None, None)
@@ -113,7 +114,7 @@ def _slope_backward(ctx: Any, along: Tensor) -> Any:
     return by_grad if to_grad else None, by_x if to_x else None, by_table, None, None, None
 
 
-def _scatter_backward(ctx: Any, along: Tensor) -> Any:
+def _scatter_backward(ctx: Context, along: Tensor) -> tuple[Tensor | None, ...]:
     """`along` is a gradient by table, and so a table."""
     grad, x, *frame = ctx.saved_tensors
     by_grad = encode(x, along, *frame) if ctx.needs_input_grad[0] else None
@@ -142,7 +143,7 @@ def _(grad: Tensor, x: Tensor, bounds: Tensor, weight: Tensor, layout: Tensor, r
 
 
 @bend.register_fake
-def _(along: Tensor, grad: Tensor, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def _(along: Tensor, grad: Tensor, x: Tensor, *rest: Tensor | bool) -> tuple[Tensor, Tensor]:
     return x.new_empty(grad.shape), x.new_empty(x.shape if rest[-1] else (0, 3))
 
 

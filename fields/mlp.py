@@ -1,9 +1,9 @@
 """What neural fields are made of: positional encoding and small perceptrons."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ class MLP(nn.Module):
         if width < 1 or depth < 1:
             raise ValueError(f"a perceptron needs width >= 1 and depth >= 1, got {width} and {depth}")
         sizes = [inputs, *[width] * depth, outputs]
-        self.layers: Any = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.layers = cast("Sequence[nn.Linear]", nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes)))
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,11 +1,9 @@
 """An occupancy field in a residual network."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Field, Kind
+from warpdvr.fields.base import Bounds, Field, Kind
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import PositionalEncoding
 
@@ -36,7 +34,7 @@ class Occupancy(Field):
         radius: float = 0.5,
         steepness: float = 10.0,
         level: float = 0.5,
-        bounds: Any = 1.0,
+        bounds: Bounds = 1.0,
     ):
         super().__init__(bounds)
         if width < 1 or blocks < 0:

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike, Kind
-from warpdvr.fields.hashgrid import RATES, Radiance, show
+from warpdvr.fields.hashgrid import RATES, GridSize, Radiance, show
 
 
 class Repaint(Field):
@@ -40,7 +40,9 @@ class Repaint(Field):
             raise ValueError(f"{found} {shape!r}") from None
         super().__init__(shape.bounds)
         self.shape = shape.requires_grad_(False)
-        self.radiance = Radiance(0, (levels, coarsest, finest, size), width, depth, view_frequencies, self.bounds)
+        self.radiance = Radiance(
+            0, GridSize(levels, coarsest, finest, size), width, depth, view_frequencies, self.bounds
+        )
 
     @property
     def kind(self) -> Kind:  # type: ignore[override]

@@ -1,10 +1,9 @@
 """A signed distance field in a perceptron."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from warpdvr.fields.base import Bounds
 from warpdvr.fields.layers import Activation, Dense, Encode, Layer
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
 from warpdvr.fields.slope import MeasuredSlope
@@ -39,7 +38,7 @@ class SDF(MeasuredSlope):
         view_frequencies: int = 2,
         radius: float = 0.5,
         sharpness: float = 100.0,
-        bounds: Any = 1.0,
+        bounds: Bounds = 1.0,
     ):
         super().__init__(bounds)
         self.encode, self.encode_view = PositionalEncoding(frequencies), PositionalEncoding(view_frequencies)

@@ -1,22 +1,23 @@
 """Fields whose Lipschitz bound is measured: a network has none that is both proven and useful."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import Bounds, Field
+
+SLOPE_POINTS = 8192
+"""Points at which a slope is measured, if a field does not say otherwise."""
 
 
 class MeasuredSlope(Field):
     """A field with a `lipschitz` that `bound_slope` measures, kept with the weights; 1 until it is called."""
 
-    slope_points: int = 8192
+    slope_points: int = SLOPE_POINTS
     """Points at which `bound_slope` measures."""
     lipschitz_is_measured = True
     slope: Tensor
 
-    def __init__(self, bounds: Any = 1.0):
+    def __init__(self, bounds: Bounds = 1.0):
         super().__init__(bounds)
         self.register_buffer("slope", torch.tensor(1.0))
 
@@ -25,19 +26,24 @@ class MeasuredSlope(Field):
         """The bound that `bound_slope` found last."""
         return float(self.slope)
 
-    def bound_slope(self, points: int | None = None, margin: float = 1.25) -> int:
-        """Measure |grad value| at random points of the bounds, always the same; `lipschitz` is the largest x `margin`.
+    def bound_slope(self) -> int:
+        """Measure |grad value| at `slope_points` random points of the bounds, and return how many they are."""
+        self.slope.fill_(steepest(self, self.slope_points))
+        return self.slope_points
 
-        Args:
-            points: how many, by default `slope_points`; they are returned.
-            margin: for what lies between them.
-        """
-        points = self.slope_points if points is None else points
-        low, high = self.bounds
-        generator = torch.Generator().manual_seed(0)
-        x = low + (high - low) * torch.rand(points, 3, generator=generator).to(low)
-        with torch.enable_grad():
-            x.requires_grad_()
-            (slope,) = torch.autograd.grad(self.value(x).sum(), x)
-        self.slope.fill_(margin * slope.norm(dim=-1).max())
-        return points
+
+def steepest(field: Field, points: int, margin: float = 1.25) -> Tensor:
+    """Return the largest |grad value| at random points of the bounds, always the same, times a margin, shape ().
+
+    Args:
+        field: asked with its gradient.
+        points: how many.
+        margin: for what lies between them.
+    """
+    low, high = field.bounds
+    generator = torch.Generator().manual_seed(0)
+    x = low + (high - low) * torch.rand(points, 3, generator=generator).to(low)
+    with torch.enable_grad():
+        x.requires_grad_()
+        (slope,) = torch.autograd.grad(field.value(x).sum(), x)
+    return margin * slope.norm(dim=-1).max()

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Field, Kind
+from warpdvr.fields.base import Bounds, Field, Kind
 from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import logit
 
@@ -28,7 +27,7 @@ class VoxelSDF(Field):
     lipschitz_is_measured = True
     slope: Tensor
 
-    def __init__(self, resolution: int = 64, radius: float = 0.5, bounds: Any = 1.0):
+    def __init__(self, resolution: int = 64, radius: float = 0.5, bounds: Bounds = 1.0):
         super().__init__(bounds)
         self.distance, self.radiance = _grids("voxel-sdf", resolution, radius, self.bounds)
         self.distance.table.data[:, 0] = _sphere(self.distance, radius)
@@ -90,7 +89,7 @@ class VoxelOccupancy(Field):
         radius: float = 0.5,
         steepness: float = 10.0,
         level: float = 0.5,
-        bounds: Any = 1.0,
+        bounds: Bounds = 1.0,
     ):
         super().__init__(bounds)
         self.offset = logit("voxel-occupancy", level)

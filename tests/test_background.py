@@ -24,7 +24,7 @@ RADIUS, SIZE, WALL = 0.6, 40, -0.9
 SMALL = Recipe(rays=256)
 
 
-class TexturedMesh(Sphere):
+class Painted(Sphere):
     """A ball in one colour, which may be learnt."""
 
     def __init__(self, radius: float = RADIUS):
@@ -67,7 +67,7 @@ def learnt(job: Fit) -> Background:
 
 def test_a_wall_is_learnt_and_fills_what_masks_hold_too_much():
     """The sphere of the field stays as it is; between it and the rim of the mask, the wall is seen."""
-    field, given = TexturedMesh(), views()
+    field, given = Painted(), views()
     field.radius.requires_grad_(False)
     field.center.requires_grad_(False)
     job = Fit(field, given, iterations=500, recipe=Recipe(rays=512))
@@ -87,7 +87,7 @@ def test_a_pixel_that_nothing_is_hit_in_has_its_colour():
             return torch.full_like(rays.origin, 0.25)
 
     given = views()
-    black, grey = evaluate(TexturedMesh(), given), evaluate(TexturedMesh(), given, background=Half())  # type: ignore[arg-type]
+    black, grey = evaluate(Painted(), given), evaluate(Painted(), given, background=Half())  # type: ignore[arg-type]
     photograph, mask = given.images[0] / 255, given.masks[0]
     assert mask is not None
     ball = (photograph - 0.5).abs().amax(-1) < 0.01
@@ -101,7 +101,7 @@ def test_the_field_does_not_feel_it():
     found = []
     for learnt in (False, True):
         torch.manual_seed(0)
-        field = TexturedMesh(0.5)
+        field = Painted(0.5)
         job = Fit(field, views(), iterations=20, recipe=Recipe(rays=256, learn_background=learnt))
         losses = [{k: v for k, v in step.losses.items() if k not in ("background_color", "total")} for step in job]
         assert (job.background is not None) == learnt
@@ -111,11 +111,11 @@ def test_the_field_does_not_feel_it():
 
 
 def test_there_is_none_where_colours_are_not_learnt():
-    assert Fit(TexturedMesh(), views(), iterations=1, recipe=Recipe(color=0.0)).background is None
+    assert Fit(Painted(), views(), iterations=1, recipe=Recipe(color=0.0)).background is None
 
 
 def test_a_fit_goes_on_with_the_one_that_it_had():
-    straight, first, second = TexturedMesh(0.5), TexturedMesh(0.5), TexturedMesh(0.5)
+    straight, first, second = Painted(0.5), Painted(0.5), Painted(0.5)
     whole = Fit(straight, views(), iterations=12, recipe=SMALL)
     list(whole)
     begun = Fit(first, views(), iterations=12, recipe=SMALL)
@@ -132,7 +132,7 @@ def test_a_fit_goes_on_with_the_one_that_it_had():
 
 
 def test_a_fit_without_one_goes_on_and_begins_one():
-    first = TexturedMesh(0.5)
+    first = Painted(0.5)
     none = Fit(first, views(), iterations=12, recipe=Recipe(rays=256, learn_background=False))
     list(islice(none, 6))
     assert Background.saved(none.state()) is None
@@ -144,10 +144,10 @@ def test_a_fit_without_one_goes_on_and_begins_one():
 
 
 def test_a_state_with_one_that_is_not_wanted_or_of_another_network_is_refused():
-    job = Fit(TexturedMesh(), views(), iterations=4, recipe=SMALL)
+    job = Fit(Painted(), views(), iterations=4, recipe=SMALL)
     list(islice(job, 1))
     with pytest.raises(ValueError, match="is of a fit that learnt a background, but now there is to be none"):
-        Fit(TexturedMesh(), views(), iterations=4, recipe=Recipe(learn_background=False)).resume(job.state())
+        Fit(Painted(), views(), iterations=4, recipe=Recipe(learn_background=False)).resume(job.state())
     with pytest.raises(ValueError, match="the weights are of another network"):
         Background.saved(Background(width=8).state())
 
@@ -155,7 +155,7 @@ def test_a_state_with_one_that_is_not_wanted_or_of_another_network_is_refused():
 def test_where_no_pixel_lies_beside_the_object_there_is_none():
     given = views()
     everywhere = tuple(torch.ones(SIZE, SIZE, dtype=torch.bool) for _ in given.masks)
-    assert Fit(TexturedMesh(), replace(given, masks=everywhere), iterations=1, recipe=SMALL).background is None
+    assert Fit(Painted(), replace(given, masks=everywhere), iterations=1, recipe=SMALL).background is None
 
 
 def test_photographs_are_compared_a_part_after_the_other(monkeypatch):
@@ -163,14 +163,14 @@ def test_photographs_are_compared_a_part_after_the_other(monkeypatch):
     torch.manual_seed(0)
     asked, made = [], Background()
     made.register_forward_pre_hook(lambda module, given: asked.append(len(given[0])))
-    whole = evaluate(TexturedMesh(), views(), background=made)
+    whole = evaluate(Painted(), views(), background=made)
     monkeypatch.setattr(evaluate_module, "AT_ONCE", 500)
-    assert evaluate(TexturedMesh(), views(), background=made).psnr == pytest.approx(whole.psnr, abs=1e-4)
+    assert evaluate(Painted(), views(), background=made).psnr == pytest.approx(whole.psnr, abs=1e-4)
     assert asked == [SIZE**2, 500, 500, 500, 100]
 
 
 def test_a_fit_in_float64_learns_one_too():
-    field = TexturedMesh(0.5).double()
+    field = Painted(0.5).double()
     list(Fit(field, views(), iterations=3, recipe=SMALL))
     assert field.radius.dtype == torch.float64 and field.radius.item() != 0.5
 

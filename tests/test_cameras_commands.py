@@ -119,7 +119,7 @@ def test_views_are_brought_into_the_scene_with_all_that_has_a_length() -> None:
     """1 scene unit is 2 of the data's."""
     known = SparseDepth(torch.tensor([[3.5, 4.5]]), torch.tensor([5.0]))
     given = replace(ball(2), depths=(torch.full((48, 48), 3.0), None), points=(None, known))
-    found = replace(given, transform=SceneTransform.identity()).in_scene(given.transform)
+    found = replace(given, transform=SceneTransform.identity()).in_scene_frame(given.transform)
     assert found.depths[0] is not None and found.depths[1] is None and bool((found.depths[0] == 1.5).all())
     assert found.points[0] is None and found.points[1] is not None and found.points[1].depth.tolist() == [2.5]
     assert torch.equal(found.points[1].pixel, known.pixel) and found.transform is given.transform

@@ -54,7 +54,7 @@ def pictures(count: int, *, depth: bool = False, points: int = 0, size: int = 48
         solid().save(Path(folder) / "a.ply")
         views = mesh_views(
             Path(folder) / "a.ply", count=max(count, 2), test=0, size=size, depth=depth, points=points
-        ).as_given()
+        ).in_data_frame()
     return one(views) if count == 1 else views
 
 
@@ -108,7 +108,7 @@ def blender(folder: Path, views: Views) -> Path:
 def test_views_in_the_frame_of_the_network_are_not_moved(data: Path, tmp_path: Path) -> None:
     """In a format that says nothing of a scale: with `normalise` the object would be blown up."""
     mesh = read_mesh(data / HOME / "gt_mug.obj")
-    given = mesh_views(data / HOME / "gt_mug.obj", count=4, test=0, size=24, depth=True).as_given()
+    given = mesh_views(data / HOME / "gt_mug.obj", count=4, test=0, size=24, depth=True).in_data_frame()
     folder = blender(tmp_path / "mug", given)
     found = load(folder, hold_out=0, normalise=False)
     assert torch.equal(found.transform.matrix, torch.eye(4, dtype=torch.float64))
@@ -123,13 +123,13 @@ def test_views_in_the_frame_of_the_network_are_not_moved(data: Path, tmp_path: P
         assert len(x) > 20 and bool(((low <= x) & (x <= high)).all())
     moved = load(folder, hold_out=0)
     assert moved.transform.scale < 0.6
-    assert torch.allclose(moved.as_given().cameras[0].pose, given.cameras[0].pose, atol=1e-6)
+    assert torch.allclose(moved.in_data_frame().cameras[0].pose, given.cameras[0].pose, atol=1e-6)
 
 
 def test_normalised_views_can_be_taken_back(data: Path) -> None:
     """The scale of everything with a length, by the projection of the true mesh."""
     views = mesh_views(data / HOME / "gt_bottle.obj", count=3, test=0, size=20, points=5)
-    back = views.as_given()
+    back = views.in_data_frame()
     assert views.truth is not None and back.truth is views.truth and views.transform.scale < 0.9
     x = views.truth.vertices.double()[:50]
     for before, after in zip(views.cameras, back.cameras, strict=True):
@@ -290,10 +290,12 @@ def test_trained_shapes_are_completed(data: Path, what: str) -> None:
     path = truth(data, name)
     weights: dict[str, Any] = {}
     if what == "masks":
-        views = mesh_views(path, count=4, test=0, size=40).as_given()
+        views = mesh_views(path, count=4, test=0, size=40).in_data_frame()
     else:
         points = 20 if what == "20 points" else 0
-        views = unmasked(one(mesh_views(path, count=2, test=0, size=40, depth=not points, points=points).as_given()))
+        views = unmasked(
+            one(mesh_views(path, count=2, test=0, size=40, depth=not points, points=points).in_data_frame())
+        )
         weights = {"depth": 1.0, "known": 10.0}
     field = DeepSDF(str(data / HOME / "decoder.npz"), prior=1e-4, bounds=0.7)
     fitted(field, views, iterations=80, cells=16, rays=64, **weights)

@@ -15,7 +15,7 @@ from warpdvr.cameras.camera import OPENGL, Camera
 from warpdvr.cameras.rays import pixel_centres
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.load import load
-from warpdvr.runtime.files import within
+from warpdvr.runtime.files import path_inside
 
 CENTRE, RADIUS = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64), 0.4
 WIDTH, HEIGHT, N = 80, 60, 10
@@ -106,7 +106,7 @@ def test_ball_is_read_back(good: dict[str, Path], kind: str) -> None:
         assert (image.numpy() == colours(i)).all()
         assert mask is None if (kind, i) == ("middlebury", 5) else (mask.numpy() == outline(cameras()[i])).all()  # type: ignore[union-attr]
     assert views.test == (0, 8) and sorted(views.train + views.test) == list(range(N))
-    assert f"{N} views of {WIDTH} x {HEIGHT}" in views.found
+    assert f"{N} views of {WIDTH} x {HEIGHT}" in views.summary
 
 
 @pytest.mark.parametrize("kind", ["middlebury", "transforms"])
@@ -121,7 +121,7 @@ def test_without_masks_the_cameras_decide(good: dict[str, Path], tmp_path: Path)
     shutil.rmtree(folder / "masks")
     views = load(folder)
     assert (views.transform.matrix[:3, 3] - CENTRE).norm() < 1e-9
-    assert views.masks == (None,) * N and "No masks" in views.found and "optical axes" in views.found
+    assert views.masks == (None,) * N and "No masks" in views.summary and "optical axes" in views.summary
 
 
 @pytest.mark.parametrize("form", ["0/1", "RGB", "RGBA", "stencil", "1", "16 bit", "palette"])
@@ -150,7 +150,7 @@ def test_smaller_images_than_the_matrices_are_for(good: dict[str, Path], tmp_pat
         with Image.open(path) as image:
             image.reduce(2).save(path)
     views = load(folder)
-    assert "2 times as large" in views.found
+    assert "2 times as large" in views.summary
     x = views.transform.inverse().apply(CENTRE + torch.eye(3))
     for camera, true in zip(views.cameras, cameras(), strict=True):  # centres at .5: half the size is half the position
         assert torch.allclose(camera.project(x)[0], true.project(CENTRE + torch.eye(3))[0] / 2)
@@ -280,7 +280,7 @@ SPOILT = {
     "missing folder": Spoilt("idr", shutil.rmtree, "expected a folder of photographs, found nothing"),
     "empty folder": Spoilt("idr", clear, "found an empty folder"),
     "no known format": Spoilt(
-        "idr", lambda f: (f / "cameras.npz").unlink(), r"known are DVR.*IDR.*Middlebury.*Blender"
+        "idr", lambda f: (f / "cameras.npz").unlink(), r"known formats are DVR.*IDR.*Middlebury.*Blender"
     ),
     "npz cut": Spoilt("idr", truncate("cameras.npz"), r"cameras\.npz: expected an npz file"),
     "npz of objects": Spoilt("idr", edit_npz(lambda a: a.update(world_mat_0=np.array([{}]))), r"cameras\.npz: .*plain"),
@@ -401,7 +401,7 @@ def test_masks_in_a_folder_go_by_name(good: dict[str, Path], tmp_path: Path) -> 
     save(folder / "masks/x.png", 255 * outline(cameras()[0]))
     views = load(folder)
     assert [i for i, mask in enumerate(views.masks) if mask is not None] == [0, 1, 2]
-    assert f"Masks from masks/ (white = object) for 3 of {N} views" in views.found
+    assert f"Masks from masks/ (white = object) for 3 of {N} views" in views.summary
 
 
 def test_focal_length_keeps_its_digits(good: dict[str, Path], tmp_path: Path) -> None:
@@ -418,9 +418,9 @@ def test_bad_input_gets_one_clear_sentence(good: dict[str, Path], tmp_path: Path
     case.spoil(folder)
     with pytest.raises(ValueError, match=case.message) as caught:
         load(folder)
-    said = str(caught.value)
-    assert str(tmp_path) in said
-    assert said.count("frame 3: ") <= 1 and said.count("transforms.json: ") <= 1
+    message = str(caught.value)
+    assert str(tmp_path) in message
+    assert message.count("frame 3: ") <= 1 and message.count("transforms.json: ") <= 1
 
 
 def test_arguments(good: dict[str, Path]) -> None:
@@ -428,4 +428,4 @@ def test_arguments(good: dict[str, Path]) -> None:
         load(good["idr"], hold_out=1)
     with pytest.raises(ValueError, match=r"called 'other\.npz'"):
         load(good["idr"], cameras="other.npz")
-    assert within(good["idr"], good["idr"] / "image") == good["idr"] / "image"
+    assert path_inside(good["idr"], good["idr"] / "image") == good["idr"] / "image"

@@ -14,13 +14,14 @@ from PIL import Image
 from test_datasets import CENTRE, HEIGHT, RADIUS, WIDTH, WRITERS, N, cameras, edit_json
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.datasets.depth import agreement, attached
-from warpdvr.datasets.depthfile import DepthMap, single
+from warpdvr.datasets.depth import attach_depth
+from warpdvr.datasets.depthcheck import depth_agreement
+from warpdvr.datasets.depthfile import DepthMap, read_depth_map
 from warpdvr.datasets.load import load
 from warpdvr.datasets.views import SparseDepth, Views
 
 
-def through(camera: Camera) -> np.ndarray:
+def pixel_directions(camera: Camera) -> np.ndarray:
     """Directions in the world with forward component 1 through all pixel centres (h, w, 3), by K^-1 written out."""
     K, pose = camera.K.numpy(), camera.pose.numpy()
     v, u = np.mgrid[:HEIGHT, :WIDTH] + 0.5
@@ -30,7 +31,7 @@ def through(camera: Camera) -> np.ndarray:
 
 def ball_depth(camera: Camera) -> np.ndarray:
     """The ball's z-depth (h, w), float64 [unit of the data]: |o + z d - c|^2 = r^2; 0 for a miss."""
-    d, away = through(camera), camera.pose[:3, 3].numpy() - CENTRE.numpy()
+    d, away = pixel_directions(camera), camera.pose[:3, 3].numpy() - CENTRE.numpy()
     a, b, c = (d * d).sum(-1), d @ away, away @ away - RADIUS**2
     root = b * b - a * c
     return np.where(root > 0, (-b - np.sqrt(np.maximum(root, 0))) / a, 0)
@@ -96,14 +97,14 @@ def test_spot_has_the_depth_of_its_mesh(spot: Views, data: Path) -> None:
         n = mesh.face_normals[index[hit]]
         z = ((mesh.triangles[index[hit], 0] - o[hit]) * n).sum(1) / (d[hit] * n).sum(1)
         assert np.quantile(np.abs(stored[hit] - z), 0.999) < 1e-4
-    assert "Depth from depth_train.npz and depth_test.npz for 80 of 80 views, missing on 0.01" in spot.found
+    assert "Depth from depth_train.npz and depth_test.npz for 80 of 80 views, missing on 0.01" in spot.summary
 
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_ball_has_its_depth_in_every_format(good: dict[str, Path], kind: str) -> None:
     views = load(good[kind])
     agrees(views)
-    assert f"Depth from depth/ for {N} of {N} views" in views.found
+    assert f"Depth from depth/ for {N} of {N} views" in views.summary
     assert views.points == ()
 
 
@@ -156,7 +157,7 @@ def test_invalid_depth_is_missing(ball: Path) -> None:
         expected = np.where(bad < 5, np.nan, whole.numpy())
         assert np.array_equal(depth.numpy(), expected, equal_nan=True)
         share.append(np.isnan(expected)[mask.numpy()].mean())
-    assert f"missing on {100 * np.mean(share):.3g} % of the object" in views.found
+    assert f"missing on {100 * np.mean(share):.3g} % of the object" in views.summary
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e-2, 0.1, 10.0, 100.0, 1000.0])
@@ -165,10 +166,10 @@ def test_another_unit_is_refused_with_the_factor_that_helps(good: dict[str, Path
     unit = views.transform.scale / factor
     maps = [DepthMap(d * unit, Path(f"x/{i}.npy")) for i, d in enumerate(views.depths) if d is not None]
     with pytest.raises(ValueError, match=rf"x/0\.npy: only .* %.*: pass depth_scale={factor:g}$"):
-        attached(views, maps)
+        attach_depth(views, maps)
     with pytest.raises(ValueError, match=rf"pass depth_scale={factor:g}$"):
-        attached(views, maps, 10 * factor if factor < 100 else factor / 10)
-    agrees(attached(views, maps, factor))
+        attach_depth(views, maps, 10 * factor if factor < 100 else factor / 10)
+    agrees(attach_depth(views, maps, factor))
 
 
 def test_millimetres_are_loaded_by_a_scale(ball: Path) -> None:
@@ -187,18 +188,18 @@ def test_no_factor_helps_against_wrong_cameras(ball: Path) -> None:
 @pytest.mark.parametrize("name", ["spot", "fandisk"])
 def test_ray_length_is_told_from_depth(data: Path, name: str) -> None:
     views = load(data / "renders" / name)
-    inside, before = agreement(views)
+    inside, before = depth_agreement(views)
     assert inside > 0.97 and before < 0.02
     maps = []
     for camera, depth in zip(views.cameras, views.depths, strict=True):
         assert depth is not None
         cosine = (camera.rays().direction @ camera.pose[:3, 2].float()).reshape(depth.shape)
         maps.append(DepthMap(depth / cosine * views.transform.scale, Path("d/x.npy")))
-    assert agreement(replace(views, depths=tuple(m.depth / views.transform.scale for m in maps)), ray=True) == (
+    assert depth_agreement(replace(views, depths=tuple(m.depth / views.transform.scale for m in maps)), ray=True) == (
         pytest.approx((inside, before), abs=2e-3)
     )
     with pytest.raises(ValueError, match=r"x\.npy: .* ray length instead of z-depth"):
-        attached(views, maps)
+        attach_depth(views, maps)
 
 
 def test_noise_and_holes_are_no_reason_to_refuse(spot: Views) -> None:
@@ -209,8 +210,8 @@ def test_noise_and_holes_are_no_reason_to_refuse(spot: Views) -> None:
         noise = 1 + 0.03 * torch.randn(depth.shape, generator=generator)
         holes = torch.rand(depth.shape, generator=generator) < 0.3
         maps.append(DepthMap((depth * noise * spot.transform.scale).masked_fill(holes, 0.0), Path("x.npy")))
-    views = attached(spot, maps)
-    assert "missing on 30.1 % of the object" in views.found
+    views = attach_depth(spot, maps)
+    assert "missing on 30.1 % of the object" in views.summary
 
 
 def test_without_masks_depth_is_taken_as_it_is(ball: Path) -> None:
@@ -219,7 +220,7 @@ def test_without_masks_depth_is_taken_as_it_is(ball: Path) -> None:
             image.convert("RGB").save(path)
     change(ball, lambda depth: 1000 * depth)
     views = load(ball)
-    assert "of the pixels." in views.found and len(views.depths) == N
+    assert "of the pixels." in views.summary and len(views.depths) == N
 
 
 def sparse(folder: Path, m: int = 40) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -230,7 +231,7 @@ def sparse(folder: Path, m: int = 40) -> tuple[np.ndarray, list[np.ndarray]]:
         v, u = depth.nonzero()
         chosen = np.random.default_rng(i).choice(len(u), m, replace=False)
         u, v = u[chosen], v[chosen]
-        points.append(camera.pose[:3, 3].numpy() + depth[v, u, None] * through(camera)[v, u])
+        points.append(camera.pose[:3, 3].numpy() + depth[v, u, None] * pixel_directions(camera)[v, u])
         visible[i, i * m : (i + 1) * m] = True
         pixels.append(np.stack([u + 0.5, v + 0.5, depth[v, u]], 1))
     np.savez(folder / "points.npz", points=np.concatenate(points), visible=visible)
@@ -242,7 +243,7 @@ def test_sparse_points_have_the_exact_depth(good: dict[str, Path], tmp_path: Pat
     folder = shutil.copytree(good[kind], tmp_path / "x")
     _, expected = sparse(folder)
     views = load(folder)
-    assert len(views.points) == N and f"{40 * N} sparse points from points.npz, 40 per view." in views.found
+    assert len(views.points) == N and f"{40 * N} sparse points from points.npz, 40 per view." in views.summary
     for points, true in zip(views.points, expected, strict=True):
         assert points is not None and len(points) == 40
         assert np.abs(points.pixel.numpy() - true[:, :2]).max() < 1e-3
@@ -324,7 +325,7 @@ def test_a_scale_needs_depth(data: Path, ball: Path) -> None:
             load(ball, depth_scale=wrong)
     assert load(ball).depths == ()
     with pytest.raises(ValueError, match="the depth map is missing"):
-        single(ball / "x.npy")
+        read_depth_map(ball / "x.npy")
 
 
 def test_views_check_the_sizes(good: dict[str, Path]) -> None:

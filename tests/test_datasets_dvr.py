@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_datasets import edit_npz
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
-from warpdvr.datasets.dvr import claims, write
+from warpdvr.datasets.dvr import DVR, write
 from warpdvr.datasets.load import load
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import Views
@@ -55,7 +56,7 @@ def same(found: Views, made: Views) -> None:
 def test_there_and_back(folder: Path) -> None:
     found = load(folder, hold_out=2)
     same(found, box())
-    assert found.found.startswith("DVR, cameras.npz") and found.test == (0, 2, 4) and found.depths == ()
+    assert found.summary.startswith("DVR, cameras.npz") and found.test == (0, 2, 4) and found.depths == ()
 
 
 def test_depth_there_and_back(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_alpha_is_the_mask(folder: Path) -> None:
         )
     found = load(folder)
     same(found, made)
-    assert f"Masks from alpha (above 127 = object) for {N} of {N}" in found.found
+    assert f"Masks from alpha (above 127 = object) for {N} of {N}" in found.summary
 
 
 def test_masks_of_other_names_go_by_order(folder: Path) -> None:
@@ -157,19 +158,9 @@ def test_masks_of_other_names_go_by_order(folder: Path) -> None:
 def test_the_skull_stays_idr(data: Path, folder: Path) -> None:
     """Its file has camera_mat too, but K in world_mat."""
     for name in ("cameras_sphere.npz", "cameras_linear_init.npz"):
-        assert not claims(data / "dtu_scan65" / name)
-    assert claims(folder / "cameras.npz")
-    assert load(data / "dtu_scan65").found.startswith("IDR / NeuS, cameras_sphere.npz")
-
-
-def edit(change: Callable[[dict[str, np.ndarray]], object]) -> Callable[[Path], object]:
-    def spoil(folder: Path) -> None:
-        with np.load(folder / "cameras.npz") as file:
-            arrays = dict(file)
-        change(arrays)
-        np.savez(folder / "cameras.npz", **arrays)
-
-    return spoil
+        assert not DVR().recognises(data / "dtu_scan65" / name)
+    assert DVR().recognises(folder / "cameras.npz")
+    assert load(data / "dtu_scan65").summary.startswith("IDR / NeuS, cameras_sphere.npz")
 
 
 def without_scale(arrays: dict[str, np.ndarray]) -> None:
@@ -180,14 +171,14 @@ def without_scale(arrays: dict[str, np.ndarray]) -> None:
 def test_without_scale_mat_the_frame_stays_if_it_is_one_of_a_unit_sphere(tmp_path: Path) -> None:
     made = replace(box(), transform=SceneTransform.identity())
     write(tmp_path / "x", made)
-    edit(without_scale)(tmp_path / "x")
+    edit_npz(without_scale)(tmp_path / "x")
     same(load(tmp_path / "x"), made)
     far = SceneTransform.around(torch.tensor([0.0, 0.0, 640.0]), 160.0)
     moved = replace(made, cameras=tuple(map(far.to_data, made.cameras)), masks=(None,) * N)
     write(tmp_path / "y", moved)
     found = load(tmp_path / "y")
     assert (found.transform.matrix[:3, 3] - far.matrix[:3, 3]).norm() < 0.2 * far.scale
-    assert 0.2 < found.transform.scale / far.scale < 2 and "optical axes" in found.found
+    assert 0.2 < found.transform.scale / far.scale < 2 and "optical axes" in found.summary
 
 
 @pytest.mark.parametrize("form", ["mask", "index"])
@@ -229,9 +220,9 @@ def exr(folder: Path) -> None:
 
 
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
-    "camera missing": (edit(lambda a: a.pop("camera_mat_3")), r"cameras\.npz: camera_mat_3 is missing"),
+    "camera missing": (edit_npz(lambda a: a.pop("camera_mat_3")), r"cameras\.npz: camera_mat_3 is missing"),
     "last camera missing": (
-        edit(lambda a: [a.pop(f"{k}_mat_4") for k in ("camera", "world")]),
+        edit_npz(lambda a: [a.pop(f"{k}_mat_4") for k in ("camera", "world")]),
         r"image: expected 4 pictures.* found 5",
     ),
     "image missing": (
@@ -239,16 +230,16 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
         r"image: expected 5 pictures, one per world_mat.* found 4",
     ),
     "mirror": (
-        edit(lambda a: a.update(camera_mat_2=np.diag([1.0, -1, 1, 1]))),
+        edit_npz(lambda a: a.update(camera_mat_2=np.diag([1.0, -1, 1, 1]))),
         "camera_mat_2 and world_mat_2 make a mirror",
     ),
-    "mixed": (edit(lambda a: a.update(world_mat_2=np.diag([9.0, 9, 1, 1]))), r"world_mat_2 is not \[R \| t\]"),
-    "scales": (edit(lambda a: a.update(scale_mat_2=np.eye(4))), "scale_mat_2 differs from scale_mat_0"),
+    "mixed": (edit_npz(lambda a: a.update(world_mat_2=np.diag([9.0, 9, 1, 1]))), r"world_mat_2 is not \[R \| t\]"),
+    "scales": (edit_npz(lambda a: a.update(scale_mat_2=np.eye(4))), "scale_mat_2 differs from scale_mat_0"),
     "scale": (
-        edit(lambda a: a.update({f"scale_mat_{i}": np.diag([1.0, 2, 1, 1]) for i in range(N)})),
+        edit_npz(lambda a: a.update({f"scale_mat_{i}": np.diag([1.0, 2, 1, 1]) for i in range(N)})),
         r"scale_mat_0: .*one scale",
     ),
-    "NaN": (edit(lambda a: a["world_mat_2"].fill(np.nan)), r"world_mat_2 holds a number that is not finite"),
+    "NaN": (edit_npz(lambda a: a["world_mat_2"].fill(np.nan)), r"world_mat_2 holds a number that is not finite"),
     "exr": (exr, r"depth: expected depth maps as \.npy.* such as \.exr"),
     "cloud": (lambda f: np.savez(f / "pcl.npz", points=np.ones((2, 3))), "pcl.npz: expected visibility_0000"),
     "cloud index": (

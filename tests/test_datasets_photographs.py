@@ -129,7 +129,7 @@ def test_lego_fits(data: Path) -> None:
 
 
 def test_skull_has_the_calibration_of_its_readme(skull: Views) -> None:
-    assert "2 times as large" in skull.found
+    assert "2 times as large" in skull.summary
     K = skull.cameras[0].K
     known = torch.tensor([2892.33 / 2, 2883.18 / 2, (823.2 + 0.5) / 2, (619.1 + 0.5) / 2]).double()
     assert torch.allclose(torch.stack([K[0, 0], K[1, 1], K[0, 2], K[1, 2]]), known, atol=0.06)
@@ -156,7 +156,7 @@ def test_skull_agrees_with_its_masks(skull: Views) -> None:
 
 def test_other_camera_file_by_name(data: Path) -> None:
     views = load(data / "dtu_scan65", cameras="cameras_linear_init.npz")
-    assert views.transform.scale == pytest.approx(240.87, abs=0.01) and "cameras_linear_init" in views.found
+    assert views.transform.scale == pytest.approx(240.87, abs=0.01) and "cameras_linear_init" in views.summary
 
 
 def test_dino_is_in_its_box(dino: Views) -> None:

@@ -20,7 +20,7 @@ def bunny() -> Views:
 
 
 def test_bunny_is_a_closed_mesh_in_the_sphere(bunny: Views) -> None:
-    assert bunny.truth is not None and "closed" in bunny.found and "y is up" in bunny.found
+    assert bunny.truth is not None and "closed" in bunny.summary and "y is up" in bunny.summary
     mesh = trimesh.Trimesh(bunny.truth.vertices.numpy(), bunny.truth.faces.numpy(), process=False)
     assert mesh.is_watertight and mesh.volume > 0
     scene = bunny.transform.inverse().apply(bunny.truth.vertices)

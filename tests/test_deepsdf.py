@@ -247,9 +247,17 @@ none = torch.empty(0)
 FILES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "nothing": ("a.npz", lambda f: None, "expected the file of a decoder, found nothing"),
     "folder": ("a.npz", lambda f: f.mkdir(), "expected the file of a decoder, found a folder"),
-    "text npz": ("a.npz", lambda f: f.write_text("?"), "found a file that is none, is damaged, or holds code"),
+    "text npz": (
+        "a.npz",
+        lambda f: f.write_text("?"),
+        "found a file that is something else, is damaged, or holds code",
+    ),
     "text tensors": ("a.safetensors", lambda f: f.write_text("?"), "expected the tensors of a decoder, found a file"),
-    "text pth": ("a.pth", lambda f: f.write_text("hello"), "found a file that is none, is damaged, or holds code"),
+    "text pth": (
+        "a.pth",
+        lambda f: f.write_text("hello"),
+        "found a file that is something else, is damaged, or holds code",
+    ),
     "empty pth": ("a.pth", lambda f: f.write_bytes(b""), "expected the tensors of a decoder, found a file that"),
     "pickle": ("a.pth", pickled, "holds code, which is not run"),
     "trap": ("a.pth", trapped, "holds code, which is not run"),
@@ -270,7 +278,7 @@ FILES: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "misshaped": (
         "a.npz",
         lambda f: octahedron.write(f, w1=torch.zeros(2, 9)),
-        "layer 1 takes 9 numbers, expected 6 of the layer before, or 11 with code and point besides",
+        "layer 1 takes 9 numbers, expected 6 of the layer before, or 11 with code and point again",
     ),
     "biases": ("a.npz", lambda f: octahedron.write(f, b1=torch.zeros(3)), "a weight with 2 rows, but 3 biases"),
     "outputs": (

@@ -15,7 +15,7 @@ from warpdvr.rendering.render import render
 SIZE, N = 40, 3
 
 
-class TexturedMesh(Sphere):
+class Painted(Sphere):
     """A ball in the colour (0.5, 0.5, 0.5)."""
 
     def color(self, x, normal, direction, feature):
@@ -29,7 +29,7 @@ def cameras() -> tuple[Camera, ...]:
 
 def outline(camera: Camera) -> torch.Tensor:
     with torch.no_grad():
-        return render(TexturedMesh(), camera).mask
+        return render(Painted(), camera).mask
 
 
 def views(grey=(0.2, 0.2, 0.2), masks=None, test=(0, 1, 2)) -> Views:
@@ -43,7 +43,7 @@ def views(grey=(0.2, 0.2, 0.2), masks=None, test=(0, 1, 2)) -> Views:
 
 
 def test_scores_are_those_worked_out_by_hand(device):
-    scores = evaluate(TexturedMesh().to(device), views((0.2, 0.4, 0.6)))
+    scores = evaluate(Painted().to(device), views((0.2, 0.4, 0.6)))
     expected = [-20 * math.log10(abs(0.5 - g)) for g in (0.2, 0.4, 0.6)]
     assert scores.psnr == pytest.approx(sum(expected) / 3, abs=1e-3)
     assert scores.iou == 1 and scores.views == 3
@@ -55,7 +55,7 @@ def test_half_of_the_outline_is_half_the_iou():
     half = [mask.clone() for mask in full]
     for mask in half:
         mask[:, SIZE // 2 :] = False
-    scores = evaluate(TexturedMesh(), views(masks=tuple(half)))
+    scores = evaluate(Painted(), views(masks=tuple(half)))
     assert scores.iou == pytest.approx(sum(float(h.sum() / f.sum()) for h, f in zip(half, full, strict=True)) / 3)
     assert scores.iou == pytest.approx(0.5, abs=0.01)
     assert scores.psnr == pytest.approx(-20 * math.log10(0.3), abs=1e-3)  # inside of the mask only
@@ -64,7 +64,7 @@ def test_half_of_the_outline_is_half_the_iou():
 def test_what_is_not_hit_counts_as_black():
     every = torch.ones(SIZE, SIZE, dtype=torch.bool)
     share = float(outline(cameras()[0]).float().mean())
-    scores = evaluate(TexturedMesh(), views((0.6, 0.6, 0.6), masks=(every,) * 3), indices=[0])
+    scores = evaluate(Painted(), views((0.6, 0.6, 0.6), masks=(every,) * 3), indices=[0])
     error = share * (0.5 - 0.6) ** 2 + (1 - share) * 0.6**2
     assert scores.psnr == pytest.approx(-10 * math.log10(error), abs=1e-3)
     assert scores.iou == pytest.approx(share)
@@ -73,23 +73,21 @@ def test_what_is_not_hit_counts_as_black():
 def test_held_out_views_are_taken_unless_told_otherwise():
     given = views((0.2, 0.4, 0.6), test=(1,))
     seen = []
-    evaluate(
-        TexturedMesh(), given, shown=lambda i, image, photograph: seen.append((i, image.mask.shape, photograph.max()))
-    )
+    evaluate(Painted(), given, shown=lambda i, image, photograph: seen.append((i, image.mask.shape, photograph.max())))
     assert [i for i, *_ in seen] == [1] and seen[0][1] == (SIZE, SIZE) and float(seen[0][2]) == pytest.approx(0.4)
-    assert evaluate(TexturedMesh(), given).psnr == pytest.approx(20, abs=1e-3)
-    assert evaluate(TexturedMesh(), given, indices=(0, 2)).views == 2
+    assert evaluate(Painted(), given).psnr == pytest.approx(20, abs=1e-3)
+    assert evaluate(Painted(), given, indices=(0, 2)).views == 2
 
 
 def test_views_without_a_mask_are_left_out():
     masks = (outline(cameras()[0]), None, None)
-    scores = evaluate(TexturedMesh(), views((0.4, 0.0, 0.0), masks=masks))
+    scores = evaluate(Painted(), views((0.4, 0.0, 0.0), masks=masks))
     assert scores.views == 1 and scores.psnr == pytest.approx(20, abs=1e-3) and scores.iou == 1
 
 
 @pytest.mark.parametrize("test", [(), (3,)])
 def test_without_anything_to_compare_there_is_no_score(test):
-    scores = evaluate(TexturedMesh(), views(test=test))
+    scores = evaluate(Painted(), views(test=test))
     assert math.isnan(scores.psnr) and math.isnan(scores.iou)
     assert scores.views == 0 and scores.field_evaluations == 0
 
@@ -97,16 +95,16 @@ def test_without_anything_to_compare_there_is_no_score(test):
 def test_smaller_pictures_have_nearly_the_same_scores():
     sizes = []
     scores = evaluate(
-        TexturedMesh(), views((0.4, 0.4, 0.4)), longest=20, shown=lambda i, image, photo: sizes.append(photo.shape)
+        Painted(), views((0.4, 0.4, 0.4)), longest=20, shown=lambda i, image, photo: sizes.append(photo.shape)
     )
     assert sizes == [(20, 20, 3)] * 3
     assert scores.psnr == pytest.approx(20, abs=0.5) and scores.iou > 0.85
-    large = evaluate(TexturedMesh(), views((0.4, 0.4, 0.4)), longest=10 * SIZE)
-    assert large == evaluate(TexturedMesh(), views((0.4, 0.4, 0.4)))
+    large = evaluate(Painted(), views((0.4, 0.4, 0.4)), longest=10 * SIZE)
+    assert large == evaluate(Painted(), views((0.4, 0.4, 0.4)))
     assert scores.field_evaluations < large.field_evaluations
 
 
 def test_nothing_is_recorded_for_autograd():
     images = []
-    evaluate(TexturedMesh(), views(), indices=[0], shown=lambda i, image, photograph: images.append(image))
+    evaluate(Painted(), views(), indices=[0], shown=lambda i, image, photograph: images.append(image))
     assert not images[0].rgb.requires_grad

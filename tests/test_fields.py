@@ -270,7 +270,7 @@ def test_a_registered_name_wins_over_an_installed_one(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("bounds", [0.0, -1.0, ((0, 0, 0), (1, 0, 1)), ((0, 0), (1, 1)), torch.ones(2, 3)])
-def test_bad_bounds_are_refused(bounds: object) -> None:
+def test_bad_bounds_are_refused(bounds: Any) -> None:
     with pytest.raises(ValueError, match="bounds must be"):
         Sphere(bounds=bounds)
 

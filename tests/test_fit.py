@@ -69,7 +69,7 @@ def dotted(views: Views) -> Views:
     return replace(views, points=tuple(points))
 
 
-class TexturedMesh(Sphere):
+class Painted(Sphere):
     """A sphere in one colour, with four weights in all that matter."""
 
     def __init__(self, radius=0.4):
@@ -129,7 +129,7 @@ def same(a, b):
 
 
 def test_ball_gets_its_size_and_colour(device):
-    field = TexturedMesh().to(device)
+    field = Painted().to(device)
     steps = list(Fit(field, ball(), iterations=250, recipe=Recipe(rays=256, rate=0.04)))
     assert float(field.radius.detach()) == pytest.approx(RADIUS, abs=0.01)  # a pixel is 0.05 wide
     assert field.center.detach().norm() < 0.01
@@ -215,7 +215,7 @@ def test_saved_state_does_not_move_with_the_fit():
 def test_state_of_another_field_is_refused():
     job = Fit(small_sdf(), ball(), iterations=6, recipe=SMALL)
     next(job)
-    other = Fit(TexturedMesh(), ball(), iterations=6, recipe=SMALL)
+    other = Fit(Painted(), ball(), iterations=6, recipe=SMALL)
     with pytest.raises(ValueError, match="belongs to a field with other parameters"):
         other.resume(job.state())
     with pytest.raises(ValueError, match="to go on from"):
@@ -236,11 +236,11 @@ def test_state_of_another_field_is_refused():
 )
 def test_a_fit_needs_one_positive_duration(duration, said):
     with pytest.raises(ValueError, match=said):
-        Fit(TexturedMesh(), ball(), **duration)
+        Fit(Painted(), ball(), **duration)
 
 
 def test_minutes_end_a_fit():
-    job = Fit(TexturedMesh(), ball(2), minutes=0.8 / 60, recipe=SMALL)
+    job = Fit(Painted(), ball(2), minutes=0.8 / 60, recipe=SMALL)
     steps = list(job)
     assert len(steps) >= 2 and steps[-1].progress == 1
     assert 0.8 <= job.seconds < 8 and job.seconds == steps[-1].seconds
@@ -258,7 +258,7 @@ def test_level_set_that_is_nowhere_or_everywhere_is_noticed(value, said):
 
 
 def test_patience_starts_again_with_a_hit():
-    field = TexturedMesh()
+    field = Painted()
     job = Fit(field, ball(), iterations=1000, recipe=SMALL, intersect=DenseMarch(n=16))  # one that does not remember
     for _ in range(2):
         field.radius.data.fill_(-0.5)  # empty
@@ -269,7 +269,7 @@ def test_patience_starts_again_with_a_hit():
 
 
 def test_loss_that_is_no_number_ends_the_fit_and_keeps_the_weights():
-    class Breaks(TexturedMesh):
+    class Breaks(Painted):
         broken = False
 
         def color(self, x, normal, direction, feature):
@@ -287,7 +287,7 @@ def test_loss_that_is_no_number_ends_the_fit_and_keeps_the_weights():
 
 
 def test_value_that_is_no_number_is_named_by_all_that_it_spoils():
-    class Breaks(TexturedMesh):
+    class Breaks(Painted):
         broken = False
 
         def value(self, x):
@@ -303,7 +303,7 @@ def test_value_that_is_no_number_is_named_by_all_that_it_spoils():
 
 
 def test_gradient_that_is_no_number_ends_the_fit_and_keeps_the_weights():
-    class Steep(TexturedMesh):
+    class Steep(Painted):
         steep = False
 
         def color(self, x, normal, direction, feature):
@@ -321,7 +321,7 @@ def test_gradient_that_is_no_number_ends_the_fit_and_keeps_the_weights():
 
 @pytest.mark.parametrize(("rate", "highest"), [(None, 2e-3), (0.01, 0.01)])
 def test_learning_rate_reaches_the_optimizer(rate, highest):
-    job = Fit(TexturedMesh(), ball(2), iterations=10, recipe=replace(SMALL, rate=rate))
+    job = Fit(Painted(), ball(2), iterations=10, recipe=replace(SMALL, rate=rate))
     for i, _ in enumerate(job):
         assert job.optimizer.param_groups[0]["lr"] == highest * schedule(i / 10)
 
@@ -379,7 +379,7 @@ def test_few_rays(rays):
 
 
 def test_the_field_is_told_of_the_progress():
-    class Told(TexturedMesh):
+    class Told(Painted):
         def __init__(self):
             super().__init__()
             self.told = []
@@ -401,7 +401,7 @@ def test_a_hash_grid_shows_its_levels_as_it_is_fitted():
 
 
 def test_what_is_remembered_of_the_field_is_brought_up_to_date():
-    class Looked(TexturedMesh):
+    class Looked(Painted):
         looks = 0
 
         def bound_slope(self):
@@ -450,7 +450,7 @@ def test_a_surface_that_was_never_looked_at_is_looked_at_once(monkeypatch):
 
 
 def test_the_surface_is_found_as_it_is_told():
-    field = TexturedMesh()
+    field = Painted()
     assert isinstance(Fit(field, ball(2), iterations=1).intersect, CachedValues)
     dense, calls = DenseMarch(n=32), []
 
@@ -466,7 +466,7 @@ def test_the_surface_is_found_as_it_is_told():
 def test_a_grid_is_kept_up_to_date():
     """The ball grows across a point, which the grid called outside."""
 
-    class Counted(TexturedMesh):
+    class Counted(Painted):
         asked = 0
 
         def value(self, x):
@@ -501,7 +501,7 @@ def test_evaluations_are_counted_exactly(step):
 
 @pytest.mark.parametrize("give", [deep, dotted])
 def test_depth_alone_gives_a_ball_its_size(device, give):
-    field = TexturedMesh().to(device)
+    field = Painted().to(device)
     nothing: dict[str, Any] = dict.fromkeys(WEIGHTS, 0.0)
     recipe = Recipe(rays=128, rate=0.04, **{**nothing, "depth": 1.0})
     steps = list(Fit(field, give(ball()), iterations=60, recipe=recipe))
@@ -518,9 +518,9 @@ def test_depth_cannot_be_learnt_where_none_is_known(known):
     elif known == "points held out":
         views = replace(views, points=(dotted(views).points[0], None, None))
     with pytest.raises(ValueError, match=r"^fit: the recipe weighs depth, but none of the training views has any$"):
-        Fit(TexturedMesh(), views, iterations=1, recipe=recipe)
-    next(Fit(TexturedMesh(), deep(views), iterations=1, recipe=recipe))
-    next(Fit(TexturedMesh(), dotted(views), iterations=1, recipe=recipe))
+        Fit(Painted(), views, iterations=1, recipe=recipe)
+    next(Fit(Painted(), deep(views), iterations=1, recipe=recipe))
+    next(Fit(Painted(), dotted(views), iterations=1, recipe=recipe))
 
 
 def spied(monkeypatch):
@@ -538,7 +538,7 @@ def spied(monkeypatch):
 
 def test_samples_of_a_recipe_grow_as_the_fit_goes_on(monkeypatch):
     marches = spied(monkeypatch)
-    job = Fit(TexturedMesh(), ball(2), iterations=8, recipe=replace(RECIPES["dvr"], rays=32))
+    job = Fit(Painted(), ball(2), iterations=8, recipe=replace(RECIPES["dvr"], rays=32))
     steps = list(job)
     assert marches == [(n, 0) for n in (16, 32, 64, 64, 64, 128, 128, 128)]
     assert set(steps[0].losses) == {"color", "smooth", "freespace", "occupancy", "total"}
@@ -548,12 +548,12 @@ def test_samples_of_a_recipe_grow_as_the_fit_goes_on(monkeypatch):
 
 def test_one_number_of_samples_is_kept_and_a_given_intersector_counts_more(monkeypatch):
     marches = spied(monkeypatch)
-    list(Fit(TexturedMesh(), ball(2), iterations=3, recipe=replace(SMALL, samples=(24,))))
+    list(Fit(Painted(), ball(2), iterations=3, recipe=replace(SMALL, samples=(24,))))
     assert marches == [(24, 0)] * 3
     recipe = replace(SMALL, samples=(16, 32, 64, 128))
-    list(Fit(TexturedMesh(), ball(2), iterations=8, recipe=recipe, intersect=DenseMarch(40)))
+    list(Fit(Painted(), ball(2), iterations=8, recipe=recipe, intersect=DenseMarch(40)))
     assert marches[3:] == [(40, 5)] * 8
-    list(Fit(TexturedMesh(), ball(2), iterations=8, recipe=recipe, intersect=SphereTrace()))
+    list(Fit(Painted(), ball(2), iterations=8, recipe=recipe, intersect=SphereTrace()))
     assert len(marches) == 11
 
 
@@ -569,7 +569,7 @@ def test_recipe_of_dvr_teaches_a_ball_its_size_and_colour(device):
 def test_every_term_at_once():
     told: dict[str, Any] = {name: 0.1 + 0.1 * i for i, name in enumerate(WEIGHTS)}
     recipe = replace(SMALL, rays=64, cameras=1e-3, **told)
-    field = TexturedMesh()
+    field = Painted()
     for step in Fit(field, dotted(deep(ball(3))), iterations=3, recipe=recipe):
         assert set(step.losses) == {*WEIGHTS, "total"} and min(step.losses.values()) >= 0
         parts = sum(told[name] * step.losses[name] for name in WEIGHTS)

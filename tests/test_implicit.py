@@ -169,12 +169,12 @@ def test_backward_twice_gives_the_same(device: torch.device) -> None:
 
 
 def test_a_parameter_that_the_value_does_not_use_is_no_error(device: torch.device) -> None:
-    class TexturedMesh(Sphere):
+    class Painted(Sphere):
         def __init__(self) -> None:
             super().__init__(0.5)
             self.paint = nn.Parameter(torch.ones(3))
 
-    field = TexturedMesh().to(device)
+    field = Painted().to(device)
     surface(field, aimed(200, spread=0.4, device=device), SphereTrace()).t.sum().backward()
     assert field.paint.grad is None
     assert field.radius.grad is not None

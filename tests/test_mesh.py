@@ -257,7 +257,7 @@ def test_no_sliver_is_left_and_nothing_torn():
 
 
 def test_colors_are_those_of_the_field_seen_along_the_normal():
-    class TexturedMesh(Sphere):
+    class Painted(Sphere):
         def geometry(self, x):
             return self.value(x), x * 0.5 + 0.5
 
@@ -265,9 +265,9 @@ def test_colors_are_those_of_the_field_seen_along_the_normal():
             assert torch.allclose((normal * direction).sum(-1), -torch.ones(len(x)), atol=1e-5)
             return feature
 
-    mesh = extract(TexturedMesh(0.5), resolution=24)
+    mesh = extract(Painted(0.5), resolution=24)
     assert torch.allclose(colors(mesh), mesh.vertices * 0.5 + 0.5, atol=1e-6)
-    assert extract(TexturedMesh(0.5), resolution=8, colors=False).colors is None
+    assert extract(Painted(0.5), resolution=8, colors=False).colors is None
 
 
 @pytest.mark.parametrize("suffix", ["ply", "obj"])

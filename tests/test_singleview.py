@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from warpdvr.cameras.transform import SceneTransform
-from warpdvr.datasets import files
+from warpdvr.datasets.images import read_picture
 from warpdvr.datasets.views import SparseDepth
 from warpdvr.fields.resnet import ImageEncoder
 from warpdvr.fitting import checkpoint, loop
@@ -303,7 +303,7 @@ SIZES = [(64, 64), (100, 40), (31, 90), (20, 24), (1, 1), (200, 200)]
 def test_a_picture_is_what_pillow_makes_of_it(tmp_path: Path, size: tuple[int, int], mode: str) -> None:
     image = painted(*size, mode)
     image.save(tmp_path / "a.png")
-    found = preprocess.read_picture(tmp_path / "a.png").small
+    found = preprocess.read_input_picture(tmp_path / "a.png").small
     assert found.shape == (1, 3, 64, 64) and found.dtype == torch.float32
     assert (found - expected(image)).abs().max() < 1.6 / 255
 
@@ -312,7 +312,7 @@ def test_sixteen_bits_are_read_as_eight(tmp_path: Path) -> None:
     grey = np.arange(60, dtype=np.uint16).reshape(6, 10) * 4
     Image.fromarray(grey * 257).save(tmp_path / "deep.png")
     Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "flat.png")
-    deep, flat = (preprocess.read_picture(tmp_path / f"{name}.png") for name in ("deep", "flat"))
+    deep, flat = (preprocess.read_input_picture(tmp_path / f"{name}.png") for name in ("deep", "flat"))
     assert torch.equal(deep.small, flat.small) and torch.equal(deep.image, flat.image)
 
 
@@ -321,9 +321,9 @@ def test_a_photograph_is_turned_as_its_exif_data_say(tmp_path: Path) -> None:
     exif[274] = 6  # shown a quarter turn clockwise
     upright.save(tmp_path / "upright.png")
     upright.rotate(90, expand=True).save(tmp_path / "stored.png", exif=exif)
-    found, wanted = (preprocess.read_picture(tmp_path / f"{name}.png") for name in ("stored", "upright"))
+    found, wanted = (preprocess.read_input_picture(tmp_path / f"{name}.png") for name in ("stored", "upright"))
     assert torch.equal(found.image, wanted.image)
-    assert files.picture(tmp_path / "stored.png")[0].shape == (60, 40, 3)  # cameras are calibrated for what is stored
+    assert read_picture(tmp_path / "stored.png")[0].shape == (60, 40, 3)  # cameras are calibrated for what is stored
 
 
 def test_a_mask_cuts_a_picture_out() -> None:

@@ -16,7 +16,7 @@ from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Decoder, Kind
 from warpdvr.fields.conditional import ConditionalOccupancy
 from warpdvr.singleview import preprocess
-from warpdvr.singleview.preprocess import FINE, InputPicture, input_picture, read_picture, square_intrinsics
+from warpdvr.singleview.preprocess import FINE, InputPicture, input_picture, read_input_picture, square_intrinsics
 from warpdvr.singleview.reconstructor import Reconstructor
 from warpdvr.singleview.shape_bank import ShapeBank
 from warpdvr.singleview.test_time import Refinement, _Attempt, refine
@@ -271,14 +271,15 @@ def test_what_is_white_and_joined_to_the_border_is_background(tmp_path: Any) -> 
     Image.fromarray(image).save(tmp_path / "a.png")
     expected = torch.zeros(128, 128, dtype=torch.bool)
     expected[30:90, 20:100] = True
-    assert torch.equal(read_picture(tmp_path / "a.png").mask, expected)
+    assert torch.equal(read_input_picture(tmp_path / "a.png").mask, expected)
     cut = np.concatenate([image, np.where(expected, 255, 0)[..., None].astype(np.uint8)], 2)
     Image.fromarray(cut).save(tmp_path / "b.png")
-    assert torch.equal(read_picture(tmp_path / "b.png").mask, expected)
+    assert torch.equal(read_input_picture(tmp_path / "b.png").mask, expected)
     assert torch.equal(
-        read_picture(tmp_path / "b.png").image[:, expected], read_picture(tmp_path / "a.png").image[:, expected]
+        read_input_picture(tmp_path / "b.png").image[:, expected],
+        read_input_picture(tmp_path / "a.png").image[:, expected],
     )
-    assert preprocess.SIZE == 64 and read_picture(tmp_path / "b.png").small.shape == (1, 3, 64, 64)
+    assert preprocess.SIZE == 64 and read_input_picture(tmp_path / "b.png").small.shape == (1, 3, 64, 64)
 
 
 # Symmetry

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from test_fit import SMALL, TexturedMesh, ball
+from test_fit import SMALL, Painted, ball
 from torch import Tensor
 
 from warpdvr.fitting.fit import Fit
@@ -40,7 +40,7 @@ class Centre:
 def test_a_term_of_ones_own_is_reported_weighed_and_learnt_from(device):
     recipe = replace(SMALL, rate=1e-3, color=1e-6, mask=0.0, eikonal=0.0, smooth=0.0)
     for weight, direction in ((2.0, -1.0), (0.0, 0.0)):
-        field = TexturedMesh(0.5).to(device)
+        field = Painted(0.5).to(device)
         step = next(Fit(field, ball(), iterations=10, recipe=recipe, terms=[Volume(weight)]))
         if not weight:
             assert "volume" not in step.losses
@@ -54,7 +54,7 @@ def test_gradients_of_own_terms_are_weighed():
     """Adam forgets how long a gradient is, so it is looked at before; it is too short to be scaled down."""
     found = []
     for weight in (0.01, 0.03):
-        field = TexturedMesh(0.5)
+        field = Painted(0.5)
         recipe = replace(SMALL, color=1e-9, mask=0.0, eikonal=0.0, smooth=0.0)
         next(Fit(field, ball(), iterations=10, recipe=recipe, terms=[Volume(weight)]))
         assert field.radius.grad is not None
@@ -65,7 +65,7 @@ def test_gradients_of_own_terms_are_weighed():
 def test_questions_of_own_terms_are_counted():
     counts = []
     for terms in ([], [Centre()]):
-        job = Fit(TexturedMesh(), ball(), iterations=3, recipe=SMALL, terms=terms)
+        job = Fit(Painted(), ball(), iterations=3, recipe=SMALL, terms=terms)
         counts.append(next(job).evaluations)
     assert counts[1] - counts[0] == 2
 
@@ -74,18 +74,18 @@ def test_questions_of_own_terms_are_counted():
 def test_a_name_that_is_in_use_is_refused(name):
     recipe = replace(SMALL, learn_background=True)
     with pytest.raises(ValueError, match=f"^fit: there is more than one term named '{name}'; give yours another name$"):
-        Fit(TexturedMesh(), ball(), iterations=1, recipe=recipe, terms=[Volume(1.0, name)])
+        Fit(Painted(), ball(), iterations=1, recipe=recipe, terms=[Volume(1.0, name)])
 
 
 def test_two_terms_of_one_name_are_refused():
     with pytest.raises(ValueError, match="more than one term named 'volume'"):
-        Fit(TexturedMesh(), ball(), iterations=1, terms=[Volume(1.0), Volume(2.0)])
+        Fit(Painted(), ball(), iterations=1, terms=[Volume(1.0), Volume(2.0)])
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_weights_of_own_terms_must_make_sense(weight):
     with pytest.raises(ValueError, match=r"^fit: the weight of the term 'volume' must be finite and not negative, got"):
-        Fit(TexturedMesh(), ball(), iterations=1, terms=[Volume(weight)])
+        Fit(Painted(), ball(), iterations=1, terms=[Volume(weight)])
 
 
 def test_what_is_no_term_is_refused():
@@ -96,7 +96,7 @@ def test_what_is_no_term_is_refused():
             return torch.tensor(0.0), 0
 
     with pytest.raises(ValueError, match=r"but Weightless has no weight$"):
-        Fit(TexturedMesh(), ball(), iterations=1, terms=[Weightless()])  # type: ignore[list-item]
+        Fit(Painted(), ball(), iterations=1, terms=[Weightless()])  # type: ignore[list-item]
 
 
 def test_a_term_that_is_no_scalar_is_named():
@@ -105,7 +105,7 @@ def test_a_term_that_is_no_scalar_is_named():
             return context.field.value(torch.zeros(2, 3)), 2
 
     with pytest.raises(ValueError, match=r"^fit: the term 'centre' must return a scalar, got a tensor of shape \(2,\)"):
-        next(Fit(TexturedMesh(), ball(), iterations=1, terms=[Long()]))
+        next(Fit(Painted(), ball(), iterations=1, terms=[Long()]))
 
 
 @pytest.mark.parametrize(("misspelt", "nearest"), [("colr", "color"), ("masks", "mask"), ("eikonl", "eikonal")])

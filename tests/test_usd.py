@@ -14,7 +14,7 @@ from warpdvr.shading.srgb import encode, linear
 from warpdvr.usd.scene import write_usd
 
 
-class TexturedMesh(Torus):
+class Painted(Torus):
     def color(self, x, normal, direction, feature):
         return normal * 0.5 + 0.5
 
@@ -27,7 +27,7 @@ def off_centre(eye=(3.2, 0.3, 1.5)):
 
 @pytest.fixture(scope="module")
 def mesh():
-    return extract(TexturedMesh(), resolution=24)
+    return extract(Painted(), resolution=24)
 
 
 def errors(path):

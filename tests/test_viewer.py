@@ -193,11 +193,11 @@ def test_a_wall_hides_the_field_only_where_it_is_in_front(shoot):
 
 
 def test_colours_appear_as_they_are(shoot):
-    class TexturedMesh(Torus):
+    class Painted(Torus):
         def color(self, x, normal, direction, feature):
             return torch.tensor([0.2, 0.5, 0.8]).expand_as(x)
 
-    seen = shoot(TexturedMesh())
+    seen = shoot(Painted())
     inside = (seen != 255).any(-1)
     assert np.abs(seen[inside] - np.array([51, 127.5, 204])).max() <= 1
 

@@ -65,7 +65,7 @@ def views_of_run(run: Run, folder: Path | None, name: str | None = None) -> tupl
     checkpoint, scene = run.load(), run.scene()
     if folder is not None:
         views = load(folder, cameras=name, hold_out=0, normalise=False)
-        return folder, name, views.in_scene(checkpoint.transform)
+        return folder, name, views.in_scene_frame(checkpoint.transform)
     if "folder" not in scene.views:
         raise ValueError(
             f"{run.folder}: the run has no cameras in files, its views are rendered; give a folder of photographs"

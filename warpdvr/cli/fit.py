@@ -89,7 +89,7 @@ def fit_code(options: FitCodeArguments) -> None:
 
 def _carry_out(options: NewRun, scene: Scene, views: Views) -> None:
     """Fit what a scene says, and write all that belongs to a run."""
-    print(views.found)
+    print(views.summary)
     torch.manual_seed(scene.fit.get("seed", 0))
     last = Run.open(options.out).load() if options.resume else None
     field: Field = last.field() if last else scene.make_field()

@@ -8,11 +8,11 @@ from typing import Literal
 
 from warpdvr.cli.arguments import named, positional
 from warpdvr.cli.progress import follow, progress_bar
-from warpdvr.datasets import files
+from warpdvr.datasets.files import error_prefix
 from warpdvr.runtime.files import replacing
 from warpdvr.singleview import metrics, report
 from warpdvr.singleview import run as category_run
-from warpdvr.singleview.preprocess import read_picture
+from warpdvr.singleview.preprocess import read_input_picture
 from warpdvr.singleview.render_category import photograph
 from warpdvr.singleview.run import CategoryRun
 from warpdvr.singleview.test_time import Refinement
@@ -151,8 +151,8 @@ def reconstruct(options: ReconstructImageArguments) -> None:
     refinement = Refinement(steps=options.steps)
     checkpoint = CategoryRun.open(options.run).load()
     out = options.out or options.picture.with_suffix(".ply")
-    image = read_picture(options.picture)
-    with files.naming(options.picture):
+    image = read_input_picture(options.picture)
+    with error_prefix(options.picture):
         field, mesh = metrics.reconstruct(checkpoint, image, resolution=options.resolution, refinement=refinement)
     mesh.save(out)
     sides = out.with_name(f"{out.stem}_sides.png")

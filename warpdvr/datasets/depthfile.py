@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from warpdvr.datasets import files
-from warpdvr.runtime.files import within
+from warpdvr.datasets.files import find_subfolder, read_arrays, sort_by_number
+from warpdvr.runtime.files import path_inside
 
-SUFFIXES = (".npy", ".npz", ".png")
+DEPTH_SUFFIXES = (".npy", ".npz", ".png")
 """The files that are taken for depth maps."""
 
 
@@ -25,11 +25,11 @@ class DepthMap:
 
     depth: Tensor
     """Shape (h, w), float [unit of the data], still with its invalid values."""
-    file: Path
-    """Where it is from, for messages."""
+    path: Path
+    """The file that it is from, for messages."""
 
 
-def single(path: Path) -> DepthMap:
+def read_depth_map(path: Path) -> DepthMap:
     """Read one map: `.npy`, `.npz` with one array or one called `depth`, or a grey PNG of 16 bits.
 
     Floats are in the unit of the data, integers in thousandths of it: millimetres where that is metres, as nerfstudio
@@ -40,55 +40,59 @@ def single(path: Path) -> DepthMap:
     """
     if not path.is_file():
         raise ValueError(f"{path}: the depth map is missing")
-    array = _png(path) if path.suffix.lower() == ".png" else _array(path)
+    array = _read_png(path) if path.suffix.lower() == ".png" else _read_array(path)
     while array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array[0] if array.shape[0] == 1 else array[..., 0]
     if array.ndim != 2:
         raise ValueError(f"{path}: expected a depth map of shape (h, w), found {array.shape}")
-    return DepthMap(_floats(array, path), path)
+    return DepthMap(_to_float(array, path), path)
 
 
-def stacked(path: Path, n: int) -> list[DepthMap]:
-    """Read the maps of `n` views from one file: the array `depth` (n, h, w) of an `.npz`; units as in `single`."""
-    array = _array(path)
+def read_depth_stack(path: Path, n: int) -> list[DepthMap]:
+    """Read the maps of `n` views from one file, the array `depth` (n, h, w) of an `.npz`; units as in `read_depth_map`.
+
+    Raises:
+        ValueError: if the file cannot be read or the array is of another shape.
+    """
+    array = _read_array(path)
     if array.ndim != 3 or len(array) != n:
         raise ValueError(
             f"{path}: expected an array `depth` of shape ({n}, h, w), a map per frame, found {array.shape}"
         )
-    return [DepthMap(depth, path) for depth in _floats(array, path)]
+    return [DepthMap(depth, path) for depth in _to_float(array, path)]
 
 
-def in_folder(folder: Path, pictures: Sequence[Path]) -> list[DepthMap | None]:
-    """Read the maps in `folder`/depth: of the i-th picture the i-th, or, where some views have none, that of its name.
+def read_depth_folder(folder: Path, pictures: Sequence[Path]) -> list[DepthMap | None]:
+    """Read the maps in `folder`/depth, paired with the pictures by order, or by name if there are fewer maps.
 
     Raises:
         ValueError: if there are only files of another kind, or if a map belongs to no picture.
     """
-    home = files.subfolder(folder, "depth")
-    if home is None:
+    subfolder = find_subfolder(folder, "depth")
+    if subfolder is None:
         return [None] * len(pictures)
-    held = (f for f in home.iterdir() if f.suffix.lower() in SUFFIXES)
-    found = files.by_number(within(folder, f.relative_to(folder)) for f in held)
-    if not found:
+    maps = (f for f in subfolder.iterdir() if f.suffix.lower() in DEPTH_SUFFIXES)
+    paths = sort_by_number(path_inside(folder, f.relative_to(folder)) for f in maps)
+    if not paths:
         raise ValueError(
-            f"{home}: expected depth maps as .npy, .npz or PNG of 16 bits, found none; convert others, such as .exr, "
-            "with np.save to float32 arrays (h, w)"
+            f"{subfolder}: expected depth maps as .npy, .npz or PNG of 16 bits, found none; convert others, such as "
+            ".exr, to float32 arrays (h, w) with np.save"
         )
-    by_name = {f.stem: f for f in found}
-    if len(found) == len(pictures):
-        by_name = {picture.stem: f for picture, f in zip(pictures, found, strict=True)}
-    stray = sorted(by_name.keys() - {picture.stem for picture in pictures})
-    if stray:
+    path_of = {f.stem: f for f in paths}
+    if len(paths) == len(pictures):
+        path_of = {picture.stem: f for picture, f in zip(pictures, paths, strict=True)}
+    unmatched = sorted(path_of.keys() - {picture.stem for picture in pictures})
+    if unmatched:
         raise ValueError(
-            f"{home}: the depth map {by_name[stray[0]].name} belongs to no image, expected names such as "
+            f"{subfolder}: the depth map {path_of[unmatched[0]].name} belongs to no image, expected names such as "
             f"{pictures[0].stem}.npy for that of {pictures[0].name}"
         )
-    return [single(by_name[picture.stem]) if picture.stem in by_name else None for picture in pictures]
+    return [read_depth_map(path_of[picture.stem]) if picture.stem in path_of else None for picture in pictures]
 
 
-def _array(path: Path) -> np.ndarray:
+def _read_array(path: Path) -> np.ndarray:
     """Return the array of an `.npy`, or of an `.npz` with one array or one called `depth`."""
-    arrays = files.arrays(path)
+    arrays = read_arrays(path)
     if len(arrays) == 1:
         return next(iter(arrays.values()))
     if "depth" not in arrays:
@@ -96,20 +100,20 @@ def _array(path: Path) -> np.ndarray:
     return arrays["depth"]
 
 
-def _png(path: Path) -> np.ndarray:
+def _read_png(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             image.load()
             mode, array = image.mode, np.asarray(image)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: expected a picture, found a file that cannot be read as one ({error})") from error
+        raise ValueError(f"{path}: expected a picture, found a file that cannot be decoded ({error})") from error
     if not mode.startswith("I"):
-        raise ValueError(f"{path}: expected a grey PNG of 16 bits per pixel, found one of mode {mode}")
+        raise ValueError(f"{path}: expected a grey PNG of 16 bits per pixel, found a picture of mode {mode}")
     return array
 
 
-def _floats(array: np.ndarray, path: Path) -> Tensor:
-    """Return depth in the unit of the data: integers are thousandths."""
+def _to_float(array: np.ndarray, path: Path) -> Tensor:
+    """Return depth in the unit of the data; integers are thousandths of it."""
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{path}: expected depth as numbers, found {array.dtype}")
     with np.errstate(over="ignore"):  # what is too large becomes infinite, and so missing

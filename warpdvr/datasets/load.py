@@ -1,32 +1,71 @@
-"""Photographs, masks and cameras in; everything comes out in the scene frame, with the object in the unit sphere.
+"""Read photographs, masks and cameras into the scene frame, with the object in the unit sphere.
 
-Where the scene frame lies in the data's is told by a file (scale_mat of IDR and DVR), else by the visual hull of the
-masks, else by where the cameras look (`hull.normalised`); `load(folder, normalise=False)` leaves it where it is.
+How the scene frame lies in the data's follows from a file (scale_mat of IDR and DVR), else from the visual hull of the
+masks, else from where the cameras look (`normalise.normalised`); with `load(folder, normalise=False)` it is the data's.
 
-`load` reads a folder in one of four formats, `mesh_views` renders a mesh. Both return `Views`. `write_cameras` writes
-cameras in the format that they were read from.
+`load` reads a folder in one of several formats (`FORMATS`), `mesh_views` renders a mesh. Both return `Views`.
+`write_cameras` writes cameras in the format that they were read from. `register_format` adds a format.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
-from warpdvr.datasets import dvr, idr, middlebury
-from warpdvr.datasets import nerfstudio as transforms
-from warpdvr.datasets.depth import points_of
+from warpdvr.datasets.depth import attach_points_file
+from warpdvr.datasets.dvr import DVR
+from warpdvr.datasets.formats import Detection, Format, ReadOptions
+from warpdvr.datasets.idr import IDR
+from warpdvr.datasets.middlebury import Middlebury
+from warpdvr.datasets.nerfstudio import Nerfstudio
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import SparseDepth, Views
 from warpdvr.runtime.files import replacing
 
-__all__ = ["FORMATS", "SceneTransform", "SparseDepth", "Views", "load", "mesh_views", "write_cameras"]
+__all__ = [
+    "FORMATS",
+    "SceneTransform",
+    "SparseDepth",
+    "Views",
+    "detect",
+    "load",
+    "mesh_views",
+    "register_format",
+    "write_cameras",
+]
 
-FORMATS = (dvr, idr, middlebury, transforms)
-"""The readers, asked in this order; each has PATTERN (the files it is recognised by), TITLE, read(folder, ...) and
-rewritten(folder, found, cameras), the content of its camera files by name; it may have claims(path): whether such a
-file is its own."""
+FORMATS: list[Format] = [DVR(), IDR(), Middlebury(), Nerfstudio()]
+"""The known formats, in the order in which they are tried."""
+
+
+def register_format(format: Format) -> None:
+    """Make a format known to `load`, `detect` and `write_cameras`; it is tried before those known already.
+
+    Raises:
+        ValueError: if a format of that title is known already.
+    """
+    if any(known.title == format.title for known in FORMATS):
+        raise ValueError(f"format {format.title!r} is registered already, choose another title")
+    FORMATS.insert(0, format)
+
+
+def detect(folder: Path | str, *, cameras: str | None = None) -> Detection:
+    """Return the format of a folder and its camera files.
+
+    Args:
+        folder: the data set.
+        cameras: name of the camera file in `folder`, where it holds several.
+
+    Raises:
+        ValueError: if it is of no known format; names those that are known.
+    """
+    folder = Path(folder)
+    for format in FORMATS:
+        if detection := format.detect(folder, cameras):
+            return detection
+    formats = "; ".join(f"{format.title} with {format.pattern}" for format in FORMATS)
+    expected = "a camera file of a known format" if cameras is None else f"a camera file called {cameras!r}"
+    raise ValueError(f"{folder}: expected {expected}, found none; known formats are {formats}")
 
 
 def load(
@@ -41,12 +80,12 @@ def load(
 
     DVR (`cameras.npz` with camera_mat and world_mat = [R | t]), IDR / NeuS (`cameras*.npz`), Middlebury (`*_par.txt`),
     nerfstudio / instant-ngp / Blender (`transforms*.json`).
-    `Views.found` says what was detected. No file outside of `folder` is read, nothing is unpickled.
+    `Views.summary` says what was read. No file outside of `folder` is read, nothing is unpickled.
 
-    Depth is read where there is some: a map per picture in `depth/`, what a format has of its own (see its module), and
+    Depth is read if there is any: a map per picture in `depth/`, what a format has in addition (see its module), and
     sparse points in `points.npz`, arrays `points` (m, 3) in the data's own unit and frame and `visible` (v, m), bool,
     in the order of the views. Maps are z-depth along the camera's forward axis, not ray length; zeros, negatives, NaN
-    and infinities are missing. Depth that contradicts the masks is refused, see `depth.agreement`.
+    and infinities are missing. Depth that contradicts the masks is refused, see `depthcheck.check_depth`.
 
     Args:
         folder: the data set.
@@ -61,29 +100,25 @@ def load(
         ValueError: if a file is missing, damaged or of another form than expected, or if files do not fit together.
     """
     folder = Path(folder)
-    if not 0 < depth_scale < math.inf:
-        raise ValueError(f"depth_scale must be positive, got {depth_scale}")
-    if hold_out < 0 or hold_out == 1:
-        raise ValueError(f"hold_out must be 0 (no view) or at least 2 (every second view), got {hold_out}")
+    options = ReadOptions(hold_out=hold_out, depth_scale=depth_scale, min_views=2 if normalise else 1)
     if not folder.is_dir():
         raise ValueError(
             f"{folder}: expected a folder of photographs, found {'a file' if folder.exists() else 'nothing'}"
         )
     if not any(folder.iterdir()):
         raise ValueError(f"{folder}: expected photographs and cameras, found an empty folder")
-    reader, found = _reader(folder, cameras)
-    least = 2 if normalise else 1
-    views: Views = reader.read(folder, found, hold_out=hold_out, depth_scale=depth_scale, least=least)
+    detection = detect(folder, cameras=cameras)
+    views = detection.format.read(detection, options)
     if depth_scale != 1 and not views.depths:
-        raise ValueError(f"{folder}: depth_scale is {depth_scale:g}, but there is no depth to scale")
-    views = points_of(folder, views)
-    return views if normalise else views.as_given()
+        raise ValueError(f"{folder}: depth_scale is {depth_scale:g}, but there is no depth to scale; leave it out")
+    views = attach_points_file(folder, views)
+    return views if normalise else views.in_data_frame()
 
 
 def write_cameras(
     folder: Path | str, views: Views, cameras: Sequence[Camera], out: Path, *, name: str | None = None
 ) -> list[Path]:
-    """Write where cameras stand, in the format, the frame and under the file names of the data set that they are of.
+    """Write camera poses in the format, the frame and under the file names of the data set that they belong to.
 
     All else in those files is kept: intrinsics, the size of the images that they are for, scale_mat, names of pictures.
 
@@ -94,31 +129,20 @@ def write_cameras(
         out: folder for the files; made if it is not there.
         name: name of the camera file, where `folder` holds several: `cameras` of `load`.
 
+    Returns:
+        The files that were written.
+
     Raises:
         ValueError: if there are not as many cameras as in the files.
     """
     if len(cameras) != len(views):
         raise ValueError(f"{folder}: expected a camera for each of {len(views)} views, got {len(cameras)}")
-    reader, found = _reader(Path(folder), name)
-    own = [views.transform.to_data(camera.to("cpu")) for camera in cameras]
+    detection = detect(folder, cameras=name)
+    in_data_frame = [views.transform.to_data(camera.to("cpu")) for camera in cameras]
     out.mkdir(parents=True, exist_ok=True)
-    written = []
-    for file, content in reader.rewritten(Path(folder), found, own).items():
+    paths = []
+    for file, content in detection.format.write_cameras(detection, in_data_frame).items():
         with replacing(out / file) as unfinished:
             unfinished.write_bytes(content)
-        written.append(out / file)
-    return written
-
-
-def _reader(folder: Path, cameras: str | None) -> tuple[Any, list[Path]]:
-    """Return the reader for a folder, and the camera files that it is to read."""
-    for reader in FORMATS:
-        found = sorted(folder.glob(reader.PATTERN))
-        if cameras is not None:
-            found = [f for f in found if f.name == cameras]
-        claims: Callable[[Path], bool] | None = getattr(reader, "claims", None)
-        if found and (claims is None or any(map(claims, found))):
-            return reader, found
-    known = "; ".join(f"{reader.TITLE} with {reader.PATTERN}" for reader in FORMATS)
-    wanted = "a camera file of a known format" if cameras is None else f"a camera file called {cameras!r}"
-    raise ValueError(f"{folder}: expected {wanted}, found none; known are {known}")
+        paths.append(out / file)
+    return paths

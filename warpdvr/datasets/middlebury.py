@@ -8,74 +8,67 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.cameras.transform import SceneTransform
-from warpdvr.datasets import files
-from warpdvr.datasets.depth import attached
-from warpdvr.datasets.depthfile import in_folder
-from warpdvr.datasets.normalise import normalised
-from warpdvr.datasets.views import Views, cover, held_out, sizes, split
-from warpdvr.runtime.files import within
-
-PATTERN = "*_par.txt"
-TITLE = "Middlebury"
+from warpdvr.datasets.files import error_prefix, find_subfolder, require_camera_count, require_view_count
+from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
+from warpdvr.datasets.images import MaskSet, Photographs, match_masks, read_masks, read_photographs
+from warpdvr.datasets.views import Views
+from warpdvr.runtime.files import path_inside
 
 
-def read(folder: Path, found: list[Path], *, hold_out: int, depth_scale: float = 1.0, least: int = 2) -> Views:
-    """Read the data set in `folder`, whose camera files are `found`.
+class Middlebury(Format):
+    """`*_par.txt` with the name, K, R and t of each photograph.
 
-    Depth maps in `depth/` are z-depth in units of the data, as `depthfile.single` reads them.
+    Depth maps in `depth/` are z-depth in units of the data, as `depthfile.read_depth_map` reads them.
     """
-    path = _path(folder, found)
-    lines = _lines(path, least)
-    paths = [within(folder, name) for name, _ in lines]
-    images = tuple(files.picture(f)[0] for f in paths)
-    cameras = tuple(
-        _camera(f"{path}: {name}", numbers, image) for (name, numbers), image in zip(lines, images, strict=True)
-    )
-    masks, source = _masks(folder, path, paths, images)
-    train, test = split(len(images), hold_out)
-    said = (
-        f"{TITLE}, {path.name}: {len(images)} views of {sizes(images)} pixels, K [R | t], pixel centres taken to be at "
-        f"integers (the format does not say; half a pixel added). {cover(masks, source)}. {held_out(train, test)}."
-    )
-    names = files.unique_names(paths)
-    views = normalised(Views(images, masks, cameras, names, train, test, SceneTransform.identity(), said), folder)
-    return attached(views, in_folder(folder, paths), depth_scale)
+
+    title = "Middlebury"
+    pattern = "*_par.txt"
+
+    def read(self, data: Detection, options: ReadOptions) -> Views:
+        """Return the data set with its object, which the masks or the cameras show, in the unit sphere."""
+        path = data.choose()
+        entries = _entries(path, options.min_views)
+        photographs = read_photographs([path_inside(data.folder, name) for name, _ in entries])
+        cameras = tuple(
+            _camera(f"{path}: {name}", numbers, size)
+            for (name, numbers), size in zip(entries, photographs.sizes, strict=True)
+        )
+        capture = Capture(
+            photographs,
+            _masks(data.folder, path, photographs),
+            cameras,
+            camera_file=path.name,
+            conventions=(
+                "K [R | t], pixel centres taken to be at integers (the format does not say; half a pixel added)"
+            ),
+        )
+        return capture.views(data, options)
+
+    def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
+        """Return the camera file with other R and t; K and the names of the photographs are kept."""
+        path = data.choose()
+        entries = _entries(path, 1)
+        require_camera_count(path, len(entries), len(cameras))
+        lines = [str(len(entries))]
+        for (name, numbers), camera in zip(entries, cameras, strict=True):
+            _, R, t = camera.krt()
+            numbers = [*numbers[:9], *R.double().flatten().tolist(), *t.double().tolist()]
+            lines.append(" ".join([name, *map(repr, numbers)]))
+        return {path.name: "".join(f"{line}\n" for line in lines).encode()}
 
 
-def rewritten(folder: Path, found: list[Path], cameras: Sequence[Camera]) -> dict[str, bytes]:
-    """Return the camera file with other cameras, given in the data's own frame: R and t change."""
-    path = _path(folder, found)
-    lines = _lines(path, 1)
-    files.matching(path, len(lines), len(cameras))
-    text = [str(len(lines))]
-    for (name, numbers), camera in zip(lines, cameras, strict=True):
-        _, R, t = camera.krt()
-        text.append(" ".join([name, *map(repr, [*numbers[:9], *R.double().flatten().tolist(), *t.double().tolist()])]))
-    return {path.name: "".join(f"{line}\n" for line in text).encode()}
-
-
-def _path(folder: Path, found: list[Path]) -> Path:
-    """Return the camera file that is read."""
-    if len(found) > 1:
-        several = ", ".join(f.name for f in found)
-        raise ValueError(f"{folder}: expected one camera file, found {several}; choose one with the argument `cameras`")
-    return within(folder, found[0].name)
-
-
-def _lines(path: Path, least: int) -> list[tuple[str, list[float]]]:
-    """Return name and 21 numbers per view."""
+def _entries(path: Path, min_views: int) -> list[tuple[str, list[float]]]:
+    """Return the name of the photograph and 21 numbers per view."""
     try:
         first, *rest = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()] or [[]]
         n = int(first[0])
     except (UnicodeDecodeError, ValueError, IndexError) as error:
         raise ValueError(f"{path}: expected the number of images in the first line, found something else") from error
     if n != len(rest):
-        raise ValueError(f"{path}: expected {n} lines of cameras, as its first line says, found {len(rest)}")
-    files.enough(path, n, least)
+        raise ValueError(f"{path}: expected {n} lines of cameras, as the first line says, found {len(rest)}")
+    require_view_count(path, n, min_views)
     return [(line[0], _numbers(path, line)) for line in rest]
 
 
@@ -84,42 +77,38 @@ def _numbers(path: Path, line: list[str]) -> list[float]:
         raise ValueError(
             f"{path}: {line[0]}: expected a name and 21 numbers, found {len(line) - 1} entries after the name"
         )
-    with files.naming(f"{path}: {line[0]}"):
+    with error_prefix(f"{path}: {line[0]}"):
         return [float(a) for a in line[1:]]
 
 
-def _camera(where: str, numbers: list[float], image: Tensor) -> Camera:
+def _camera(source: str, numbers: list[float], size: tuple[int, int]) -> Camera:
     K, R = torch.tensor(numbers[:18], dtype=torch.float64).reshape(2, 3, 3)
     if not ((R @ R.T - torch.eye(3)).abs().max() < 1e-3 and R.det() > 0):
-        raise ValueError(f"{where}: R is not a rotation, found {R.tolist()}")
+        raise ValueError(f"{source}: R is not a rotation, found {R.tolist()}")
     K[:2, 2] += 0.5
-    with files.naming(where):
-        return Camera.from_krt(K, R, numbers[18:], image.shape[1], image.shape[0])
+    with error_prefix(source):
+        return Camera.from_krt(K, R, numbers[18:], *size)
 
 
-def _masks(
-    folder: Path, path: Path, paths: list[Path], images: tuple[Tensor, ...]
-) -> tuple[tuple[Tensor | None, ...], str]:
-    """Return the mask of each view that has one of its own name and, where a list of good ones is given, is in it."""
-    home = files.subfolder(folder, "derived_masks", "mask", "masks")
-    if home is None:
-        return (None,) * len(images), "nowhere"
-    trusted = _trusted(folder, path, {f.name for f in paths})
-    own = files.masks_of(paths, home, folder)
-    masks = tuple(
-        files.mask(mask, image) if mask is not None and f.name in trusted else None
-        for f, mask, image in zip(paths, own, images, strict=True)
-    )
-    listed = "" if len(trusted) == len(paths) else ", those in the list of good silhouettes"
-    return masks, f"{home.name}/ (white = object{listed})"
+def _masks(folder: Path, camera_file: Path, photographs: Photographs) -> MaskSet:
+    """Return the masks that have the name of their picture and, where there is a list of good ones, are in it."""
+    subfolder = find_subfolder(folder, "derived_masks", "mask", "masks")
+    if subfolder is None:
+        return MaskSet.empty(len(photographs))
+    good = _good_silhouettes(folder, camera_file, {f.name for f in photographs.paths})
+    matches = zip(photographs.paths, match_masks(photographs.paths, subfolder, folder), strict=True)
+    paths = [mask if picture.name in good else None for picture, mask in matches]
+    note = "" if len(good) == len(photographs) else ", those in the list of good silhouettes"
+    return read_masks(paths, photographs, f"{subfolder.name}/ (white = object{note})")
 
 
-def _trusted(folder: Path, path: Path, names: set[str]) -> set[str]:
-    good = within(folder, path.name.replace("_par.txt", "_good_silhouette_images.txt"))
-    if not good.is_file():
+def _good_silhouettes(folder: Path, camera_file: Path, names: set[str]) -> set[str]:
+    """Return the names of the pictures whose masks are good: those in the list, or all if there is none."""
+    path = path_inside(folder, camera_file.name.replace("_par.txt", "_good_silhouette_images.txt"))
+    if not path.is_file():
         return names
-    with files.naming(good):
-        listed = set(good.read_text(encoding="utf-8").split())
-    if not listed <= names:
-        raise ValueError(f"{good}: expected names of images in {path.name}, found {sorted(listed - names)[0]!r}")
-    return listed
+    with error_prefix(path):
+        good = set(path.read_text(encoding="utf-8").split())
+    if not good <= names:
+        raise ValueError(f"{path}: expected names of images in {camera_file.name}, found {sorted(good - names)[0]!r}")
+    return good

@@ -48,8 +48,8 @@ def normalised(views: Views, where: Path) -> Views:
     transform = SceneTransform.around(centre, radius / RADIUS)
     middle = ", ".join(f"{c:.4g}" for c in centre.tolist())
     unit = f"1 scene unit = {transform.scale:.4g} units of the data"
-    found = f"{views.found} Scale from the {how}: centre ({middle}), {unit}."
-    return replace(views, cameras=tuple(map(transform.to_scene, views.cameras)), transform=transform, found=found)
+    summary = f"{views.summary} Scale from the {how}: centre ({middle}), {unit}."
+    return replace(views, cameras=tuple(map(transform.to_scene, views.cameras)), transform=transform, summary=summary)
 
 
 def extent(cameras: Sequence[Camera], masks: Sequence[Tensor]) -> tuple[Tensor, float]:

@@ -11,7 +11,7 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.paths import fibonacci_sphere
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.normalise import RADIUS
-from warpdvr.datasets.views import SparseDepth, Views, held_out
+from warpdvr.datasets.views import SparseDepth, Views, describe_split
 from warpdvr.geometry.mesh import Mesh, read_mesh, vertex_normals
 from warpdvr.geometry.search import first_hit, triangle_mesh
 from warpdvr.shading.srgb import encode
@@ -76,7 +76,7 @@ def mesh_views(
     train = tuple(i for i in range(len(cameras)) if i not in held)
     found = (
         f"Mesh {source}: {len(vertices)} vertices, {len(faces)} triangles, {_closed(faces)}, {up} is up. Rendered as "
-        f"{len(cameras)} views of {size} x {size} pixels, masks from pixel coverage. {held_out(train, held)}. "
+        f"{len(cameras)} views of {size} x {size} pixels, masks from pixel coverage. {describe_split(train, held)}. "
         f"1 scene unit = {transform.scale:.4g} units of the mesh."
     )
     names = tuple(f"{i:03d}" for i in range(len(cameras)))

@@ -1,4 +1,4 @@
-"""What a fit looks at: images, masks and cameras in the scene frame, and the way back to the data's own units."""
+"""What a fit is given: images, masks and cameras in the scene frame, and the way back to the data's own units."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from warpdvr.geometry.mesh import Mesh
 
 @dataclass(frozen=True)
 class SparseDepth:
-    """What structure from motion knows about one view: the depth of single points; not all need lie on the object.
+    """The depth of single points in one view, for instance from structure from motion; not all need lie on the object.
 
     Raises:
         ValueError: if the sizes differ, or a depth is not positive and finite.
@@ -29,7 +29,7 @@ class SparseDepth:
                 f"{tuple(self.depth.shape)}"
             )
         if not bool(((self.depth > 0) & self.depth.isfinite()).all()):
-            raise ValueError("sparse depth: expected depths that are positive and finite")
+            raise ValueError("sparse depth: expected all depths to be positive and finite")
 
     def __len__(self) -> int:
         return len(self.depth)
@@ -37,10 +37,10 @@ class SparseDepth:
 
 @dataclass(frozen=True)
 class Views:
-    """Photographs of one object, with everything known about them.
+    """Photographs of one object, with everything that is known about them.
 
     Raises:
-        ValueError: if the parts do not pair up.
+        ValueError: if the numbers or sizes of images, masks, cameras and depth do not match.
     """
 
     images: tuple[Tensor, ...]
@@ -57,8 +57,8 @@ class Views:
     """Indices of the views that are held out."""
     transform: SceneTransform
     """Leads from the scene back to the data's own units."""
-    found: str
-    """What was detected: format, views, size, conventions, scale, masks, split; for the user to read."""
+    summary: str
+    """What was read, for the user: format, number and size of the views, conventions, masks, split, scale, depth."""
     truth: Mesh | None = None
     """The true mesh, if it is known [unit of the data]."""
     depths: tuple[Tensor | None, ...] = ()
@@ -68,72 +68,75 @@ class Views:
     """Per view, single points of known depth; None for a view without, () if there is none at all."""
 
     def __post_init__(self) -> None:
-        n = len(self.images)
-        for what in ("masks", "cameras", "names", "depths", "points"):
-            if len(getattr(self, what)) != n and not (what in ("depths", "points") and getattr(self, what) == ()):
-                raise ValueError(f"views: {n} images, but {len(getattr(self, what))} {what}")
-        if sorted((*self.train, *self.test)) != list(range(n)) or not self.train:
-            raise ValueError(
-                f"views: train {self.train} and test {self.test} must share out the {n} views, train not empty"
-            )
+        self._check_counts()
         for name, image, mask, camera in zip(self.names, self.images, self.masks, self.cameras, strict=True):
             size = (camera.height, camera.width)
             if tuple(image.shape) != (*size, 3) or (mask is not None and tuple(mask.shape) != size):
-                raise ValueError(f"views: image, mask and camera of {name} differ in size")
-        for name, camera, depth in zip(self.names, self.cameras, self.depths or (None,) * n, strict=True):
+                raise ValueError(f"views: the image, the mask and the camera of {name} differ in size")
+        for name, camera, depth in zip(self.names, self.cameras, self.depths or (None,) * len(self), strict=True):
             if depth is not None and tuple(depth.shape) != (camera.height, camera.width):
                 raise ValueError(
                     f"views: the depth of {name} is {tuple(depth.shape)}, expected {(camera.height, camera.width)}"
                 )
 
+    def _check_counts(self) -> None:
+        n = len(self)
+        counts = {"masks": len(self.masks), "cameras": len(self.cameras), "names": len(self.names)}
+        optional = {"depths": len(self.depths), "points": len(self.points)}
+        for part, count in (counts | {part: count for part, count in optional.items() if count}).items():
+            if count != n:
+                raise ValueError(f"views: {n} images, but {count} {part}")
+        if sorted((*self.train, *self.test)) != list(range(n)) or not self.train:
+            raise ValueError(
+                f"views: each of the {n} views must be either in train or in test, and train must not be empty, found "
+                f"train {self.train} and test {self.test}"
+            )
+
     def __len__(self) -> int:
         return len(self.images)
 
-    def as_given(self) -> "Views":
+    def in_data_frame(self) -> "Views":
         """Return the views with the data's own frame and unit as the scene's, so that `transform` is the identity."""
-        moved = self._scaled(tuple(map(self.transform.to_data, self.cameras)), self.transform.scale)
-        found = f"{self.found} The scene is left in the data's own frame and unit."
-        return replace(moved, transform=SceneTransform.identity(), found=found)
+        views = self._moved(tuple(map(self.transform.to_data, self.cameras)), self.transform.scale)
+        summary = f"{self.summary} The scene is left in the data's own frame and unit."
+        return replace(views, transform=SceneTransform.identity(), summary=summary)
 
-    def in_scene(self, transform: SceneTransform) -> "Views":
-        """Return views that are given in the data's own frame (`as_given`) in that of another scene."""
-        moved = self._scaled(tuple(map(transform.to_scene, self.cameras)), 1 / transform.scale)
-        return replace(moved, transform=transform)
+    def in_scene_frame(self, transform: SceneTransform) -> "Views":
+        """Return views that are in the data's own frame (`in_data_frame`) in the scene frame of `transform`."""
+        views = self._moved(tuple(map(transform.to_scene, self.cameras)), 1 / transform.scale)
+        return replace(views, transform=transform)
 
-    def _scaled(self, cameras: tuple[Camera, ...], factor: float) -> "Views":
+    def _moved(self, cameras: tuple[Camera, ...], scale: float) -> "Views":
         return replace(
             self,
             cameras=cameras,
-            depths=tuple(None if z is None else z * factor for z in self.depths),
-            points=tuple(None if p is None else replace(p, depth=p.depth * factor) for p in self.points),
+            depths=tuple(None if depth is None else depth * scale for depth in self.depths),
+            points=tuple(None if p is None else replace(p, depth=p.depth * scale) for p in self.points),
         )
 
 
-def split(n: int, hold_out: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the indices of the training and of the held-out views: every `hold_out`-th, from the first on, or none."""
+def split_views(n: int, hold_out: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the indices of the training and of the held-out views: every `hold_out`-th from the first on, or none."""
     test = tuple(range(0, n, hold_out)) if hold_out else ()
     return tuple(i for i in range(n) if i not in test), test
 
 
-def sizes(images: tuple[Tensor, ...]) -> str:
-    """Return the size of the images in words [pixel]."""
-    known = sorted({(image.shape[1], image.shape[0]) for image in images})
-    return (
-        f"{known[0][0]} x {known[0][1]}"
-        if len(known) == 1
-        else f"{len(known)} sizes up to {known[-1][0]} x {known[-1][1]}"
-    )
-
-
-def held_out(train: tuple[int, ...], test: tuple[int, ...]) -> str:
-    """Return the split in words."""
+def describe_split(train: tuple[int, ...], test: tuple[int, ...]) -> str:
+    """Return in words how many views are fitted and held out."""
     return f"{len(train)} views to fit, {len(test)} held out"
 
 
-def cover(masks: tuple[Tensor | None, ...], source: str) -> str:
+def describe_sizes(images: tuple[Tensor, ...]) -> str:
+    """Return the size of the images in words [pixel]."""
+    sizes = sorted({(image.shape[1], image.shape[0]) for image in images})
+    largest = f"{sizes[-1][0]} x {sizes[-1][1]}"
+    return largest if len(sizes) == 1 else f"{len(sizes)} sizes up to {largest}"
+
+
+def describe_masks(masks: tuple[Tensor | None, ...], source: str) -> str:
     """Return in words where the masks are from, and how much of the images the object fills."""
-    known = [mask for mask in masks if mask is not None]
-    if not known:
+    shares = [float(mask.float().mean()) for mask in masks if mask is not None]
+    if not shares:
         return "No masks"
-    share = sum(float(mask.float().mean()) for mask in known) / len(known)
-    return f"Masks from {source} for {len(known)} of {len(masks)} views, the object fills {100 * share:.0f} % of them"
+    fill = 100 * sum(shares) / len(shares)
+    return f"Masks from {source} for {len(shares)} of {len(masks)} views, the object fills {fill:.0f} % of them"

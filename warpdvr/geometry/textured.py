@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warpdvr.runtime.files import within
+from warpdvr.runtime.files import path_inside
 from warpdvr.shading.srgb import linear
 
 Folder = Path | zipfile.Path
@@ -72,7 +72,7 @@ class MeshFile:
         """Return the content of a file; ValueError if it lies outside, OSError or KeyError if there is none."""
         inside = posixpath.normpath(path.replace("\\", "/"))
         if isinstance(self.folder, Path):
-            return within(self.folder, inside).read_bytes()
+            return path_inside(self.folder, inside).read_bytes()
         return self.folder.joinpath(inside).read_bytes()
 
 

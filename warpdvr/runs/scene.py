@@ -85,7 +85,7 @@ class Scene:
         if "mesh" in self.views:
             normalise = options.pop("normalise", True)
             views = mesh_views(self.views["mesh"], **options)
-            return views if normalise else views.as_given()
+            return views if normalise else views.in_data_frame()
         raise ValueError("scene: there is no [views] table, so there are no photographs to work with")
 
     def make_field(self) -> Field:

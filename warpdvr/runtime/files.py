@@ -1,4 +1,4 @@
-"""Files that are replaced at once or not at all."""
+"""Replace files atomically, and keep paths inside of a folder."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,11 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to, and move it there at the end; after an error nothing is left."""
+    """Yield a temporary path to write to, which replaces `path` at the end of the block, or is removed on an error.
+
+    Raises:
+        ValueError: if the folder of `path` does not exist.
+    """
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}")
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -19,11 +23,11 @@ def replacing(path: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-def within(folder: Path, path: str | Path) -> Path:
+def path_inside(folder: Path, path: str | Path) -> Path:
     """Return folder / path.
 
     Raises:
-        ValueError: if that leads outside of the folder, be it by an absolute path, by `..` or by a link.
+        ValueError: if that leads outside of the folder, be it by an absolute path, by `..` or by a symbolic link.
     """
     full = folder / path
     if not full.resolve().is_relative_to(folder.resolve()):

@@ -12,7 +12,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from warpdvr.runtime.threads import side_by_side
+from warpdvr.runtime.threads import run_ranges
 
 wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)  # no banner: what a command prints is its own
 
@@ -74,7 +74,7 @@ def launch_parts(
     else:
         wp.load_module(kernel.module, device=place["device"])  # compiling is not for several threads
         count = min(4 * threads, n[axis])  # more parts than threads: they take different times
-        side_by_side(part, [n[axis] * i // count for i in range(count + 1)], threads)
+        run_ranges(part, [n[axis] * i // count for i in range(count + 1)], threads)
 
 
 def _place(device: torch.device) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How threads share the CPU."""
+"""Keep Torch on one thread where that is faster, and spread other work over several."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +14,8 @@ import torch
 def one_thread() -> Iterator[None]:
     """Keep Torch on one thread inside of the block.
 
-    Its threads wait for each other after every operation. Where operations are small that gains little (a fit's step on
-    two idle cores: 1.15 times faster with two threads), and on a busy machine it costs a lot (10 times slower).
+    Torch's threads wait for each other after every operation. Where operations are small, several gain little (a step
+    of a fit on two idle cores is 1.15 times as fast with two), and on a busy machine they cost a lot (10 times slower).
     """
     n = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -25,27 +25,27 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(n)
 
 
-def side_by_side(part: Callable[[int, int], None], cuts: Sequence[int], threads: int) -> None:
-    """Run `part` on all stretches between the cuts; which of the threads is free takes the next.
+def run_ranges(task: Callable[[int, int], None], bounds: Sequence[int], threads: int) -> None:
+    """Call task(first, end) for all ranges between successive bounds; each thread takes the next one as it gets free.
 
-    For work that lets go of Python's lock, such as a launch of a kernel.
+    For work that releases Python's global lock, such as the launch of a kernel.
     """
-    waiting = iter(list(pairwise(cuts)))
+    ranges = iter(list(pairwise(bounds)))
 
     def work() -> None:
-        for first, end in waiting:
-            part(first, end)
+        for first, end in ranges:
+            task(first, end)
 
-    helping = [_helpers(threads - 1).submit(work) for _ in range(threads - 1)]
+    futures = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
     work()
-    for helper in helping:
-        helper.result()
+    for future in futures:
+        future.result()
 
 
 @cache
-def _helpers(n: int) -> ThreadPoolExecutor:
+def _pool(n: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n, thread_name_prefix="warpdvr")
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_helpers.cache_clear)  # threads stay behind with the parent
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork

@@ -105,7 +105,7 @@ def mean_shape(checkpoint: CategoryCheckpoint, *, resolution: int = 128) -> Mesh
 
 
 def nearest_shape(truth: Mesh, candidates: Sequence[Mesh], *, samples: int = 2_000) -> int:
-    """Return which of the candidates has the smallest Chamfer-L1 to the true one: a choice made with the truth in hand."""
+    """Return which of the candidates has the smallest Chamfer-L1 to the true one: a choice that knows the truth."""
     return min(range(len(candidates)), key=lambda i: chamfer(candidates[i], truth, samples=samples).chamfer_l1)
 
 

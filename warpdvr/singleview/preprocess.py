@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from warpdvr.datasets import files
+from warpdvr.datasets.images import read_picture
 from warpdvr.datasets.views import Views
 
 SIZE = 64
@@ -44,9 +44,9 @@ def input_picture(image: Tensor, alpha: Tensor | None) -> InputPicture:
     return InputPicture(square_picture(image, coverage)[None], fine, mask)
 
 
-def read_picture(path: Path) -> InputPicture:
+def read_input_picture(path: Path) -> InputPicture:
     """Read a picture of any size, with an alpha channel or with white behind the object; EXIF data turn it upright."""
-    return input_picture(*files.picture(path, upright=True))
+    return input_picture(*read_picture(path, upright=True))
 
 
 def first_picture(views: Views) -> InputPicture:

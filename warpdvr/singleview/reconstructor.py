@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ class ReconstructorOptions(TypedDict):
     frequencies: int
     radius: float
     steepness: float
-    bounds: list[list[float]]
+    bounds: Bounds
     symmetric: int | None
 
 
@@ -47,7 +47,7 @@ class Reconstructor(nn.Module):
         frequencies: int = 4,
         radius: float = 0.25,
         steepness: float = 50.0,
-        bounds: Bounds | list[list[float]] = 1.0,
+        bounds: Bounds = 1.0,
         symmetric: int | None = None,
     ):
         super().__init__()
@@ -59,7 +59,7 @@ class Reconstructor(nn.Module):
             "frequencies": frequencies,
             "radius": radius,
             "steepness": steepness,
-            "bounds": torch.as_tensor(bounds).tolist(),
+            "bounds": cast(Bounds, torch.as_tensor(bounds).tolist()),
             "symmetric": symmetric,
         }
         self.encode = ImageEncoder(code, encoder)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.datasets import files
+from warpdvr.datasets.files import error_prefix
 from warpdvr.fields.base import Field
 from warpdvr.geometry.visible import visible_surface
 from warpdvr.intersection.default import gridded_intersect
@@ -60,7 +60,7 @@ def compare(
     for i in category.test:
         name = category.names[i]
         picture = first_picture(category.views[i])
-        with files.naming(name):
+        with error_prefix(name):
             _, guess = metrics.reconstruct(checkpoint, picture, refinement=Refinement(steps=0))
             field, mesh = metrics.reconstruct(checkpoint, picture, refinement=refinement)
         nearest = known[metrics.nearest_shape(visible[name], [visible[other] for other in known])]

@@ -1,0 +1,166 @@
+"""The contract of a data set format: how a folder is recognised, read into views, and given new cameras.
+
+A format subclasses `Format`. Its `read` collects what the folder holds in a `Capture`, whose `views` does what is the
+same for all formats: names, split, summary, scene frame and depth.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets.depth import attach_depth
+from warpdvr.datasets.depthfile import DepthMap, read_depth_folder
+from warpdvr.datasets.files import unique_names
+from warpdvr.datasets.images import MaskSet, Photographs
+from warpdvr.datasets.normalise import normalised
+from warpdvr.datasets.views import Views, describe_masks, describe_sizes, describe_split, split_views
+from warpdvr.runtime.files import path_inside
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A folder whose format was recognised."""
+
+    format: "Format"
+    folder: Path
+    camera_files: tuple[Path, ...]
+    """Files in the folder that match the format's pattern, sorted by name; a format may read only some of them."""
+
+    def __str__(self) -> str:
+        return f"{self.format.title} ({', '.join(path.name for path in self.camera_files)})"
+
+    def choose(self, *preferred: str) -> Path:
+        """Return the camera file to read: the first of the preferred names that exists, else the only file.
+
+        Raises:
+            ValueError: if there are several files and none has a preferred name, or if it is a link out of the folder.
+        """
+        path = next((f for name in preferred for f in self.camera_files if f.name == name), self.camera_files[0])
+        if path.name not in preferred and len(self.camera_files) > 1:
+            names = ", ".join(f.name for f in self.camera_files)
+            raise ValueError(
+                f"{self.folder}: expected one camera file, found {names}; choose one with the argument `cameras`"
+            )
+        return path_inside(self.folder, path.relative_to(self.folder))
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the user chooses about reading, the same for all formats.
+
+    Raises:
+        ValueError: if an option is out of range.
+    """
+
+    hold_out: int = 8
+    """Views 0, hold_out, 2 hold_out, ... are held out from training; 0 holds out none."""
+    depth_scale: float = 1.0
+    """Factor from the unit of the depth maps to the data's own."""
+    min_views: int = 2
+    """Fewer views are refused."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.depth_scale < math.inf:
+            raise ValueError(f"depth_scale must be positive and finite, got {self.depth_scale}")
+        if self.hold_out < 0 or self.hold_out == 1:
+            raise ValueError(
+                f"hold_out must be 0 (hold out no view) or at least 2 (every second view), got {self.hold_out}"
+            )
+
+
+class Format(ABC):
+    """One way in which photographs, masks and cameras are stored in a folder; it has no state."""
+
+    title: str
+    """Its name for the user."""
+    pattern: str
+    """Glob pattern, relative to the folder, of the camera files that it is recognised by."""
+
+    def detect(self, folder: Path, cameras: str | None = None) -> Detection | None:
+        """Return what was found in `folder`, or None if it is not of this format.
+
+        Args:
+            folder: the data set.
+            cameras: consider only camera files of this name.
+        """
+        paths = tuple(f for f in sorted(folder.glob(self.pattern)) if cameras is None or f.name == cameras)
+        return Detection(self, folder, paths) if any(map(self.recognises, paths)) else None
+
+    def recognises(self, path: Path) -> bool:
+        """Return whether a file that matches `pattern` is of this format; for formats that share file names."""
+        return True
+
+    @abstractmethod
+    def read(self, data: Detection, options: ReadOptions) -> Views:
+        """Return the data set in the scene frame.
+
+        Raises:
+            ValueError: if a file is missing, damaged or of another form than expected, or if files do not fit together;
+                names the file, what was found and what to do.
+        """
+
+    @abstractmethod
+    def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
+        """Return the content of the camera files, by name, with other cameras in place of those stored.
+
+        Args:
+            data: the data set; it is not changed.
+            cameras: of all views, in the order of `read`, in the data's own frame.
+
+        Raises:
+            ValueError: if there are not as many cameras as in the files.
+        """
+
+
+@dataclass(frozen=True)
+class Capture:
+    """The photographs, masks and cameras that a format has read."""
+
+    photographs: Photographs
+    masks: MaskSet
+    cameras: tuple[Camera, ...]
+    """Per view, in the scene frame of `transform`."""
+    camera_file: str
+    """Name of the file of the cameras."""
+    conventions: str
+    """What the matrices mean, in words."""
+    transform: SceneTransform = field(default_factory=SceneTransform.identity)
+    """Leads from the frame of the cameras to the data's own."""
+    transform_source: str | None = None
+    """What in the data says so; None: the object is yet to be found and put into the unit sphere."""
+    test: tuple[int, ...] | None = None
+    """The views that are held out, if the data have a split of their own."""
+    depth_maps: Sequence[DepthMap | None] | None = None
+    """Per view; None: those in the subfolder `depth`, if there is one."""
+    depth_factors: Sequence[float] | None = None
+    """Per view, a further factor of the depth; None: 1."""
+
+    def views(self, data: Detection, options: ReadOptions) -> Views:
+        """Return everything in the scene frame, with depth.
+
+        Raises:
+            ValueError: if the object cannot be found, or the depth is unreadable or in another unit.
+        """
+        n = len(self.photographs)
+        images, masks = self.photographs.images, self.masks.masks
+        train, test = split_views(n, options.hold_out)
+        if self.test is not None:
+            train, test = tuple(i for i in range(n) if i not in self.test), self.test
+        summary = (
+            f"{data.format.title}, {self.camera_file}: {n} views of {describe_sizes(images)} pixels, "
+            f"{self.conventions}. {describe_masks(masks, self.masks.source)}. {describe_split(train, test)}"
+            f"{'' if self.test is None else ' (the split of the data)'}."
+        )
+        names = unique_names(self.photographs.paths)
+        views = Views(images, masks, self.cameras, names, train, test, self.transform, summary)
+        if self.transform_source is None:
+            views = normalised(views, data.folder)
+        else:
+            scale = f"1 scene unit = {self.transform.scale:.4g} units of the data"
+            views = replace(views, summary=f"{summary} Scale from {self.transform_source}: {scale}.")
+        maps = read_depth_folder(data.folder, self.photographs.paths) if self.depth_maps is None else self.depth_maps
+        return attach_depth(views, maps, options.depth_scale, factors=self.depth_factors)

@@ -1,0 +1,92 @@
+"""Cameras as numbered matrices in an npz file (world_mat_0, scale_mat_0, ...), as IDR and DVR store them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets.files import error_prefix, find_subfolder, list_pictures, npz_bytes
+
+
+def count_cameras(arrays: dict[str, np.ndarray]) -> int:
+    """Return how many arrays are called world_mat_ and a number."""
+    return sum(re.fullmatch(r"world_mat_\d+", key) is not None for key in arrays)
+
+
+def get_matrix(path: Path, arrays: dict[str, np.ndarray], key: str) -> Tensor:
+    """Return the matrix of that name, shape (4, 4), float64; (3, 4) gets the last row [0, 0, 0, 1].
+
+    Raises:
+        ValueError: if it is missing, not finite or of another shape.
+    """
+    if key not in arrays:
+        raise ValueError(f"{path}: {key} is missing, expected one per view, numbered from 0")
+    array = arrays[key]
+    if array.dtype.kind not in "fiu" or array.shape not in ((3, 4), (4, 4)):
+        raise ValueError(f"{path}: {key} must be a (4, 4) matrix of numbers, found {array.dtype} {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{path}: {key} holds a number that is not finite")
+    full = torch.eye(4, dtype=torch.float64)
+    full[:3] = torch.from_numpy(array[:3].astype(np.float64))
+    return full
+
+
+def require_equal_scales(path: Path, i: int, scale: Tensor, first: Tensor) -> None:
+    """Raise ValueError if the i-th scale_mat is not the first one: the views would be of different scenes."""
+    if not torch.allclose(scale, first, rtol=1e-5):
+        raise ValueError(f"{path}: scale_mat_{i} differs from scale_mat_0, expected one scene frame for all views")
+
+
+def scene_transform(path: Path, scale: Tensor) -> SceneTransform:
+    """Return scale_mat as a transform.
+
+    Raises:
+        ValueError: if it has not one scale for all axes.
+    """
+    with error_prefix(f"{path}: scale_mat_0"):
+        return SceneTransform(scale)
+
+
+def is_scaled_rotation(matrix: Tensor) -> bool:
+    """Return whether a matrix (3, 3) is a rotation, or a reflected one, up to scale."""
+    square = matrix @ matrix.T
+    size = square.diagonal().mean()
+    return bool(size > 0 and (square / size - torch.eye(3).to(matrix)).abs().max() < 1e-2)
+
+
+def find_pictures(folder: Path, camera_file: Path, n: int) -> list[Path]:
+    """Return the `n` pictures in `folder`/image or images, as many as there are cameras in `camera_file`.
+
+    Raises:
+        ValueError: if there is no such subfolder, or another number of pictures in it.
+    """
+    subfolder = find_subfolder(folder, "image", "images")
+    if subfolder is None:
+        raise ValueError(f"{folder}: expected the photographs in a folder image or images, found neither")
+    paths = list_pictures(subfolder, folder)
+    if len(paths) != n:
+        raise ValueError(
+            f"{subfolder}: expected {n} pictures, one per world_mat in {camera_file.name}, found {len(paths)}"
+        )
+    return paths
+
+
+def replace_world_matrices(path: Path, arrays: dict[str, np.ndarray], matrices: Sequence[Tensor]) -> bytes:
+    """Return the content of the npz file with other world_mat (3, 4), and inverses of them where it has such.
+
+    Raises:
+        ValueError: if a world_mat is missing in `arrays`, the content of the file `path`.
+    """
+    for i, matrix in enumerate(matrices):
+        if f"world_mat_{i}" not in arrays:
+            raise ValueError(f"{path}: world_mat_{i} is missing, expected one per view, numbered from 0")
+        world = torch.eye(4, dtype=torch.float64)
+        world[:3] = matrix
+        arrays[f"world_mat_{i}"] = world.numpy()
+        if f"world_mat_inv_{i}" in arrays:
+            arrays[f"world_mat_inv_{i}"] = torch.linalg.inv(world).numpy()
+    return npz_bytes(arrays)

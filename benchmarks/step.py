@@ -18,7 +18,7 @@ import warpdvr.fitting.fit
 from warpdvr import Fit, make
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import Views
-from warpdvr.rendering.gradient import gradient
+from warpdvr.fields.gradient import gradient
 
 PARTS = (
     "drawing rays",

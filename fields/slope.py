@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.fields.base import Bounds, Field
+from warpdvr.fields.gradient import value_and_gradient
 
 SLOPE_POINTS = 8192
 """Points at which a slope is measured, if a field does not say otherwise."""
@@ -43,7 +44,5 @@ def steepest(field: Field, points: int, margin: float = 1.25) -> Tensor:
     low, high = field.bounds
     generator = torch.Generator().manual_seed(0)
     x = low + (high - low) * torch.rand(points, 3, generator=generator).to(low)
-    with torch.enable_grad():
-        x.requires_grad_()
-        (slope,) = torch.autograd.grad(field.value(x).sum(), x)
+    _, slope = value_and_gradient(field.value, x)
     return margin * slope.norm(dim=-1).max()

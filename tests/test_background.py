@@ -164,7 +164,7 @@ def test_photographs_are_compared_a_part_after_the_other(monkeypatch):
     asked, made = [], Background()
     made.register_forward_pre_hook(lambda module, given: asked.append(len(given[0])))
     whole = evaluate(Painted(), views(), background=made)
-    monkeypatch.setattr(evaluate_module, "AT_ONCE", 500)
+    monkeypatch.setattr(evaluate_module, "CHUNK", 500)
     assert evaluate(Painted(), views(), background=made).psnr == pytest.approx(whole.psnr, abs=1e-4)
     assert asked == [SIZE**2, 500, 500, 500, 100]
 

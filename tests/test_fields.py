@@ -17,9 +17,9 @@ from warpdvr import make, register
 from warpdvr.fields import registry
 from warpdvr.fields.analytic import Box, Plane, Rotate, Scale, SmoothUnion, Sphere, Torus, Translate, Union
 from warpdvr.fields.base import Field
+from warpdvr.fields.gradient import gradient
 from warpdvr.fields.occupancy import Occupancy
 from warpdvr.fields.sdf import SDF
-from warpdvr.rendering.gradient import gradient
 from warpdvr.testing.field import check_field
 
 PRIMITIVES = {

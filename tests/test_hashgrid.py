@@ -13,11 +13,11 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.evaluation.images import evaluate
+from warpdvr.fields.gradient import gradient
 from warpdvr.fields.hashgrid import HashGrid, HashGridOccupancy, shown
 from warpdvr.fitting.checkpoint import Checkpoint, load
 from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.recipe import Recipe
-from warpdvr.rendering.gradient import gradient
 from warpdvr.testing.field import check_field
 
 SMALL = {"levels": 5, "coarsest": 4, "finest": 64, "size": 2**10, "width": 16, "color_levels": 3, "color_width": 16}

@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from warpdvr.fields.analytic import Box, Plane, Sphere, Torus, Union
 from warpdvr.fields.base import Field
 from warpdvr.fields.occupancy import Occupancy
-from warpdvr.geometry.isosurface import _joined, extract
+from warpdvr.geometry.isosurface import _component_roots, extract
 from warpdvr.geometry.mesh import Mesh, read_mesh
 
 
@@ -210,7 +210,7 @@ def test_pieces_are_those_that_scipy_finds(n_pair):
     graph = coo_array((np.ones(n_pair), pairs.numpy().T), shape=(200, 200))
     piece = connected_components(graph, directed=False)[1]
     smallest = np.array([np.flatnonzero(piece == p)[0] for p in piece])
-    assert _joined(200, pairs).tolist() == smallest.tolist()
+    assert _component_roots(200, pairs).tolist() == smallest.tolist()
 
 
 def test_values_that_are_not_numbers_are_told():

@@ -44,7 +44,7 @@ from warpdvr.singleview import (
 from warpdvr.singleview.category import Category, Pool
 from warpdvr.singleview.metrics import ShapeScores
 from warpdvr.singleview.reconstructor import CategoryCheckpoint, Reconstructor
-from warpdvr.singleview.render_category import Model, models, photograph
+from warpdvr.singleview.render_category import CategoryMesh, category_meshes, photograph
 from warpdvr.singleview.run import CategoryRun, train
 from warpdvr.singleview.shape_bank import ShapeBank
 from warpdvr.singleview.test_time import Refinement
@@ -84,8 +84,8 @@ def category(home: Path) -> Category:
 
 
 @pytest.fixture(scope="module")
-def true(home: Path) -> dict[str, Model]:
-    return models(home / "in", list(SOLIDS))
+def true(home: Path) -> dict[str, CategoryMesh]:
+    return category_meshes(home / "in", list(SOLIDS))
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_split_without_objects_to_learn_from_is_refused(home: Path, every: int
         objects.read(home / "out", every=every)
 
 
-def test_a_batch_of_rays_belongs_to_its_objects(category: Category, true: dict[str, Model]) -> None:
+def test_a_batch_of_rays_belongs_to_its_objects(category: Category, true: dict[str, CategoryMesh]) -> None:
     chosen = torch.tensor([4, 1, 0])
     rays, color, label, t = Pool(category.views).draw(chosen, 40, torch.Generator().manual_seed(0))
     assert rays.shape_index is not None and rays.shape_index.tolist() == [0] * 40 + [1] * 40 + [2] * 40
@@ -163,7 +163,7 @@ def test_a_batch_of_rays_belongs_to_its_objects(category: Category, true: dict[s
             assert torch.equal(color[ray], views.images[v][row, column].float() / 255)
             mask = views.masks[v]
             assert mask is not None and bool(label[ray]) == bool(mask[row, column])
-        face, far, _ = first_hit(true[category.names[i]].tree, rays.origin[own], rays.direction[own])
+        face, far, _ = first_hit(true[category.names[i]].studio.tree, rays.origin[own], rays.direction[own])
         assert torch.equal(face >= 0, ~t[own].isnan())
         assert torch.allclose(far[face >= 0], t[own][face >= 0], atol=1e-4)
 
@@ -197,7 +197,7 @@ def test_rays_through_sparse_points_belong_to_their_object_too(category: Categor
         assert (rays.origin[rays.shape_index == k, None] - centres).norm(dim=-1).min(1).values.max() < 1e-5
 
 
-def test_bounds_contain_the_objects_and_little_else(category: Category, true: dict[str, Model]) -> None:
+def test_bounds_contain_the_objects_and_little_else(category: Category, true: dict[str, CategoryMesh]) -> None:
     for i, name in enumerate(category.names):
         low, high = objects.bounds([category.views[i]])
         vertices = true[name].mesh.vertices
@@ -213,7 +213,7 @@ def test_bounds_contain_thin_objects(tmp_path: Path) -> None:
     for name, size in {"x": (2, 0.09, 0.09), "y": (0.09, 2, 0.09), "z": (0.09, 0.09, 2)}.items():
         solid(tmp_path / f"in/{name}.ply", trimesh.creation.box(size), (200, 0, 0))
     photograph(tmp_path / "in", tmp_path / "out", views=8, size=48, samples=2)
-    thin, true = objects.read(tmp_path / "out"), models(tmp_path / "in", ["x", "y", "z"])
+    thin, true = objects.read(tmp_path / "out"), category_meshes(tmp_path / "in", ["x", "y", "z"])
     for views, name in zip(thin.views, thin.names, strict=True):
         low, high = objects.bounds([views])
         vertices = true[name].mesh.vertices
@@ -273,7 +273,7 @@ def test_a_category_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None
             objects.read(tmp_path / name)
 
 
-# Model
+# CategoryMesh
 
 
 def painted(width: int, height: int, mode: str) -> Image.Image:
@@ -778,7 +778,7 @@ def ball(radius: float, center: tuple[float, float, float] = (0, 0, 0)) -> Mesh:
     return Mesh(vertices, torch.from_numpy(np.array(made.faces)).long())
 
 
-def test_a_mesh_agrees_with_itself(true: dict[str, Model]) -> None:
+def test_a_mesh_agrees_with_itself(true: dict[str, CategoryMesh]) -> None:
     found = metrics.shape_scores(true["long"].mesh, true["long"].mesh)
     assert found.chamfer_l1 < 1e-6 and found.f_score == 1 and found.iou == 1
 
@@ -823,7 +823,7 @@ def test_silhouettes_are_compared_from_where_no_picture_was_taken(category: Cate
     assert (among @ among.T - 2 * torch.eye(8)).max() < math.cos(math.radians(25))
 
 
-def test_the_nearest_shape_is_the_one_that_is_alike(true: dict[str, Model]) -> None:
+def test_the_nearest_shape_is_the_one_that_is_alike(true: dict[str, CategoryMesh]) -> None:
     known = [true[name].mesh for name in SOLIDS]
     for i, mesh in enumerate(known):
         assert metrics.nearest_shape(mesh, known) == i

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from warpdvr.datasets import dvr
-from warpdvr.geometry.textured import MeshFile, find, opened, read
+from warpdvr.geometry.textured import MeshFile, find_meshes, open_folder, read_textured
 from warpdvr.singleview.render_category import photograph
 
 Array = NDArray[np.float64]
@@ -156,7 +156,7 @@ def test_a_cube_far_away_and_large_is_put_in_the_middle(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     stray = np.concatenate([cube.vertices, [[1000, 0, 0]]])  # a vertex that no triangle uses
     trimesh.Trimesh(stray, cube.faces, process=False).export(tmp_path / "in/cube.ply")
-    assert len(read(find(tmp_path / "in")[0]).vertices) == 9
+    assert len(read_textured(find_meshes(tmp_path / "in")[0]).vertices) == 9
     assert photograph(tmp_path / "in", tmp_path / "out", views=6, size=33) == []
     taken = Taken(tmp_path / "out/cube")
     for i, depth in enumerate(taken.depths):
@@ -186,22 +186,22 @@ def test_a_damaged_texture_is_a_lost_one(tmp_path: Path) -> None:
     square(tmp_path / "square")
     whole = (tmp_path / "square/tex.png").read_bytes()
     (tmp_path / "square/tex.png").write_bytes(whole[: len(whole) // 2])
-    (found,) = find(tmp_path)
-    mesh = read(found)
-    assert mesh.lost == ("tex.png",) and mesh.textures == ()
+    (found,) = find_meshes(tmp_path)
+    mesh = read_textured(found)
+    assert mesh.missing_files == ("tex.png",) and mesh.textures == ()
 
 
 def test_texels_mix_in_linear_light_and_repeat(tmp_path: Path) -> None:
     square(tmp_path / "square")
     Image.fromarray(np.array([[[0] * 3, [255] * 3]], np.uint8)).save(tmp_path / "square/tex.png")
-    mesh = read(find(tmp_path)[0])
+    mesh = read_textured(find_meshes(tmp_path)[0])
     u = torch.tensor([0.25, 0.5, 0.625, 0.75, 1.0])
     mesh.uv[:] = 0
     for k, shift in enumerate((0, 3, -2)):
         mesh.uv[mesh.faces[0, 1], 0], mesh.uv[mesh.faces[0], 0] = 1.0, torch.tensor([0.0, 1.0, 0.0])
         mesh.uv[mesh.faces[0]] += shift
         weight = torch.stack([1 - u, u, torch.zeros(5)], 1)
-        found = mesh.colour(torch.zeros(5, dtype=torch.long), weight)
+        found = mesh.color(torch.zeros(5, dtype=torch.long), weight)
         assert found[:, 1] == pytest.approx([0, 0.5, 0.75, 1, 0.5], abs=1e-5), k
         mesh.uv[:] = 0
 
@@ -212,11 +212,11 @@ def test_each_material_keeps_its_faces(tmp_path: Path) -> None:
     more = "v 2 3 {0}\nv 6 3 {0}\nv 6 7 {0}\nusemtl {1}\nf {2}\n"
     extra = more.format(8, "plain", "6 7 8") + more.format(9, "twin", "9/1 10/2 11/3")
     (tmp_path / "square/model.obj").write_text(SQUARE + extra)
-    mesh = read(find(tmp_path)[0])
+    mesh = read_textured(find_meshes(tmp_path)[0])
     assert len(mesh.faces) == 4 and len(mesh.textures) == 2
     face = torch.arange(4)
     weight = torch.tensor([[0.9, 0.06, 0.04]]).expand(4, 3)
-    colours = mesh.colour(face, weight).numpy()
+    colours = mesh.color(face, weight).numpy()
     places = (mesh.vertices[mesh.faces] * weight[..., None]).sum(1).numpy()
     for colour, (x, y, z) in zip(colours, places, strict=True):
         corner = int(np.sign(x - 4)), int(np.sign(y - 5))
@@ -231,13 +231,13 @@ def test_other_files_keep_their_colours(tmp_path: Path) -> None:
     trimesh.Trimesh(corners, faces, vertex_colors=[188, 0, 255, 255]).export(tmp_path / "dots.ply")
     visual = trimesh.visual.TextureVisuals(uv=corners[:, :2], image=texture())
     trimesh.Trimesh(corners, faces, visual=visual).export(tmp_path / "square.glb")
-    dots, glb = map(read, find(tmp_path))
+    dots, glb = map(read_textured, find_meshes(tmp_path))
     assert dots.tint.numpy() == pytest.approx(np.tile([0.5029, 0, 1], (4, 1)), abs=1e-4)
     weight = torch.tensor([[0.6, 0.2, 0.2], [0.2, 0.1, 0.7]])
     x = (glb.vertices[glb.faces] * weight[..., None]).sum(1)
     signs = (x[:, :2] * 2 - 1).sign().int().tolist()
     expected = ((np.array([QUADRANTS[a, b] for a, b in signs]) / 255 + 0.055) / 1.055) ** 2.4
-    assert glb.colour(torch.tensor([0, 1]), weight).numpy() == pytest.approx(expected, abs=1e-4)
+    assert glb.color(torch.tensor([0, 1]), weight).numpy() == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_run_is_taken_up_again(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_nothing_outside_is_read_or_written(tmp_path: Path) -> None:
     (tmp_path / "in/bad/model.mtl").write_text(PAINT.replace("tex.png", "link.png"))
     for hidden in (".hidden", "__MACOSX"):
         square(tmp_path / "in" / hidden)
-    assert [read(found).lost for found in find(tmp_path / "in")] == [("link.png",), ()]
+    assert [read_textured(found).missing_files for found in find_meshes(tmp_path / "in")] == [("link.png",), ()]
     with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
         for name in ("../evil/model.obj", "/evil/model.obj", "a\\..\\..\\evil/model.obj", "fine/model.obj"):
             archive.writestr(name, SQUARE)
@@ -360,13 +360,13 @@ def test_what_cannot_be_a_category_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_aircraft_is_where_embree_sees_it(data: Path, tmp_path: Path) -> None:
-    with opened(data / "airplanes/category_airplanes_512.zip") as folder:
-        found: dict[str, MeshFile] = {one.name: one for one in find(folder)}
+    with open_folder(data / "airplanes/category_airplanes_512.zip") as folder:
+        found: dict[str, MeshFile] = {one.name: one for one in find_meshes(folder)}
         assert len(found) == 107
         (tmp_path / "in").mkdir()
         (tmp_path / "in/A350.obj").write_bytes(found["A350"].read("model.obj"))
-        mesh = read(found["A350"])
-    assert len(mesh.textures) == 1 and mesh.lost == ()
+        mesh = read_textured(found["A350"])
+    assert len(mesh.textures) == 1 and mesh.missing_files == ()
     assert len(photograph(tmp_path / "in", tmp_path / "out", views=4, size=48)) == 1
     taken = Taken(tmp_path / "out/A350")
     x, used = mesh.vertices.numpy(), np.unique(mesh.faces)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays, rays_of
+from warpdvr.datasets.morphology import dilate, outline_band
 from warpdvr.datasets.views import Views
 
 UNKNOWN, BACKGROUND, OBJECT = -1, 0, 1
@@ -189,7 +190,7 @@ def _near(mask: Tensor | None, image: Tensor) -> Tensor:
     height, width = mask.shape
     block = max(1, width // 60)
     coarse = torch.nn.functional.max_pool2d(mask[None, None].float(), block, ceil_mode=True)
-    grown = torch.nn.functional.max_pool2d(coarse, 7, stride=1, padding=3)[0, 0] > 0
+    grown = dilate(coarse[0, 0] > 0, 3)
     return grown.repeat_interleave(block, 0).repeat_interleave(block, 1)[:height, :width].reshape(-1)
 
 
@@ -197,7 +198,4 @@ def _rim(mask: Tensor | None, image: Tensor) -> Tensor:
     """True within `RIM` of the object's outline, on both sides."""
     if mask is None:
         return torch.zeros(image.shape[0] * image.shape[1], dtype=torch.bool)
-    solid = mask[None, None].float()
-    both = torch.cat([solid, 1 - solid])
-    grown: Tensor = torch.nn.functional.max_pool2d(both, 2 * RIM + 1, stride=1, padding=RIM) > 0
-    return grown.all(0).reshape(-1)
+    return outline_band(mask, RIM).reshape(-1)

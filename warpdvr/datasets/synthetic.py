@@ -1,6 +1,5 @@
 """Render views of a mesh whose shape is known: a scene that needs no data, with a true answer."""
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,13 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.paths import fibonacci_sphere
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.normalise import RADIUS
+from warpdvr.datasets.studio import MeshHits, Studio, studio_lights
 from warpdvr.datasets.views import SparseDepth, Views, describe_split
-from warpdvr.geometry.mesh import Mesh, read_mesh, vertex_normals
-from warpdvr.geometry.search import first_hit, triangle_mesh
-from warpdvr.shading.srgb import encode
+from warpdvr.geometry.mesh import Mesh, bounding_ball, read_mesh, vertex_normals
+from warpdvr.shading.materials import Lambert
 
 SAMPLES = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
 """Where a pixel is sampled [pixel]."""
-
-LIGHT, AMBIENT = (0.35, 0.8, 0.5), 0.3
-"""Direction towards the lamp as (right, up, front) of the object, and the share of light that comes from everywhere."""
 
 
 def mesh_views(
@@ -54,6 +50,32 @@ def mesh_views(
     Raises:
         ValueError: if the source does not exist or holds no triangles, or a number makes no sense.
     """
+    _check_numbers(count, test, size, distance, points)
+    vertices, faces, own_up = _read(str(source))
+    up = own_up if up is None else up
+    if up not in ("y", "z"):
+        raise ValueError(f"mesh_views: up must be 'y' or 'z', found {up!r}")
+    transform = _into_sphere(vertices)
+    cameras = _cameras(count + test, _frame(up), size, fov, distance, seed)
+    studio = _studio(transform.inverse().apply(vertices), faces, _frame(up))
+    images, masks = zip(*(studio.photograph(camera, torch.tensor(SAMPLES)) for camera in cameras), strict=True)
+    depths = tuple(map(studio.depth, cameras)) if depth or points else ()
+    generator = torch.Generator().manual_seed(seed)
+    sparse = tuple(_random_depths(z, points, generator) for z in depths) if points else ()
+    held = tuple(int((i + 0.5) * len(cameras) / test) for i in range(test))
+    train = tuple(i for i in range(len(cameras)) if i not in held)
+    summary = (
+        f"Mesh {source}: {len(vertices)} vertices, {len(faces)} triangles, {_closed(faces)}, {up} is up. Rendered as "
+        f"{len(cameras)} views of {size} x {size} pixels, masks from pixel coverage. {describe_split(train, held)}. "
+        f"1 scene unit = {transform.scale:.4g} units of the mesh."
+    )
+    names, truth = tuple(f"{i:03d}" for i in range(len(cameras))), Mesh(vertices.float(), faces)
+    depths = depths if depth else ()
+    return Views(images, masks, cameras, names, train, held, transform, summary, truth, depths, sparse)
+
+
+def _check_numbers(count: int, test: int, size: int, distance: float, points: int) -> None:
+    """Refuse arguments of `mesh_views` that make no sense."""
     if points < 0:
         raise ValueError(f"mesh_views: points must not be negative, found {points}")
     if count < 1 or test < 0 or count + test < 2 or size < 1 or not distance > 1:
@@ -61,63 +83,21 @@ def mesh_views(
             f"mesh_views: expected count >= 1, test >= 0, together at least 2, size >= 1 and distance > 1, "
             f"found {count}, {test}, {size} and {distance}"
         )
-    vertices, faces, own_up = _read(str(source))
-    up = own_up if up is None else up
-    if up not in ("y", "z"):
-        raise ValueError(f"mesh_views: up must be 'y' or 'z', found {up!r}")
-    transform = _into_sphere(vertices)
-    cameras = _cameras(count + test, _frame(up), size, fov, distance, seed)
-    studio = _Studio(transform.inverse().apply(vertices), faces, _frame(up))
-    images, masks = zip(*map(studio.photograph, cameras), strict=True)
-    depths = tuple(map(studio.depth, cameras)) if depth or points else ()
-    some = torch.Generator().manual_seed(seed)
-    sparse = tuple(_some(z, points, some) for z in depths) if points else ()
-    held = tuple(int((i + 0.5) * len(cameras) / test) for i in range(test))
-    train = tuple(i for i in range(len(cameras)) if i not in held)
-    found = (
-        f"Mesh {source}: {len(vertices)} vertices, {len(faces)} triangles, {_closed(faces)}, {up} is up. Rendered as "
-        f"{len(cameras)} views of {size} x {size} pixels, masks from pixel coverage. {describe_split(train, held)}. "
-        f"1 scene unit = {transform.scale:.4g} units of the mesh."
-    )
-    names = tuple(f"{i:03d}" for i in range(len(cameras)))
-    truth = Mesh(vertices.float(), faces)
-    return Views(images, masks, cameras, names, train, held, transform, found, truth, depths if depth else (), sparse)
 
 
-class _Studio:
-    """A mesh in the scene, ready to be photographed."""
+def _studio(vertices: Tensor, faces: Tensor, frame: Tensor) -> Studio:
+    """Return a studio with a mesh (vertices in the scene) that is smooth and matte, in soft colours."""
+    normals, material, lights = vertex_normals(vertices, faces).float(), Lambert(), studio_lights(frame)
 
-    def __init__(self, vertices: Tensor, faces: Tensor, frame: Tensor):
-        self.faces = faces
-        self.normals = vertex_normals(vertices, faces).float()
-        self.light = torch.nn.functional.normalize(torch.tensor(LIGHT).double() @ frame, dim=0).float()
-        self.mesh = triangle_mesh(vertices.float(), faces)
+    def light(hits: MeshHits) -> Tensor:
+        n = (normals[faces[hits.face]] * hits.weight[..., None]).sum(1)
+        n = torch.nn.functional.normalize(n, dim=1)
+        return material.reflected(_albedo(hits.rays.at(hits.t)), n, hits.rays.direction, lights)
 
-    def photograph(self, camera: Camera) -> tuple[Tensor, Tensor]:
-        """Return image (h, w, 3) uint8, straight colours, and mask (h, w): more than half of the pixel is covered."""
-        v, u = torch.meshgrid(torch.arange(camera.height), torch.arange(camera.width), indexing="ij")
-        corner = torch.stack([u, v], -1).reshape(-1, 1, 2)
-        rays = camera.rays((corner + torch.tensor(SAMPLES)).reshape(-1, 2))
-        face, t, weight = first_hit(self.mesh, rays.origin, rays.direction)
-        hit = face >= 0
-        n = (self.normals[self.faces[face[hit].long()]] * weight[hit, :, None]).sum(1)
-        light = AMBIENT + (1 - AMBIENT) * (torch.nn.functional.normalize(n, dim=1) @ self.light).clamp_min(0)
-        linear = torch.zeros(len(face), 3)
-        linear[hit] = light[:, None] * _albedo(rays[hit].at(t[hit]))
-        per_pixel = hit.reshape(-1, len(SAMPLES)).sum(1)
-        mean = linear.reshape(-1, len(SAMPLES), 3).sum(1) / per_pixel.clamp_min(1)[:, None]
-        image = (encode(mean) * 255).round().to(torch.uint8)
-        return image.reshape(camera.height, camera.width, 3), (per_pixel > len(SAMPLES) / 2).reshape(camera.height, -1)
-
-    def depth(self, camera: Camera) -> Tensor:
-        """Return the depth at the centres of the pixels, shape (h, w), NaN where the mesh is not seen [scene unit]."""
-        rays = camera.rays()
-        face, t, _ = first_hit(self.mesh, rays.origin, rays.direction)
-        z = t * (rays.direction @ camera.pose[:3, 2].float())
-        return torch.where(face >= 0, z, torch.nan).view(camera.height, camera.width)
+    return Studio(vertices.float(), faces, light)
 
 
-def _some(depth: Tensor, n: int, generator: torch.Generator) -> SparseDepth:
+def _random_depths(depth: Tensor, n: int, generator: torch.Generator) -> SparseDepth:
     """Return the depths of up to `n` random pixels (h, w) that see the mesh."""
     v, u = torch.nonzero(~depth.isnan(), as_tuple=True)
     pick = torch.randperm(len(u), generator=generator)[:n]
@@ -139,11 +119,11 @@ def _warp_asset(source: str) -> tuple[Tensor, Tensor, str]:
     from pxr import Usd, UsdGeom
 
     home = Path(warp.examples.__path__[0]) / "assets"
-    known = {f.stem: f for f in sorted(home.glob("*.usd"))}
+    assets = {f.stem: f for f in sorted(home.glob("*.usd"))}
     name = source.removeprefix("warp:")
-    if name not in known:
-        raise ValueError(f"{source}: Warp comes with no such asset, expected one of {', '.join(known)}")
-    stage = Usd.Stage.Open(str(known[name]))
+    if name not in assets:
+        raise ValueError(f"{source}: Warp comes with no such asset, expected one of {', '.join(assets)}")
+    stage = Usd.Stage.Open(str(assets[name]))
     prim = next((p for p in stage.Traverse() if p.IsA(UsdGeom.Mesh)), None)
     if prim is None or set(UsdGeom.Mesh(prim).GetFaceVertexCountsAttr().Get()) != {3}:
         raise ValueError(f"{source}: expected an asset with a mesh of triangles, found none")
@@ -154,10 +134,10 @@ def _warp_asset(source: str) -> tuple[Tensor, Tensor, str]:
 
 
 def _into_sphere(vertices: Tensor) -> SceneTransform:
-    centre = (vertices.amin(0) + vertices.amax(0)) / 2
-    radius = float((vertices - centre).norm(dim=1).max())
-    if not 0 < radius < math.inf:
-        raise ValueError("mesh_views: expected a mesh with a size, found one whose vertices coincide or are not finite")
+    try:
+        centre, radius = bounding_ball(vertices)
+    except ValueError as error:
+        raise ValueError(f"mesh_views: {error}") from None
     return SceneTransform.around(centre, radius / RADIUS)
 
 

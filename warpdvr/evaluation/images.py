@@ -1,9 +1,8 @@
-"""How good a field is: held-out photographs, and distances to a true mesh."""
+"""How good a field is: rendered views against photographs that were held out."""
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import pixel_centres
 from warpdvr.datasets.views import Views
+from warpdvr.evaluation.overlap import iou
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
 from warpdvr.intersection.base import Solver
@@ -20,8 +20,8 @@ from warpdvr.rendering.background import Background
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.render import render
 
-AT_ONCE = 2**16
-"""Rays that a background is asked about at once."""
+CHUNK = 2**16
+"""Rays for which a background is evaluated at a time."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Scores:
 
     psnr: float
     """Peak signal-to-noise ratio of sRGB colours inside of the true masks, mean over views [dB]; NaN without masks. A
-    background raises it, by what is seen where nothing is hit and on edges: compare like with like."""
+    background raises it, where nothing is hit and on edges: compare like with like."""
     iou: float
     """Intersection over union of rendered and true masks, mean over views; NaN without masks."""
     views: int
     """Number of views that were compared."""
     field_evaluations: int
-    """What rendering them took, counted in points."""
+    """How often the field was evaluated to render them, counted in points."""
 
 
 @torch.no_grad()
@@ -52,20 +52,20 @@ def evaluate(
 ) -> Scores:
     """Render views and compare them with their photographs, inside of their masks.
 
-    A pixel of the object that nothing is hit in has the colour of the background, if there is one, and is black
-    otherwise. Views without a mask, or an empty one, are left out.
+    Where the object should be but no ray hits, a pixel has the colour of the background, if there is one, and is black
+    otherwise. Views without a mask, or with an empty one, are left out.
 
     Args:
         field: a `Field`, or what `as_field` makes one of.
         views: photographs, masks and cameras.
-        indices: chosen of the views; the held-out ones if not given.
+        indices: which views; the held-out ones if not given.
         intersect: how the surface is found; by default with a `BoundGrid`, whose making is counted too.
         longest: views are compared at this size of their longer side at most [pixel]; None takes them as they are.
         background: what is behind the object; edges are then smooth.
         shown: called with the index, the rendered image and the photograph (h, w, 3) of each view.
     """
     field = as_field(field)
-    psnr, iou, evaluations = [], [], 0
+    psnr, overlaps, evaluations = [], [], 0
     wanted = views.test if indices is None else indices
     chosen = [(i, mask) for i in wanted if (mask := views.masks[i]) is not None]
     if intersect is None and chosen:
@@ -82,30 +82,26 @@ def evaluate(
         if background is None:
             image = render(field, camera, intersect=intersect, background=(0.0, 0.0, 0.0))
         else:
-            behind = _behind(background.to(field.bounds.device), camera.to(field.bounds.device))
+            behind = _background(background.to(field.bounds.device), camera.to(field.bounds.device))
             image = render(field, camera, intersect=intersect, background=behind, antialias=SMOOTH)
         evaluations += image.evaluations
         psnr.append(_psnr(image.rgb.cpu(), photograph, mask))
-        iou.append(_iou(image.mask.cpu(), mask))
+        overlaps.append(float(iou(image.mask.cpu(), mask)))
         if shown is not None:
             shown(i, image, photograph)
-    return Scores(_mean(psnr), _mean(iou), len(iou), evaluations)
+    return Scores(_mean(psnr), _mean(overlaps), len(overlaps), evaluations)
 
 
-def _behind(background: Background, camera: Camera) -> Tensor:
-    """Return a picture (h, w, 3) of what is behind the object, a part after the other."""
+def _background(background: Background, camera: Camera) -> Tensor:
+    """Return a picture (h, w, 3) of what is behind the object."""
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
-    parts = [background(camera.rays(some)) for some in pixel.split(AT_ONCE)]
+    parts = [background(camera.rays(subset)) for subset in pixel.split(CHUNK)]
     return torch.cat(parts).view(camera.height, camera.width, 3)
 
 
 def _psnr(rgb: Tensor, photograph: Tensor, mask: Tensor) -> float:
     error = float((rgb - photograph)[mask].square().mean())
     return -10 * math.log10(max(error, 1e-12))
-
-
-def _iou(a: Tensor, b: Tensor) -> float:
-    return float((a & b).sum() / (a | b).sum().clamp_min(1))
 
 
 def _mean(values: list[float]) -> float:
@@ -117,5 +113,5 @@ def _shrink(image: Tensor, height: int, width: int) -> Tensor:
     return small[0].permute(1, 2, 0)
 
 
-def _shrink_mask(mask: Tensor, camera: Any) -> Tensor:
+def _shrink_mask(mask: Tensor, camera: Camera) -> Tensor:
     return _shrink(mask[..., None].float(), camera.height, camera.width)[..., 0] > 0.5

@@ -59,11 +59,11 @@ def chamfer(
     """
     if not threshold > 0:
         raise ValueError(f"chamfer: the threshold must be positive, got {threshold}")
-    there, there_cosine = _compare(predicted, truth, samples, seed)
-    back, back_cosine = _compare(truth, predicted, samples, seed + 1)
-    accuracy, completeness = float(there.mean()), float(back.mean())
+    to_truth, to_truth_cosine = _compare(predicted, truth, samples, seed)
+    to_predicted, to_predicted_cosine = _compare(truth, predicted, samples, seed + 1)
+    accuracy, completeness = float(to_truth.mean()), float(to_predicted.mean())
     extent = float((truth.vertices.amax(0) - truth.vertices.amin(0)).max())
-    precision, recall = (float((d <= threshold * extent).double().mean()) for d in (there, back))
+    precision, recall = (float((d <= threshold * extent).double().mean()) for d in (to_truth, to_predicted))
     return Distances(
         accuracy=accuracy,
         completeness=completeness,
@@ -72,7 +72,7 @@ def chamfer(
         samples=samples,
         chamfer_dvr=10 * (accuracy + completeness) / 2 / extent,
         f_score=2 * precision * recall / max(precision + recall, 1e-30),
-        normal_consistency=float(there_cosine.mean() + back_cosine.mean()) / 2,
+        normal_consistency=float(to_truth_cosine.mean() + to_predicted_cosine.mean()) / 2,
         volume_iou=volume_iou(predicted, truth, seed=seed + 2),
     )
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from warpdvr.evaluation.overlap import iou
 from warpdvr.geometry.mesh import Mesh
 from warpdvr.geometry.search import triangle_mesh
 from warpdvr.kernels import inside as _inside
@@ -33,7 +34,7 @@ def volume_iou(predicted: Mesh, truth: Mesh, *, samples: int = 100_000, seed: in
     u = torch.rand(samples, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     point = low + u * (high - low)
     a, b = (inside(point, mesh).cpu() for mesh in (predicted, truth))
-    return float((a & b).sum() / (a | b).sum()) if b.any() else None
+    return float(iou(a[None], b[None])) if b.any() else None
 
 
 def inside(point: Tensor, mesh: Mesh) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import Rays, pixel_centres, rays_of
+from warpdvr.datasets.morphology import dilate
 
 FIRST = 25
 """Longer side of the coarsest picture [pixel]; each further one has twice as many."""
@@ -101,6 +102,5 @@ def _chosen(cover: Tensor) -> Tensor:
         return torch.arange(n, device=cover.device)
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(n, generator=generator).to(cover.device)
-    solid = torch.stack([cover, 1 - cover])[:, None]
-    edge = (torch.nn.functional.max_pool2d(solid, 3, stride=1, padding=1) > 1e-3).all(0).reshape(-1)[order]
+    edge = (dilate(cover > 1e-3, 1) & dilate(1 - cover > 1e-3, 1)).reshape(-1)[order]
     return torch.cat([order[edge][: 2 * MOST // 3], order[~edge][: MOST // 3]]).sort().values

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from warpdvr.datasets.pixels import OBJECT
+from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.fitting.terms import TermContext
 from warpdvr.intersection.hit import Status
-from warpdvr.rendering.gradient import gradient, slope_cost, unit
 
 NEAR = 0.02
 """Standard deviation of the offset from a hit to the point whose normal should be alike [scene unit]."""
@@ -134,7 +134,7 @@ class SlopeSampler:
         points = points if self.everywhere else points[len(points) - len(pick) :]
         _, slope, _ = gradient(context.field, points.requires_grad_())
         neighbour = unit(slope[len(slope) - len(pick) :])
-        return Slopes(slope.norm(dim=-1), neighbour, pick), slope_cost(context.field) * len(points)
+        return Slopes(slope.norm(dim=-1), neighbour, pick), evaluations_per_gradient(context.field) * len(points)
 
     def points(self, context: TermContext) -> tuple[Tensor, Tensor]:
         """Return n random points of the bounds followed, if there are hits, by n near to hits, and near to which."""

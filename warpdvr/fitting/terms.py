@@ -11,8 +11,8 @@ from torch import Tensor
 
 from warpdvr.datasets.pixels import OBJECT, UNKNOWN, PixelBatch, Pixels
 from warpdvr.fields.base import Field
+from warpdvr.fields.gradient import evaluations_per_gradient
 from warpdvr.intersection.base import Solver
-from warpdvr.rendering.gradient import slope_cost
 from warpdvr.rendering.surface import Surface
 
 T = TypeVar("T")
@@ -122,7 +122,7 @@ def evaluate_terms(terms: Sequence[Term], context: TermContext) -> tuple[dict[st
     The field is not asked anything for terms of weight 0, which are left out.
     """
     losses: dict[str, Tensor] = {}
-    evaluations = (1 + slope_cost(context.field)) * len(context.surface.hit.ray)
+    evaluations = (1 + evaluations_per_gradient(context.field)) * len(context.surface.hit.ray)
     for term in terms:
         if term.weight > 0:
             losses[term.name], count = term(context)

@@ -8,6 +8,7 @@ from warpdvr.fields.base import Field, FieldLike
 from warpdvr.geometry.marching_cubes import CHUNK, Lattice, Solid, triangulate
 from warpdvr.geometry.mesh import Mesh, vertex_normals
 from warpdvr.intersection.grid import BoundGrid
+from warpdvr.shading.shade import SurfacePoints, shade
 
 
 def extract(
@@ -23,20 +24,20 @@ def extract(
     """Extract the surface of a field as a closed mesh with normals.
 
     What lies outside of the field's bounds counts as outside of the surface: a surface that leaves them is closed there
-    by a cap. With a `field.lipschitz`, only places near the surface are asked, 10 to 20 per vertex; that bound must
-    hold, or pieces vanish. Other fields are asked where a `BoundGrid` does not exclude the surface.
+    by a cap. A field with a `lipschitz` bound is evaluated near the surface only, at 10 to 20 points per vertex; that
+    bound must hold, or pieces vanish. Other fields are evaluated where a `BoundGrid` does not exclude the surface.
 
     Args:
         field: a `Field`, or what `as_field` makes one of; its bounds say on which device the work is done.
         resolution: number of cells along the longest side of the bounds.
         project: number of Newton steps that pull each vertex onto the surface, each at most half a cell.
-        colors: ask the field for colours, seen along the normals.
+        colors: give the vertices the field's colours, as seen along the normals.
         largest: keep only the connected piece with the largest area; the wall of a cavity is a piece of its own.
         cavities: keep the walls of closed cavities, which nobody sees from outside; a field that was fitted to
             photographs has accidental ones.
-        grid: of the field, if there is one already. True makes one of 64 boxes along the longest side for a field
-            without a Lipschitz bound, if the resolution is higher; False asks such a field at all corners, about
-            resolution cubed points.
+        grid: a `BoundGrid` of the field, if there is one already. True makes one of 64 boxes along the longest side for
+            a field without a Lipschitz bound, if the resolution is higher; False evaluates such a field at all corners,
+            about resolution cubed points.
 
     Raises:
         ValueError: if the field has no surface inside its bounds, or has values that are not numbers.
@@ -46,19 +47,19 @@ def extract(
     field = as_field(field)
     solid, lattice = Solid(field), Lattice.around(field.bounds, resolution)
     if isinstance(grid, bool):
-        pays = grid and solid.lipschitz is None and resolution > 64
-        known = BoundGrid(field, cells=64, finest=128 if resolution > 128 else 64) if pays else None
+        grid_pays = grid and solid.lipschitz is None and resolution > 64
+        bound_grid = BoundGrid(field, cells=64, finest=128 if resolution > 128 else 64) if grid_pays else None
     else:
-        known = grid
-        known.check(field)
-    vertices, faces = triangulate(solid, lattice, known)
+        bound_grid = grid
+        bound_grid.check(field)
+    vertices, faces = triangulate(solid, lattice, bound_grid)
     solid.check()
-    vertices, slope = _project(solid, lattice, vertices, project)
+    vertices, slope = _newton_projected(solid, lattice, vertices, project)
     faces = _without_slivers(vertices, faces, 1e-6 * float(lattice.step.min()) ** 2)
     faces = faces if cavities else _without_cavities(vertices, faces)
     faces = _largest_piece(vertices, faces) if largest else faces
-    kept, faces = torch.unique(faces, return_inverse=True)
-    vertices, slope = vertices[kept], slope[kept]
+    used, faces = torch.unique(faces, return_inverse=True)
+    vertices, slope = vertices[used], slope[used]
     flat = slope.norm(dim=-1, keepdim=True) < 1e-12
     normals = torch.where(
         flat, vertex_normals(vertices, faces), torch.nn.functional.normalize(slope, dim=-1, eps=1e-12)
@@ -66,39 +67,39 @@ def extract(
     return Mesh(vertices, faces, normals, _colors(field, vertices, normals) if colors else None)
 
 
-def _project(solid: Solid, lattice: Lattice, x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def _newton_projected(solid: Solid, lattice: Lattice, x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """Return the points after Newton steps onto {value = 0}, and the outward directions there.
 
     A step is at most half a cell long; one that would make a point worse is not made, and the next one is shorter.
     Points of a cap go to the side of the box.
     """
-    x, outward = _capped(solid, lattice, x)
+    x, outward = _with_caps(solid, lattice, x)
     cap = outward.any(1)
-    reach = most = torch.full_like(x[:, :1], 0.5 * float(lattice.step.min()))
+    max_step = half_cell = torch.full_like(x[:, :1], 0.5 * float(lattice.step.min()))
     value, slope = solid.slopes(x)
     for _ in range(steps):
         length = slope.norm(dim=-1, keepdim=True).clamp_min(1e-18)
-        reach = torch.minimum(reach, value[:, None].abs() / length)
-        moved = (x - reach * value[:, None].sign() * slope / length).clamp(solid.low, solid.high)
-        new_value, new_slope = solid.slopes(moved)
-        better = (new_value.abs() < value.abs()) & ~cap
-        value = torch.where(better, new_value, value)
-        x, slope = (torch.where(better[:, None], a, b) for a, b in ((moved, x), (new_slope, slope)))
-        reach = torch.where(better[:, None], most, reach / 4)
+        max_step = torch.minimum(max_step, value[:, None].abs() / length)
+        candidate = (x - max_step * value[:, None].sign() * slope / length).clamp(solid.low, solid.high)
+        new_value, new_slope = solid.slopes(candidate)
+        improved = (new_value.abs() < value.abs()) & ~cap
+        value = torch.where(improved, new_value, value)
+        x, slope = (torch.where(improved[:, None], a, b) for a, b in ((candidate, x), (new_slope, slope)))
+        max_step = torch.where(improved[:, None], half_cell, max_step / 4)
     return x, torch.where(cap[:, None], outward, slope)
 
 
-def _capped(solid: Solid, lattice: Lattice, x: Tensor) -> tuple[Tensor, Tensor]:
+def _with_caps(solid: Solid, lattice: Lattice, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the points, those of a cap moved onto the box, and the box's normal there, 0 for all others.
 
     A vertex between the two outermost layers of corners belongs to a cap if the field is negative on the box beside it.
     """
     side = (x - (solid.low + solid.high) / 2).sign()
     shell = (side * x - torch.where(side > 0, solid.high, -solid.low)) / lattice.step > -0.499
-    onto = torch.where(shell, torch.where(side > 0, solid.high, solid.low), x)
+    on_box = torch.where(shell, torch.where(side > 0, solid.high, solid.low), x)
     cap = shell.any(1)
-    cap[cap.clone()] = solid.contains(onto[cap])
-    return torch.where(cap[:, None], onto, x.clamp(solid.low, solid.high)), side * (shell & cap[:, None])
+    cap[cap.clone()] = solid.contains(on_box[cap])
+    return torch.where(cap[:, None], on_box, x.clamp(solid.low, solid.high)), side * (shell & cap[:, None])
 
 
 def _without_slivers(vertices: Tensor, faces: Tensor, area: float) -> Tensor:
@@ -115,11 +116,11 @@ def _without_slivers(vertices: Tensor, faces: Tensor, area: float) -> Tensor:
             break
         shortest = side[small].norm(dim=-1).argmin(1)
         ends = torch.stack([faces[small].gather(1, (shortest[:, None] + i) % 3)[:, 0] for i in (0, 1)], 1)
-        closed = _joined(len(vertices), ends)[faces]
-        closed = closed[(closed != closed.roll(1, 1)).all(1)]
-        if not _is_closed(closed):
+        collapsed = _component_roots(len(vertices), ends)[faces]
+        collapsed = collapsed[(collapsed != collapsed.roll(1, 1)).all(1)]
+        if not _is_closed(collapsed):
             break
-        faces = closed
+        faces = collapsed
     return faces
 
 
@@ -141,10 +142,10 @@ def _without_cavities(vertices: Tensor, faces: Tensor) -> Tensor:
 
 def _pieces(vertices: Tensor, faces: Tensor) -> Tensor:
     """Return for each face the first vertex of its connected piece, shape (m,)."""
-    return _joined(len(vertices), torch.cat([faces[:, :2], faces[:, 1:]]))[faces[:, 0]]
+    return _component_roots(len(vertices), torch.cat([faces[:, :2], faces[:, 1:]]))[faces[:, 0]]
 
 
-def _joined(n: int, pairs: Tensor) -> Tensor:
+def _component_roots(n: int, pairs: Tensor) -> Tensor:
     """Return for each of n vertices the smallest one that a chain of pairs leads to, shape (n,).
 
     Each sweep hooks the roots of a pair onto the smaller one and halves the chains, so that few sweeps are needed.
@@ -171,5 +172,5 @@ def _colors(field: Field, x: Tensor, normal: Tensor) -> Tensor:
     with torch.no_grad():
         for p, n in zip(torch.split(x, CHUNK), torch.split(normal, CHUNK), strict=True):
             p, n = p.to(field.bounds.dtype), n.to(field.bounds.dtype)
-            parts.append(field.color(p, n, -n, field.geometry(p)[1]))
+            parts.append(shade(SurfacePoints(field, p, n, -n, field.geometry(p)[1])))
     return torch.cat(parts).float().clamp(0, 1)

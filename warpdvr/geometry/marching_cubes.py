@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool3d
 
 from warpdvr.fields.base import Field
+from warpdvr.fields.gradient import value_and_gradient
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.runtime.launch import warp_scope
 
@@ -25,7 +26,8 @@ def triangulate(solid: "Solid", lattice: "Lattice", grid: BoundGrid | None) -> t
     """
     if grid is None and solid.lipschitz is not None:
         return sparse_marching_cubes(solid.values, lattice.low, lattice.high, lattice.cells, solid.lipschitz)
-    cells, corners = zip(*(_crossed(solid, lattice) if grid is None else _there(solid, lattice, grid)), strict=True)
+    slabs = _crossed_cells(solid, lattice) if grid is None else _crossed_cells_near_grid(solid, lattice, grid)
+    cells, corners = zip(*slabs, strict=True)
     vertices, faces = marching_cubes(torch.cat(cells), torch.cat(corners))
     return lattice.low + lattice.step * vertices, faces
 
@@ -38,7 +40,7 @@ class Solid:
         self.low, self.high = field.bounds.detach().float()
         self.least, self.most = float("inf"), float("-inf")
 
-    def inside(self, x: Tensor) -> Tensor:
+    def clamped(self, x: Tensor) -> Tensor:
         """Return the field's values (n,) at points that are moved into the bounds first."""
         value: Tensor = self.field.value(x.clamp(self.low, self.high).to(self.field.bounds.dtype)).float()
         if len(x):
@@ -50,7 +52,7 @@ class Solid:
 
     def extended(self, x: Tensor) -> Tensor:
         """Return values (n,) that are never negative outside of the bounds, and that keep the Lipschitz bound."""
-        value, out = self.inside(x), torch.maximum(self.low - x, x - self.high).amax(-1)
+        value, out = self.clamped(x), torch.maximum(self.low - x, x - self.high).amax(-1)
         if self.lipschitz is None:
             return torch.where(out > 0, value.abs(), value)
         return torch.maximum(value, self.lipschitz * out)
@@ -63,11 +65,12 @@ class Solid:
     def contains(self, x: Tensor) -> Tensor:
         """Return which of any number of points inside the bounds, (n,), have a negative value."""
         with torch.no_grad():
-            return torch.cat([self.inside(part) < 0 for part in torch.split(x, CHUNK)])
+            return torch.cat([self.clamped(part) < 0 for part in torch.split(x, CHUNK)])
 
     def slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the values (n,) and gradients (n, 3) at any number of points inside the bounds."""
-        parts = [_value_and_slope(self.inside, part) for part in torch.split(x, CHUNK)]
+        with torch.no_grad():
+            parts = [value_and_gradient(self.clamped, part) for part in torch.split(x, CHUNK)]
         value, slope = zip(*parts, strict=True)
         return torch.cat(value), torch.cat(slope)
 
@@ -75,7 +78,7 @@ class Solid:
         """Raise a ValueError if the field keeps one sign inside its bounds."""
         if not self.least < 0 < self.most:
             axes = [torch.linspace(a, b, 17) for a, b in zip(self.low.tolist(), self.high.tolist(), strict=True)]
-            self.values(torch.cartesian_prod(*axes).to(self.low))  # look around, to say what is there
+            self.values(torch.cartesian_prod(*axes).to(self.low))  # the message says what values there are
             raise ValueError(
                 "extract: the field has no surface inside its bounds: "
                 f"its values lie in [{self.least:.4g}, {self.most:.4g}]"
@@ -97,9 +100,9 @@ class Lattice:
     def around(cls, bounds: Tensor, resolution: int) -> "Lattice":
         low, high = bounds.detach().float()
         side = high - low
-        within = (side / side.max() * resolution - 1e-4).ceil().clamp_min(1)
-        step = side / within
-        x, y, z = (within.int() + 1).tolist()
+        cells_inside = (side / side.max() * resolution - 1e-4).ceil().clamp_min(1)
+        step = side / cells_inside
+        x, y, z = (cells_inside.int() + 1).tolist()
         return cls(low - step / 2, step, (x, y, z))
 
     @property
@@ -112,13 +115,13 @@ class Lattice:
         return self.low + self.step * torch.cartesian_prod(*axes).to(self.step)
 
 
-def _crossed(solid: Solid, lattice: Lattice) -> Iterator[tuple[Tensor, Tensor]]:
+def _crossed_cells(solid: Solid, lattice: Lattice) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield cells with values of both signs (n, 3) and the values at their corners (n, 8), slab by slab."""
     x, y, z = (n + 1 for n in lattice.cells)
-    thick = max(CHUNK // (y * z), 1)
+    slab_planes = max(CHUNK // (y * z), 1)
     slab = solid.values(lattice.corners(0, 1)).reshape(1, y, z)
-    for first in range(1, x, thick):
-        last = min(first + thick, x)
+    for first in range(1, x, slab_planes):
+        last = min(first + slab_planes, x)
         slab = torch.cat([slab[-1:], solid.values(lattice.corners(first, last)).reshape(-1, y, z)])
         corner = torch.stack(
             [slab[i : i + last - first, j : j + y - 1, k : k + z - 1] for i, j, k in cube_corners()], -1
@@ -128,48 +131,42 @@ def _crossed(solid: Solid, lattice: Lattice) -> Iterator[tuple[Tensor, Tensor]]:
         yield (cell + cell.new_tensor([first - 1, 0, 0])).int(), corner[tuple(cell.T)]
 
 
-def _there(solid: Solid, lattice: Lattice, grid: BoundGrid) -> Iterator[tuple[Tensor, Tensor]]:
+def _crossed_cells_near_grid(solid: Solid, lattice: Lattice, grid: BoundGrid) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the same cells in the same order, asking only at corners of those that the grid does not exclude."""
     x, y, z = lattice.cells
-    fine = int((lattice.step / grid.layout.side * 2 ** (grid.layout.levels - 1) - 1e-3).ceil().amax().clamp_min(1))
-    thick = max(4 * CHUNK // (y * z * fine**3), 1)
-    for first in range(0, x, thick):
-        last = min(first + thick, x)
-        cell = _open_cells(solid, lattice, grid, (first, last), fine)
-        place = cell[:, None] + torch.tensor(cube_corners(), device=cell.device)
-        key, where = torch.unique(
-            (place[..., 0] * (y + 1) + place[..., 1]) * (z + 1) + place[..., 2], return_inverse=True
-        )
+    subdivision = int(
+        (lattice.step / grid.layout.side * 2 ** (grid.layout.levels - 1) - 1e-3).ceil().amax().clamp_min(1)
+    )
+    slab_planes = max(4 * CHUNK // (y * z * subdivision**3), 1)
+    for first in range(0, x, slab_planes):
+        last = min(first + slab_planes, x)
+        cell = _open_cells(solid, lattice, grid, (first, last), subdivision)
+        corner_index = cell[:, None] + torch.tensor(cube_corners(), device=cell.device)
+        i, j, k = corner_index.unbind(-1)
+        key, inverse_index = torch.unique((i * (y + 1) + j) * (z + 1) + k, return_inverse=True)
         at = torch.stack([key // ((y + 1) * (z + 1)), key // (z + 1) % (y + 1), key % (z + 1)], 1)
-        corner = solid.values(lattice.low + lattice.step * at.to(lattice.step))[where]
+        corner = solid.values(lattice.low + lattice.step * at.to(lattice.step))[inverse_index]
         inside = (corner < 0).sum(-1)
         crossed = (inside > 0) & (inside < 8)
         yield cell[crossed].int(), corner[crossed]
 
 
-def _open_cells(solid: Solid, lattice: Lattice, grid: BoundGrid, slab: tuple[int, int], fine: int) -> Tensor:
+def _open_cells(solid: Solid, lattice: Lattice, grid: BoundGrid, slab: tuple[int, int], subdivision: int) -> Tensor:
     """Return the cells (n, 3) of a slab of which the grid does not say that all of it lies on one side.
 
-    It is asked `fine` times along each side of a cell, so often that no box of it lies between. Corners outside of the
-    bounds count as outside of the solid.
+    It is asked `subdivision` times along each side of a cell, so often that no box of it lies between. Corners outside
+    of the bounds count as outside of the solid.
     """
     first, last = slab
-    steps = [torch.arange(a * fine, b * fine + 1) for a, b in ((first, last), *((0, n) for n in lattice.cells[1:]))]
-    x = lattice.low + lattice.step / fine * torch.cartesian_prod(*steps).to(lattice.step)
+    ranges = (first, last), *((0, n) for n in lattice.cells[1:])
+    steps = [torch.arange(a * subdivision, b * subdivision + 1) for a, b in ranges]
+    x = lattice.low + lattice.step / subdivision * torch.cartesian_prod(*steps).to(lattice.step)
     sign = grid.signs(x.clamp(solid.low, solid.high))
     out = ((x < solid.low) | (x > solid.high)).any(1)
     sign = torch.where(out, sign.clamp_min(0), sign).view([len(s) for s in steps]).float()[None, None]
-    most, least = (max_pool3d(s * sign, fine + 1, fine)[0, 0] for s in (1, -1))
+    most, least = (max_pool3d(s * sign, subdivision + 1, subdivision)[0, 0] for s in (1, -1))
     cell = ((most >= 0) & (least >= 0)).nonzero()
     return cell + cell.new_tensor([first, 0, 0])
-
-
-def _value_and_slope(value: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        f = value(x)
-        (slope,) = torch.autograd.grad(f.sum(), x)
-    return f.detach(), slope
 
 
 def marching_cubes(cell: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,7 +197,7 @@ def sparse_marching_cubes(
         value: maps points (n, 3) to values (n,); called for many points at once.
         low, high: corners of the box, shape (3,) each.
         cells: number of cells along each axis.
-        lipschitz: an upper bound of |grad value|; where it is too small, pieces vanish without a word.
+        lipschitz: an upper bound of |grad value|; where it is too small, pieces vanish silently.
 
     Returns:
         Vertices (v, 3) in the units of the box and faces (m, 3), int64, wound so that negative values lie behind them.
@@ -215,10 +212,10 @@ def sparse_marching_cubes(
         lower, upper = wp.vec3(*low.tolist()), wp.vec3(*high.tolist())
         import warp.geometry as wg
 
-        found: Any = wg.sparse_marching_cubes(
+        surface: Any = wg.sparse_marching_cubes(
             batch, x, y, z, lower=lower, upper=upper, lipschitz_bound=lipschitz, device=device
         )
-        vertices, index = found
+        vertices, index = surface
         return wp.to_torch(vertices).clone(), wp.to_torch(index).reshape(-1, 3).long()
 
 

@@ -1,5 +1,6 @@
 """Triangle meshes: arrays with a meaning, out of a file and into one."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,6 +74,19 @@ def read_mesh(path: str | Path) -> Mesh:
         return Mesh(**arrays)
     except ValueError as problem:
         raise ValueError(f"{path}: not a mesh that can be read: {problem}") from problem
+
+
+def bounding_ball(vertices: Tensor) -> tuple[Tensor, float]:
+    """Return the middle (3,) of the box around vertices (n, 3), and the distance of the farthest vertex from it.
+
+    Raises:
+        ValueError: if that distance is 0 or not finite.
+    """
+    centre = (vertices.amin(0) + vertices.amax(0)) / 2
+    radius = float((vertices - centre).norm(dim=1).max())
+    if not 0 < radius < math.inf:
+        raise ValueError("expected a mesh with a size, but its vertices coincide or are not finite")
+    return centre, radius
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:

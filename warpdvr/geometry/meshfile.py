@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from warpdvr.runtime.files import replacing
@@ -42,14 +43,14 @@ def write(path: Path, vertices: Tensor, faces: Tensor, normals: Tensor | None, c
     Raises:
         ValueError: if the suffix is another one, or the folder does not exist.
     """
-    form = {".ply": _ply_bytes, ".obj": _obj_bytes}.get(path.suffix.lower())
-    if form is None:
+    encode = {".ply": _ply_bytes, ".obj": _obj_bytes}.get(path.suffix.lower())
+    if encode is None:
         raise ValueError(f"{path}: a mesh is written as .ply or .obj, not as {path.suffix or 'a file without suffix'}")
     with replacing(path) as unfinished:
-        unfinished.write_bytes(form(vertices, faces, normals, colors))
+        unfinished.write_bytes(encode(vertices, faces, normals, colors))
 
 
-def _fans(polygons: Any) -> np.ndarray[Any, Any]:
+def _fans(polygons: Any) -> NDArray[np.int64]:
     """Return the triangles (m, 3) of polygons, a list of lists or an array with one polygon per row."""
     if isinstance(polygons, np.ndarray):
         fans = [polygons[:, [0, i, i + 1]] for i in range(1, polygons.shape[1] - 1)]
@@ -60,7 +61,7 @@ def _fans(polygons: Any) -> np.ndarray[Any, Any]:
     return np.array(triangles, np.int64).reshape(-1, 3)
 
 
-def _read_off(data: bytes) -> tuple[Table, np.ndarray[Any, Any]]:
+def _read_off(data: bytes) -> tuple[Table, NDArray[np.int64]]:
     lines = [line.split(b"#")[0].split() for line in data.splitlines()]
     words = [line for line in lines if line]
     if not words or words[0][0] != b"OFF":
@@ -75,11 +76,11 @@ def _read_off(data: bytes) -> tuple[Table, np.ndarray[Any, Any]]:
     return {"vertices": [[float(a) for a in row[:3]] for row in rows[1 : 1 + n]]}, _fans(polygons)
 
 
-def _read_obj(data: bytes) -> tuple[Table, np.ndarray[Any, Any]]:
+def _read_obj(data: bytes) -> tuple[Table, NDArray[np.int64]]:
     points: list[list[float]] = []
     normals: list[list[float]] = []
     corners: list[list[list[bytes]]] = []
-    known: list[tuple[int, int]] = []  # how many of both there are at each face: negative indices count back from there
+    counts: list[tuple[int, int]] = []  # of both at each face: negative indices count back from there
     for line in data.replace(b"\\\n", b" ").splitlines():
         word, *rest = line.split(b"#")[0].split() or [b""]
         if word == b"v":
@@ -88,16 +89,16 @@ def _read_obj(data: bytes) -> tuple[Table, np.ndarray[Any, Any]]:
             normals.append([float(a) for a in rest[:3]])
         elif word == b"f":
             corners.append([corner.split(b"/") for corner in rest])
-            known.append((len(points), len(normals)))
+            counts.append((len(points), len(normals)))
     if not points or any(len(p) < 3 for p in points):
         raise ValueError("there are no vertices, or one has fewer than 3 coordinates")
-    polygons = [[_index(c[0], n) for c in face] for face, (n, _) in zip(corners, known, strict=True)]
+    polygons = [[_index(c[0], n) for c in face] for face, (n, _) in zip(corners, counts, strict=True)]
     table: Table = {"vertices": [p[:3] for p in points]}
     if all(len(p) == 6 for p in points):  # x y z r g b, as MeshLab and others write it
         table["colors"] = [p[3:] for p in points]
     if normals and all(len(c) == 3 for face in corners for c in face):
-        named = [[_index(c[2], n) for c in face] for face, (_, n) in zip(corners, known, strict=True)]
-        table.update(_one_each(len(points), polygons, named, np.array(normals)))
+        normal_index = [[_index(c[2], n) for c in face] for face, (_, n) in zip(corners, counts, strict=True)]
+        table.update(_normals_per_vertex(len(points), polygons, normal_index, np.array(normals)))
     return table, _fans(polygons)
 
 
@@ -109,9 +110,11 @@ def _index(word: bytes, n: int) -> int:
     return i - 1 if i > 0 else n + i
 
 
-def _one_each(n: int, polygons: list[list[int]], named: list[list[int]], normals: Any) -> Table:
+def _normals_per_vertex(
+    n: int, polygons: list[list[int]], normal_index: list[list[int]], normals: NDArray[np.float64]
+) -> Table:
     """Return the normals of the vertices, if each vertex has exactly one."""
-    vertex, normal = (np.array([i for face in faces for i in face], int) for faces in (polygons, named))
+    vertex, normal = (np.array([i for face in faces for i in face], int) for faces in (polygons, normal_index))
     own = np.full(max(n, vertex.max(initial=0) + 1), -1)
     own[vertex] = normal
     if (own < 0).any() or not np.array_equal(own[vertex], normal):
@@ -125,7 +128,7 @@ _PLY = dict(zip(_NAMES, _KINDS, strict=True))
 _ORDER = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 
 
-def _read_ply(data: bytes) -> tuple[Table, np.ndarray[Any, Any]]:
+def _read_ply(data: bytes) -> tuple[Table, NDArray[np.int64]]:
     header, end, body = data.partition(b"end_header")
     lines = [line.split() for line in header.decode("ascii", "replace").splitlines()]
     if not end or lines[:1] != [["ply"]]:
@@ -133,14 +136,14 @@ def _read_ply(data: bytes) -> tuple[Table, np.ndarray[Any, Any]]:
     source: Any = body[body.index(b"\n") + 1 :]
     order = next(_ORDER[line[1]] for line in lines if line[:1] == ["format"])
     read, source = (_ply_rows, source) if order else (_ply_words, source.split())
-    found: dict[str, Table] = {}
+    elements: dict[str, Table] = {}
     for i in [i for i, line in enumerate(lines) if line[:1] == ["element"]]:
-        after = lines[i + 1 :]
-        last = next((k for k, line in enumerate(after) if line[:1] == ["element"]), len(after))
-        properties = [line[1:] for line in after[:last] if line[:1] == ["property"]]
-        found[lines[i][1]], source = read(source, int(lines[i][2]), properties, order)
-    face = found.get("face", {})
-    return _ply_table(found["vertex"]), _fans(face.get("vertex_indices", face.get("vertex_index", [])))
+        following = lines[i + 1 :]
+        last = next((k for k, line in enumerate(following) if line[:1] == ["element"]), len(following))
+        properties = [line[1:] for line in following[:last] if line[:1] == ["property"]]
+        elements[lines[i][1]], source = read(source, int(lines[i][2]), properties, order)
+    face = elements.get("face", {})
+    return _ply_table(elements["vertex"]), _fans(face.get("vertex_indices", face.get("vertex_index", [])))
 
 
 def _ply_table(column: Table) -> Table:

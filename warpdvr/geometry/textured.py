@@ -43,18 +43,18 @@ class TexturedMesh:
     """The texture of each face, shape (m,), int64; -1 is none."""
     textures: tuple[NDArray[np.uint8], ...]
     """Shape (h, w, 3) each, sRGB."""
-    lost: tuple[str, ...] = ()
+    missing_files: tuple[str, ...] = ()
     """Files that the mesh names, but that are not there or cannot be read."""
 
-    def colour(self, face: Tensor, weight: Tensor) -> Tensor:
+    def color(self, face: Tensor, weight: Tensor) -> Tensor:
         """Return linear colours (k, 3) of points on the faces `face` (k,) with corner weights `weight` (k, 3)."""
         corner = self.faces[face]
-        colour = (self.tint[corner] * weight[..., None]).sum(1)
+        color = (self.tint[corner] * weight[..., None]).sum(1)
         uv = (self.uv[corner] * weight[..., None]).sum(1)
         for i, texture in enumerate(self.textures):
             on = self.texture[face] == i
-            colour[on] *= torch.from_numpy(_look_up(texture, uv[on].double().numpy()))
-        return colour
+            color[on] *= torch.from_numpy(_bilinear(texture, uv[on].double().numpy()))
+        return color
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class MeshFile:
 
 
 @contextmanager
-def opened(source: Path) -> Iterator[Folder]:
+def open_folder(source: Path) -> Iterator[Folder]:
     """Give a folder as it is, a zip archive as one; an archive is read where it is and never unpacked."""
     if source.is_dir():
         yield source
@@ -90,23 +90,23 @@ def opened(source: Path) -> Iterator[Folder]:
         yield zipfile.Path(archive)
 
 
-def find(folder: Folder) -> list[MeshFile]:
+def find_meshes(folder: Folder) -> list[MeshFile]:
     """Return the objects in a folder by name: its mesh files, and its sub-folders that hold one at any depth.
 
     Where the folder holds one sub-folder and nothing else, and that several objects, those are meant.
     """
-    found = []
+    files = []
     for child in _children(folder):
         if child.is_dir() and (meshes := tuple(_meshes(child, ""))):
-            found.append(MeshFile(child.name, child, meshes))
+            files.append(MeshFile(child.name, child, meshes))
         elif _is_mesh(child):
-            found.append(MeshFile(Path(child.name).stem, folder, (child.name,)))
-    if len(found) == 1 and found[0].folder is not folder and len(inner := find(found[0].folder)) > 1:
+            files.append(MeshFile(Path(child.name).stem, folder, (child.name,)))
+    if len(files) == 1 and files[0].folder is not folder and len(inner := find_meshes(files[0].folder)) > 1:
         return inner
-    return found
+    return files
 
 
-def read(found: MeshFile) -> TexturedMesh:
+def read_textured(file: MeshFile) -> TexturedMesh:
     """Read a mesh and its textures. Where a texture or material is missing, the plain colour stays, or else grey.
 
     Raises:
@@ -114,48 +114,48 @@ def read(found: MeshFile) -> TexturedMesh:
     """
     import trimesh
 
-    if len(found.meshes) > 1:
-        raise ValueError(f"expected one mesh, found {', '.join(found.meshes)}")
-    path = found.meshes[0]
-    beside = _Beside(found, posixpath.dirname(path))
+    if len(file.meshes) > 1:
+        raise ValueError(f"expected one mesh, found {', '.join(file.meshes)}")
+    path = file.meshes[0]
+    resolver = FileResolver(file, posixpath.dirname(path))
     try:
-        stream, kind = io.BytesIO(found.read(path)), posixpath.splitext(path)[1].lower()
-        scene = trimesh.load(stream, file_type=kind[1:], resolver=beside, force="scene", process=False)
+        stream, kind = io.BytesIO(file.read(path)), posixpath.splitext(path)[1].lower()
+        scene = trimesh.load(stream, file_type=kind[1:], resolver=resolver, force="scene", process=False)
         placed = [(scene.geometry[name], at) for at, name in map(scene.graph.get, scene.graph.nodes_geometry)]
         parts = [(part, at) for part, at in placed if isinstance(part, trimesh.Trimesh) and len(part.faces)]
     except Exception as error:  # the readers of a dozen formats fail in any way
         raise ValueError(f"{path} cannot be read as a mesh ({type(error).__name__}: {error})") from error
     if not parts:
         raise ValueError(f"{path} holds no triangles")
-    mesh = _joined(parts, beside)
+    mesh = _concatenated(parts, resolver)
     if not bool(mesh.vertices.isfinite().all()):
         raise ValueError(f"{path} holds a number that is not finite")
     return mesh
 
 
-class _Beside:
+class FileResolver:
     """Where trimesh asks for the files that a mesh names."""
 
-    def __init__(self, found: MeshFile, folder: str):
-        self.found, self.folder = found, folder
-        self.lost: list[str] = []
+    def __init__(self, file: MeshFile, folder: str):
+        self.file, self.folder = file, folder
+        self.missing_files: list[str] = []
 
     def get(self, name: str) -> bytes:
         try:
-            return self.found.read(posixpath.join(self.folder, name.replace("\\", "/")))
+            return self.file.read(posixpath.join(self.folder, name.replace("\\", "/")))
         except (OSError, KeyError, ValueError) as error:
-            self.lost.append(name)
+            self.missing_files.append(name)
             raise OSError(f"{name}: not found") from error  # what trimesh knows how to do without
 
     __getitem__ = get
 
 
-def _joined(parts: list[tuple[Any, Any]], beside: _Beside) -> TexturedMesh:
+def _concatenated(parts: list[tuple[Any, Any]], resolver: FileResolver) -> TexturedMesh:
     """Return trimesh's meshes, one for each material and each with its pose (4, 4), as one."""
     vertices, faces, tints, uvs, of_face = [], [], [], [], []
     n_vertex, textures = 0, list[NDArray[np.uint8]]()
     for part, pose in parts:
-        tint, uv, image = _paint(part.visual, len(part.vertices), beside)
+        tint, uv, image = _vertex_colors(part.visual, len(part.vertices), resolver)
         vertices.append(part.vertices @ pose[:3, :3].T + pose[:3, 3])
         faces.append(part.faces + n_vertex)
         n_vertex += len(part.vertices)
@@ -166,15 +166,15 @@ def _joined(parts: list[tuple[Any, Any]], beside: _Beside) -> TexturedMesh:
     return TexturedMesh(
         torch.from_numpy(np.concatenate(vertices)),
         torch.from_numpy(np.concatenate(faces)).long(),
-        _linear()[torch.from_numpy(np.concatenate(tints)).long()],
+        _linear_table()[torch.from_numpy(np.concatenate(tints)).long()],
         torch.from_numpy(np.nan_to_num(np.concatenate(uvs))).float(),
         torch.from_numpy(np.concatenate(of_face)),
         tuple(textures),
-        tuple(dict.fromkeys(beside.lost)),
+        tuple(dict.fromkeys(resolver.missing_files)),
     )
 
 
-def _paint(visual: Any, n: int, beside: _Beside) -> tuple[Any, Any, NDArray[np.uint8] | None]:
+def _vertex_colors(visual: Any, n: int, resolver: FileResolver) -> tuple[Any, Any, NDArray[np.uint8] | None]:
     """Return the vertices' colours (n, 3), sRGB of 255, their places in the texture (n, 2), and the texture if any."""
     tint, uv = np.full((n, 3), GREY), np.zeros((n, 2))
     if visual.kind in ("vertex", "face"):
@@ -188,26 +188,26 @@ def _paint(visual: Any, n: int, beside: _Beside) -> tuple[Any, Any, NDArray[np.u
         try:  # exporters write Kd 0 beside a texture, so that the texture alone counts
             return np.full((n, 3), 255), visual.uv, np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, ValueError):  # Pillow reads the pixels only now
-            beside.lost.append(str(image.info.get("file_path", "the texture")))
-    known = "kd" in getattr(material, "kwargs", {}) or hasattr(visual.material, "to_simple")
-    return np.full((n, 3), material.diffuse[:3]) if known else tint, uv, None
+            resolver.missing_files.append(str(image.info.get("file_path", "the texture")))
+    has_color = "kd" in getattr(material, "kwargs", {}) or hasattr(visual.material, "to_simple")
+    return np.full((n, 3), material.diffuse[:3]) if has_color else tint, uv, None
 
 
-def _look_up(texture: NDArray[np.uint8], uv: NDArray[np.float64]) -> NDArray[np.float32]:
+def _bilinear(texture: NDArray[np.uint8], uv: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return linear colours (k, 3) at places (k, 2) of a texture that repeats, between its four closest texels."""
     height, width = texture.shape[:2]
     at = np.stack([uv[:, 0] % 1 * width, (1 - uv[:, 1]) % 1 * height], 1) - 0.5
     low = np.floor(at).astype(int)
     x, y = (at - low).T[..., None]
     (left, top), (right, bottom) = (low % (width, height)).T, ((low + 1) % (width, height)).T
-    light = _linear().numpy()
+    light = _linear_table().numpy()
     above, below = (light[texture[row, left]] * (1 - x) + light[texture[row, right]] * x for row in (top, bottom))
     mixed: NDArray[np.float32] = (above * (1 - y) + below * y).astype(np.float32)
     return mixed
 
 
 @cache
-def _linear() -> Tensor:
+def _linear_table() -> Tensor:
     return linear(torch.arange(256) / 255)
 
 
@@ -221,13 +221,13 @@ def _meshes(folder: Folder, path: str) -> Iterator[str]:
 
 def _children(folder: Folder) -> list[Folder]:
     """Return what a folder holds, by name; without hidden files, and without what cannot stand in another folder."""
-    return sorted((child for child in folder.iterdir() if _fit(child.name)), key=lambda child: child.name)
+    return sorted((child for child in folder.iterdir() if _is_safe_name(child.name)), key=lambda child: child.name)
 
 
 def _is_mesh(file: Folder) -> bool:
     return posixpath.splitext(file.name)[1].lower() in SUFFIXES and file.is_file()
 
 
-def _fit(name: str) -> bool:
+def _is_safe_name(name: str) -> bool:
     """Whether a name can stand in another folder: an archive's may be "..", or hold what another system splits at."""
     return not name.startswith((".", "__MACOSX")) and name != "" and not set(name) & set("/\\:")

@@ -1,13 +1,12 @@
 """What can be seen of a mesh from outside."""
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from warpdvr.cameras.paths import fibonacci_sphere
-from warpdvr.geometry.mesh import Mesh
+from warpdvr.geometry.mesh import Mesh, bounding_ball
 from warpdvr.geometry.search import first_hit, triangle_mesh
 
 
@@ -58,11 +57,11 @@ def _first_of_each(mesh: Mesh) -> Tensor:
 
 def _into_unit_sphere(vertices: Tensor) -> Tensor:
     x = vertices.detach().double().cpu()
-    x = x - (x.amin(0) + x.amax(0)) / 2
-    radius = float(x.norm(dim=1).max())
-    if not 0 < radius < math.inf:
-        raise ValueError("visible_surface: expected a mesh with a size, found one without, or one that is not finite")
-    return (x / radius).float()
+    try:
+        centre, radius = bounding_ball(x)
+    except ValueError as error:
+        raise ValueError(f"visible_surface: {error}") from None
+    return ((x - centre) / radius).float()
 
 
 def _poses(n: int) -> Tensor:

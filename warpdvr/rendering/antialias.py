@@ -4,28 +4,64 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.rays import pixel_centres
 from warpdvr.fields.base import Field
 from warpdvr.intersection.base import Solver
-from warpdvr.rendering.gradient import slope_cost
 from warpdvr.rendering.surface import surface
+from warpdvr.shading.shade import Shader, shade
 from warpdvr.shading.srgb import encode, linear
 
 SMOOTH = 3
 """Places along each axis at which pictures for people look through pixels on edges."""
 
-
 STEP = 8.0
 """Neighbours whose depths differ by more are on an edge [width of a pixel where the nearer one is]."""
 
 
-def _mean(field: Field, camera: Camera, intersect: Solver, pixel: Tensor, behind: Tensor, n: int) -> tuple[Tensor, int]:
+def smooth_edges(
+    field: Field,
+    camera: Camera,
+    intersect: Solver,
+    rgb: Tensor,
+    depth: Tensor,
+    background: Tensor,
+    *,
+    places: int,
+    chunk: int,
+    shader: Shader = shade,
+) -> tuple[Tensor, int]:
+    """Return colours whose pixels on edges are the mean in linear light of several places, and the evaluations.
+
+    Args:
+        field: of one shape.
+        camera: the view, on the field's device; n = height * width.
+        intersect: how the surface is found.
+        rgb: sRGB colours of the pixels' centres, shape (n, 3).
+        depth: of the pixels' centres, shape (n,), NaN where nothing is hit [scene unit].
+        background: sRGB colours where no ray hits, shape (n, 3).
+        places: number of them along each axis of a pixel.
+        chunk: number of rays at a time.
+        shader: the colours of surface points.
+    """
+    pixel = pixel_centres(camera.width, camera.height, camera.K.device)
+    on_edge = torch.nonzero(_edges(depth.detach().view(camera.height, camera.width), camera).view(-1))[:, 0]
+    evaluations = 0
+    for subset in on_edge.split(max(1, chunk // places**2)):
+        mean, n = _mean(field, camera, intersect, pixel[subset], background[subset], places, shader)
+        rgb, evaluations = rgb.index_copy(0, subset, mean), evaluations + n
+    return rgb, evaluations
+
+
+def _mean(
+    field: Field, camera: Camera, intersect: Solver, pixel: Tensor, background: Tensor, n: int, shader: Shader
+) -> tuple[Tensor, int]:
     """Return the mean colours (k, 3) of pixels (k, 2) seen through n x n places in each, and the evaluations."""
     side = (torch.arange(n, device=pixel.device, dtype=pixel.dtype) + 0.5) / n - 0.5
     rays = camera.rays((pixel[:, None] + torch.cartesian_prod(side, side)).view(-1, 2))
-    seen = surface(field, rays, intersect)
-    light = linear(behind.repeat_interleave(n * n, 0)).index_copy(0, seen.hit.ray, linear(seen.color).to(behind))
-    shading = (int(torch.is_grad_enabled()) + slope_cost(field)) * len(seen.hit.ray)
-    return encode(light.view(-1, n * n, 3).mean(1)), seen.hit.evaluations + shading
+    seen = surface(field, rays, intersect, shader)
+    behind = linear(background.repeat_interleave(n * n, 0))
+    light = behind.index_copy(0, seen.hit.ray, linear(seen.color).to(background))
+    return encode(light.view(-1, n * n, 3).mean(1)), seen.evaluations
 
 
 def _edges(depth: Tensor, camera: Camera) -> Tensor:

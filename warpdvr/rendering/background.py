@@ -1,4 +1,4 @@
-"""What is behind the object: colours of rays that hit nothing, as they are beside it."""
+"""What is behind the object: a small network for the colours of rays that hit nothing."""
 
 from collections.abc import Mapping
 
@@ -18,10 +18,10 @@ PREFIX = "background."
 class Background(nn.Module):
     """The surroundings of the object in its photographs, one query for each ray that hits nothing.
 
-    Masks reach over outlines, and close holes that light shines through: there, a photograph that was held out shows
-    what lies behind, and a picture of the field alone nothing. A small perceptron sees where a ray leaves the unit
-    ball, or comes nearest to it, and its direction; as NeRF++ has a network for what is outside of a sphere (Zhang et
-    al. 2020), but without any depth.
+    Masks extend over outlines, and fill holes that light shines through: there, a held-out photograph shows what lies
+    behind, and a picture of the field alone shows nothing. A small perceptron takes the point where a ray leaves the
+    unit ball, or comes nearest to it, and its direction; like the outer network of NeRF++ (Zhang et al. 2020), but
+    without depth.
 
     Args:
         frequencies: octaves of the encoding of place and direction.
@@ -35,29 +35,29 @@ class Background(nn.Module):
 
     @classmethod
     def new(cls, seed: int, device: torch.device) -> "Background":
-        """Return one with random weights; the random numbers that others draw stay what they are without it."""
+        """Return one with random weights, without disturbing the random numbers that others draw."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return cls().to(device)
 
     @classmethod
     def saved(cls, state: Mapping[str, Tensor]) -> "Background | None":
-        """Return the one whose weights are in a state (`Fit.state`), None if there are none.
+        """Return the background whose weights are in a state (`Fit.state`), or None if it holds none.
 
         Raises:
-            ValueError: if they are of another network.
+            ValueError: if they are those of another network.
         """
         weights = {name.removeprefix(PREFIX): weight for name, weight in state.items() if name.startswith(PREFIX)}
         if not weights:
             return None
-        made = cls()
+        background = cls()
         try:
-            made.load_state_dict(weights)
+            background.load_state_dict(weights)
         except RuntimeError as error:
             raise ValueError(
                 f"background: the weights are of another network: {' '.join(str(error).split())}"
             ) from None
-        return made
+        return background
 
     def state(self) -> dict[str, Tensor]:
         """Return its weights, as `saved` takes them."""

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from warpdvr.rendering.gradient import normal_color
 from warpdvr.runtime.files import replacing
 
 
@@ -18,7 +17,7 @@ class Image:
     """A rendered view of h x w pixels."""
 
     rgb: Tensor
-    """sRGB colour in [0, 1] over the background, shape (h, w, 3); differentiable, where outlines move if asked for."""
+    """sRGB colour in [0, 1] over the background, shape (h, w, 3); differentiable, with moving outlines if asked for."""
     depth: Tensor
     """Depth along the camera's forward axis (not ray length), shape (h, w) [scene unit]; differentiable, NaN where the
     ray does not hit."""
@@ -29,7 +28,7 @@ class Image:
     status: Tensor
     """A `Status` for every pixel, shape (h, w), int32."""
     evaluations: int
-    """How often the field was asked, counted in points: intersection, shading of the hits, and what else is there."""
+    """How often the field was asked, counted in points: for the hits, their colours and normals, edges and masks."""
     silhouette: Tensor | None = None
     """Soft mask in (0, 1), shape (h, w), if asked for: sigmoid(-sharpness * value) at the smallest value met on the ray
     (Yariv et al. 2020, eq. 7), behind the first surface too; differentiable with respect to the field."""
@@ -39,7 +38,7 @@ class Image:
         with replacing(Path(path)) as unfinished:
             PIL.Image.fromarray(self.picture(what)).save(unfinished)
 
-    def picture(self, what: str = "rgb") -> np.ndarray[Any, Any]:
+    def picture(self, what: str = "rgb") -> NDArray[np.uint8]:
         """Return `rgb`, `normal`, `depth` or `mask` as 8-bit values, shape (h, w, 3) or (h, w)."""
         if what == "rgb":
             shown = self.rgb
@@ -51,7 +50,13 @@ class Image:
             shown = self.mask.float()
         else:
             raise ValueError(f"image: cannot show {what!r}; known are rgb, normal, depth and mask")
-        return (shown.detach().float().clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
+        pixels: NDArray[np.uint8] = (shown.detach().float().clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
+        return pixels
+
+
+def normal_color(normal: Tensor) -> Tensor:
+    """Return unit normals (..., 3) as colours in [0, 1], the usual way: 0.5 n + 0.5."""
+    return 0.5 * normal + 0.5
 
 
 def _bright_when_near(depth: Tensor, mask: Tensor) -> Tensor:

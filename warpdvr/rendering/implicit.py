@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from warpdvr.fields.gradient import value_and_gradient
+
 
 def reattach(
     f: Callable[[Tensor], Tensor], origin: Tensor, direction: Tensor, t: Tensor, *, grazing: float = 1e-3
@@ -29,10 +31,7 @@ def reattach(
     if not torch.is_grad_enabled():
         return t
     x = origin + t.detach().to(origin)[:, None] * direction
-    if not x.requires_grad:
-        x = x.detach().requires_grad_()
-    value = f(x)
-    (gradient,) = torch.autograd.grad(value.sum(), x, retain_graph=True)
+    value, gradient = value_and_gradient(f, x)
     slope = (gradient * direction.detach()).sum(-1)
     least = grazing * gradient.norm(dim=-1) + torch.finfo(slope.dtype).tiny
     slope = torch.where(slope > 0, slope.clamp_min(least), slope.clamp_max(-least))

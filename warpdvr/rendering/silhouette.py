@@ -1,4 +1,4 @@
-"""The soft mask of a field: how near to its surface a ray comes, or how deep it goes."""
+"""The soft mask of a field: how near to its surface a ray comes, or how deep it goes inside."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ from warpdvr.intersection.lowest import lowest_on
 def soft_mask(field: Field, rays: Rays, hit: Hit, sharpness: float) -> tuple[Tensor, int]:
     """Return sigmoid(-sharpness * value) at the smallest value on each ray, shape (n,), and the number of evaluations.
 
-    0 for rays that were never asked. Differentiable with respect to the field and the rays (Yariv et al. 2020, eq. 7).
+    It is 0 for rays that miss the bounds. Differentiable with respect to the field and the rays (Yariv et al. 2020,
+    eq. 7).
     """
     deepest, evaluations = lowest_on(field, rays, hit)
     asked = ~deepest.isnan()

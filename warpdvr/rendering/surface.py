@@ -2,14 +2,32 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, select_shape
+from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Hit
-from warpdvr.rendering.gradient import gradient, unit
 from warpdvr.rendering.implicit import reattach
+from warpdvr.shading.shade import Shader, SurfacePoints, shade
+
+
+@dataclass(frozen=True)
+class TracedPoints:
+    """Where k of n rays meet a surface."""
+
+    hit: Hit
+    """Which rays hit, and what became of the others."""
+    t: Tensor
+    """Ray length, shape (k,) [scene unit]; differentiable with respect to the field and the rays."""
+    points: SurfacePoints
+    """The points, differentiable, ready to be shaded."""
+    slope: Tensor
+    """Length of the field's gradient there, shape (k,); differentiable."""
+    evaluations: int
+    """How often the field was asked, counted in points: for the hits, their gradients and what makes them move."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +46,19 @@ class Surface:
     """sRGB colour in [0, 1], shape (k, 3); differentiable."""
     slope: Tensor
     """Length of the field's gradient at x, shape (k,); differentiable."""
+    evaluations: int
+    """How often the field was asked, counted in points: for the hits, their gradients and what makes them move."""
 
 
-def surface(field: Field, rays: Rays, intersect: Solver) -> Surface:
+def surface(field: Field, rays: Rays, intersect: Solver, shader: Shader = shade) -> Surface:
     """Return what the rays see, packed: only rays that hit. Differentiable where autograd is recording."""
+    traced = trace(field, rays, intersect)
+    at = traced.points
+    return Surface(traced.hit, traced.t, at.x, at.normal, shader(at), traced.slope, traced.evaluations)
+
+
+def trace(field: Field, rays: Rays, intersect: Solver) -> TracedPoints:
+    """Return where the rays meet the surface, packed: only those that hit. Differentiable where autograd records."""
     hit = intersect(field, rays)
     dtype = field.bounds.dtype
     field = select_shape(field, rays.shape_index, hit.ray)
@@ -39,5 +66,6 @@ def surface(field: Field, rays: Rays, intersect: Solver) -> Surface:
     t = reattach(field.value, o, d, hit.t)
     x = o + t[:, None].to(dtype) * d
     _, slope, feature = gradient(field, x)
-    normal = unit(slope)
-    return Surface(hit, t, x, normal, field.color(x, normal, d, feature), slope.norm(dim=-1))
+    points = SurfacePoints(field, x, unit(slope), d, feature)
+    evaluations = hit.evaluations + (int(torch.is_grad_enabled()) + evaluations_per_gradient(field)) * len(x)
+    return TracedPoints(hit, t, points, slope.norm(dim=-1), evaluations)

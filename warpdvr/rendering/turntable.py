@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import PIL.Image
 import torch
+from numpy.typing import NDArray
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.fields.adapter import as_field
@@ -26,7 +27,7 @@ def turn(field: FieldLike, path: Sequence[Camera]) -> Iterator[Image]:
         yield render(field, camera, intersect=solver, antialias=SMOOTH)
 
 
-def animate(pictures: Sequence[Any], path: Path, *, seconds: float = 4.0) -> None:
+def animate(pictures: Sequence[NDArray[np.uint8]], path: Path, *, seconds: float = 4.0) -> None:
     """Write 8-bit pictures (h, w, 3) as an animated file that repeats; .gif, .webp or .png by suffix."""
     if path.suffix not in (".gif", ".webp", ".png"):
         raise ValueError(f"{path}: an animation is written as .gif, .webp or .png")

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, select_shape
+from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit, value_and_gradient
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Status
-from warpdvr.rendering.gradient import gradient, slope_cost, unit
+from warpdvr.shading.shade import Shader, SurfacePoints, shade
 
 HALVINGS = 3
 """How often the way between two pixels is halved to find the outline there: to an eighth of a pixel."""
@@ -18,7 +19,7 @@ BEND = 0.5
 """How far a neighbour may lie off the surface's tangent plane before an outline is looked for [pixel's size]."""
 
 STEPS = (-1.0, 0.0, *(2.0**k for k in range(8)))
-"""Places around the near surface between which the ray's grazing point is looked for [pixel's size]."""
+"""Offsets from the near surface between which the ray's grazing point is looked for [pixel's size]."""
 
 TURNS = 5
 """How often the way between two such places is halved."""
@@ -45,7 +46,9 @@ class VisibleImage:
     """Colour where no ray hits, shape (n, 3)."""
 
 
-def boundary(field: Field, seen: VisibleImage, intersect: Solver, *, chunk: int | None = None) -> tuple[Tensor, int]:
+def boundary(
+    field: Field, image: VisibleImage, intersect: Solver, *, chunk: int | None = None, shader: Shader = shade
+) -> tuple[Tensor, int]:
     """Return 0 for all colours, shape (n, 3), with the gradient of the outlines between them; and evaluations.
 
     The integral of colour over an image moves with its discontinuities by
@@ -74,19 +77,20 @@ def boundary(field: Field, seen: VisibleImage, intersect: Solver, *, chunk: int 
 
     Args:
         field: a `Field`.
-        seen: what the images show.
+        image: what the images show.
         intersect: how the surface is found.
         chunk: how many pairs of pixels are looked at together; None for all.
+        shader: the colours of surface points.
     """
-    zero = seen.behind.new_zeros(len(seen.rays), 3, dtype=field.bounds.dtype)
+    zero = image.behind.new_zeros(len(image.rays), 3, dtype=field.bounds.dtype)
     if not torch.is_grad_enabled():
         return zero, 0
-    pairs, evaluations = _pairs(seen), 0
-    for some in pairs.split(chunk or max(len(pairs), 1)) if len(pairs) else ():
-        crossing, asked = _cross(field, seen, some, intersect)
-        crossing, more = _graze(field, seen, crossing)
-        moved, most = _move(field, seen, crossing)
-        evaluations += asked + more + most
+    pairs, evaluations = _candidate_pairs(image), 0
+    for subset in pairs.split(chunk or max(len(pairs), 1)) if len(pairs) else ():
+        crossing, for_rays = _bisect(field, image, subset, intersect)
+        crossing, for_grazing = _grazing_points(field, image, crossing)
+        moved, for_colors = _contributions(field, image, crossing, shader)
+        evaluations += for_rays + for_grazing + for_colors
         zero = zero.index_add(0, crossing.pair[:, 0], moved[0]).index_add(0, crossing.pair[:, 1], moved[1])
     return zero, evaluations
 
@@ -113,38 +117,38 @@ class _Crossing:
 
 
 @torch.no_grad()
-def _pairs(seen: VisibleImage) -> Tensor:
+def _candidate_pairs(image: VisibleImage) -> Tensor:
     """Return neighbours between which there may be an outline, as `_Crossing.pair`."""
-    _, height, width = seen.shape
-    index = torch.arange(len(seen.rays), device=seen.t.device).view(seen.shape)
+    _, height, width = image.shape
+    index = torch.arange(len(image.rays), device=image.t.device).view(image.shape)
     pairs = []
     for axis, other, size in ((1, 2, width), (2, 1, height)):
-        beside = torch.arange(size, device=index.device) + 1
-        beside[-1] = max(size - 2, 0)
-        length = seen.shape[axis] - 1
+        neighbour = torch.arange(size, device=index.device) + 1
+        neighbour[-1] = max(size - 2, 0)
+        length = image.shape[axis] - 1
         ends = index.narrow(axis, 0, length), index.narrow(axis, 1, length)
-        pairs.append(torch.stack([*ends, *(end.index_select(other, beside) for end in ends)], -1).view(-1, 4))
+        pairs.append(torch.stack([*ends, *(end.index_select(other, neighbour) for end in ends)], -1).view(-1, 4))
     pair = torch.cat(pairs)
-    hit, miss = seen.status == int(Status.HIT), seen.status == int(Status.MISS)
-    t = torch.where(hit, seen.t, torch.inf)
+    hit, miss = image.status == int(Status.HIT), image.status == int(Status.MISS)
+    t = torch.where(hit, image.t, torch.inf)
     pair = torch.where((t[pair[:, 0]] <= t[pair[:, 1]])[:, None], pair, pair[:, [1, 0, 3, 2]])[:, :3]
     a, b = pair[:, 0], pair[:, 1]
-    x = seen.rays.at(torch.where(hit, seen.t, torch.nan))
-    off = torch.stack([((x[b] - x[a]) * seen.normal[i]).sum(-1).abs() for i in (a, b)]).amax(0)
-    hidden = off > BEND * seen.t[a] * (seen.rays.direction[b] - seen.rays.direction[a]).norm(dim=-1)
+    x = image.rays.at(torch.where(hit, image.t, torch.nan))
+    off = torch.stack([((x[b] - x[a]) * image.normal[i]).sum(-1).abs() for i in (a, b)]).amax(0)
+    hidden = off > BEND * image.t[a] * (image.rays.direction[b] - image.rays.direction[a]).norm(dim=-1)
     return pair[hit[a] & (miss[b] | (hit[b] & hidden))]
 
 
 @torch.no_grad()
-def _cross(field: Field, seen: VisibleImage, pair: Tensor, intersect: Solver) -> tuple[_Crossing, int]:
+def _bisect(field: Field, image: VisibleImage, pair: Tensor, intersect: Solver) -> tuple[_Crossing, int]:
     """Halve the way between pairs of pixels; the half with the larger step in depth goes on."""
-    t = torch.where(seen.status == int(Status.HIT), seen.t, torch.nan)
+    t = torch.where(image.status == int(Status.HIT), image.t, torch.nan)
     near, far = t[pair[:, 0]], t[pair[:, 1]]
     low, high = torch.zeros_like(near), torch.ones_like(near)
     evaluations = 0
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
-        hit = intersect(field, _between(seen.rays, pair, middle))
+        hit = intersect(field, _interpolated(image.rays, pair, middle))
         t = torch.full_like(near, torch.nan).index_copy(0, hit.ray, hit.t.to(near))
         first = (t - near).abs() < (far - t).abs().nan_to_num(torch.inf)
         low, near = torch.where(first, middle, low), torch.where(first, t, near)
@@ -154,14 +158,14 @@ def _cross(field: Field, seen: VisibleImage, pair: Tensor, intersect: Solver) ->
 
 
 @torch.no_grad()
-def _graze(field: Field, seen: VisibleImage, crossing: _Crossing) -> tuple[_Crossing, int]:
+def _grazing_points(field: Field, image: VisibleImage, crossing: _Crossing) -> tuple[_Crossing, int]:
     """Keep the crossings whose outer ray passes a smallest value ahead of what it sees, and tell where.
 
     On a surface that goes on behind the pixel's edge values only fall on the way from the near to the far point.
     """
-    pair, rays = crossing.pair, _between(seen.rays, crossing.pair, crossing.high)
+    pair, rays = crossing.pair, _interpolated(image.rays, crossing.pair, crossing.high)
     end = torch.where(crossing.far.isnan(), rays.clip(field.bounds)[1].to(crossing.far), crossing.far)
-    size = crossing.near * _apart(seen.rays, pair, 1).norm(dim=-1)
+    size = crossing.near * _direction_change(image.rays, pair, 1).norm(dim=-1)
     t = crossing.near[:, None] + size[:, None] * torch.tensor(STEPS).to(size)
     t = torch.minimum(t, end[:, None])
     k = t.shape[1]
@@ -178,45 +182,46 @@ def _graze(field: Field, seen: VisibleImage, crossing: _Crossing) -> tuple[_Cros
     return replace(crossing[keep], graze=torch.stack([low, high], 1)), t.numel() + TURNS * len(keep)
 
 
-def _move(field: Field, seen: VisibleImage, crossing: _Crossing) -> tuple[Tensor, int]:
+def _contributions(field: Field, image: VisibleImage, crossing: _Crossing, shader: Shader) -> tuple[Tensor, int]:
     """Return what each crossing adds to the colours of its two pixels, shape (2, m, 3), 0 in value; and evaluations."""
     pair = crossing.pair
-    rays = _between(seen.rays, pair, crossing.high)
+    rays = _interpolated(image.rays, pair, crossing.high)
     sides = [_slope(field, rays, t) for t in crossing.graze.unbind(1)]
     (f_low, s_low, g_low), (f_high, s_high, g_high) = sides
     share = (s_high / (s_high - s_low)).nan_to_num(0.5).clamp(0, 1)
     value, slope = share * f_low + (1 - share) * f_high, share[:, None] * g_low + (1 - share)[:, None] * g_high
     t = share * crossing.graze[:, 0] + (1 - share) * crossing.graze[:, 1]
-    along, across = (t * (slope * _apart(seen.rays, pair, i)).sum(-1) for i in (1, 2))
-    least = t * torch.stack([g_low, g_high]).norm(dim=-1).amax(0) * _apart(seen.rays, pair, 1).norm(dim=-1)
+    along, across = (t * (slope * _direction_change(image.rays, pair, i)).sum(-1) for i in (1, 2))
+    least = t * torch.stack([g_low, g_high]).norm(dim=-1).amax(0) * _direction_change(image.rays, pair, 1).norm(dim=-1)
     steep = torch.hypot(along, across)
     passed = value.detach().abs() <= 4 * (crossing.high - crossing.low) * steep
     tiny = torch.finfo(steep.dtype).tiny
     a, b = along.abs() / (steep + tiny), across / (steep + tiny)
     share = a**3 / (a**4 + b**4 + tiny) / torch.maximum(steep, GRAZING * least + tiny)
     move = (value.detach() - value) * torch.where(passed, share, 0)
-    jump, asked = _jump(field, seen, crossing, rays, t)
+    jump, evaluations = _color_jump(field, image, crossing, rays, t, shader)
     place = torch.where(passed, crossing.high - value.detach() / along, 0.5).nan_to_num(0.5)
     place = torch.minimum(torch.maximum(place, crossing.low), crossing.high)
     part = move[:, None] * jump
-    return torch.stack([(1 - place)[:, None] * part, place[:, None] * part]), 2 * len(t) + asked
+    return torch.stack([(1 - place)[:, None] * part, place[:, None] * part]), 2 * len(t) + evaluations
 
 
 @torch.no_grad()
-def _jump(field: Field, seen: VisibleImage, crossing: _Crossing, rays: Rays, t: Tensor) -> tuple[Tensor, int]:
+def _color_jump(
+    field: Field, image: VisibleImage, crossing: _Crossing, rays: Rays, t: Tensor, shader: Shader
+) -> tuple[Tensor, int]:
     """Return the colour at the near side of each crossing less that at its far side, shape (m, 3), and evaluations."""
     hit = torch.nonzero(~crossing.far.isnan())[:, 0]
-    beyond = seen.behind[crossing.pair[:, 1]].to(field.bounds.dtype)
-    beyond = beyond.index_copy(0, hit, _color(field, rays[hit], crossing.far[hit]))
-    return _color(field, rays, t) - beyond, slope_cost(field) * (len(t) + len(hit))
+    beyond = image.behind[crossing.pair[:, 1]].to(field.bounds.dtype)
+    beyond = beyond.index_copy(0, hit, _color(field, rays[hit], crossing.far[hit], shader))
+    return _color(field, rays, t, shader) - beyond, evaluations_per_gradient(field) * (len(t) + len(hit))
 
 
-def _color(field: Field, rays: Rays, t: Tensor) -> Tensor:
+def _color(field: Field, rays: Rays, t: Tensor, shader: Shader) -> Tensor:
     x, d = rays.at(t).to(field.bounds.dtype), rays.direction.to(field.bounds.dtype)
     field = select_shape(field, rays.shape_index)
     _, slope, feature = gradient(field, x)
-    color: Tensor = field.color(x, unit(slope), d, feature)
-    return color
+    return shader(SurfacePoints(field, x, unit(slope), d, feature))
 
 
 def _slope(field: Field, rays: Rays, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -224,17 +229,12 @@ def _slope(field: Field, rays: Rays, t: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
     The value is differentiable with respect to the field and the rays where autograd is recording, the others not.
     """
-    recording = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = rays.at(t.to(rays.origin)).to(field.bounds.dtype)
-        if not (recording and x.requires_grad):
-            x = x.detach().requires_grad_()
-        value = select_shape(field, rays.shape_index).value(x)
-        (slope,) = torch.autograd.grad(value.sum(), x, retain_graph=recording)
+    x = rays.at(t.to(rays.origin)).to(field.bounds.dtype)
+    value, slope = value_and_gradient(select_shape(field, rays.shape_index).value, x)
     return value, (slope * rays.direction.detach()).sum(-1), slope
 
 
-def _between(rays: Rays, pair: Tensor, part: Tensor) -> Rays:
+def _interpolated(rays: Rays, pair: Tensor, part: Tensor) -> Rays:
     """Return rays at a part (m,) of the way from the first to the second of each pair; differentiable."""
     a, b = rays[pair[:, 0]], rays[pair[:, 1]]
     part = part[:, None].to(a.origin)
@@ -243,7 +243,7 @@ def _between(rays: Rays, pair: Tensor, part: Tensor) -> Rays:
     )
 
 
-def _apart(rays: Rays, pair: Tensor, other: int) -> Tensor:
+def _direction_change(rays: Rays, pair: Tensor, other: int) -> Tensor:
     """Return by how much directions change from the first to another of each pair, shape (m, 3); a constant."""
     direction = rays.direction.detach()
     return direction[pair[:, other]] - direction[pair[:, 0]]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.load import load
+from warpdvr.datasets.morphology import dilate
 from warpdvr.datasets.pixels import OBJECT, Pixels
 from warpdvr.datasets.views import Views
 
@@ -171,6 +172,5 @@ def _dilated(objects: Views, by: float) -> Views:
     for camera, mask in zip(objects.cameras, objects.masks, strict=True):
         near = max(float(camera.centre.norm()) - 1, 0.5)
         radius = 1 + math.ceil(float(camera.K.diagonal()[:2].max()) * by / near)  # 1: half covered ones are left out
-        wide = None if mask is None else torch.nn.functional.max_pool2d(mask.float()[None], 2 * radius + 1, 1, radius)
-        masks.append(None if wide is None else wide[0] > 0)
+        masks.append(None if mask is None else dilate(mask, radius))
     return replace(objects, masks=tuple(masks))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.paths import fibonacci_sphere
+from warpdvr.evaluation.overlap import iou
 from warpdvr.evaluation.surfaces import chamfer
 from warpdvr.fields.conditional import Shapes
 from warpdvr.geometry.isosurface import extract
@@ -52,9 +53,8 @@ def shape_scores(predicted: Mesh, truth: Mesh, *, visible: Mesh | None = None) -
     """
     distances = chamfer(predicted, truth if visible is None else visible, samples=SAMPLES)
     predicted_mask, true_mask = (silhouettes(mesh) for mesh in (predicted, truth))
-    union = (predicted_mask | true_mask).sum((1, 2)).clamp_min(1)
-    iou = ((predicted_mask & true_mask).sum((1, 2)) / union).mean()
-    return ShapeScores(distances.chamfer_l1 / distances.extent, distances.f_score, float(iou))
+    overlap = float(iou(predicted_mask, true_mask).mean())
+    return ShapeScores(distances.chamfer_l1 / distances.extent, distances.f_score, overlap)
 
 
 def mean_scores(scores: Sequence[ShapeScores]) -> ShapeScores:
@@ -125,7 +125,7 @@ def held_out_iou(model: Reconstructor, category: Category, indices: Sequence[int
         for camera, mask in list(zip(views.cameras, views.masks, strict=True))[1::6]:
             if mask is not None and mask.any():
                 rendered = render(field, camera, intersect=DenseMarch(48, splits=1)).mask
-                scores.append(float((rendered & mask).sum() / (rendered | mask).sum()))
+                scores.append(float(iou(rendered, mask)))
     return sum(scores) / max(len(scores), 1)
 
 

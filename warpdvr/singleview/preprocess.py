@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.datasets.images import read_picture
+from warpdvr.datasets.morphology import dilate
 from warpdvr.datasets.views import Views
 
 SIZE = 64
@@ -125,7 +126,7 @@ def _background(image: Tensor) -> Tensor:
     white = (image >= WHITE).all(0)
     region = torch.nn.functional.pad(torch.zeros_like(white)[1:-1, 1:-1], (1, 1, 1, 1), value=True) & white
     while True:
-        grown = torch.nn.functional.max_pool2d(region.float()[None], 3, 1, 1)[0].bool() & white
+        grown = dilate(region, 1) & white
         if torch.equal(grown, region):
             return region
         region = grown

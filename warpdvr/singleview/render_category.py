@@ -1,7 +1,6 @@
 """Photograph a category of meshes: posed pictures with masks and depth of each, in the layout of DVR."""
 
 import json
-import math
 import os
 import shutil
 import zlib
@@ -18,13 +17,12 @@ from warpdvr.cameras.paths import fibonacci_sphere
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import dvr
 from warpdvr.datasets.normalise import RADIUS
-from warpdvr.datasets.synthetic import AMBIENT, LIGHT
+from warpdvr.datasets.studio import MeshHits, Studio, studio_lights
 from warpdvr.datasets.views import Views
-from warpdvr.geometry.mesh import Mesh
-from warpdvr.geometry.search import first_hit, triangle_mesh
-from warpdvr.geometry.textured import SUFFIXES, MeshFile, TexturedMesh, find, opened, read
+from warpdvr.geometry.mesh import Mesh, bounding_ball
+from warpdvr.geometry.textured import SUFFIXES, MeshFile, TexturedMesh, find_meshes, open_folder, read_textured
 from warpdvr.runtime.files import replacing
-from warpdvr.shading.srgb import encode
+from warpdvr.shading.materials import Lambert
 
 RECORD = "render.json"
 """The file in the category's folder that says how its pictures were taken."""
@@ -65,38 +63,40 @@ def photograph(
     Raises:
         ValueError: if there is no mesh in `source`, `out` was rendered in another way, or a number makes no sense.
     """
-    studio = _Studio(views, size, samples, seed, fov, distance)
-    said = []
-    with opened(Path(source)) as folder:
-        found = find(folder)
-        _check(found, Path(source))
-        _record(studio, Path(out))
-        for i, one in enumerate(found):
-            progress(i / len(found))
-            if not (Path(out) / one.name).exists():
-                said += _one(studio, one, Path(out))
+    settings = RenderSettings(views, size, samples, seed, fov, distance)
+    messages = []
+    with open_folder(Path(source)) as folder:
+        files = find_meshes(folder)
+        _check_names(files, Path(source))
+        _record_settings(settings, Path(out))
+        for i, file in enumerate(files):
+            progress(i / len(files))
+            if not (Path(out) / file.name).exists():
+                messages += _render_object(settings, file, Path(out))
         progress(1.0)
-    return said
+    return messages
 
 
-def _one(studio: "_Studio", found: MeshFile, out: Path) -> list[str]:
-    """Render one object into its folder, which is there complete or not at all; return what there is to say."""
+def _render_object(settings: "RenderSettings", file: MeshFile, out: Path) -> list[str]:
+    """Render one object into its folder, which is there complete or not at all; return what the user should know."""
     try:
-        mesh = read(found)
-        taken = studio.photograph(mesh, found.name)
+        mesh = read_textured(file)
+        views = settings.photograph(mesh, file.name)
     except ValueError as problem:
-        return [f"{found.name} is left out: {problem}"]
-    unfinished = out / f".{found.name}.{os.getpid()}"
+        return [f"{file.name} is left out: {problem}"]
+    unfinished = out / f".{file.name}.{os.getpid()}"
     try:
-        dvr.write(unfinished, taken)
-        os.rename(unfinished, out / found.name)
+        dvr.write(unfinished, views)
+        os.rename(unfinished, out / file.name)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return [f"{found.name} lacks {', '.join(mesh.lost)}, its plain colours are shown there"] if mesh.lost else []
+    if not mesh.missing_files:
+        return []
+    return [f"{file.name} lacks {', '.join(mesh.missing_files)}, its plain colours are shown there"]
 
 
 @dataclass(frozen=True)
-class _Studio:
+class RenderSettings:
     """How pictures are taken; the members are the arguments of `photograph`."""
 
     views: int
@@ -115,14 +115,14 @@ class _Studio:
 
     def photograph(self, mesh: TexturedMesh, name: str) -> Views:
         """Return all views of a mesh; scene and data have the same units here."""
-        model = Model(mesh)
+        shown = CategoryMesh(mesh)
         cameras = self._cameras(name)
-        images, masks, depths = zip(*(model.picture(camera, self.samples) for camera in cameras), strict=True)
+        images, masks, depths = zip(*(shown.picture(camera, self.samples) for camera in cameras), strict=True)
         if not all(bool(mask.any()) for mask in masks):
             raise ValueError(f"it is too thin to cover a pixel of {self.size} x {self.size} in every view")
         names, train = tuple(f"{i:04d}" for i in range(self.views)), tuple(range(self.views))
-        identity, found = SceneTransform.identity(), f"Mesh {name}, rendered."
-        return Views(images, masks, cameras, names, train, (), identity, found, depths=depths)
+        identity, summary = SceneTransform.identity(), f"Mesh {name}, rendered."
+        return Views(images, masks, cameras, names, train, (), identity, summary, depths=depths)
 
     def _cameras(self, name: str) -> tuple[Camera, ...]:
         """Return cameras on a Fibonacci sphere around y, each displaced by up to a quarter of their spacing."""
@@ -134,100 +134,73 @@ class _Studio:
         return tuple(Camera.look_at(e, up=up, fov=self.fov, width=self.size, height=self.size) for e in eye)
 
 
-class Model:
+class CategoryMesh:
     """An object in its category's frame: the box's middle at the origin, the farthest vertex at 0.9."""
 
-    def __init__(self, painted: TexturedMesh):
+    def __init__(self, textured: TexturedMesh):
         """Take a mesh as it was read.
 
         Raises:
             ValueError: if it has no size or no area.
         """
-        vertices = _into_sphere(painted)
-        a, b, c = vertices[painted.faces].unbind(1)
+        vertices = _normalised_vertices(textured)
+        a, b, c = vertices[textured.faces].unbind(1)
         across = torch.linalg.cross(b - a, c - a)
         if not float(across.norm(dim=1).sum()) > 1e-9:
             raise ValueError("its triangles have no area")
-        self.painted = painted
-        self.mesh = Mesh(vertices.float(), painted.faces)
-        self.normals = torch.nn.functional.normalize(across, dim=1, eps=1e-30).float()
-        self.tree = triangle_mesh(self.mesh.vertices, self.mesh.faces)
+        self.mesh = Mesh(vertices.float(), textured.faces)
+        normals = torch.nn.functional.normalize(across, dim=1, eps=1e-30).float()
+        material, lights = Lambert(two_sided=True), studio_lights()  # sheets have one side only
+
+        def light(hits: MeshHits) -> Tensor:
+            color = textured.color(hits.face, hits.weight)
+            return material.reflected(color, normals[hits.face], hits.rays.direction, lights)
+
+        self.studio = Studio(self.mesh.vertices, self.mesh.faces, light)
 
     def picture(self, camera: Camera, samples: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return image (h, w, 3) uint8, straight colours, mask (h, w): more than half is covered, and depth (h, w)."""
-        rays = camera.rays(_places(camera, samples))
-        face, t, weight = first_hit(self.tree, rays.origin, rays.direction)
-        hit = (face >= 0).reshape(-1, samples**2 + 1)
-        forward = rays.direction[:: hit.shape[1]] @ camera.pose[:3, 2].float()
-        depth = torch.where(hit[:, 0], t[:: hit.shape[1]] * forward, math.nan)
-        light = torch.zeros(len(face), 3)
-        on = face >= 0
-        light[on] = _lit(self.painted, self.normals, face[on].long(), weight[on], rays.direction[on])
-        covered = hit[:, 1:].sum(1)
-        mean = light.reshape(*hit.shape, 3)[:, 1:].sum(1) / covered.clamp_min(1)[:, None]
-        image = (encode(mean) * 255).round().to(torch.uint8)
-        shape = camera.height, camera.width
-        return image.reshape(*shape, 3), (2 * covered > samples**2).reshape(shape), depth.reshape(shape)
+        side = (torch.arange(samples) + 0.5) / samples
+        return *self.studio.photograph(camera, torch.cartesian_prod(side, side)), self.studio.depth(camera)
 
 
-def models(source: Path, names: Collection[str]) -> dict[str, Model]:
+def category_meshes(source: Path, names: Collection[str]) -> dict[str, CategoryMesh]:
     """Return the objects of these names from what `photograph` was given, as it took their pictures.
 
     Raises:
         ValueError: if one of them is not there or cannot be read.
     """
-    with opened(Path(source)) as folder:
-        found = {one.name: one for one in find(folder)}
-        if missing := sorted(set(names) - set(found)):
+    with open_folder(Path(source)) as folder:
+        files = {file.name: file for file in find_meshes(folder)}
+        if missing := sorted(set(names) - set(files)):
             raise ValueError(f"{source}: expected the mesh of {missing[0]}, found none ({len(missing)} are missing)")
-        return {name: Model(read(found[name])) for name in sorted(names)}
+        return {name: CategoryMesh(read_textured(files[name])) for name in sorted(names)}
 
 
-def _places(camera: Camera, samples: int) -> Tensor:
-    """Return where each pixel is looked through: its centre, then a grid of samples; row by row (n, 2) [pixel]."""
-    s = (torch.arange(samples) + 0.5) / samples
-    places = torch.cat([torch.full((1, 2), 0.5), torch.cartesian_prod(s, s)])
-    v, u = torch.meshgrid(torch.arange(camera.height), torch.arange(camera.width), indexing="ij")
-    return (torch.stack([u, v], -1).reshape(-1, 1, 2) + places).reshape(-1, 2)
-
-
-def _lit(mesh: TexturedMesh, normals: Tensor, face: Tensor, weight: Tensor, direction: Tensor) -> Tensor:
-    """Return linear colours (n, 3): matte, and lit on the side that is seen, since sheets have one side only."""
-    n = normals[face]
-    n = torch.where((n * direction).sum(1, keepdim=True) > 0, -n, n)
-    lamp = torch.nn.functional.normalize(torch.tensor(LIGHT), dim=0)
-    light = AMBIENT + (1 - AMBIENT) * (n @ lamp).clamp_min(0)
-    return light[:, None] * mesh.colour(face, weight)
-
-
-def _into_sphere(mesh: TexturedMesh) -> Tensor:
+def _normalised_vertices(mesh: TexturedMesh) -> Tensor:
     """Return the vertices, the box's middle at the origin and the farthest at `RADIUS`; unused ones do not count."""
-    used = mesh.vertices[mesh.faces.unique()]
-    centre = (used.amin(0) + used.amax(0)) / 2
-    radius = float((used - centre).norm(dim=1).max())
-    if not 0 < radius < math.inf:
-        raise ValueError("its vertices coincide, or are too far apart")
+    centre, radius = bounding_ball(mesh.vertices[mesh.faces.unique()])
     return (mesh.vertices - centre) * (RADIUS / radius)
 
 
-def _check(found: list[MeshFile], source: Path) -> None:
+def _check_names(files: list[MeshFile], source: Path) -> None:
     """Refuse a source without a mesh, and one where two objects would have the same folder."""
-    if not found:
+    if not files:
         raise ValueError(f"{source}: expected a mesh ({', '.join(SUFFIXES)}) for each object, found none")
-    names = [one.name for one in found]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{source}: expected one mesh for each name, found several called {twice!r}")
+    names = [file.name for file in files]
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise ValueError(f"{source}: expected one mesh for each name, found several called {duplicate!r}")
 
 
-def _record(studio: _Studio, out: Path) -> None:
-    """Note in `out` how its pictures are taken; refuse a folder where that was another way."""
+def _record_settings(settings: RenderSettings, out: Path) -> None:
+    """Note in `out` how its pictures are taken; refuse a folder whose pictures were taken in another way."""
     out.mkdir(parents=True, exist_ok=True)
-    record, wanted = out / RECORD, asdict(studio)
+    record, expected = out / RECORD, asdict(settings)
     if not record.exists():
         with replacing(record) as unfinished:
-            unfinished.write_text(json.dumps(wanted) + "\n")
+            unfinished.write_text(json.dumps(expected) + "\n")
         return
-    known = json.loads(record.read_text())
-    if known != wanted:
-        raise ValueError(f"{record}: expected {json.dumps(wanted)} as asked for, found {json.dumps(known)}")
+    found = json.loads(record.read_text())
+    if found != expected:
+        raise ValueError(f"{record}: expected {json.dumps(expected)} as asked for, found {json.dumps(found)}")

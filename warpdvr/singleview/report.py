@@ -19,11 +19,11 @@ from warpdvr.singleview.category import Category
 from warpdvr.singleview.metrics import ShapeScores
 from warpdvr.singleview.preprocess import InputPicture, first_picture
 from warpdvr.singleview.reconstructor import CategoryCheckpoint
-from warpdvr.singleview.render_category import Model, models
+from warpdvr.singleview.render_category import CategoryMesh, category_meshes
 from warpdvr.singleview.test_time import Refinement
 
 SIDES = (-2.0, 1.2, 1.9), (1.6, -0.9, 2.4)
-"""Where a shape is looked at from: in front and above, and behind and below."""
+"""Where the cameras stand: in front and above, and behind and below."""
 
 ROWS = "reconstruction", "without refinement", "mean shape", "nearest shape"
 """What is compared with the truth."""
@@ -38,12 +38,12 @@ def compare(
     """Reconstruct each held-out object from its first picture, score that beside two baselines, and write a page.
 
     The baselines are the decoder's shape for the mean code, and the nearest of the true meshes that were learnt from,
-    chosen with the truth in hand.
+    chosen by the true shape.
 
     Args:
         checkpoint: the network that reconstructs.
         category: what it learnt from.
-        meshes: the true ones, what `photograph` was given.
+        meshes: folder or archive of the true ones, as `photograph` takes it.
         out: the picture file: a row for each object with input, reconstruction from two sides, truth from two sides.
         refinement: how the reconstructions are fitted to the pictures.
 
@@ -51,7 +51,7 @@ def compare(
         "reconstruction", "without refinement", "mean shape" and "nearest shape", each with the scores of each
         held-out object.
     """
-    true = models(meshes, category.names)
+    true = category_meshes(meshes, category.names)
     visible = {name: visible_surface(model.mesh) for name, model in true.items()}
     known = [category.names[i] for i in category.train]
     average = metrics.mean_shape(checkpoint)
@@ -83,7 +83,7 @@ def sides(field: Field) -> list[Tensor]:
     return [torch.from_numpy(render(field, camera, intersect=intersect).picture()) for camera in cameras()]
 
 
-def _photographs(model: Model) -> list[Tensor]:
+def _photographs(model: CategoryMesh) -> list[Tensor]:
     parts = [model.picture(camera, 3) for camera in cameras()]
     return [torch.where(mask[..., None], image, 255) for image, mask, _ in parts]
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.datasets.views import Views
+from warpdvr.evaluation.overlap import iou
 from warpdvr.singleview.preprocess import square_intrinsics, square_mask
 
 SIDE = 32
@@ -75,8 +76,8 @@ class ShapeBank:
             symmetric: axis along which all shapes are their own mirror images, so that mirrored pictures count too.
         """
         target, outlines = outline(mask), self.outline.float() / 255
-        plain = _iou(outlines, target)
-        mirrored = torch.zeros_like(plain) if symmetric is None else _iou(outlines, target.flip(1))
+        plain = iou(outlines, target)
+        mirrored = torch.zeros_like(plain) if symmetric is None else iou(outlines, target.flip(1))
         best = torch.zeros(len(self.codes)).scatter_reduce(0, self.shape_index, torch.maximum(plain, mirrored), "amax")
         pose, K = [], []
         chosen = best.topk(min(n, len(best))).indices
@@ -91,12 +92,6 @@ class ShapeBank:
 def outline(mask: Tensor) -> Tensor:
     """Return how much of each of SIDE x SIDE pixels a square mask (s, s) covers, from 0 to 1."""
     return torch.nn.functional.interpolate(mask.float()[None, None], size=(SIDE, SIDE), mode="area")[0, 0]
-
-
-def _iou(outlines: Tensor, target: Tensor) -> Tensor:
-    """Return the IoU of each of m coverages (m, h, w) with another (h, w)."""
-    union = torch.maximum(outlines, target).sum((1, 2))
-    return torch.minimum(outlines, target).sum((1, 2)) / union.clamp_min(1e-9)
 
 
 def _mirrored(pose: Tensor, symmetric: int | None) -> Tensor:

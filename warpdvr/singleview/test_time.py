@@ -7,6 +7,7 @@ from torch import Tensor
 
 from warpdvr.cameras.pose import rotation
 from warpdvr.cameras.rays import Rays
+from warpdvr.datasets.morphology import dilate, outline_band
 from warpdvr.fields.base import select_shape
 from warpdvr.fields.conditional import Shapes
 from warpdvr.fitting.recipe import decay
@@ -109,8 +110,8 @@ class _Attempt:
         self.start, self.pose, self.K = codes, pose, K
         self.code_offset, self.pose_offset = torch.zeros(len(codes), len(axes)), torch.zeros(len(codes), 6)
         self.log_stretch = torch.zeros(len(codes), 3)
-        self.near = _dilated(mask, AROUND)
-        edge = _dilated(mask, EDGE) & _dilated(~mask, EDGE)
+        self.near = dilate(mask, AROUND)
+        edge = outline_band(mask, EDGE)
         self.edge = edge if edge.any() else self.near
 
     def shapes(self) -> Shapes:
@@ -185,10 +186,6 @@ class _Attempt:
         o = (turn @ self.pose[:, :3, 3:])[..., 0] + self.pose_offset[:, 3:]
         shape_index = torch.arange(k).repeat_interleave(n)
         return Rays(o[:, None].expand(k, n, 3).reshape(-1, 3), d.reshape(-1, 3), shape_index)
-
-
-def _dilated(mask: Tensor, by: int) -> Tensor:
-    return torch.nn.functional.max_pool2d(mask.float()[None], 2 * by + 1, 1, by)[0] > 0
 
 
 def _draw_pixels(where: Tensor, n: int, generator: torch.Generator) -> Tensor:

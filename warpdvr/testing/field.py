@@ -8,6 +8,7 @@ from torch import Tensor
 
 from warpdvr.fields.adapter import adapt
 from warpdvr.fields.base import Field, FieldLike
+from warpdvr.shading.shade import SurfacePoints, shade
 
 POINTS = 64
 """Points at which a field is looked at."""
@@ -152,7 +153,7 @@ def _check_weights(name: str, field: Field, x: Tensor, slope: Tensor) -> None:
 
 def _color(field: Field, x: Tensor, slope: Tensor) -> Any:
     normal = torch.nn.functional.normalize(slope, dim=-1)
-    return field.color(x, normal, -normal.roll(1, -1), field.geometry(x)[1])
+    return shade(SurfacePoints(field, x, normal, -normal.roll(1, -1), field.geometry(x)[1]))
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

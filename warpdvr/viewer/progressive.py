@@ -14,8 +14,7 @@ from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.default import gridded_intersect
-from warpdvr.rendering.gradient import normal_color
-from warpdvr.rendering.image import Image
+from warpdvr.rendering.image import Image, normal_color
 from warpdvr.rendering.render import render
 
 LEVELS = (8.0, 4.0, 2.0, 1.0)

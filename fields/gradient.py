@@ -1,4 +1,12 @@
-"""Normals, and shading that needs nothing but them."""
+"""Gradients of fields with respect to points.
+
+Two functions, because two things are asked for. `gradient` is what a surface looks like: its result is differentiable
+in turn (an eikonal loss, a colour that depends on the normal) and honours the field's `step`. `value_and_gradient` is
+what Newton's method and the implicit function theorem divide by: exact, and a constant. `warpdvr.testing.check_field`
+uses neither, because it checks what both take for granted.
+"""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -29,16 +37,26 @@ def gradient(field: Field, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     return value.detach(), slope, None if feature is None else feature.detach()
 
 
-def slope_cost(field: Field) -> int:
+def evaluations_per_gradient(field: Field) -> int:
     """Return how many evaluations of the field `gradient` takes at a point: 7 where it goes by differences, else 1."""
     return 1 if field.step is None else 7
+
+
+def value_and_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the values (n,) of a function at points (n, 3), and their exact gradients with respect to x (n, 3).
+
+    The values are differentiable with respect to x and whatever the function depends on where autograd is recording;
+    the gradients are constants.
+    """
+    recording = torch.is_grad_enabled()
+    with torch.enable_grad():
+        if not (recording and x.requires_grad):
+            x = x.detach().requires_grad_()
+        value = function(x)
+        (slope,) = torch.autograd.grad(value.sum(), x, retain_graph=recording)
+    return value if recording else value.detach(), slope
 
 
 def unit(v: Tensor) -> Tensor:
     """Return vectors (n, 3) scaled to length 1; a zero vector stays zero."""
     return torch.nn.functional.normalize(v, dim=-1, eps=1e-12)
-
-
-def normal_color(normal: Tensor) -> Tensor:
-    """Return unit normals (..., 3) as colours in [0, 1], the usual way: 0.5 n + 0.5."""
-    return 0.5 * normal + 0.5

@@ -1,0 +1,85 @@
+"""Photograph triangle meshes by ray casting: colours and masks smoothed over samples of a pixel, and depth."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.rays import Rays
+from warpdvr.geometry.search import first_hit, triangle_mesh
+from warpdvr.shading.lights import AmbientLight, DirectionalLight, Light
+from warpdvr.shading.srgb import encode
+
+TOWARDS_LAMP = (0.35, 0.8, 0.5)
+"""Direction towards the lamp as (right, up, front) of the object."""
+
+AMBIENT = 0.3
+"""Share of the light that comes from everywhere."""
+
+
+def studio_lights(frame: Tensor | None = None) -> tuple[Light, ...]:
+    """Return soft light and a lamp in front of the object, above it and to its right.
+
+    Args:
+        frame: directions right, up and front of the object, rows (3, 3), float64; by default x, y and z.
+    """
+    towards = torch.tensor(TOWARDS_LAMP)
+    towards = towards if frame is None else towards.double() @ frame
+    return AmbientLight(AMBIENT), DirectionalLight(towards, 1 - AMBIENT)
+
+
+@dataclass(frozen=True)
+class MeshHits:
+    """Where k rays first meet a mesh."""
+
+    face: Tensor
+    """Shape (k,), int64."""
+    weight: Tensor
+    """Of the corners of the face at the point, shape (k, 3)."""
+    t: Tensor
+    """Ray length, shape (k,) [scene unit]."""
+    rays: Rays
+    """The k rays."""
+
+
+class Studio:
+    """A mesh in the scene, ready to be photographed."""
+
+    def __init__(self, vertices: Tensor, faces: Tensor, light: Callable[[MeshHits], Tensor]):
+        """Set up a mesh.
+
+        Args:
+            vertices: shape (n, 3), float32 [scene unit].
+            faces: shape (m, 3).
+            light: returns the linear light (k, 3) that points of the mesh send to the camera.
+        """
+        self.tree = triangle_mesh(vertices, faces)
+        self.light = light
+
+    def photograph(self, camera: Camera, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Return image (h, w, 3) uint8, straight sRGB colours, and mask (h, w): more than half of a pixel is covered.
+
+        Args:
+            camera: the view.
+            places: where each pixel is sampled, shape (s, 2), from 0 to 1 [pixel].
+        """
+        v, u = torch.meshgrid(torch.arange(camera.height), torch.arange(camera.width), indexing="ij")
+        corner = torch.stack([u, v], -1).reshape(-1, 1, 2)
+        rays = camera.rays((corner + places).reshape(-1, 2))
+        face, t, weight = first_hit(self.tree, rays.origin, rays.direction)
+        hit = face >= 0
+        light = torch.zeros(len(face), 3)
+        light[hit] = self.light(MeshHits(face[hit].long(), weight[hit], t[hit], rays[hit]))
+        covered = hit.reshape(-1, len(places)).sum(1)
+        mean = light.reshape(-1, len(places), 3).sum(1) / covered.clamp_min(1)[:, None]
+        image = (encode(mean) * 255).round().to(torch.uint8)
+        return image.reshape(camera.height, camera.width, 3), (2 * covered > len(places)).reshape(camera.height, -1)
+
+    def depth(self, camera: Camera) -> Tensor:
+        """Return the depth at the centres of the pixels, shape (h, w), NaN where the mesh is not seen [scene unit]."""
+        rays = camera.rays()
+        face, t, _ = first_hit(self.tree, rays.origin, rays.direction)
+        z = t * (rays.direction @ camera.pose[:3, 2].float())
+        return torch.where(face >= 0, z, torch.nan).view(camera.height, camera.width)

@@ -1,0 +1,134 @@
+"""What the pixels of a camera record: rays in tiles on one side, pixels row by row on the other."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.rays import Rays, pixel_centres
+from warpdvr.fields.base import Field
+from warpdvr.intersection.base import Solver
+from warpdvr.intersection.hit import Status
+from warpdvr.rendering.aggregate import Aggregation
+from warpdvr.rendering.image import Image
+from warpdvr.rendering.silhouette import soft_mask
+from warpdvr.shading.shade import Shader
+
+
+@dataclass(frozen=True)
+class Film:
+    """What n pixels recorded, row by row."""
+
+    color: Tensor
+    """sRGB colour in [0, 1], shape (n, 3), 0 where the ray does not hit; differentiable."""
+    depth: Tensor
+    """Depth along the camera's forward axis, shape (n,), NaN where no surface is hit [scene unit]; differentiable."""
+    normal: Tensor
+    """Outward unit normal, shape (n, 3), 0 where the ray does not hit; differentiable."""
+    status: Tensor
+    """A `Status` for every pixel, shape (n,), int32."""
+    soft: Tensor | None
+    """Soft mask in (0, 1), shape (n,), if asked for; differentiable."""
+    evaluations: int
+    """How often the field was asked, counted in points."""
+
+    @property
+    def mask(self) -> Tensor:
+        """True where the ray hits, shape (n,)."""
+        return self.status == int(Status.HIT)
+
+    def over(self, background: Tensor) -> Tensor:
+        """Return sRGB colours (n, 3): those recorded, and those of the background (n, 3) where no ray hits."""
+        return torch.where(self.mask[:, None], self.color, background)
+
+    def image(self, camera: Camera, rgb: Tensor, evaluations: int) -> Image:
+        """Return what was recorded as an image of a camera, with finished colours (n, 3) and a count of their own."""
+        shape = camera.height, camera.width
+        return Image(
+            rgb=rgb.view(*shape, 3),
+            depth=self.depth.view(shape),
+            normal=self.normal.view(*shape, 3),
+            mask=self.mask.view(shape),
+            status=self.status.view(shape),
+            evaluations=evaluations,
+            silhouette=None if self.soft is None else self.soft.view(shape),
+        )
+
+
+def expose(
+    field: Field,
+    camera: Camera,
+    intersect: Solver,
+    *,
+    aggregate: Aggregation,
+    shader: Shader,
+    sharpness: float | None,
+    chunk: int,
+) -> Film:
+    """Return what the centres of all pixels show, found for at most `chunk` rays at a time.
+
+    Args:
+        field: of one shape.
+        camera: the view, on the field's device.
+        intersect: how the surface is found.
+        aggregate: what a ray shows of what it meets.
+        shader: the colours of surface points.
+        sharpness: of the soft mask [1 / field value]; None leaves it out.
+        chunk: number of rays.
+    """
+    pixel = pixel_centres(camera.width, camera.height, camera.K.device)
+    order = tiles(pixel, chunk)
+    films = []
+    for tile in order:
+        rays = camera.rays(pixel[tile])
+        films.append(_record(field, camera, rays, intersect, aggregate, shader, sharpness))
+    return _in_rows(films, order)
+
+
+def background_pixels(background: Sequence[float] | Tensor, camera: Camera, like: Tensor) -> Tensor:
+    """Return a background of shape (3,) or (h, w, 3) as the colour behind each pixel, (n, 3), row by row."""
+    behind = torch.as_tensor(background, dtype=like.dtype, device=like.device)
+    return behind.expand(camera.height, camera.width, 3).reshape(-1, 3)
+
+
+def tiles(pixel: Tensor, most: int) -> list[Tensor]:
+    """Return indices of pixels in parts of at most `most` that lie close together, because cones like neighbours."""
+    if len(pixel) <= most:
+        return [torch.arange(len(pixel), device=pixel.device)]
+    side = max(1, math.isqrt(most))
+    column, row = (pixel / side).floor().long().unbind(1)
+    order = (row * (int(column.max()) + 1) + column).argsort(stable=True)
+    return list(order.split(most))
+
+
+def _record(
+    field: Field,
+    camera: Camera,
+    rays: Rays,
+    intersect: Solver,
+    aggregate: Aggregation,
+    shader: Shader,
+    sharpness: float | None,
+) -> Film:
+    shown = aggregate(field, rays, intersect, shader)
+    forward = camera.pose[:3, 2].to(rays.direction)
+    hit = ~shown.t.isnan()
+    t = torch.where(hit, shown.t, 0)  # a NaN would spoil the gradient of every ray's direction
+    z = t * (rays.direction * forward).sum(-1)  # a product of matrices rounds otherwise in other chunks
+    depth = torch.where(hit, z, torch.nan)
+    soft, for_mask = (None, 0) if sharpness is None else soft_mask(field, rays, shown.hit, sharpness)
+    return Film(shown.color, depth, shown.normal, shown.hit.status, soft, shown.evaluations + for_mask)
+
+
+def _in_rows(films: Sequence[Film], order: Sequence[Tensor]) -> Film:
+    """Return one film of the films of tiles, of which the pixels `order` are."""
+    back = torch.cat(list(order)).argsort()
+    color, depth, normal, status = (
+        torch.cat([getattr(film, name) for film in films])[back] for name in ("color", "depth", "normal", "status")
+    )
+    parts = [film.soft for film in films if film.soft is not None]
+    soft = torch.cat(parts)[back] if parts else None
+    return Film(color, depth, normal, status, soft, sum(film.evaluations for film in films))

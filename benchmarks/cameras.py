@@ -43,7 +43,7 @@ from warpdvr.cameras.transform import SceneTransform  # noqa: E402
 from warpdvr.datasets.load import load  # noqa: E402
 from warpdvr.datasets.views import Views  # noqa: E402
 from warpdvr.evaluation.images import evaluate  # noqa: E402
-from warpdvr.fitting.pose_refinement import Refined, refine  # noqa: E402
+from warpdvr.fitting.pose_refinement import RefinedCamera, refine  # noqa: E402
 from warpdvr.geometry.isosurface import extract  # noqa: E402
 from warpdvr.runs.scene import Scene  # noqa: E402
 
@@ -175,10 +175,10 @@ def told(error: CameraErrors) -> list[str]:
 def held_out(field: Any, views: Views) -> list[str]:
     """Return PSNR and IoU of held-out views with their cameras as given, and refined alone against the field."""
 
-    def shown(i: int, one: Refined) -> None:
+    def callback(i: int, one: RefinedCamera) -> None:
         print(f"view {views.names[i]}: loss {one.before:.3g} -> {one.after:.3g}", file=sys.stderr)
 
-    found = refine(field, views, views.test, longest=SMALL, shown=shown)
+    found = refine(field, views, views.test, longest=SMALL, callback=callback)
     scores = [evaluate(field, some, longest=JUDGED) for some in (views, replace(views, cameras=found))]
     return [cell for score in scores for cell in (f"{score.psnr:.2f}", f"{score.iou:.4f}")]
 

@@ -3,6 +3,13 @@
 import warp as wp
 
 
+@wp.func
+def on_plane(k: wp.mat33, pixel: wp.vec2) -> wp.vec2:
+    """Return (x, y) with (u, v, 1) = K (x, y, 1)."""
+    y = (pixel[1] - k[1, 2]) / k[1, 1]
+    return wp.vec2((pixel[0] - k[0, 2] - k[0, 1] * y) / k[0, 0], y)
+
+
 @wp.kernel(enable_backward=False)
 def perspective(
     K: wp.array[wp.mat33],
@@ -15,13 +22,28 @@ def perspective(
 ):
     """Unit rays of pinhole cameras: `pixel` holds positions (u, v) [pixel], the centre of pixel (0, 0) is (.5, .5)."""
     ray = wp.tid()
-    k = K[view[ray]]
-    p = pixel[ray]
-    y = (p[1] - k[1, 2]) / k[1, 1]
-    x = (p[0] - k[0, 2] - k[0, 1] * y) / k[0, 0]
+    p = on_plane(K[view[ray]], pixel[ray])
     m = pose[view[ray]]
     origin[ray] = wp.vec3(m[0, 3], m[1, 3], m[2, 3])
-    direction[ray] = wp.normalize(wp.transform_vector(m, wp.vec3(x, y, 1.0)))
+    direction[ray] = wp.normalize(wp.transform_vector(m, wp.vec3(p[0], p[1], 1.0)))
+
+
+@wp.kernel(enable_backward=False)
+def orthographic(
+    K: wp.array[wp.mat33],
+    pose: wp.array[wp.mat44],
+    view: wp.array[wp.int32],
+    pixel: wp.array[wp.vec2],
+    # outputs
+    origin: wp.array[wp.vec3],
+    direction: wp.array[wp.vec3],
+):
+    """Unit rays of orthographic cameras, from the plane through the camera centre; K in pixels per scene unit."""
+    ray = wp.tid()
+    p = on_plane(K[view[ray]], pixel[ray])
+    m = pose[view[ray]]
+    origin[ray] = wp.transform_point(m, wp.vec3(p[0], p[1], 0.0))
+    direction[ray] = wp.normalize(wp.transform_vector(m, wp.vec3(0.0, 0.0, 1.0)))
 
 
 @wp.kernel(enable_backward=False)

@@ -8,7 +8,7 @@ import torch
 from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
 
-from warpdvr.cameras.alignment import angles, camera_errors, similarity
+from warpdvr.cameras.alignment import camera_errors, rotation_angles, similarity
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
 
@@ -77,7 +77,7 @@ def test_angles_are_exact_from_tiny_to_half_turns(degrees):
     turn = Rotation.from_rotvec(np.deg2rad(degrees) * (axes / axes.norm(dim=1, keepdim=True)).numpy())
     base = Rotation.from_rotvec(points(6, 2).numpy())
     some, others = (torch.from_numpy(r.as_matrix()) for r in (turn * base, base))
-    assert np.allclose(angles(some, others).numpy(), degrees, rtol=1e-6)
+    assert np.allclose(rotation_angles(some, others).numpy(), degrees, rtol=1e-6)
 
 
 def test_errors_without_alignment():

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import OPENGL, Camera
 from warpdvr.cameras.paths import fibonacci_sphere
-from warpdvr.cameras.rays import Rays, pixel_centres, rays_of
+from warpdvr.cameras.projection import PINHOLE, projection_of
+from warpdvr.cameras.rays import Rays, pixel_centres
 
 RNG = np.random.default_rng(0)
 
@@ -125,7 +126,7 @@ def test_many_cameras_at_once(device: torch.device) -> None:
     cameras, pixel = [some_camera(device) for _ in range(3)], some_pixels(30, device)
     view = torch.arange(30, device=device) % 3
     K, pose = torch.stack([c.K for c in cameras]), torch.stack([c.pose for c in cameras])
-    rays = rays_of(K, pose, view, pixel)
+    rays = PINHOLE.rays(K, pose, view, pixel)
     for i, camera in enumerate(cameras):
         alone = camera.rays(pixel[view == i])
         assert torch.equal(rays[view == i].origin, alone.origin)
@@ -173,7 +174,10 @@ EYE = torch.eye(4, dtype=torch.float64)
         (lambda: Camera(with_k(), torch.diag(torch.tensor([1.0, 1, -1, 1])), 8, 8), "pose must be a rotation"),
         (lambda: Camera(with_k(), torch.zeros(4, 4), 8, 8), "pose must be a rotation"),
         (lambda: Camera(with_k(), EYE, 0, 8), "must have pixels, got 0 x 8"),
-        (lambda: Camera(with_k(), EYE, 8, 8, "fisheye"), "unknown projection 'fisheye'; known are perspective"),
+        (
+            lambda: Camera(with_k(), EYE, 8, 8, projection_of({"name": "fisheye"})),
+            "unknown projection 'fisheye'; known are perspective",
+        ),
         (lambda: Camera.look_at((0, 0, 2)), "up must not point along the view"),
         (lambda: Camera.look_at((1, 2, 3), (1, 2, 3)), "eye and at must differ"),
         (lambda: Camera.look_at((1, 0, 0), fov=180.0), "fov must lie between 0 and 180 degrees, got 180"),
@@ -280,7 +284,7 @@ def test_directions_of_a_fibonacci_sphere_are_evenly_spread(n: int) -> None:
     if n > 100:
         area = SphericalVoronoi(found.numpy()).calculate_areas() * n / (4 * np.pi)
         assert 0.85 < area.min() and area.max() < 1.15
-    band = fibonacci_sphere(n, highest=0.5, turned=1.0)
+    band = fibonacci_sphere(n, max_height=0.5, phase=1.0)
     assert band[:, 1].abs().max() < 0.5
     turn = torch.atan2(band[:, 2], band[:, 0]) - torch.atan2(found[:, 2], found[:, 0])
     assert torch.allclose((turn - 1 + np.pi) % (2 * np.pi), torch.full((n,), np.pi, dtype=torch.float64))

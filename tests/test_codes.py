@@ -162,7 +162,7 @@ def test_without_masks_only_pixels_of_known_depth_are_drawn() -> None:
     assert len(batch.depth) == 200 and not batch.depth.isnan().any() and (batch.label == UNKNOWN).all()
     sparse = Pixels(unmasked(pictures(2, points=5)))
     batch = sparse.draw(200, generator)
-    assert len(batch.depth) == 25 and not batch.depth.isnan().any() and sparse.deep and not sparse.masked
+    assert len(batch.depth) == 25 and not batch.depth.isnan().any() and sparse.has_depth and not sparse.masked
 
 
 @pytest.mark.parametrize("known", ["nothing", "empty maps", "no points"])

@@ -11,7 +11,7 @@ from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from warpdvr.datasets.load import load
-from warpdvr.datasets.normalise import extent
+from warpdvr.datasets.normalise import extent_from_masks
 from warpdvr.datasets.views import Views
 
 
@@ -150,7 +150,7 @@ def test_skull_projects_by_the_formula_of_its_readme(skull: Views, data: Path) -
 
 def test_skull_agrees_with_its_masks(skull: Views) -> None:
     assert hull_iou(skull).mean() > 0.94
-    centre, radius = extent(skull.cameras, [m for m in skull.masks if m is not None])
+    centre, radius = extent_from_masks(skull.cameras, [m for m in skull.masks if m is not None])
     assert centre.norm() < 0.25 and 0.8 < radius < 1.2
 
 

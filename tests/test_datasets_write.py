@@ -15,6 +15,7 @@ from test_datasets_dvr import box
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.projection import ORTHOGRAPHIC
 from warpdvr.datasets.dvr import write
 from warpdvr.datasets.load import load, write_cameras
 from warpdvr.datasets.views import Views
@@ -112,6 +113,16 @@ def test_scale_and_inverses_of_the_skull_go_with_it(data: Path, tmp_path: Path) 
             assert np.allclose(found[f"world_mat_inv_{i}"] @ found[f"world_mat_{i}"], np.eye(4), atol=1e-9)
     for key in given.files:
         assert key.startswith("world_mat") or (given[key] == found[key]).all()
+
+
+def test_another_projection_is_refused(folder: Path, tmp_path: Path) -> None:
+    views = load(folder)
+    cameras = (*views.cameras[:-1], replace(views.cameras[-1], projection=ORTHOGRAPHIC))
+    with pytest.raises(ValueError, match=r"is perspective in the data set, got orthographic$"):
+        write_cameras(folder, views, cameras, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"DVR's files hold pinholes only, the camera of .* is orthographic$"):
+        write(tmp_path / "out", replace(views, cameras=cameras))
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_number_of_cameras_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from warpdvr.cameras.alignment import camera_errors
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.pose import Poses
-from warpdvr.cameras.rays import rays_of
+from warpdvr.cameras.projection import PINHOLE
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.views import Views
 from warpdvr.fields.analytic import Sphere, Torus
@@ -63,13 +63,13 @@ def test_cameras_start_where_they_are(device):
     assert torch.equal(poses(), given) and poses().dtype == given.dtype
     given += 1.0
     assert not torch.equal(poses(), given)
-    assert [name for name, _ in poses.named_parameters()] == ["moved"] and poses.moved.shape == (4, 6)
+    assert [name for name, _ in poses.named_parameters()] == ["twist"] and poses.twist.shape == (4, 6)
 
 
 def test_cameras_are_moved_as_by_rotation_vectors(device):
     poses = Poses(start().to(device))
     twist = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    poses.moved.data.copy_(twist)
+    poses.twist.data.copy_(twist)
     expected = torch.stack([moved_by(pose, a) for pose, a in zip(start(), twist, strict=True)])
     assert torch.allclose(poses().detach().cpu(), expected, atol=1e-12)
 
@@ -79,7 +79,7 @@ def test_a_quarter_turn_about_the_object():
     given = torch.eye(4)
     given[2, 3] = -3
     poses = Poses(given[None])
-    poses.moved.data[0] = torch.tensor([0, np.pi / 2, 0, 0.1, 0.2, 0.3])
+    poses.twist.data[0] = torch.tensor([0, np.pi / 2, 0, 0.1, 0.2, 0.3])
     expected = torch.tensor([[0.0, 0, 1, -3 + 0.1], [0, 1, 0, 0.2], [-1, 0, 0, 0.3], [0, 0, 0, 1]])
     assert torch.allclose(poses()[0], expected, atol=1e-6)
 
@@ -87,7 +87,7 @@ def test_a_quarter_turn_about_the_object():
 @pytest.mark.parametrize("angle", [0.01, 1.0, 4.0])
 def test_a_rotation_stays_one(angle):
     poses = Poses(start(dtype=torch.float32))
-    poses.moved.data.copy_(angle * torch.randn(4, 6, generator=torch.Generator().manual_seed(1)))
+    poses.twist.data.copy_(angle * torch.randn(4, 6, generator=torch.Generator().manual_seed(1)))
     R = poses().detach()[:, :3, :3]
     assert torch.allclose(R @ R.mT, torch.eye(3).expand(4, 3, 3), atol=2e-6) and (R.det() > 0).all()
     assert torch.equal(poses()[:, 3], torch.tensor([[0.0, 0, 0, 1]]).expand(4, 4))
@@ -98,15 +98,15 @@ def test_depth_is_differentiable_with_respect_to_the_cameras(device, angle):
     """Against central differences of the closed form in float64."""
     poses, given = Poses(start().to(device)), cameras()
     twist = angle * torch.randn(4, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    poses.moved.data.copy_(twist)
+    poses.twist.data.copy_(twist)
     K = torch.stack([camera.K for camera in given]).to(device)
     view = torch.arange(4).repeat_interleave(12)
     pixel = SIZE / 2 + 3 * torch.rand(48, 2, generator=torch.Generator().manual_seed(3)) - 1.5
     weight = torch.rand(48, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    rays = rays_of(K, poses(), view.to(device), pixel.to(device))
+    rays = PINHOLE.rays(K, poses(), view.to(device), pixel.to(device))
     seen = surface(Sphere(0.5, (0.1, 0.0, -0.1)).to(device), rays, SphereTrace())
     assert len(seen.hit.ray) == 48
-    (found,) = torch.autograd.grad((weight.to(device) * seen.t).sum(), poses.moved)
+    (found,) = torch.autograd.grad((weight.to(device) * seen.t).sum(), poses.twist)
 
     def total(moved: Tensor) -> Tensor:
         lengths = []
@@ -206,8 +206,8 @@ def test_only_cameras_of_training_views_are_refined(device):
     list(job)
     assert job.cameras[0] is views.cameras[0] and job.poses is not None
     for k, i in enumerate(views.train):
-        expected = moved_by(views.cameras[i].pose, job.poses.moved[k].detach().cpu().double())
-        assert (job.poses.moved[k] != 0).any() and job.cameras[i].pose.dtype == torch.float64
+        expected = moved_by(views.cameras[i].pose, job.poses.twist[k].detach().cpu().double())
+        assert (job.poses.twist[k] != 0).any() and job.cameras[i].pose.dtype == torch.float64
         assert torch.allclose(job.cameras[i].pose, expected, atol=1e-5)
         assert torch.equal(job.cameras[i].K, views.cameras[i].K) and not job.cameras[i].pose.requires_grad
 
@@ -217,7 +217,7 @@ def test_cameras_learn_at_their_own_rate():
     job = Fit(Patterned(), views, iterations=100, recipe=Recipe(rays=64, rate=0.5, cameras=2e-3))
     list(islice(job, 1))
     assert job.poses is not None  # Adam's first step is as long as the rate, which starts at a twentieth
-    assert job.poses.moved.abs().max().item() == pytest.approx(2e-3 * 0.05, rel=1e-3)
+    assert job.poses.twist.abs().max().item() == pytest.approx(2e-3 * 0.05, rel=1e-3)
 
 
 def test_without_a_rate_cameras_stay():
@@ -242,8 +242,8 @@ def test_resumed_fit_goes_on_with_its_cameras(samples):
     again = Fit(field, views, iterations=n, recipe=recipe, seed=8)
     again.resume(job.state())
     assert [step.losses for step in [*begun, *again]] == [step.losses for step in expected]
-    assert whole.poses is not None and again.poses is not None and (whole.poses.moved != 0).any()
-    assert torch.equal(whole.poses.moved, again.poses.moved)
+    assert whole.poses is not None and again.poses is not None and (whole.poses.twist != 0).any()
+    assert torch.equal(whole.poses.twist, again.poses.twist)
     assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), field.parameters(), strict=True))
 
 

@@ -11,6 +11,7 @@ from test_pose import Patterned, moved_by, turned_by
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.projection import ORTHOGRAPHIC
 from warpdvr.cameras.rays import pixel_centres
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.views import Views
@@ -30,9 +31,12 @@ def shape() -> Union:
 
 
 def rays(camera: Camera, pixel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the centre (3,) and unit directions (n, 3) in float64."""
+    """Return origins, (3,) or (n, 3), and unit directions (n, 3) in float64."""
     pose = camera.pose.numpy()
-    d = np.c_[pixel, np.ones(len(pixel))] @ np.linalg.inv(camera.K.numpy()).T @ pose[:3, :3].T
+    local = np.c_[pixel, np.ones(len(pixel))] @ np.linalg.inv(camera.K.numpy()).T
+    if camera.projection is ORTHOGRAPHIC:
+        return pose[:3, 3] + local[:, :2] @ pose[:3, :2].T, np.broadcast_to(pose[:3, 2], local.shape)
+    d = local @ pose[:3, :3].T
     return pose[:3, 3], d / np.linalg.norm(d, axis=1, keepdims=True)
 
 
@@ -101,11 +105,13 @@ def errors(some: tuple[Camera, ...], true: tuple[Camera, ...]) -> np.ndarray:
     return np.stack([np.rad2deg(angle), [np.linalg.norm(a[:3, 3] - b[:3, 3]) for a, b in pairs]], 1)
 
 
+@pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize("kind", ["mask", "depth"])
-def test_derivatives_are_those_of_the_closed_form(device: torch.device, kind: str) -> None:
+def test_derivatives_are_those_of_the_closed_form(device: torch.device, kind: str, parallel: bool) -> None:
     """One ball, whose depth and least distance to a ray are formulas: central differences in float64."""
     centre, radius = np.array([0.1, -0.05, 0.2]), 0.5
-    camera = Camera.look_at((2.0, -1.5, 1.2), width=50, height=50)
+    place = Camera.orthographic if parallel else Camera.look_at
+    camera = place((2.0, -1.5, 1.2), width=50, height=50)
     image = torch.zeros(50, 50, 3, dtype=torch.uint8)
     wrong = torch.full((50, 50), 2.4)
     mask = torch.zeros(50, 50, dtype=torch.bool)
@@ -119,8 +125,8 @@ def test_derivatives_are_those_of_the_closed_form(device: torch.device, kind: st
 
     def parts(twist: Tensor) -> tuple[np.ndarray, np.ndarray]:
         o, d = rays(replace(camera, pose=moved_by(camera.pose, twist)), pixel)
-        middle = d @ (centre - o)
-        apart = np.square(centre - o).sum() - middle**2
+        middle = (d * (centre - o)).sum(1)
+        apart = np.square(centre - o).sum(-1) - middle**2
         return middle - np.sqrt(np.maximum(radius**2 - apart, 0)), np.sqrt(apart) - radius
 
     settled = parts(torch.zeros(6).double())[1] < 0
@@ -144,7 +150,7 @@ def test_cameras_ten_degrees_off_find_back(kinds: tuple[str, ...]) -> None:
     views = seen()
     far = off(views) if "mask" in kinds else off(views, 2.0, 0.03)
     looked: list[int] = []
-    found = refine(shape(), far, kinds=kinds, shown=lambda i, one: looked.append(i))
+    found = refine(shape(), far, kinds=kinds, callback=lambda i, one: looked.append(i))
     after = errors(found, views.cameras)
     assert (errors(far.cameras, views.cameras)[:, 0] > 1.9).all() and looked == [0, 1, 2]
     assert (after[:, 0] < 0.2).all() and (after[:, 1] < 0.002).all()

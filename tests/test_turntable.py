@@ -80,7 +80,7 @@ def around(up, *, roll=False):
 @pytest.mark.parametrize("up", UPS)
 def test_up_is_what_the_images_have_at_the_top(up):
     expected = up if max(map(abs, up)) == 1 else None
-    found = paths.upwards(around(up))
+    found = paths.estimate_up(around(up))
     if expected is not None:
         assert found == expected
     else:
@@ -89,17 +89,17 @@ def test_up_is_what_the_images_have_at_the_top(up):
 
 @pytest.mark.parametrize("up", UPS[:3])
 def test_up_of_cameras_rolled_by_half_a_turn_is_normal_to_their_plane(up):
-    found = paths.upwards(around(up, roll=True))
+    found = paths.estimate_up(around(up, roll=True))
     assert abs(float(torch.tensor(found) @ torch.tensor(up))) == 1
 
 
 def test_up_is_snapped_to_a_near_axis():
     tilted = [Camera.look_at((3.0, y, 0.5), up=(0.0, 0.3, 1.0)).pose for y in (-1.0, 0.0, 1.0)]
-    assert paths.upwards(torch.stack(tilted)) == (0.0, 0.0, 1.0)
+    assert paths.estimate_up(torch.stack(tilted)) == (0.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("up", ["y", "z"])
 def test_up_of_rendered_meshes(up):
     given = mesh_views("warp:bunny", count=6, test=0, size=4, up=up)
-    found = paths.upwards(torch.stack([camera.pose for camera in given.cameras]))
+    found = paths.estimate_up(torch.stack([camera.pose for camera in given.cameras]))
     assert found == ((0.0, 1.0, 0.0) if up == "y" else (0.0, 0.0, 1.0))

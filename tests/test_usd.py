@@ -1,11 +1,14 @@
 """USD files, against USD's own validators and its own camera."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from pxr import Gf, Usd, UsdGeom, UsdShade, UsdValidation  # noqa: TID253  (what is tested here is what it reads)
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.projection import ORTHOGRAPHIC, Pinhole
 from warpdvr.fields.analytic import Torus
 from warpdvr.fields.base import Field
 from warpdvr.geometry.isosurface import extract
@@ -149,6 +152,33 @@ def test_the_picture_stays_the_same_in_another_frame(tmp_path, mesh):
     assert np.abs(pixels(prim, torch.from_numpy(points).double()) * [640, 480] - expected.numpy()).max() < 2e-2
     rotation = np.array(prim.ComputeLocalToWorldTransform(Usd.TimeCode.Default()))[:3, :3]
     assert np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1.0, 12.5])
+def test_orthographic_cameras_are_written_as_such(tmp_path, mesh, scale):
+    K = torch.tensor([[210.0, 0, 300], [0, 190, 255], [0, 0, 1]], dtype=torch.float64)
+    camera = Camera(K, off_centre().pose, 640, 480, ORTHOGRAPHIC)
+    path = tmp_path / "asset.usda"
+    write_usd(path, mesh, [camera], transform=torch.diag(torch.tensor([scale, scale, scale, 1.0])))
+    assert errors(path) == []
+    stage = Usd.Stage.Open(str(path))
+    prim = UsdGeom.Camera(stage.GetPrimAtPath("/NeuralSurface/Cameras/View_000"))
+    assert prim.GetProjectionAttr().Get() == "orthographic"
+    x = torch.randn(100, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.5
+    expected, depth = camera.project(x)
+    assert np.abs(pixels(prim, scale * x) * [640, 480] - expected.numpy()).max() < 1e-3
+    near, far = prim.GetClippingRangeAttr().Get()
+    assert near < scale * depth.min() and scale * depth.max() < far
+
+
+def test_a_camera_that_usd_does_not_have_is_refused(tmp_path, mesh):
+    class Panorama(Pinhole):
+        name, frustum = "panorama", None  # type: ignore[assignment]
+
+    camera = replace(off_centre(), projection=Panorama())
+    with pytest.raises(ValueError, match=r"View_000: USD has perspective and orthographic cameras only.*'panorama'"):
+        write_usd(tmp_path / "asset.usda", mesh, [camera])
+    assert list(tmp_path.iterdir()) == []
 
 
 AXES = [(s * torch.eye(3, dtype=torch.float64)[i]).tolist() for i in range(3) for s in (1, -1)]

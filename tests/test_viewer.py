@@ -192,6 +192,19 @@ def test_a_wall_hides_the_field_only_where_it_is_in_front(shoot):
         assert (np.abs(seen - red).max(-1) > 2).mean() == covered
 
 
+def test_an_orthographic_window_shows_the_field_where_meshes_are(shoot, monkeypatch):
+    """Its own mesh is covered, and a wall is all before or all behind a plane of constant depth, up to the corners."""
+    arrange = viewer._arrange
+
+    def in_parallel(ps, *at):
+        arrange(ps, *at)
+        ps.set_view_projection_mode("orthographic")
+
+    monkeypatch.setattr(viewer, "_arrange", in_parallel)
+    test_the_field_covers_its_own_mesh(shoot)
+    test_a_wall_hides_the_field_only_where_it_is_in_front(shoot)
+
+
 def test_colours_appear_as_they_are(shoot):
     class Painted(Torus):
         def color(self, x, normal, direction, feature):
@@ -205,7 +218,7 @@ def test_colours_appear_as_they_are(shoot):
 def test_clay_is_lit_like_the_mesh(shoot):
     """Normals must arrive in view space: polyscope's own shading of the mesh says what they should look like."""
     field = make("torus")
-    clay = shoot(field, shown="clay")
+    clay = shoot(field, style="clay")
     mesh = shoot(None, meshes={"mesh": extract(field, resolution=96)})
     both = (clay != 255).any(-1) & (mesh != 255).any(-1)
     assert np.median(np.abs(clay - mesh)[both]) <= 2
@@ -224,7 +237,7 @@ def test_wrong_arguments_get_one_sentence(tmp_path):
         ({"up": (0.0, 0.0, 0.0)}, "direction up"),
         ({"up": (0.0, 1.0)}, "direction up"),
         ({"size": (0, 3)}, "sizes"),
-        ({"shown": "glass"}, "glass"),
+        ({"style": "glass"}, "glass"),
     ):
         with pytest.raises(ValueError, match=words):
             viewer.view(field, **options)

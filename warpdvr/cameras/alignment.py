@@ -1,4 +1,4 @@
-"""How far cameras are from others of the same views, once the frame that photographs leave open is aligned."""
+"""Errors of estimated cameras, after the alignment of a frame that photographs leave undetermined."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,23 +28,26 @@ class CameraErrors:
 
 
 def camera_errors(cameras: Sequence[Camera], reference: Sequence[Camera], *, aligned: bool = True) -> CameraErrors:
-    """Compare cameras with those that they should be.
+    """Compare estimated cameras with reference cameras.
 
     Args:
         cameras, reference: of the same views, in the same order.
-        aligned: take away the similarity that fits the centres best, as cameras found together with a shape need it:
-            photographs do not say where the scene lies and how large it is. At least 3 cameras are needed then.
+        aligned: first apply the similarity that fits the centres best, as is needed for cameras that were estimated
+            together with a shape: photographs do not determine where the scene lies and how large it is. This takes at
+            least 3 cameras.
 
     Raises:
-        ValueError: if they do not pair up, or no similarity is determined by the centres.
+        ValueError: if their numbers differ, or the centres determine no similarity.
     """
     if len(cameras) != len(reference) or not cameras:
         raise ValueError(f"camera_errors: expected as many cameras as references, got {len(cameras)}, {len(reference)}")
     pose, true = _poses(cameras), _poses(reference)
     if aligned:
-        found = similarity(pose[:, :3, 3], true[:, :3, 3])
-        pose = _poses([found.to_data(camera.to("cpu")) for camera in cameras])
-    return CameraErrors(angles(pose[:, :3, :3], true[:, :3, :3]), (pose[:, :3, 3] - true[:, :3, 3]).norm(dim=1))
+        transform = similarity(pose[:, :3, 3], true[:, :3, 3])
+        pose = _poses([transform.to_data(camera.to("cpu")) for camera in cameras])
+    return CameraErrors(
+        rotation_angles(pose[:, :3, :3], true[:, :3, :3]), (pose[:, :3, 3] - true[:, :3, 3]).norm(dim=1)
+    )
 
 
 def similarity(points: Tensor, reference: Tensor) -> SceneTransform:
@@ -71,12 +74,12 @@ def similarity(points: Tensor, reference: Tensor) -> SceneTransform:
     return SceneTransform(matrix)
 
 
-def angles(some: Tensor, others: Tensor) -> Tensor:
+def rotation_angles(first: Tensor, second: Tensor) -> Tensor:
     """Return the angles between rotations (n, 3, 3), shape (n,) [degree].
 
     By the chord |A - B| = sqrt(8) sin(angle / 2), which keeps its digits at small angles, where the trace loses them.
     """
-    chord = (some - others).flatten(1).norm(dim=1) / 8**0.5
+    chord = (first - second).flatten(1).norm(dim=1) / 8**0.5
     return torch.rad2deg(2 * torch.asin(chord.clamp_max(1)))
 
 

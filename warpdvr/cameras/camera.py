@@ -4,17 +4,20 @@ One convention everywhere: `pose` is camera to world with OpenCV axes (x right, 
 the centre of the top-left pixel is at (0.5, 0.5).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from warpdvr.cameras.rays import PROJECTIONS, Rays, pixel_centres, rays_of
+from warpdvr.cameras.projection import ORTHOGRAPHIC, PINHOLE, Pinhole, Projection
+from warpdvr.cameras.rays import Rays, pixel_centres
 
-Vector = Sequence[float] | np.ndarray[Any, Any] | Tensor
+Vector = Sequence[float] | NDArray[np.floating] | Tensor
+Matrix = Sequence[Sequence[float]] | NDArray[np.floating] | Tensor
 
 OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 """Turns OpenCV camera axes into OpenGL ones (x right, y up, z backward) and back: `pose @ OPENGL`."""
@@ -31,15 +34,15 @@ class Camera:
     """
 
     K: Tensor
-    """Intrinsic matrix, shape (3, 3) [pixel]."""
+    """Intrinsic matrix, shape (3, 3) [pixel]; of an orthographic camera [pixel / scene unit]."""
     pose: Tensor
     """Camera to world, shape (4, 4), OpenCV axes; the translation is the camera centre [scene unit]."""
     width: int
     """Columns of the image."""
     height: int
     """Rows of the image."""
-    projection: str = "perspective"
-    """The kind of camera, a key of `PROJECTIONS`."""
+    projection: Projection = PINHOLE
+    """The camera model."""
 
     def __post_init__(self) -> None:
         for name, matrix, shape in (("K", self.K, (3, 3)), ("pose", self.pose, (4, 4))):
@@ -56,8 +59,8 @@ class Camera:
             raise ValueError(f"camera: the left 3x3 part of pose must be a rotation, got {R.tolist()}")
         if self.width < 1 or self.height < 1:
             raise ValueError(f"camera: the image must have pixels, got {self.width} x {self.height}")
-        if self.projection not in PROJECTIONS:
-            raise ValueError(f"camera: unknown projection {self.projection!r}; known are {', '.join(PROJECTIONS)}")
+        if not isinstance(self.projection, Projection):
+            raise ValueError(f"camera: projection must be a Projection such as Pinhole(), got {self.projection!r}")
 
     @classmethod
     def look_at(
@@ -69,6 +72,7 @@ class Camera:
         fov: float = 40.0,
         width: int = 512,
         height: int = 512,
+        projection: Projection = PINHOLE,
     ) -> "Camera":
         """Place a camera at `eye` that looks at `at`.
 
@@ -76,21 +80,41 @@ class Camera:
             eye: camera centre, shape (3,) [scene unit].
             at: the point in the middle of the image, shape (3,) [scene unit].
             up: direction that appears upwards in the image, shape (3,).
-            fov: vertical field of view [degree].
+            fov: vertical field of view [degree]; for another projection than the pinhole's, that of its K.
             width, height: size of the image [pixel].
+            projection: the camera model.
         """
-        centre, target, upward = (_vector(a) for a in (eye, at, up))
-        z = target - centre
-        x = torch.linalg.cross(z, upward)
-        if x.norm() < 1e-9 * max(float(z.norm() * upward.norm()), 1e-30):
-            raise ValueError("look_at: eye and at must differ, and up must not point along the view")
-        z, x = z / z.norm(), x / x.norm()
-        pose = torch.eye(4, dtype=torch.float64)
-        pose[:3] = torch.stack([x, torch.linalg.cross(z, x), z, centre], 1)
-        return cls(_intrinsics(fov, width, height), pose, width, height)
+        if not 0 < fov < 180:
+            raise ValueError(f"camera: fov must lie between 0 and 180 degrees, got {fov}")
+        K = _intrinsics(0.5 * height / math.tan(math.radians(fov) / 2), width, height)
+        return cls(K, _facing(eye, at, up), width, height, projection)
 
     @classmethod
-    def from_krt(cls, K: Vector, R: Vector, t: Vector, width: int, height: int) -> "Camera":
+    def orthographic(
+        cls,
+        eye: Vector,
+        at: Vector = (0.0, 0.0, 0.0),
+        *,
+        up: Vector = (0.0, 0.0, 1.0),
+        extent: float = 2.0,
+        width: int = 512,
+        height: int = 512,
+    ) -> "Camera":
+        """Place an orthographic camera at `eye` that looks towards `at`; it sees what lies in front of its plane.
+
+        Args:
+            eye: camera centre, shape (3,) [scene unit].
+            at: the point in the middle of the image, shape (3,) [scene unit].
+            up: direction that appears upwards in the image, shape (3,).
+            extent: height of what the image shows [scene unit].
+            width, height: size of the image [pixel].
+        """
+        if not 0 < extent < math.inf:
+            raise ValueError(f"camera: extent must be positive, got {extent}")
+        return cls(_intrinsics(height / extent, width, height), _facing(eye, at, up), width, height, ORTHOGRAPHIC)
+
+    @classmethod
+    def from_krt(cls, K: Matrix, R: Matrix, t: Vector, width: int, height: int) -> "Camera":
         """Build a camera from K [R | t], the world-to-camera form of OpenCV: x_camera = R x_world + t."""
         k, r, shift = _matrix(K), _matrix(R), _vector(t)
         if not r.isfinite().all() or r.det().abs() < 1e-9:
@@ -101,7 +125,7 @@ class Camera:
         return cls(k, pose, width, height)
 
     @classmethod
-    def from_projection(cls, P: Vector, width: int, height: int) -> "Camera":
+    def from_projection(cls, P: Matrix, width: int, height: int) -> "Camera":
         """Build a camera from a 3x4 projection matrix P = s K [R | t], s any number but 0, pixel centres at +0.5.
 
         RQ decomposition (Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 6.2.4), with the signs chosen
@@ -130,8 +154,12 @@ class Camera:
 
     @property
     def pixel(self) -> float:
-        """Width of a pixel on a plane in front of the camera at distance 1, the smaller one of width and height."""
-        return 1 / max(abs(float(self.K[0, 0])), abs(float(self.K[1, 1])))
+        """Side of a pixel on a plane in front of the camera at distance 1, the smaller one of width and height."""
+        return float(self.pixel_size(1.0).min())
+
+    def pixel_size(self, z: Tensor | float) -> Tensor:
+        """Return width and height of a pixel on planes at depths `z` (...), shape (..., 2) [scene unit]."""
+        return self.projection.pixel_size(self.K, z)
 
     def krt(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return K, R and t with x_camera = R x_world + t."""
@@ -139,16 +167,22 @@ class Camera:
         return self.K, inverse[:3, :3], inverse[:3, 3]
 
     def matrix(self) -> Tensor:
-        """Return the 3x4 projection matrix P = K [R | t]."""
+        """Return the 3x4 projection matrix P = K [R | t].
+
+        Raises:
+            ValueError: if the camera is no pinhole.
+        """
+        if not isinstance(self.projection, Pinhole):
+            raise ValueError(f"camera: only a pinhole has a projection matrix K [R | t], not {self.projection.name}")
         K, R, t = self.krt()
         return K @ torch.cat([R, t[:, None]], 1)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Project points (n, 3) to pixels (n, 2) and z-depths (n,) [scene unit]."""
-        _, R, t = self.krt()
-        local = x.to(R) @ R.T + t
-        uvw = local @ self.K.T
-        return uvw[:, :2] / uvw[:, 2:], local[:, 2]
+        """Project points (n, 3) to pixels (n, 2) and z-depths (n,) [scene unit]; differentiable.
+
+        Pixels of points that do not lie in front of the camera (z <= 0) mean nothing.
+        """
+        return self.projection.project(self.K, self.pose, x)
 
     def resized(self, width: int, height: int) -> "Camera":
         """Return the same view with another number of pixels."""
@@ -156,30 +190,40 @@ class Camera:
         return replace(self, K=factor[:, None] * self.K, width=width, height=height)
 
     def to(self, device: torch.device | str) -> "Camera":
-        """Return the camera with its matrices on `device`."""
-        return replace(self, K=self.K.to(device), pose=self.pose.to(device))
+        """Return the camera with its matrices and its projection on `device`."""
+        return replace(self, K=self.K.to(device), pose=self.pose.to(device), projection=self.projection.to(device))
 
-    def rays(self, pixel: Tensor | None = None) -> "Rays":
+    def rays(self, pixel: Tensor | None = None) -> Rays:
         """Return the rays through the centres of all pixels in row-major order, or through positions `pixel` (n, 2).
 
-        Differentiable with respect to K and pose.
+        Differentiable with respect to K, pose and the tensors of the projection.
         """
         if pixel is None:
             pixel = pixel_centres(self.width, self.height, self.K.device)
         view = torch.zeros(len(pixel), dtype=torch.int32, device=pixel.device)
-        return rays_of(self.K[None], self.pose[None], view, pixel, self.projection)
+        return self.projection.rays(self.K[None], self.pose[None], view, pixel)
 
 
-def _intrinsics(fov: float, width: int, height: int) -> Tensor:
-    if not 0 < fov < 180:
-        raise ValueError(f"camera: fov must lie between 0 and 180 degrees, got {fov}")
-    f = 0.5 * height / np.tan(np.deg2rad(fov) / 2)
-    return torch.tensor([[f, 0, width / 2], [0, f, height / 2], [0, 0, 1]], dtype=torch.float64)
+def _intrinsics(focal: float, width: int, height: int) -> Tensor:
+    return torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
 
 
-def _vector(a: Any) -> Tensor:
+def _facing(eye: Vector, at: Vector, up: Vector) -> Tensor:
+    """Return the pose (4, 4) of a camera at `eye` that looks at `at`."""
+    centre, target, upward = (_vector(a) for a in (eye, at, up))
+    z = target - centre
+    x = torch.linalg.cross(z, upward)
+    if x.norm() < 1e-9 * max(float(z.norm() * upward.norm()), 1e-30):
+        raise ValueError("look_at: eye and at must differ, and up must not point along the view")
+    z, x = z / z.norm(), x / x.norm()
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[:3] = torch.stack([x, torch.linalg.cross(z, x), z, centre], 1)
+    return pose
+
+
+def _vector(a: Vector) -> Tensor:
     return torch.as_tensor(a, dtype=torch.float64).reshape(3)
 
 
-def _matrix(a: Any) -> Tensor:
+def _matrix(a: Matrix) -> Tensor:
     return torch.as_tensor(a, dtype=torch.float64)

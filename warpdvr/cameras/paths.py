@@ -1,4 +1,4 @@
-"""Where cameras stand: around an object, or on a way past it."""
+"""Where cameras stand: spread over a sphere, or on a circle around an object; and which way is up for them."""
 
 import math
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 
 
-def fibonacci_sphere(n: int, *, highest: float = 1.0, turned: float = 0.0) -> Tensor:
+def fibonacci_sphere(n: int, *, max_height: float = 1.0, phase: float = 0.0) -> Tensor:
     """Return n directions that are evenly spread, from top to bottom around the y axis, unit length, (n, 3), float64.
 
     Each lies a golden angle further around than the one before; a lattice as in Gonzalez, "Measurement of Areas on a
     Sphere Using Fibonacci and Latitude-Longitude Lattices" (2010).
 
     Args:
-        highest: they stay below this y, and above its negative.
-        turned: added to how far each lies around [radian]; the first lies at half a golden angle.
+        max_height: they stay below this y, and above its negative.
+        phase: added to how far each lies around [radian]; the first lies at half a golden angle.
     """
     i = torch.arange(n, dtype=torch.float64) + 0.5
-    height, turn = highest * (1 - 2 * i / n), i * math.pi * (3 - 5**0.5) + turned
+    height, turn = max_height * (1 - 2 * i / n), i * math.pi * (3 - 5**0.5) + phase
     ring = (1 - height**2).sqrt()
     return torch.stack([ring * turn.cos(), height, ring * turn.sin()], 1)
 
@@ -64,7 +64,7 @@ def turntable(
     return [Camera.look_at(eye, up=z, fov=fov, width=size, height=size) for eye in eyes]
 
 
-def upwards(poses: Tensor) -> tuple[float, float, float]:
+def estimate_up(poses: Tensor) -> tuple[float, float, float]:
     """Guess which direction is up from camera poses (n, 4, 4): what their images have at the top, on average.
 
     Where the images disagree (cameras rolled by half a turn), the normal of the plane that the camera centres lie near.

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 
 class Poses(nn.Module):
-    """Camera-to-world matrices (v, 4, 4), each moved as `perturb` says, by numbers that are 0 at first.
+    """Camera-to-world matrices (v, 4, 4), each moved by a learnable twist that is 0 at first, see `perturb`.
 
-    The photographs do not say where the scene as a whole lies: to rotate and shift all cameras together with the shape
-    changes nothing.
+    Photographs do not determine where the scene as a whole lies: rotating and shifting all cameras together with the
+    shape changes nothing.
     """
 
     start: Tensor
@@ -16,21 +16,21 @@ class Poses(nn.Module):
     def __init__(self, start: Tensor):
         super().__init__()
         self.register_buffer("start", start.detach().clone())
-        self.moved = nn.Parameter(start.new_zeros(len(start), 6))
+        self.twist = nn.Parameter(start.new_zeros(len(start), 6))
 
     def forward(self) -> Tensor:
-        return perturb(self.start, self.moved)
+        return perturb(self.start, self.twist)
 
     @torch.no_grad()
-    def resume(self, moved: Tensor) -> None:
-        """Move the cameras as an earlier session had moved them.
+    def resume(self, twist: Tensor) -> None:
+        """Move the cameras by the twists (v, 6) of an earlier session.
 
         Raises:
             ValueError: if it had other cameras.
         """
-        if moved.shape != self.moved.shape:
-            raise ValueError(f"fit: the saved state has {len(moved)} cameras, but there are {len(self.moved)}")
-        self.moved.copy_(moved)
+        if twist.shape != self.twist.shape:
+            raise ValueError(f"fit: the saved state has {len(twist)} cameras, but there are {len(self.twist)}")
+        self.twist.copy_(twist)
 
 
 def perturb(pose: Tensor, twist: Tensor) -> Tensor:
@@ -43,11 +43,11 @@ def perturb(pose: Tensor, twist: Tensor) -> Tensor:
     scales each number by itself, as Adam does, would creep.
     """
     turn, u = rotation(twist[:, :3]), twist[:, 3:]
-    o = origin(pose)
+    o = scene_origin(pose)
     shift = o - (turn @ o[..., None])[..., 0] + u
     R, centre = pose[:, :3, :3], pose[:, :3, 3]
-    there = centre + (R @ shift[..., None])[..., 0]
-    return torch.cat([torch.cat([R @ turn, there[..., None]], 2), pose[:, 3:]], 1)
+    moved = centre + (R @ shift[..., None])[..., 0]
+    return torch.cat([torch.cat([R @ turn, moved[..., None]], 2), pose[:, 3:]], 1)
 
 
 def rotation(w: Tensor) -> Tensor:
@@ -58,6 +58,6 @@ def rotation(w: Tensor) -> Tensor:
     return turn
 
 
-def origin(pose: Tensor) -> Tensor:
+def scene_origin(pose: Tensor) -> Tensor:
     """Return where the scene's origin is in the axes of cameras (v, 4, 4), shape (v, 3)."""
     return -(pose[:, :3, :3].mT @ pose[:, :3, 3:])[..., 0]

@@ -65,10 +65,10 @@ class SceneTransform:
         """Return a camera that is given in the data's own frame in the scene's."""
         pose = self.inverse().matrix @ camera.pose.to(self.matrix)
         pose[:3, :3] *= self.scale
-        return replace(camera, pose=pose)
+        return replace(camera, K=camera.projection.rescaled(camera.K, 1 / self.scale), pose=pose)
 
     def to_data(self, camera: Camera) -> Camera:
         """Return a camera that is given in the scene frame in the data's own; the inverse of `to_scene`."""
         pose = self.matrix @ camera.pose.to(self.matrix)
         pose[:3, :3] /= self.scale
-        return replace(camera, pose=pose)
+        return replace(camera, K=camera.projection.rescaled(camera.K, self.scale), pose=pose)

@@ -11,7 +11,7 @@ from warpdvr.datasets.load import load, write_cameras
 from warpdvr.datasets.views import Views
 from warpdvr.evaluation.images import evaluate
 from warpdvr.fields.base import Field
-from warpdvr.fitting.pose_refinement import Refined, refine
+from warpdvr.fitting.pose_refinement import RefinedCamera, refine
 from warpdvr.fitting.pose_residuals import SCALES
 from warpdvr.rendering.background import Background
 from warpdvr.runs.run import Run
@@ -84,12 +84,14 @@ def refine_cameras(options: RefineCamerasArguments) -> None:
     field = run.field(options.torch_device)
     print(f"{len(indices)} of {len(views)} cameras are refined")
 
-    def show(i: int, one: Refined) -> None:
-        print(f"{views.names[i]:>12}  loss {one.before:.4g} -> {one.after:.4g}  {one.tried} poses tried", flush=True)
+    def callback(i: int, one: RefinedCamera) -> None:
+        print(
+            f"{views.names[i]:>12}  loss {one.before:.4g} -> {one.after:.4g}  {one.poses_tried} poses tried", flush=True
+        )
 
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out}: expected a folder for the cameras, found a file")
-    cameras = refine(field, views, indices, kinds=list(options.by), longest=options.size, shown=show)
+    cameras = refine(field, views, indices, kinds=list(options.by), longest=options.size, callback=callback)
     background = None  # other photographs may stand before something else
     if options.folder is None:
         background = Background.saved(run.load().fit)

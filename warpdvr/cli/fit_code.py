@@ -83,7 +83,7 @@ def weighed(chosen: Scene, views: Views) -> Scene:
     """
     pixels = Pixels(views)
     _check_place(pixels, box(chosen.field.get("bounds", 1.0)))
-    return chosen.with_fit(DEPTH | chosen.fit) if pixels.deep else chosen
+    return chosen.with_fit(DEPTH | chosen.fit) if pixels.has_depth else chosen
 
 
 def _check_place(pixels: Pixels, bounds: Tensor) -> None:

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.projection import Pinhole
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import matrices
 from warpdvr.datasets.depth import attach_points
@@ -36,7 +37,7 @@ from warpdvr.datasets.files import (
 )
 from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
 from warpdvr.datasets.images import MaskSet, Photographs, masks_from_alpha, match_masks, read_masks, read_photographs
-from warpdvr.datasets.normalise import framed
+from warpdvr.datasets.normalise import extent_from_axes
 from warpdvr.datasets.views import Views
 from warpdvr.runtime.files import path_inside
 
@@ -107,6 +108,11 @@ def write(folder: Path, views: Views) -> None:
     for name in ("image", "mask", "depth", "cameras.npz"):
         if (folder / name).exists():
             raise ValueError(f"{folder / name}: expected a folder without data, found this; write to a new folder")
+    for name, camera in zip(views.names, views.cameras, strict=True):
+        if not isinstance(camera.projection, Pinhole):
+            raise ValueError(
+                f"{folder}: DVR's files hold pinholes only, the camera of {name} is {camera.projection.name}"
+            )
     (folder / "image").mkdir(parents=True)
     for i, (image, mask) in enumerate(zip(views.images, views.masks, strict=True)):
         Image.fromarray(image.cpu().numpy()).save(folder / f"image/{i:04d}.png")
@@ -171,7 +177,7 @@ def _is_scene_frame(transform: SceneTransform, cameras: tuple[Camera, ...]) -> b
     if not torch.allclose(transform.matrix, torch.eye(4).to(transform.matrix)):
         return True
     try:
-        centre, radius = framed(cameras)
+        centre, radius = extent_from_axes(cameras)
     except ValueError:  # parallel cameras: nothing speaks against it
         return True
     return float(centre.norm()) < 1 and 0.1 < radius < 10

@@ -133,10 +133,14 @@ def write_cameras(
         The files that were written.
 
     Raises:
-        ValueError: if there are not as many cameras as in the files.
+        ValueError: if there are not as many cameras as in the files, or one has another projection than its view.
     """
     if len(cameras) != len(views):
         raise ValueError(f"{folder}: expected a camera for each of {len(views)} views, got {len(cameras)}")
+    for camera, given, view in zip(cameras, views.cameras, views.names, strict=True):
+        if camera.projection != given.projection:
+            kinds = f"{given.projection.name} in the data set, got {camera.projection.name}"
+            raise ValueError(f"{folder}: poses alone are written, but the camera of {view} is {kinds}")
     detection = detect(folder, cameras=name)
     in_data_frame = [views.transform.to_data(camera.to("cpu")) for camera in cameras]
     out.mkdir(parents=True, exist_ok=True)

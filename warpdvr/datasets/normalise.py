@@ -35,34 +35,34 @@ def normalised(views: Views, where: Path) -> Views:
     """
     if len(views) == 1:
         return views
-    known = [(c, m) for c, m in zip(views.cameras, views.masks, strict=True) if m is not None]
+    masked = [(c, m) for c, m in zip(views.cameras, views.masks, strict=True) if m is not None]
     try:
-        if len(known) >= 2:
-            centre, radius = extent([c for c, _ in known], [m for _, m in known])
-            how = "visual hull of the masks"
+        if len(masked) >= 2:
+            centre, radius = extent_from_masks([c for c, _ in masked], [m for _, m in masked])
+            source = "visual hull of the masks"
         else:
-            centre, radius = framed(views.cameras)
-            how = "optical axes alone: there are no masks to find the object by"
+            centre, radius = extent_from_axes(views.cameras)
+            source = "optical axes alone: there are no masks to find the object by"
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     transform = SceneTransform.around(centre, radius / RADIUS)
     middle = ", ".join(f"{c:.4g}" for c in centre.tolist())
     unit = f"1 scene unit = {transform.scale:.4g} units of the data"
-    summary = f"{views.summary} Scale from the {how}: centre ({middle}), {unit}."
+    summary = f"{views.summary} Scale from the {source}: centre ({middle}), {unit}."
     return replace(views, cameras=tuple(map(transform.to_scene, views.cameras)), transform=transform, summary=summary)
 
 
-def extent(cameras: Sequence[Camera], masks: Sequence[Tensor]) -> tuple[Tensor, float]:
+def extent_from_masks(cameras: Sequence[Camera], masks: Sequence[Tensor]) -> tuple[Tensor, float]:
     """Return the middle (3,) and the radius of the visual hull.
 
     A point is outside of the hull if a view sees background there. What lies outside of an image is unknown, but only
-    points that at least two thirds of the views see are looked at.
+    points that at least two thirds of the views see count.
 
     Raises:
         ValueError: if nothing is left.
     """
-    centre, reach = meeting_point(cameras)
-    low, high = centre - reach, centre + reach
+    centre, distance = meeting_point(cameras)
+    low, high = centre - distance, centre + distance
     tables = [_summed(mask) for mask in masks]
     for _ in range(3):  # whole cells, so that nothing thin is lost: the box closes in on the hull
         x, half = _cells(low, high, COARSE)
@@ -71,24 +71,24 @@ def extent(cameras: Sequence[Camera], masks: Sequence[Tensor]) -> tuple[Tensor, 
             raise ValueError("the visual hull of the masks is empty: masks and cameras do not agree with each other")
         low, high = x.amin(0) - half, x.amax(0) + half
     x, half = _cells(low, high, FINE)
-    kept = _carve(x, 0.0, cameras, tables)  # points: the hull without a rim of cells around it
-    if len(kept) > 0:
-        low, high = kept.amin(0) - half, kept.amax(0) + half
-        x = kept
+    inner = _carve(x, 0.0, cameras, tables)  # points: the hull without a rim of cells around it
+    if len(inner) > 0:
+        low, high = inner.amin(0) - half, inner.amax(0) + half
+        x = inner
     centre = (low + high) / 2
     return centre, float(((x - centre).abs() + half).norm(dim=1).max())
 
 
-def framed(cameras: Sequence[Camera]) -> tuple[Tensor, float]:
-    """Return the point (3,) where the optical axes meet, and the radius that a middling view has room for."""
-    centre, reach = meeting_point(cameras)
-    room = []
+def extent_from_axes(cameras: Sequence[Camera]) -> tuple[Tensor, float]:
+    """Return the point (3,) where the optical axes meet, and the radius that fits into the median view."""
+    centre, distance = meeting_point(cameras)
+    radii = []
     for camera in cameras:
         uv, z = (a[0] for a in camera.project(centre[None]))
         size = torch.tensor([camera.width, camera.height]).to(uv)
-        room.append(float((torch.minimum(uv, size - uv) / camera.K.diagonal()[:2]).min() * z))
-    radius = float(torch.tensor(room).median())
-    return centre, min(radius, 0.5 * reach) if radius > 0 else 0.5 * reach
+        radii.append(float((torch.minimum(uv, size - uv) * camera.pixel_size(z)).min()))
+    radius = float(torch.tensor(radii).median())
+    return centre, min(radius, 0.5 * distance) if radius > 0 else 0.5 * distance
 
 
 def meeting_point(cameras: Sequence[Camera]) -> tuple[Tensor, float]:
@@ -104,8 +104,8 @@ def meeting_point(cameras: Sequence[Camera]) -> tuple[Tensor, float]:
     if torch.linalg.eigvalsh(total)[0] < 1e-6 * len(cameras):
         raise ValueError("the cameras look in parallel: there is no point that they have in common")
     point = torch.linalg.solve(total, (across @ o[..., None]).sum(0)[:, 0])
-    ahead = ((point - o) * d).sum(1)
-    if (ahead > 0).double().mean() < 0.5:
+    depth = ((point - o) * d).sum(1)
+    if (depth > 0).double().mean() < 0.5:
         raise ValueError("the optical axes meet behind the cameras: expected cameras that look at the object")
     return point, float((point - o).norm(dim=1).median())
 
@@ -123,29 +123,27 @@ def _carve(x: Tensor, rho: float, cameras: Sequence[Camera], tables: Sequence[Te
     views = torch.zeros(len(x))
     with one_thread():
         for camera, table in zip(cameras, tables, strict=True):
-            seen, empty = _look(x, rho, camera, table)
-            x, views = x[~empty], (views + seen)[~empty]
+            visible, empty = _project_balls(x, rho, camera, table)
+            x, views = x[~empty], (views + visible)[~empty]
     return x[views >= max(2, len(cameras) * SHARE)]
 
 
-def _look(x: Tensor, rho: float, camera: Camera, table: Tensor) -> tuple[Tensor, Tensor]:
+def _project_balls(x: Tensor, rho: float, camera: Camera, table: Tensor) -> tuple[Tensor, Tensor]:
     """Return which balls are in the image, at least in part (n,), and which lie in the background altogether (n,)."""
     _, R, t = camera.krt()
     local = x @ R.T + t
     z = local[:, 2]
     front = z > rho
-    safe = torch.where(front, z, 1.0)
-    slope = local / safe[:, None]
-    uv = (slope @ camera.K.T)[:, :2]
-    # |d(u, v) / dx| <= f |slope| / z in the image; z - rho for the near side of the ball
-    radius = camera.K.diagonal()[:2].max() * rho * slope.norm(dim=1) / (safe - rho).clamp_min(1e-12)
+    safe = torch.where(front[:, None], local, torch.tensor([0.0, 0.0, 1.0 + rho]).to(local))
+    uv = camera.projection.local_project(camera.K, safe)
+    radius = camera.projection.image_radius(camera.K, safe, rho)
     size = torch.tensor([camera.width, camera.height]).to(uv)
     first, last = (uv - radius[:, None]).floor(), (uv + radius[:, None]).floor() + 1
-    seen = front & (last > 0).all(1) & (first < size).all(1)
+    visible = front & (last > 0).all(1) & (first < size).all(1)
     whole = front & (first >= 0).all(1) & (last <= size).all(1)
     (u0, v0), (u1, v1) = (torch.where(whole[:, None], a, 0.0).long().unbind(1) for a in (first, last))
     count = table[v1, u1] - table[v0, u1] - table[v1, u0] + table[v0, u0]
-    return seen, whole & (count == 0)
+    return visible, whole & (count == 0)
 
 
 def _summed(mask: Tensor) -> Tensor:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.rays import Rays, rays_of
+from warpdvr.cameras.projection import mixed_rays
+from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.morphology import dilate, outline_band
 from warpdvr.datasets.views import Views
 
 UNKNOWN, BACKGROUND, OBJECT = -1, 0, 1
 SHARES = 0.7, 0.2
-"""Parts of a batch that lie on objects or near them, and on both sides of outlines; the rest lies anywhere."""
+"""Shares of a batch on objects or near them, and on both sides of outlines; the rest lies anywhere."""
 
 RIM = 4
 """How far from the outline a pixel may lie to be of the second part [pixel]."""
@@ -36,12 +37,12 @@ class PixelBatch:
 
 
 class Pixels:
-    """The pixels of the training views. What lies outside of an image is in no pixel: nothing is claimed about it."""
+    """The pixels of the training views. Nothing is claimed about what lies outside of an image."""
 
     def __init__(self, views: Views, device: torch.device | str = "cpu"):
         """Flatten the training views.
 
-        Without any mask only pixels of known depth are drawn; those without, such as holes of a depth map, say nothing.
+        Without any mask only pixels of known depth are drawn; the others, such as holes in a depth map, say nothing.
 
         Raises:
             ValueError: if no training view has a mask or depth: nothing would say where the object is.
@@ -52,10 +53,11 @@ class Pixels:
         self.depth = _depths(views, device)
         self.sparse = _sparse(views, device)
         self.masked = any(views.masks[i] is not None for i in chosen)
-        if not self.masked and not self.deep:
+        if not self.masked and not self.has_depth:
             raise ValueError("fit: none of the training views has a mask, at least one is needed to find the outline")
         self.K = torch.stack([views.cameras[i].K for i in chosen]).float().to(device)
         self.pose = torch.stack([views.cameras[i].pose for i in chosen]).float().to(device)
+        self.projections = [views.cameras[i].projection.to(device) for i in chosen]
         size = [views.images[i].shape[:2] for i in chosen]
         self.width, self.height = (torch.tensor(a, device=device) for a in ([w for _, w in size], [h for h, _ in size]))
         self.start = torch.tensor([0, *[h * w for h, w in size]], device=device).cumsum(0)
@@ -67,7 +69,7 @@ class Pixels:
         self.near, self.rim = torch.nonzero(near)[:, 0], torch.nonzero(rim)[:, 0]
 
     @property
-    def deep(self) -> bool:
+    def has_depth(self) -> bool:
         """Whether the depth of any pixel or point is known."""
         return self.sparse is not None or (self.depth is not None and not bool(self.depth.isnan().all()))
 
@@ -77,7 +79,7 @@ class Pixels:
         """Return n random pixels as rays: `SHARES` around the object and its outline, the rest anywhere.
 
         Pixels on both sides of an outline are drawn equally often, else the surface would shrink or grow. If there are
-        points of known depth besides, an eighth as many rays go through some of them, and come last.
+        single points of known depth, an eighth as many rays go through some of them, and come last.
 
         Args:
             n: how many.
@@ -85,33 +87,34 @@ class Pixels:
             patches: draw n // 4 blocks of 2 x 2 pixels instead, those of a block one after the other.
             pose: cameras of the training views (v, 4, 4), where they are not those of the views.
         """
-        where = self._where(n // 4 if patches else n, generator)
-        view = torch.searchsorted(self.start, where, right=True) - 1
-        inside = where - self.start[view]
+        index = self._draw(n // 4 if patches else n, generator)
+        view = torch.searchsorted(self.start, index, right=True) - 1
+        offset = index - self.start[view]
         width = self.width[view]
-        u, v = inside % width, inside // width
+        u, v = offset % width, offset // width
         if patches:
             u, v = (
                 (torch.minimum(a, most[view] - 2).clamp_min(0)[:, None] + side).reshape(-1)
                 for a, most, side in ((u, self.width, self.block % 2), (v, self.height, self.block // 2))
             )
             view = view.repeat_interleave(4)
-            where = self.start[view] + v * self.width[view] + u
+            index = self.start[view] + v * self.width[view] + u
         pixel = torch.stack([u, v], -1) + 0.5
-        depth = None if self.depth is None else self.depth[where]
+        depth = None if self.depth is None else self.depth[index]
         if self.sparse is not None:
-            pick = torch.randint(len(self.sparse[0]), (max(1, n // 8),), generator=generator).to(where.device)
-            own, at, z = (a[pick] for a in self.sparse)
-            before = where.new_full((len(where),), torch.nan, dtype=torch.float32) if depth is None else depth
-            depth = torch.cat([before, z])
-            inside = at.floor().long()
-            where = torch.cat([where, self.start[own] + inside[:, 1] * self.width[own] + inside[:, 0]])
-            view, pixel = torch.cat([view, own]), torch.cat([pixel, at])
+            pick = torch.randint(len(self.sparse[0]), (max(1, n // 8),), generator=generator).to(index.device)
+            point_view, point, z = (a[pick] for a in self.sparse)
+            if depth is None:
+                depth = index.new_full((len(index),), torch.nan, dtype=torch.float32)
+            depth = torch.cat([depth, z])
+            column, row = point.floor().long().unbind(1)
+            index = torch.cat([index, self.start[point_view] + row * self.width[point_view] + column])
+            view, pixel = torch.cat([view, point_view]), torch.cat([pixel, point])
         pose = self.pose if pose is None else pose
-        rays = rays_of(self.K, pose, view, pixel)
-        depth = rays.direction.new_full((len(where),), torch.nan) if depth is None else depth
+        rays = mixed_rays(self.projections, self.K, pose, view, pixel)
+        depth = rays.direction.new_full((len(index),), torch.nan) if depth is None else depth
         forward = (rays.direction.detach() * pose.detach()[view, :3, 2]).sum(-1)
-        return PixelBatch(rays, self.color[where].float() / 255, self.label[where], depth, forward, pose.detach())
+        return PixelBatch(rays, self.color[index].float() / 255, self.label[index], depth, forward, pose.detach())
 
     def inside(self, x: Tensor, pose: Tensor | None = None) -> Tensor:
         """Return whether points (n, 3) lie in the hull of the masks: on the object, or unknown, in every view, (n,).
@@ -133,15 +136,14 @@ class Pixels:
             R, centre = pose[view, :3, :3], pose[view, :3, 3]
             local = (x - centre) @ R
             z = local[:, 2]
-            uv = (local / z[:, None]) @ self.K[view].T
-            u, v = uv[:, 0].floor().long(), uv[:, 1].floor().long()
-            seen = (z > 0) & (u >= 0) & (v >= 0) & (u < self.width[view]) & (v < self.height[view])
-            where = self.start[view] + v * self.width[view] + u
-            within += seen
-            against += seen & (self.label[torch.where(seen, where, 0)] == BACKGROUND)
+            u, v = self.projections[view].local_project(self.K[view], local).floor().long().unbind(1)
+            visible = (z > 0) & (u >= 0) & (v >= 0) & (u < self.width[view]) & (v < self.height[view])
+            index = self.start[view] + v * self.width[view] + u
+            within += visible
+            against += visible & (self.label[torch.where(visible, index, 0)] == BACKGROUND)
         return against, within
 
-    def _where(self, n: int, generator: torch.Generator) -> Tensor:
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
         if not self.masked:
             return self._choose(self.near, n, generator) if len(self.near) else self.near
         counts = int(SHARES[0] * n), int(SHARES[1] * n)
@@ -158,22 +160,22 @@ def _depths(views: Views, device: torch.device | str) -> Tensor | None:
     """Return the depths of all pixels of the training views, or None if there are none."""
     if not any(views.depths[i] is not None for i in views.train if views.depths):
         return None
-    known = ((views.depths[i], views.images[i]) for i in views.train)
-    flat = [z.reshape(-1) if z is not None else torch.full(i.shape[:2], torch.nan).view(-1) for z, i in known]
+    pairs = ((views.depths[i], views.images[i]) for i in views.train)
+    flat = [z.reshape(-1) if z is not None else torch.full(i.shape[:2], torch.nan).view(-1) for z, i in pairs]
     return torch.cat(flat).to(device)
 
 
 def _sparse(views: Views, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor] | None:
     """Return view, pixel and depth of points of known depth in the images of training views, None if there are none."""
-    known = []
+    parts = []
     for view, i in enumerate(views.train if views.points else ()):
         if (points := views.points[i]) is not None:
             pixel, size = points.pixel.float(), torch.tensor([views.cameras[i].width, views.cameras[i].height])
-            imaged = ((pixel >= 0) & (pixel < size)).all(1)
-            known.append((torch.full_like(points.depth, view).long()[imaged], pixel[imaged], points.depth[imaged]))
-    if not sum(len(view) for view, _, _ in known):
+            inside = ((pixel >= 0) & (pixel < size)).all(1)
+            parts.append((torch.full_like(points.depth, view).long()[inside], pixel[inside], points.depth[inside]))
+    if not sum(len(view) for view, _, _ in parts):
         return None
-    view_of, pixel, depth = (torch.cat(parts).to(device) for parts in zip(*known, strict=True))
+    view_of, pixel, depth = (torch.cat(part).to(device) for part in zip(*parts, strict=True))
     return view_of, pixel, depth.float()
 
 

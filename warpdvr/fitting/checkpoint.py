@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.projection import projection_of
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.fields.base import Field
 from warpdvr.fields.registry import make
@@ -36,7 +37,7 @@ class CameraTable(TypedDict):
     pose: list[list[float]]
     width: int
     height: int
-    kind: str
+    projection: dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,13 @@ class Checkpoint:
             transform=self.transform.matrix.tolist(),
             up=self.up,
             cameras=[
-                {"K": c.K.tolist(), "pose": c.pose.tolist(), "width": c.width, "height": c.height, "kind": c.projection}
+                {
+                    "K": c.K.tolist(),
+                    "pose": c.pose.tolist(),
+                    "width": c.width,
+                    "height": c.height,
+                    "projection": c.projection.describe(),
+                }
                 for c in self.cameras
             ],
         )
@@ -160,4 +167,4 @@ def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _camera(c: CameraTable) -> Camera:
     K, pose = (torch.tensor(matrix, dtype=torch.float64) for matrix in (c["K"], c["pose"]))
-    return Camera(K, pose, c["width"], c["height"], c["kind"])
+    return Camera(K, pose, c["width"], c["height"], projection_of(c["projection"]))

@@ -70,7 +70,7 @@ class Fit(TrainingLoop):
         self.evaluations = field.probed
         self.field, self.recipe = field, recipe or Recipe()
         self.pixels = Pixels(views, field.bounds.device)
-        if not self.pixels.deep and (self.recipe.depth or self.recipe.known):
+        if not self.pixels.has_depth and (self.recipe.depth or self.recipe.known):
             raise ValueError("fit: the recipe weighs depth, but none of the training views has any")
         self.views = views
         self.clipped = [p for p in field.parameters() if p.requires_grad]
@@ -108,7 +108,7 @@ class Fit(TrainingLoop):
         """Return all that a later session needs beside the field's weights, as tensors."""
         state = super().state() | self.intersect.state()
         if self.poses:
-            state["cameras"] = self.poses.moved.detach().clone()
+            state["cameras"] = self.poses.twist.detach().clone()
         if self.background:
             state |= self.background.state()
         return state

@@ -1,4 +1,4 @@
-"""What one photograph says, at sizes from coarse to fine: for cameras that are refined."""
+"""One photograph at sizes from coarse to fine, for the refinement of its camera."""
 
 import math
 from dataclasses import dataclass
@@ -7,18 +7,19 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.cameras.rays import Rays, pixel_centres, rays_of
+from warpdvr.cameras.projection import Projection
+from warpdvr.cameras.rays import Rays, pixel_centres
 from warpdvr.datasets.morphology import dilate
 
-FIRST = 25
+COARSEST = 25
 """Longer side of the coarsest picture [pixel]; each further one has twice as many."""
 
-BLUR, LAST = 1.0, 0.5
+BLUR, FINEST_BLUR = 1.0, 0.5
 """Standard deviation of the blur of masks, in pixels of each picture; and of the last one, which is there twice: a blur
 moves curved outlines a little."""
 
-MOST = 5000
-"""Pixels of a picture that are compared at most: those at the outline, and some of the others."""
+MAX_PIXELS = 5000
+"""The most pixels of a picture that are compared: those at the outline, and some of the others."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Level:
 
     K: Tensor
     """Intrinsic matrix for pictures of this size, shape (3, 3) [pixel]."""
+    projection: Projection
+    """The camera model."""
     pixel: Tensor
     """Where they are, shape (n, 2) [pixel]."""
     color: Tensor
@@ -41,13 +44,17 @@ class Level:
     def rays(self, pose: Tensor) -> Rays:
         """Return the rays of a pose (4, 4)."""
         view = torch.zeros(len(self.pixel), dtype=torch.int32, device=self.pixel.device)
-        return rays_of(self.K[None].to(pose), pose[None].to(self.pixel.device), view, self.pixel)
+        return self.projection.rays(self.K[None].to(pose), pose[None].to(self.pixel.device), view, self.pixel)
+
+    def pixel_size(self, z: float) -> float:
+        """Return the width of a pixel at depth `z` [scene unit]."""
+        return float(self.projection.pixel_size(self.K, z)[0])
 
 
 def pyramid(
     camera: Camera, image: Tensor, mask: Tensor | None, depth: Tensor | None, longest: int, device: torch.device | str
 ) -> list[Level]:
-    """Return what a photograph says, at sizes from `FIRST` to `longest` or its own [pixel].
+    """Return a photograph at sizes from `COARSEST` to `longest` or its own [pixel].
 
     Args:
         camera: its camera.
@@ -55,52 +62,60 @@ def pyramid(
         mask: shape (h, w), bool, or None.
         depth: shape (h, w), NaN where it is missing, or None.
         longest: longer side of the finest picture at most [pixel].
-        device: where the pixels are wanted.
+        device: of the pixels.
     """
     side = max(camera.width, camera.height)
     factor = max(1, math.ceil(side / longest))
     factors = [factor]
-    while side / (2 * factors[-1]) >= FIRST:
+    while side / (2 * factors[-1]) >= COARSEST:
         factors.append(2 * factors[-1])
     planes = [image.float() / 255]
     for plane in (mask, depth):
         planes.append((torch.full(image.shape[:2], torch.nan) if plane is None else plane.float())[..., None])
     stack = torch.cat(planes, -1).to(device)
-    return [*(_level(camera, stack, k, BLUR) for k in reversed(factors)), _level(camera, stack, factor, LAST)]
+    return [*(_level(camera, stack, k, BLUR) for k in reversed(factors)), _level(camera, stack, factor, FINEST_BLUR)]
 
 
 def _level(camera: Camera, stack: Tensor, factor: int, blur: float) -> Level:
-    """Return the picture of blocks of `factor` x `factor` pixels; a rest at the right and below is left out."""
+    """Return the picture of blocks of `factor` x `factor` pixels; the remainder at the right and below is dropped."""
     small = torch.nn.functional.avg_pool2d(stack.permute(2, 0, 1)[None], factor)[0]
     height, width = small.shape[1:]
     K = camera.K.clone()
     K[:2] /= factor
     cover = _blurred(small[3], blur)
-    kept = _chosen(cover)
-    flat = small.view(5, -1)[:, kept]
-    pixel = pixel_centres(width, height, stack.device)[kept]
-    return Level(K, pixel, flat[:3].T, cover.reshape(-1)[kept], flat[4], math.sqrt(1 / 12 + blur**2))
+    index = _choose(cover)
+    flat = small.view(5, -1)[:, index]
+    pixel = pixel_centres(width, height, stack.device)[index]
+    return Level(
+        K,
+        camera.projection.to(stack.device),
+        pixel,
+        flat[:3].T,
+        cover.reshape(-1)[index],
+        flat[4],
+        math.sqrt(1 / 12 + blur**2),
+    )
 
 
 def _blurred(cover: Tensor, blur: float) -> Tensor:
     """Return a mask (h, w) under a Gaussian; the picture goes on at its borders as it ends there."""
     if blur == 0:
         return cover
-    reach = min(math.ceil(3 * blur), min(cover.shape) - 1)
-    x = torch.arange(-reach, reach + 1, device=cover.device)
+    radius = min(math.ceil(3 * blur), min(cover.shape) - 1)
+    x = torch.arange(-radius, radius + 1, device=cover.device)
     bell = torch.exp(-0.5 * (x / blur).square())
     bell = bell / bell.sum()
-    padded = torch.nn.functional.pad(cover[None, None], (reach,) * 4, mode="replicate")
+    padded = torch.nn.functional.pad(cover[None, None], (radius,) * 4, mode="replicate")
     across = torch.nn.functional.conv2d(padded, bell.view(1, 1, 1, -1))
     return torch.nn.functional.conv2d(across, bell.view(1, 1, -1, 1))[0, 0]
 
 
-def _chosen(cover: Tensor) -> Tensor:
+def _choose(cover: Tensor) -> Tensor:
     """Return the indices of pixels to compare, always the same: most at the outline, the rest anywhere."""
     n = cover.numel()
-    if n <= MOST:
+    if n <= MAX_PIXELS:
         return torch.arange(n, device=cover.device)
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(n, generator=generator).to(cover.device)
     edge = (dilate(cover > 1e-3, 1) & dilate(1 - cover > 1e-3, 1)).reshape(-1)[order]
-    return torch.cat([order[edge][: 2 * MOST // 3], order[~edge][: MOST // 3]]).sort().values
+    return torch.cat([order[edge][: 2 * MAX_PIXELS // 3], order[~edge][: MAX_PIXELS // 3]]).sort().values

@@ -1,6 +1,6 @@
 """Cameras refined against a field that stays as it is.
 
-Each camera by itself, by damped Gauss-Newton steps (Levenberg 1944, Marquardt 1963) on the six numbers of
+Each camera by itself, by damped Gauss-Newton steps (Levenberg 1944, Marquardt 1963) on the twist of
 `warpdvr.cameras.pose.perturb`. Compared are colours, silhouette and depth, as in Liu et al., "DIST" (2020), section 4,
 from coarse pictures to fine ones (`warpdvr.fitting.pose_residuals`).
 """
@@ -24,24 +24,24 @@ from warpdvr.intersection.cached import CachedMarch
 from warpdvr.runtime.threads import one_thread
 
 TRIES = 25
-"""Poses that are tried at each size of the picture, at most."""
+"""The most poses that are tried at each size of the picture."""
 
 CELLS = 64
 """Of the `CachedMarch`, along the longest side of the field's bounds."""
 
-SMALL = 0.003
+MIN_STEP = 0.003
 """A step shorter than this ends a size [pixel / focal length: radian; scene unit]."""
 
-PLACED = (2, 3, 4, 5)
-"""Which of the six numbers change at the first size: roll and shift. What is seen of the object hardly shows there."""
+FIRST_FREE = (2, 3, 4, 5)
+"""Entries of the twist that change at the first size: roll and shift. The others hardly show there."""
 
-GAIN = 1e-5
-"""A step that makes the loss smaller by less than this part ends it too."""
+MIN_GAIN = 1e-5
+"""A step that lowers the loss by less than this share ends it too."""
 
 
 @dataclass(frozen=True)
-class Refined:
-    """What became of one camera."""
+class RefinedCamera:
+    """A refined camera and its losses."""
 
     camera: Camera
     """The refined camera [scene unit]."""
@@ -49,7 +49,7 @@ class Refined:
     """The loss of the given camera, at the finest size."""
     after: float
     """The loss of the refined one."""
-    tried: int
+    poses_tried: int
     """How many poses were tried."""
 
 
@@ -61,9 +61,9 @@ def refine(
     kinds: Sequence[str] = ("color", "mask", "depth"),
     longest: int = 400,
     intersect: Solver | None = None,
-    shown: Callable[[int, Refined], None] | None = None,
+    callback: Callable[[int, RefinedCamera], None] | None = None,
 ) -> tuple[Camera, ...]:
-    """Return the cameras of all views, with those of some refined against a field that is kept; one view is enough.
+    """Refine the cameras of some views against a field that stays as it is; one view is enough.
 
     Colours are compared if the field has some of its own, masks and depth maps where the views have them.
 
@@ -74,10 +74,13 @@ def refine(
         kinds: what is compared.
         longest: pictures are compared at this size of their longer side at most [pixel].
         intersect: how the surface is found; by default a `CachedMarch`.
-        shown: called with the index of a view and what became of its camera.
+        callback: called with the index of a view and its refined camera.
+
+    Returns:
+        The cameras of all views, in their order.
 
     Raises:
-        ValueError: if a view has nothing to compare, or its camera sees nothing of the field to begin with.
+        ValueError: if a view has nothing to compare, or its camera sees nothing of the field at the start.
     """
     if not set(kinds) <= set(SCALES):
         raise ValueError(f"refine: what can be compared is {', '.join(SCALES)}, got {list(kinds)}")
@@ -88,43 +91,42 @@ def refine(
     cameras = list(views.cameras)
     for i in range(len(views)) if indices is None else indices:
         with one_thread():
-            found = _one(field, views, i, kinds, longest, solver)
-        cameras[i] = found.camera
-        if shown is not None:
-            shown(i, found)
+            refined = _refine_camera(field, views, i, kinds, longest, solver)
+        cameras[i] = refined.camera
+        if callback is not None:
+            callback(i, refined)
     return tuple(cameras)
 
 
-def _one(field: Field, views: Views, i: int, kinds: Sequence[str], longest: int, solver: Solver) -> Refined:
+def _refine_camera(
+    field: Field, views: Views, i: int, kinds: Sequence[str], longest: int, solver: Solver
+) -> RefinedCamera:
     camera, name = views.cameras[i], views.names[i]
     mask = views.masks[i] if "mask" in kinds else None
     depth = views.depths[i] if views.depths and "depth" in kinds else None
-    colored = "color" in kinds and _has_color(field)
+    colored = "color" in kinds and field.has_color
     if mask is None and depth is None and not colored:
         raise ValueError(
             f"refine: view {name} has nothing to be compared by, asked for {' and '.join(kinds)}: masks and depth maps "
-            f"come with the views, a colour of its own {field.name} {'has' if _has_color(field) else 'lacks'}"
+            f"come with the views, a colour of its own {field.name} {'has' if field.has_color else 'lacks'}"
         )
-    _look_at(field, camera, name)
+    _check_visible(field, camera, name)
     start = pose = camera.pose.detach().cpu().double()
-    tried = 0
+    poses_tried = 0
     for level in pyramid(camera, views.images[i], mask, depth, longest, field.bounds.device):
         problem = PoseResiduals(field, level, colored, solver, pose)
-        problem.scales = problem.measured(pose) if tried else SCALES if mask is None else {"mask": SCALES["mask"]}
-        pose, after, more = _descend(problem, pose, range(6) if tried else PLACED)
-        tried += more
+        problem.scales = (
+            problem.measure_scales(pose) if poses_tried else SCALES if mask is None else {"mask": SCALES["mask"]}
+        )
+        pose, after, more = _descend(problem, pose, range(6) if poses_tried else FIRST_FREE)
+        poses_tried += more
     if not math.isfinite(after):
         raise ValueError(f"refine: view {name} sees nothing of the object, its camera is too far off to be refined")
-    return Refined(replace(camera, pose=pose), problem(start)[0], after, tried)
+    return RefinedCamera(replace(camera, pose=pose), problem(start)[0], after, poses_tried)
 
 
-def _has_color(field: Field) -> bool:
-    """Say whether a field has colours of its own; the clay of `Field` is none."""
-    return field.has_color
-
-
-def _look_at(field: Field, camera: Camera, name: str) -> None:
-    """Refuse a camera that has the object behind it or beside its picture."""
+def _check_visible(field: Field, camera: Camera, name: str) -> None:
+    """Refuse a camera that has the object behind it or outside of its picture."""
     low, high = field.bounds.detach().cpu().double()
     corner = torch.cartesian_prod(*torch.stack([low, high], 1))
     z = camera.project(corner)[1]
@@ -135,25 +137,25 @@ def _look_at(field: Field, camera: Camera, name: str) -> None:
         raise ValueError(f"refine: view {name}: its camera looks past the object, and cannot be refined from there")
 
 
-def _descend(problem: PoseResiduals, pose: Tensor, some: Sequence[int]) -> tuple[Tensor, float, int]:
-    """Return a better pose (4, 4), its loss, and how many poses were tried; `some` of the six numbers change."""
+def _descend(problem: PoseResiduals, pose: Tensor, entries: Sequence[int]) -> tuple[Tensor, float, int]:
+    """Return a better pose (4, 4), its loss, and how many poses were tried; only `entries` of the twist change."""
     loss, g, H = problem(pose)
-    free = torch.tensor(some)
-    damping, tried = 1e-2, 1
-    small = SMALL / float(problem.level.K[0, 0])
-    while tried < TRIES and damping < 1e5 and math.isfinite(loss):
+    free = torch.tensor(entries)
+    damping, poses_tried = 1e-2, 1
+    small = MIN_STEP * problem.level.pixel_size(1.0)
+    while poses_tried < TRIES and damping < 1e5 and math.isfinite(loss):
         curve = H[free][:, free]
         curve = curve + (damping * curve.diagonal() + 1e-9 * curve.diagonal().max()).diag()
         twist = torch.zeros_like(g).index_copy(0, free, torch.linalg.solve(curve, -g[free]))
-        there = perturb(pose[None], twist[None])[0]
-        new = problem(there)
-        tried += 1
+        candidate = perturb(pose[None], twist[None])[0]
+        new = problem(candidate)
+        poses_tried += 1
         better = new[0] < loss
-        done = float(twist.abs().max()) < small or (better and new[0] > (1 - GAIN) * loss)
+        done = float(twist.abs().max()) < small or (better and new[0] > (1 - MIN_GAIN) * loss)
         if better:
-            pose, (loss, g, H), damping = there, new, max(damping / 10, 1e-6)
+            pose, (loss, g, H), damping = candidate, new, max(damping / 10, 1e-6)
         else:
             damping *= 10
         if done:
             break
-    return pose, loss, tried
+    return pose, loss, poses_tried

@@ -1,4 +1,4 @@
-"""How far what a field shows to a camera is from what a photograph says, with derivatives by the camera's pose.
+"""Residuals of a field's picture against a photograph, with derivatives with respect to the camera's pose.
 
 What a pixel shows depends on its own ray alone, so that one backward pass to the rays gives the derivatives of all
 pixels.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.pose import origin
+from warpdvr.cameras.pose import scene_origin
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
 from warpdvr.fitting.image_pyramid import Level
@@ -27,22 +27,22 @@ SOLID = 0.999
 
 @dataclass(frozen=True)
 class Scale:
-    """What the differences of one kind count: number * mean of huber(difference / sigma)."""
+    """The weight of the differences of one kind: number * mean of huber(difference / sigma)."""
 
     number: float
-    """How many pixels speak."""
+    """How many pixels count."""
     sigma: float
-    """What is taken for the differences' standard deviation."""
+    """The assumed standard deviation of the differences."""
     robust: float
-    """From so many sigma on a difference counts by its size, not its square (Huber 1964)."""
+    """Beyond so many sigma a difference counts by its size, not its square (Huber 1964)."""
 
 
 SCALES = {"color": Scale(1, 1.0, 0.1), "mask": Scale(1, 1.0, math.inf), "depth": Scale(1, 0.1, 0.1)}
-"""Where cameras may be far off: then masks alone count, if there are some. From the second size of the pictures on each
-kind counts by its own scatter."""
+"""For cameras that may be far off: then masks alone count, if there are any. From the second size of the pictures on,
+each kind counts by its own scatter."""
 
-LEAST = {"color": 0.004, "mask": 0.01, "depth": 1e-4}
-"""Smallest standard deviations that are believed [sRGB, part of a pixel, scene unit]."""
+MIN_SIGMA = {"color": 0.004, "mask": 0.01, "depth": 1e-4}
+"""The smallest standard deviations that are assumed [sRGB, part of a pixel, scene unit]."""
 
 
 class PoseResiduals:
@@ -56,7 +56,7 @@ class PoseResiduals:
             seen = surface(field, level.rays(pose), solver)
         steep = float(seen.slope.median()) if len(seen.slope) else 1.0
         z = float((field.bounds.detach().cpu().double().mean(0) - pose[:3, 3]) @ pose[:3, 2])
-        pixel = max(z, 1e-3) / float(level.K[0, 0])
+        pixel = level.pixel_size(max(z, 1e-3))
         # the profile of an outline, and sigmoid(sharpness x), have this standard deviation both
         self.sharpness = math.pi / math.sqrt(3) / (level.blur * pixel * max(steep, 1e-9))
 
@@ -72,19 +72,19 @@ class PoseResiduals:
             total, g, H = total + value, g + first, H + second
         return (total if bool((H.diagonal() > 0).all()) else math.inf), g, H
 
-    def measured(self, pose: Tensor) -> dict[str, Scale]:
-        """Return the scales by which each kind of differences counts as it scatters at a pose (4, 4)."""
+    def measure_scales(self, pose: Tensor) -> dict[str, Scale]:
+        """Return the scales of all kinds of differences, from their scatter at a pose (4, 4)."""
         _, terms = self._compare(pose)
         scales = {}
-        for kind, least in LEAST.items():
+        for kind, min_sigma in MIN_SIGMA.items():
             if own := [term for term in terms if term.kind == kind]:
-                r = torch.cat([self._telling(term) for term in own]).detach().abs()
-                sigma = max(1.48 * float(r.median()) if len(r) else 0.0, least)  # the median of |r| is 0.67 sigma
+                r = torch.cat([self._informative(term) for term in own]).detach().abs()
+                sigma = max(1.48 * float(r.median()) if len(r) else 0.0, min_sigma)  # the median of |r| is 0.67 sigma
                 scales[kind] = Scale(max(len(r), 1), sigma, 2.5)
         return {**SCALES, **scales}
 
-    def _telling(self, term: "_Term") -> Tensor:
-        """Return those differences that say something: of masks, those at the outline."""
+    def _informative(self, term: "_Term") -> Tensor:
+        """Return the informative differences: of masks, those at the outline."""
         if term.kind != "mask":
             return term.difference
         cover = self.level.cover[term.ray]
@@ -99,7 +99,7 @@ class PoseResiduals:
         return rays, [term for term in terms if len(term.ray)]
 
     def _mask(self, rays: Rays, seen: Surface) -> list["_Term"]:
-        """Compare soft masks; rays that hit where nothing but the object is, are settled."""
+        """Compare soft masks; rays that hit where the object fills the pixel are left out."""
         cover, hit = self.level.cover, seen.hit
         known = ~cover.isnan()
         if not known.any():
@@ -108,7 +108,7 @@ class PoseResiduals:
         settled[hit.ray] = cover[hit.ray] > SOLID
         ray = torch.nonzero(known & ~settled)[:, 0]
         hits = torch.full_like(rays.origin[:, 0], torch.nan).index_copy(0, hit.ray, hit.t)[ray]
-        t = _lowest(self.field, rays[ray], hit.nearest[ray], hits)
+        t = _deepest(self.field, rays[ray], hit.nearest[ray], hits)
         asked = ~t.isnan()
         x = rays[ray[asked]].at(t[asked]).to(self.field.bounds.dtype)
         soft = torch.zeros_like(t).masked_scatter(asked, torch.sigmoid(-self.sharpness * self.field.value(x)))
@@ -121,7 +121,7 @@ class PoseResiduals:
         solid = ~(level.cover[ray] <= SOLID)  # also where the mask is unknown
         if self.colored:
             off = (seen.color - level.color[ray])[solid]
-            terms += [_Term("color", some, ray[solid], len(off)) for some in off.unbind(1)]
+            terms += [_Term("color", channel, ray[solid], len(off)) for channel in off.unbind(1)]
         known = solid & ~level.depth[ray].isnan()
         if known.any():
             forward = rays.direction.detach() @ pose[:3, 2].to(rays.direction)
@@ -153,19 +153,20 @@ class _Term:
             self.difference.sum(), (rays.origin, rays.direction), retain_graph=True, materialize_grads=True
         )
         R = pose[:3, :3]
-        by_o, by_d, d = (a[self.ray].detach().to(R) @ R for a in (*by, rays.direction))  # in the camera's axes
-        # moved by (w, u), a ray from 0 along d there comes from u - w x o along d + w x d: see `perturb`
-        by_w = torch.linalg.cross(d, by_d) - torch.linalg.cross(origin(pose[None]).expand_as(by_o), by_o)
+        start = rays.origin - pose[:3, 3].to(rays.origin)
+        by_o, by_d, d, p = (a[self.ray].detach().to(R) @ R for a in (*by, rays.direction, start))  # in camera axes
+        # moved by (w, u), a ray from p along d there comes from p + u + w x (p - o) along d + w x d: see `perturb`
+        by_w = torch.linalg.cross(d, by_d) + torch.linalg.cross(p - scene_origin(pose[None]), by_o)
         J = torch.cat([by_w, by_o], 1) / scale.sigma
         weighted = weight * less[:, None] * J
         return total, (weighted.mT @ r).cpu(), (weighted.mT @ J).cpu()
 
 
 @torch.no_grad()
-def _lowest(field: Field, rays: Rays, nearest: Tensor, hit: Tensor) -> Tensor:
+def _deepest(field: Field, rays: Rays, nearest: Tensor, hit: Tensor) -> Tensor:
     """Return the ray length of the smallest value on each of n rays, (n,), NaN for those that meet no bounds.
 
-    A smooth outline is steady there, so that the place may be held fast where its value is differentiated.
+    A smooth outline is stationary there, so that the place may be kept constant where the value is differentiated.
 
     Args:
         field: any field of one shape.

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.paths import fibonacci_sphere
 from warpdvr.geometry.mesh import Mesh, bounding_ball
 from warpdvr.geometry.search import first_hit, triangle_mesh
@@ -38,10 +39,11 @@ def visible_surface(mesh: Mesh, *, views: int = 64, size: int = 128) -> Mesh:
     x = _into_unit_sphere(mesh.vertices)
     search, generator = triangle_mesh(x, faces), torch.Generator().manual_seed(0)
     seen = torch.zeros(len(faces), dtype=torch.bool)
-    for pose in _poses(views):
-        target = torch.cat([_pixels(pose, size), _points(x[faces[~seen]], generator)])
-        direction = pose[2].expand_as(target).contiguous()
-        face = first_hit(search, target - 3 * direction, direction)[0]
+    for eye in 3 * fibonacci_sphere(views):
+        camera = Camera.orthographic(eye, up=(0, 1, 0), width=size, height=size)
+        forward = camera.pose[:3, 2].float()
+        origin = torch.cat([camera.rays().origin, _points(x[faces[~seen]], generator) - 3 * forward])
+        face = first_hit(search, origin, forward.expand_as(origin).contiguous())[0]
         seen[face[face >= 0].long()] = True
     return _part(mesh, faces[seen].to(mesh.faces))
 
@@ -62,19 +64,6 @@ def _into_unit_sphere(vertices: Tensor) -> Tensor:
     except ValueError as error:
         raise ValueError(f"visible_surface: {error}") from None
     return ((x - centre) / radius).float()
-
-
-def _poses(n: int) -> Tensor:
-    """Return right, down and forward of cameras on a Fibonacci sphere that look at the origin, shape (n, 3, 3)."""
-    forward = -fibonacci_sphere(n)
-    right = torch.nn.functional.normalize(forward[:, [2, 1, 0]] * torch.tensor([1.0, 0.0, -1.0]), dim=1)
-    return torch.stack([right, torch.linalg.cross(forward, right), forward], 1).float()
-
-
-def _pixels(pose: Tensor, size: int) -> Tensor:
-    """Return where the rays of a camera pass its plane through the origin, shape (size * size, 3)."""
-    u = (2 * torch.arange(size) + 1) / size - 1
-    return torch.cartesian_prod(u, u) @ pose[:2]
 
 
 def _points(corner: Tensor, generator: torch.Generator) -> Tensor:

@@ -68,4 +68,4 @@ def _edges(depth: Tensor, camera: Camera) -> Tensor:
     """Return the pixels (h, w) with a neighbour that hits where they do not or the other way, or `STEP` away."""
     far = torch.nn.functional.pad(depth.nan_to_num(torch.inf)[None, None], (1, 1, 1, 1), mode="replicate")
     nearest, farthest = (-torch.nn.functional.max_pool2d(-far, 3, 1), torch.nn.functional.max_pool2d(far, 3, 1))
-    return ((farthest > nearest * (1 + STEP * camera.pixel)) & nearest.isfinite())[0, 0]
+    return ((farthest > nearest + STEP * camera.pixel_size(nearest).amin(-1)) & nearest.isfinite())[0, 0]

@@ -33,7 +33,7 @@ class VisibleImage:
     """What the rays of some images see, one for each pixel, images and rows one after the other."""
 
     rays: Rays
-    """n = count * height * width rays, differentiable; those of an image have their origin in common."""
+    """n = count * height * width rays, differentiable."""
     shape: tuple[int, int, int]
     """Count, height and width of the images."""
     status: Tensor
@@ -135,7 +135,7 @@ def _candidate_pairs(image: VisibleImage) -> Tensor:
     a, b = pair[:, 0], pair[:, 1]
     x = image.rays.at(torch.where(hit, image.t, torch.nan))
     off = torch.stack([((x[b] - x[a]) * image.normal[i]).sum(-1).abs() for i in (a, b)]).amax(0)
-    hidden = off > BEND * image.t[a] * (image.rays.direction[b] - image.rays.direction[a]).norm(dim=-1)
+    hidden = off > BEND * _footprint(image.rays, pair, 1, image.t[a]).norm(dim=-1)
     return pair[hit[a] & (miss[b] | (hit[b] & hidden))]
 
 
@@ -165,7 +165,7 @@ def _grazing_points(field: Field, image: VisibleImage, crossing: _Crossing) -> t
     """
     pair, rays = crossing.pair, _interpolated(image.rays, crossing.pair, crossing.high)
     end = torch.where(crossing.far.isnan(), rays.clip(field.bounds)[1].to(crossing.far), crossing.far)
-    size = crossing.near * _direction_change(image.rays, pair, 1).norm(dim=-1)
+    size = _footprint(image.rays, pair, 1, crossing.near).norm(dim=-1)
     t = crossing.near[:, None] + size[:, None] * torch.tensor(STEPS).to(size)
     t = torch.minimum(t, end[:, None])
     k = t.shape[1]
@@ -191,8 +191,8 @@ def _contributions(field: Field, image: VisibleImage, crossing: _Crossing, shade
     share = (s_high / (s_high - s_low)).nan_to_num(0.5).clamp(0, 1)
     value, slope = share * f_low + (1 - share) * f_high, share[:, None] * g_low + (1 - share)[:, None] * g_high
     t = share * crossing.graze[:, 0] + (1 - share) * crossing.graze[:, 1]
-    along, across = (t * (slope * _direction_change(image.rays, pair, i)).sum(-1) for i in (1, 2))
-    least = t * torch.stack([g_low, g_high]).norm(dim=-1).amax(0) * _direction_change(image.rays, pair, 1).norm(dim=-1)
+    along, across = ((slope * _footprint(image.rays, pair, i, t)).sum(-1) for i in (1, 2))
+    least = torch.stack([g_low, g_high]).norm(dim=-1).amax(0) * _footprint(image.rays, pair, 1, t).norm(dim=-1)
     steep = torch.hypot(along, across)
     passed = value.detach().abs() <= 4 * (crossing.high - crossing.low) * steep
     tiny = torch.finfo(steep.dtype).tiny
@@ -243,7 +243,7 @@ def _interpolated(rays: Rays, pair: Tensor, part: Tensor) -> Rays:
     )
 
 
-def _direction_change(rays: Rays, pair: Tensor, other: int) -> Tensor:
-    """Return by how much directions change from the first to another of each pair, shape (m, 3); a constant."""
-    direction = rays.direction.detach()
-    return direction[pair[:, other]] - direction[pair[:, 0]]
+def _footprint(rays: Rays, pair: Tensor, other: int, t: Tensor) -> Tensor:
+    """Return by how much points at lengths `t` (m,) change from the first to another ray of each pair, (m, 3)."""
+    a, b = (Rays(rays.origin.detach()[i], rays.direction.detach()[i]) for i in (pair[:, 0], pair[:, other]))
+    return b.origin - a.origin + t[:, None] * (b.direction - a.direction)

@@ -120,7 +120,7 @@ def fit(run: Run, scene: Scene, views: Views, field: Field, job: Fit) -> Iterato
 
     The field is saved at the start, every `SAVE` seconds, and at the end, also when the fit is interrupted or fails.
     """
-    up = paths.upwards(torch.stack([camera.pose for camera in views.cameras]))
+    up = paths.estimate_up(torch.stack([camera.pose for camera in views.cameras]))
 
     def save() -> None:
         Checkpoint(

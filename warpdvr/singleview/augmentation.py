@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.rays import pixel_centres, rays_of
+from warpdvr.cameras.projection import PINHOLE
+from warpdvr.cameras.rays import pixel_centres
 from warpdvr.fields.base import Decoder
 from warpdvr.fields.conditional import Shapes
 from warpdvr.geometry.isosurface import extract
@@ -114,7 +115,7 @@ def _first_faces(tree: Any, pose: Tensor, K: Tensor, side: int) -> tuple[Tensor,
     """Return the triangle that is seen, (m, 2 side, 2 side), -1 for none, from m cameras, and where in it (..., 3)."""
     m, n = len(pose), 2 * side
     view = torch.arange(m).repeat_interleave(n**2)
-    rays = rays_of(torch.tensor([[n], [n], [1.0]]) * K, pose, view, pixel_centres(n, n).repeat(m, 1))
+    rays = PINHOLE.rays(torch.tensor([[n], [n], [1.0]]) * K, pose, view, pixel_centres(n, n).repeat(m, 1))
     face, _, weight = first_hit(tree, rays.origin, rays.direction)
     return face.view(m, n, n), weight.view(m, n, n, 3)
 

@@ -76,7 +76,7 @@ def silhouettes(mesh: Mesh, cameras: Sequence[Camera] | None = None) -> Tensor:
 
 def score_cameras(n: int, size: int) -> list[Camera]:
     """Return cameras on a spiral around the origin, rotated against those of `photograph`."""
-    eyes = 3.0 * fibonacci_sphere(n, highest=0.8, turned=0.7)
+    eyes = 3.0 * fibonacci_sphere(n, max_height=0.8, phase=0.7)
     return [Camera.look_at(eye, up=(0, 1, 0), fov=40, width=size, height=size) for eye in eyes]
 
 

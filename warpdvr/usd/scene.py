@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def write_usd(
     Args:
         path: the file to write.
         mesh: the surface; without normals it gets those of its faces.
-        cameras: the cameras; perspective, without skew.
+        cameras: the cameras; perspective or orthographic, without skew.
         names: one name per camera; View_000 and so on if not given.
         transform: similarity (4, 4) from the frame of mesh and cameras to the one to write, such as a scene transform.
         up: the direction that points upwards after `transform`, shape (3,). In the file +z does: points and poses are
@@ -87,10 +88,12 @@ def _upright(up: Sequence[float]) -> Tensor:
 def _moved(camera: Camera, matrix: Tensor) -> Camera:
     """Return the camera in another frame; its axes stay orthonormal whatever the scale."""
     pose = matrix @ camera.pose.detach().double().cpu()
-    pose[:3, :3] /= matrix[:3, :3].det().abs() ** (1 / 3)
+    scale = matrix[:3, :3].det().abs() ** (1 / 3)
+    pose[:3, :3] /= scale
     if matrix[:3, :3].det() < 0:
-        raise ValueError("write_usd: a mirrored camera is none, so transform must not mirror")
-    return Camera(camera.K.detach().double().cpu(), pose, camera.width, camera.height, camera.projection)
+        raise ValueError("write_usd: transform must not mirror, because there is no mirrored camera")
+    K = camera.projection.rescaled(camera.K.detach().double().cpu(), float(scale))
+    return replace(camera, K=K, pose=pose, projection=camera.projection.to("cpu"))
 
 
 def _new_stage(meters_per_unit: float) -> Any:
@@ -188,26 +191,28 @@ def _add_cameras(stage: Any, cameras: Sequence[Camera], names: Sequence[str], me
 def _add_camera(stage: Any, path: str, camera: Camera, extent: Any, aperture: float) -> None:
     """Write one camera; focal length and apertures are in tenths of a stage unit.
 
-    The formulas, and the sign of the offsets, are those that `Gf.Camera`'s own frustum agrees with.
+    The formulas, and the sign of the offsets, are those that `Gf.Camera`'s own frustum agrees with. The apertures of a
+    perspective camera matter by their ratio to the focal length only, those of an orthographic one are what it shows.
     """
     from pxr import Gf, UsdGeom, Vt
 
-    (fx, skew, cx), (_, fy, cy), _ = camera.K.tolist()
-    width, height = camera.width, camera.height
-    if camera.projection != "perspective" or abs(skew / fy) * height > 0.5 or min(fx, fy) <= 0:
-        raise ValueError(
-            f"{path}: USD has no such camera: {camera.projection}, skew {skew:.3g}, fx {fx:.4g}, fy {fy:.4g}"
-        )
-    vertical = height * fx * aperture / width / fy
+    (fx, skew, _), (_, fy, _), _ = camera.K.tolist()
+    kind, name = camera.projection.frustum, camera.projection.name
+    if kind is None:
+        raise ValueError(f"{path}: USD has perspective and orthographic cameras only, this one is {name!r}")
+    if abs(skew / fy) * camera.height > 0.5 or min(fx, fy) <= 0:
+        raise ValueError(f"{path}: USD has no such camera: {name}, skew {skew:.3g}, fx {fx:.4g}, fy {fy:.4g}")
+    left, right, top, bottom = camera.projection.window(camera.K, camera.width, camera.height)
+    focal = aperture / (right - left) if kind == "perspective" else 10.0  # 10 tenths: the plane of the window
     prim = UsdGeom.Camera.Define(stage, path)
-    prim.CreateProjectionAttr(UsdGeom.Tokens.perspective)
-    prim.CreateFocalLengthAttr(fx * aperture / width)
-    prim.CreateHorizontalApertureAttr(aperture)
-    prim.CreateVerticalApertureAttr(vertical)
-    prim.CreateHorizontalApertureOffsetAttr((width / 2 - cx) * aperture / width)
-    prim.CreateVerticalApertureOffsetAttr((cy - height / 2) * vertical / height)
-    reach = np.linalg.norm(camera.centre.numpy() - extent, axis=1).max() + np.linalg.norm(extent[1] - extent[0])
-    prim.CreateClippingRangeAttr(Gf.Vec2f(1e-3 * float(reach), 2 * float(reach)))
+    prim.CreateProjectionAttr(kind)
+    prim.CreateFocalLengthAttr(focal)
+    prim.CreateHorizontalApertureAttr(focal * (right - left))
+    prim.CreateVerticalApertureAttr(focal * (bottom - top))
+    prim.CreateHorizontalApertureOffsetAttr(focal * (left + right) / 2)
+    prim.CreateVerticalApertureOffsetAttr(-focal * (top + bottom) / 2)
+    farthest = np.linalg.norm(camera.centre.numpy() - extent, axis=1).max() + np.linalg.norm(extent[1] - extent[0])
+    prim.CreateClippingRangeAttr(Gf.Vec2f(1e-3 * float(farthest), 2 * float(farthest)))
     prim.GetPrim().SetCustomDataByKey("warpdvr:K", Vt.DoubleArray(camera.K.reshape(-1).tolist()))
     rows = (camera.pose @ OPENGL).T.reshape(-1).tolist()  # USD multiplies row vectors
     UsdGeom.Xformable(prim).AddTransformOp().Set(Gf.Matrix4d(*rows))

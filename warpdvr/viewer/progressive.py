@@ -4,12 +4,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from warpdvr.cameras.camera import OPENGL, Camera
+from warpdvr.cameras.projection import ORTHOGRAPHIC, PINHOLE
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
 from warpdvr.intersection.base import Solver
@@ -21,8 +23,8 @@ LEVELS = (8.0, 4.0, 2.0, 1.0)
 """Side of a rendered pixel at each stage of the refinement [pixel of the window]."""
 PATIENCE = 0.1
 """About how long the window may stand still for one step after the first stage [s]."""
-SHOWN = ("colour", "normals", "clay")
-"""What a field can be shown as: its own colours as they are, its normals as colours, clay under polyscope's lights."""
+STYLES = ("colour", "normals", "clay")
+"""How a field can be shown: its own colours as they are, its normals as colours, or clay under polyscope's lights."""
 CLAY = (0.80, 0.76, 0.70)
 """Colour of clay, and of meshes."""
 
@@ -35,27 +37,27 @@ class Progressive:
         field: FieldLike,
         *,
         intersect: Solver | None = None,
-        shown: str = "colour",
+        style: str = "colour",
         levels: Sequence[float] = LEVELS,
     ):
-        if shown not in SHOWN:
-            raise ValueError(f"view: cannot show {shown!r}; known are {', '.join(SHOWN)}")
-        self.field, self.shown, self.levels = as_field(field), shown, levels
-        self._given = self._intersect = intersect
-        self._done: tuple[Image, Camera] | None = None
+        if style not in STYLES:
+            raise ValueError(f"view: there is no style {style!r}; known are {', '.join(STYLES)}")
+        self.field, self.style, self.levels = as_field(field), style, levels
+        self._solver = self._intersect = intersect
+        self._shown: tuple[Image, Camera] | None = None
         self._camera: Camera | None = None
         self._stages: Iterator[None] = iter(())
         self._speed, self._least = 0.0, 1
 
     def invalidate(self) -> None:
         """Start over at the next step: the field's weights have changed."""
-        self._camera, self._intersect = None, self._given
+        self._camera, self._intersect = None, self._solver
 
-    def show(self, what: str) -> None:
-        """Show the picture as another one of `SHOWN`; asks nothing of the field."""
-        self.shown = what
-        if self._done is not None:
-            self._hand_over(*self._done)
+    def show(self, style: str) -> None:
+        """Show the picture in another one of `STYLES`, without an evaluation of the field."""
+        self.style = style
+        if self._shown is not None:
+            self._hand_over(*self._shown)
 
     def step(self) -> bool:
         """Do the next part of the work for the view that polyscope has now; False says that there was none."""
@@ -94,14 +96,14 @@ class Progressive:
         import polyscope as ps
 
         # Only at first: polyscope remembers, by the name, that the user has switched the field off.
-        options = {"enabled": True if self._done is None else None, "allow_fullscreen_compositing": True}
+        options = {"enabled": True if self._shown is None else None, "allow_fullscreen_compositing": True}
         depth = to_numpy(torch.where(image.mask, image.depth, torch.inf))
-        self._done = image, camera
-        if self.shown == "clay":
+        self._shown = image, camera
+        if self.style == "clay":
             normal = to_numpy(image.normal @ (camera.pose @ OPENGL)[:3, :3].to(image.normal))  # in view space
             ps.add_depth_render_image_quantity("field", depth, normal, color=CLAY, material="clay", **options)
         else:
-            color = image.rgb if self.shown == "colour" else normal_color(image.normal)
+            color = image.rgb if self.style == "colour" else normal_color(image.normal)
             ps.add_raw_color_render_image_quantity("field", depth, to_numpy(color), **options)
         ps.request_redraw()
 
@@ -110,14 +112,15 @@ def view_camera() -> Camera:
     """Return the camera that polyscope looks through, with the pixels of its window [scene unit]."""
     import polyscope as ps
 
-    if ps.get_view_projection_mode() != "perspective":
-        ps.set_view_projection_mode("perspective")  # the only one that we have rays for
-    seen, (width, height) = ps.get_view_camera_parameters(), ps.get_buffer_size()
-    slope = 2 * math.tan(math.radians(seen.get_fov_vertical_deg()) / 2)
-    fx, fy = width / (slope * seen.get_aspect()), height / slope
+    parallel = ps.get_view_projection_mode() == "orthographic"
+    view, (width, height) = ps.get_view_camera_parameters(), ps.get_buffer_size()
+    extent = 2 * math.tan(math.radians(view.get_fov_vertical_deg()) / 2)  # height of the view on the plane z = 1 ...
+    if parallel:
+        extent *= 2 * ps.get_length_scale()  # ... and what polyscope makes of it where rays are parallel
+    fx, fy = width / (extent * view.get_aspect()), height / extent
     K = torch.tensor([[fx, 0, width / 2], [0, fy, height / 2], [0, 0, 1]], dtype=torch.float64)
-    pose = torch.linalg.inv(torch.tensor(seen.get_view_mat(), dtype=torch.float64)) @ OPENGL
-    return Camera(K, pose, width, height)
+    pose = torch.linalg.inv(torch.tensor(view.get_view_mat(), dtype=torch.float64)) @ OPENGL
+    return Camera(K, pose, width, height, ORTHOGRAPHIC if parallel else PINHOLE)
 
 
 def _rows(camera: Camera, top: int, rows: int) -> Camera:
@@ -135,9 +138,11 @@ def _stacked(bands: list[Image]) -> Image:
 
 
 def _same(a: Camera, b: Camera) -> bool:
-    return (a.width, a.height) == (b.width, b.height) and torch.equal(a.K, b.K) and torch.equal(a.pose, b.pose)
+    same = (a.width, a.height, a.projection) == (b.width, b.height, b.projection)
+    return same and torch.equal(a.K, b.K) and torch.equal(a.pose, b.pose)
 
 
-def to_numpy(tensor: Tensor) -> Any:
+def to_numpy(tensor: Tensor) -> NDArray[np.float32]:
     """Return a tensor as polyscope takes it: float32, on the host."""
-    return tensor.detach().float().cpu().numpy()
+    array: NDArray[np.float32] = tensor.detach().float().cpu().numpy()
+    return array

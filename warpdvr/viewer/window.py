@@ -20,7 +20,7 @@ from warpdvr.fields.base import FieldLike
 from warpdvr.geometry.mesh import Mesh
 from warpdvr.intersection.base import Solver
 from warpdvr.runtime.files import replacing
-from warpdvr.viewer.progressive import CLAY, LEVELS, SHOWN, Progressive, to_numpy
+from warpdvr.viewer.progressive import CLAY, LEVELS, STYLES, Progressive, to_numpy
 
 FOV = 35.0
 """Vertical field of view of the first view [degree]."""
@@ -35,7 +35,7 @@ def view(
     supersample: int = 1,
     size: tuple[int, int] = (960, 720),
     up: Sequence[float] = (0.0, 0.0, 1.0),
-    shown: str = "colour",
+    style: str = "colour",
     intersect: Solver | None = None,
     work: Callable[[], bool] | None = None,
 ) -> None:
@@ -46,14 +46,14 @@ def view(
     Args:
         field: a `Field`; None shows the rest alone.
         meshes: by their names in polyscope's list. In a window they are hidden at first if there is a field.
-        cameras: drawn as pyramids through the corners of their images.
+        cameras: drawn by the rays through the corners of their images.
         screenshot: a .png file to write instead of opening a window; needs no display.
         supersample: rays per side of a pixel of the screenshot; 2 smooths edges for four times the work.
         size: width and height of the window [pixel].
         up: the direction that points upwards, shape (3,); polyscope takes the nearest axis.
-        shown: what the field is shown as first, one of `SHOWN`.
+        style: how the field is shown at first, one of `STYLES`.
         intersect: how the surface is found; by default with a `BoundGrid`.
-        work: called before each frame of the window, e.g. for some steps of a fit; True says that the field changed.
+        work: called before each frame of the window, e.g. for some steps of a fit; returns whether the field changed.
 
     Raises:
         ValueError: if an argument is wrong.
@@ -66,7 +66,7 @@ def view(
     if field is None and not meshes and not cameras:
         raise ValueError("view: there is nothing to show: no field, no mesh and no camera")
     levels = LEVELS if screenshot is None else (1 / supersample,)
-    picture = None if field is None else Progressive(field, intersect=intersect, shown=shown, levels=levels)
+    picture = None if field is None else Progressive(field, intersect=intersect, style=style, levels=levels)
     ps = _start(headless=screenshot is not None)
     try:
         _arrange(ps, size, up)
@@ -134,21 +134,29 @@ def _add(ps: Any, meshes: Mapping[str, Mesh], cameras: Sequence[Camera], enabled
         if mesh.colors is not None:
             shape.add_color_quantity("colour", to_numpy(mesh.colors), defined_on="vertices")
     if cameras:
-        nodes = to_numpy(torch.cat([_pyramid(camera.to("cpu")) for camera in cameras]))
-        edge = torch.tensor([[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [2, 3], [3, 4], [4, 1]])
-        edges = (edge + 5 * torch.arange(len(cameras))[:, None, None]).reshape(-1, 2).numpy()
-        ps.register_curve_network("cameras", nodes, edges, radius=0.0015, color=(0.25, 0.35, 0.55), material="flat")
+        nodes = torch.cat([_frustum(camera.to("cpu")) for camera in cameras])
+        edge = torch.tensor([[i, j] for k in range(4) for i, j in ((k, k + 4), (k + 4, (k + 1) % 4 + 4))])
+        near = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 0]])
+        edges = (torch.cat([edge, near]) + 8 * torch.arange(len(cameras))[:, None, None]).reshape(-1, 2)
+        edges = edges[(nodes[edges[:, 0]] != nodes[edges[:, 1]]).any(1)]  # rays from one eye have no near rectangle
+        ps.register_curve_network(
+            "cameras", to_numpy(nodes), edges.numpy(), radius=0.0015, color=(0.25, 0.35, 0.55), material="flat"
+        )
 
 
-def _pyramid(camera: Camera, height: float = 0.15) -> Tensor:
-    """Return centre and corners of a camera, shape (5, 3); polyscope's own camera views know no principal point."""
+def _frustum(camera: Camera, depth: float = 0.15) -> Tensor:
+    """Return where the rays of an image's corners start, and where they are at `depth`, shape (8, 3).
+
+    polyscope's own camera views know no principal point, and no camera but the pinhole.
+    """
     corners = torch.tensor([[0, 0], [1, 0], [1, 1], [0, 1]]) * torch.tensor([camera.width, camera.height])
     rays = camera.rays(corners.float())
-    return torch.cat([rays.origin[:1], rays.at(height / (rays.direction @ camera.pose[:3, 2].to(rays.direction)))])
+    forward = rays.direction @ camera.pose[:3, 2].to(rays.direction)
+    return torch.cat([rays.origin, rays.at(depth / forward)]).detach()
 
 
 def _frame(picture: Progressive | None, work: Callable[[], bool] | None) -> None:
-    """Do what is due before polyscope draws."""
+    """Work and render before polyscope draws a frame."""
     import polyscope.imgui as imgui
 
     changed = work is not None and work()
@@ -156,9 +164,9 @@ def _frame(picture: Progressive | None, work: Callable[[], bool] | None) -> None
         return
     if changed:
         picture.invalidate()
-    picked, index = imgui.Combo("field", SHOWN.index(picture.shown), list(SHOWN))
+    picked, index = imgui.Combo("field", STYLES.index(picture.style), list(STYLES))
     if picked:
-        picture.show(SHOWN[index])
+        picture.show(STYLES[index])
     picture.step()
 
 

@@ -16,7 +16,7 @@ import torch
 
 import warpdvr
 from warpdvr.singleview.category import read
-from warpdvr.singleview.preprocess import first
+from warpdvr.singleview.preprocess import first_picture
 from warpdvr.singleview.reconstructor import Reconstructor
 from warpdvr.singleview.render_category import photograph
 from warpdvr.singleview.training import Trainer, TrainingConfig
@@ -48,7 +48,7 @@ def main(out: Path, seconds: float = 20.0, objects: int = 20, size: int = 48) ->
     torch.manual_seed(0)
     model = Reconstructor(code=16, encoder=8, width=32, blocks=3)
     config = TrainingConfig(objects=8, rays=64, points=256, pictures=16)
-    for _ in Trainer(model, category, minutes=seconds / 60, lesson=config):
+    for _ in Trainer(model, category, minutes=seconds / 60, config=config):
         pass
 
     rows, scores = [], []
@@ -56,7 +56,7 @@ def main(out: Path, seconds: float = 20.0, objects: int = 20, size: int = 48) ->
         views = category.views[i]
         seen, unseen = views.train[0], views.train[2]
         with torch.no_grad():
-            shape = model.eval()(first(views).small)
+            shape = model.eval()(first_picture(views).small)
             images = [warpdvr.render(shape, views.cameras[j]) for j in (seen, unseen)]
         truth = [torch.where(views.masks[j][..., None], views.images[j], 255).numpy() for j in (seen, unseen)]
         rows.append(np.concatenate([truth[0], *(image.picture() for image in images), truth[1]], axis=1))

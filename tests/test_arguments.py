@@ -1,8 +1,7 @@
 """What may be typed: options before or after, every weight by its name, and one sentence for what makes no sense."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,9 +15,6 @@ from warpdvr.fitting.recipe import Recipe
 from warpdvr.runs import scene as scene_files
 from warpdvr.runs.options import field_documentation
 from warpdvr.runs.run import Run
-
-SWITCH = next(f.name for f in fields(Recipe) if f.type is bool)
-"""An option of a recipe that is true or false."""
 
 
 @pytest.fixture
@@ -40,7 +36,7 @@ NEWCOMER: dict[str, tuple[list[str], str]] = {
     "one number for two": (["fit", "FOLDER", "--out", "RUN", "--sharpness", "3"], "--sharpness needs 2 values"),
     "no value": (["fit", "FOLDER", "--out", "RUN", "--minutes"], "--minutes needs a value"),
     "word for true": (
-        ["fit", "FOLDER", "--out", "RUN", f"--{SWITCH.replace('_', '-')}", "no"],
+        ["fit", "FOLDER", "--out", "RUN", "--learn-background", "no"],
         "expected true or false, got 'no'",
     ),
     "value for a flag": (["fit", "FOLDER", "more", "--out", "RUN"], "fit takes no further argument, got more"),
@@ -117,21 +113,11 @@ def test_every_weight_of_a_recipe_is_an_option_with_its_meaning(capsys: pytest.C
 def test_weights_on_the_command_line_are_those_of_a_scene_file(tmp_path: Path) -> None:
     scene = tmp_path / "bunny.toml"
     scene.write_text('[views]\nmesh = "warp:bunny"\ncount = 3\ntest = 0\nsize = 16\n[mesh]\nresolution = 16\n')
-    options = [
-        "--iterations",
-        "1",
-        "--smooth",
-        "0.5",
-        "--sharpness",
-        "20",
-        "30",
-        f"--{SWITCH.replace('_', '-')}",
-        "false",
-    ]
+    options = ["--iterations", "1", "--smooth", "0.5", "--sharpness", "20", "30", "--learn-background", "false"]
     assert main(["fit", *options, str(scene), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 0
     chosen = Run.open(tmp_path / "run").scene()
-    weights: dict[str, Any] = {"smooth": 0.5, "sharpness": (20.0, 30.0), SWITCH: False}
-    assert chosen.fit == {"iterations": 1, **weights} and chosen.recipe == replace(Recipe(), **weights)
+    assert chosen.fit == {"iterations": 1, "smooth": 0.5, "sharpness": (20.0, 30.0), "learn_background": False}
+    assert chosen.recipe == Recipe(smooth=0.5, sharpness=(20.0, 30.0), learn_background=False)
     resumed = ["fit", "--resume", "--out", str(tmp_path / "run"), "--smooth", "0.1"]
     assert main(resumed) == 2 and Run.open(tmp_path / "run").scene() == chosen
 

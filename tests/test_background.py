@@ -61,8 +61,8 @@ def views(n: int = 12) -> Views:
 
 
 def learnt(job: Fit) -> Background:
-    assert job.backdrop is not None
-    return job.backdrop
+    assert job.background is not None
+    return job.background
 
 
 def test_a_wall_is_learnt_and_fills_what_masks_hold_too_much():
@@ -76,7 +76,7 @@ def test_a_wall_is_learnt_and_fills_what_masks_hold_too_much():
     assert mask is not None
     error = (learnt(job)(rays) - wall(rays)).detach().view(SIZE, SIZE, 3).abs()
     assert error[~mask].mean() < 0.03
-    plain, full = evaluate(field, given), evaluate(field, given, backdrop=learnt(job))
+    plain, full = evaluate(field, given), evaluate(field, given, background=learnt(job))
     assert plain.psnr < 15 and full.psnr > 25
     assert plain.iou == full.iou < 0.9
 
@@ -87,11 +87,11 @@ def test_a_pixel_that_nothing_is_hit_in_has_its_colour():
             return torch.full_like(rays.origin, 0.25)
 
     given = views()
-    black, grey = evaluate(Painted(), given), evaluate(Painted(), given, backdrop=Half())  # type: ignore[arg-type]
+    black, grey = evaluate(Painted(), given), evaluate(Painted(), given, background=Half())  # type: ignore[arg-type]
     photograph, mask = given.images[0] / 255, given.masks[0]
     assert mask is not None
     ball = (photograph - 0.5).abs().amax(-1) < 0.01
-    for scores, behind, slack in ((black, 0.0, 1e-3), (grey, 0.25, 0.5)):  # edges are mixed where there is a backdrop
+    for scores, behind, slack in ((black, 0.0, 1e-3), (grey, 0.25, 0.5)):  # edges are mixed where there is a background
         error = (torch.where(ball[..., None], 0.5, behind) - photograph)[mask].square().mean()
         assert scores.psnr == pytest.approx(-10 * math.log10(error), abs=slack)
 
@@ -102,16 +102,16 @@ def test_the_field_does_not_feel_it():
     for learnt in (False, True):
         torch.manual_seed(0)
         field = Painted(0.5)
-        job = Fit(field, views(), iterations=20, recipe=Recipe(rays=256, backdrop=learnt))
-        losses = [{k: v for k, v in step.losses.items() if k not in ("backdrop", "total")} for step in job]
-        assert (job.backdrop is not None) == learnt
+        job = Fit(field, views(), iterations=20, recipe=Recipe(rays=256, learn_background=learnt))
+        losses = [{k: v for k, v in step.losses.items() if k not in ("background_color", "total")} for step in job]
+        assert (job.background is not None) == learnt
         found.append((losses, [p.detach().clone() for p in field.parameters()]))
     (without, before), (losses, weights) = found
     assert losses == without and all(torch.equal(a, b) for a, b in zip(weights, before, strict=True))
 
 
 def test_there_is_none_where_colours_are_not_learnt():
-    assert Fit(Painted(), views(), iterations=1, recipe=Recipe(color=0.0)).backdrop is None
+    assert Fit(Painted(), views(), iterations=1, recipe=Recipe(color=0.0)).background is None
 
 
 def test_a_fit_goes_on_with_the_one_that_it_had():
@@ -133,7 +133,7 @@ def test_a_fit_goes_on_with_the_one_that_it_had():
 
 def test_a_fit_without_one_goes_on_and_begins_one():
     first = Painted(0.5)
-    none = Fit(first, views(), iterations=12, recipe=Recipe(rays=256, backdrop=False))
+    none = Fit(first, views(), iterations=12, recipe=Recipe(rays=256, learn_background=False))
     list(islice(none, 6))
     assert Background.saved(none.state()) is None
     job = Fit(first, views(), iterations=12, recipe=SMALL)
@@ -146,8 +146,8 @@ def test_a_fit_without_one_goes_on_and_begins_one():
 def test_a_state_with_one_that_is_not_wanted_or_of_another_network_is_refused():
     job = Fit(Painted(), views(), iterations=4, recipe=SMALL)
     list(islice(job, 1))
-    with pytest.raises(ValueError, match="is of a fit that learnt a backdrop, but now there is to be none"):
-        Fit(Painted(), views(), iterations=4, recipe=Recipe(backdrop=False)).resume(job.state())
+    with pytest.raises(ValueError, match="is of a fit that learnt a background, but now there is to be none"):
+        Fit(Painted(), views(), iterations=4, recipe=Recipe(learn_background=False)).resume(job.state())
     with pytest.raises(ValueError, match="the weights are of another network"):
         Background.saved(Background(width=8).state())
 
@@ -155,7 +155,7 @@ def test_a_state_with_one_that_is_not_wanted_or_of_another_network_is_refused():
 def test_where_no_pixel_lies_beside_the_object_there_is_none():
     given = views()
     everywhere = tuple(torch.ones(SIZE, SIZE, dtype=torch.bool) for _ in given.masks)
-    assert Fit(Painted(), replace(given, masks=everywhere), iterations=1, recipe=SMALL).backdrop is None
+    assert Fit(Painted(), replace(given, masks=everywhere), iterations=1, recipe=SMALL).background is None
 
 
 def test_photographs_are_compared_a_part_after_the_other(monkeypatch):
@@ -163,9 +163,9 @@ def test_photographs_are_compared_a_part_after_the_other(monkeypatch):
     torch.manual_seed(0)
     asked, made = [], Background()
     made.register_forward_pre_hook(lambda module, given: asked.append(len(given[0])))
-    whole = evaluate(Painted(), views(), backdrop=made)
+    whole = evaluate(Painted(), views(), background=made)
     monkeypatch.setattr(evaluate_module, "CHUNK", 500)
-    assert evaluate(Painted(), views(), backdrop=made).psnr == pytest.approx(whole.psnr, abs=1e-4)
+    assert evaluate(Painted(), views(), background=made).psnr == pytest.approx(whole.psnr, abs=1e-4)
     assert asked == [SIZE**2, 500, 500, 500, 100]
 
 

@@ -71,7 +71,7 @@ def test_cameras_of_a_run_are_written_in_the_format_of_its_data(run: Run, tmp_pa
 
 def test_cameras_that_were_taken_as_given_are_not_written(run: Run) -> None:
     scene = run.scene()
-    run.keep(scene.with_fit({"iterations": 1}))
+    run.write_config(scene.with_fit({"iterations": 1}))
     assert write_refined(run, scene.load_views()) == [] and not (run.folder / "cameras").exists()
 
 
@@ -140,12 +140,12 @@ def test_scores_know_what_a_run_learnt_behind_the_object(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As `eval` compares pictures; other photographs may have been taken before something else."""
-    backdrop, held = Background.new(0, torch.device("cpu")), run.load()
-    replace(held, fit=backdrop.state()).save(run.checkpoint)
-    for folder, behind in ([], backdrop), ([tmp_path / "data"], None):
+    background, held = Background.new(0, torch.device("cpu")), run.load()
+    replace(held, fit=background.state()).save(run.checkpoint)
+    for folder, behind in ([], background), ([tmp_path / "data"], None):
         go(run.folder, *folder, "--out", tmp_path / "out", "--size", 48)
         views = views_of_run(run, folder[0] if folder else None)[2]
-        known = evaluate(held.field(), views, range(4), backdrop=behind)
+        known = evaluate(held.field(), views, range(4), background=behind)
         assert f"before   {known.psnr:.2f} dB" in capsys.readouterr().out
 
 
@@ -163,7 +163,7 @@ def test_bad_arguments(run: Run, tmp_path: Path, arguments: list[str], message: 
 
 
 def test_a_run_without_cameras_in_files(run: Run) -> None:
-    run.keep(Scene({"mesh": "warp:bunny"}, run.scene().field, run.scene().fit))
+    run.write_config(Scene({"mesh": "warp:bunny"}, run.scene().field, run.scene().fit))
     assert write_refined(run, ball()) == []
     with pytest.raises(
         ValueError, match=rf"^{run.folder}: the run has no cameras in files, its views are rendered; give"

@@ -29,7 +29,7 @@ from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.sphere_trace import SphereTrace
 
 RADIUS, PAINT = 0.6, (0.8, 0.4, 0.2)
-SMALL = Recipe(rays=128, backdrop=False)
+SMALL = Recipe(rays=128, learn_background=False)
 
 
 def ball(n: int = 6, size: int = 40) -> Views:
@@ -334,10 +334,11 @@ def test_each_part_of_a_field_learns_at_its_own_rate():
 
 
 def test_total_is_the_weighted_sum():
-    recipe = replace(SMALL, color=2.0, mask=0.5, eikonal=0.25, smooth=0.3, backdrop=True)
+    recipe = replace(SMALL, color=2.0, mask=0.5, eikonal=0.25, smooth=0.3, learn_background=True)
     for step in Fit(small_sdf(), ball(), iterations=3, recipe=recipe):
-        assert set(step.losses) == {"color", "backdrop", "mask", "smooth", "eikonal", "total"}
-        parts = sum(float(getattr(recipe, name)) * value for name, value in step.losses.items() if name != "total")
+        assert set(step.losses) == {"color", "background_color", "mask", "smooth", "eikonal", "total"}
+        weights = {name: float(getattr(recipe, name)) for name in WEIGHTS} | {"background_color": 1.0}
+        parts = sum(weights[name] * value for name, value in step.losses.items() if name != "total")
         assert step.losses["total"] == pytest.approx(parts, rel=1e-5)
 
 

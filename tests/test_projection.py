@@ -348,7 +348,7 @@ def test_masks_carve_the_ball(projection: Projection) -> None:
 @pytest.mark.parametrize("projection", [ORTHOGRAPHIC, FISHEYE], ids=lambda p: p.name)
 def test_a_fit_finds_the_ball(projection: Projection) -> None:
     field = Sphere(0.4)
-    for _ in Fit(field, balls(projection), iterations=60, recipe=Recipe(rays=128, backdrop=False, rate=0.02)):
+    for _ in Fit(field, balls(projection), iterations=60, recipe=Recipe(rays=128, learn_background=False, rate=0.02)):
         pass
     assert float(field.radius.detach()) == pytest.approx(RADIUS, abs=0.02)
 

@@ -209,11 +209,11 @@ def test_tables_have_the_options_of_the_functions_that_they_are_for(options, fun
 
 
 def test_tables_hold_what_was_chosen_only():
-    options = FitOptions.from_table("fit", {"iterations": 3, "seed": 0, "color": 0.0})
-    assert options == {"iterations": 3, "seed": 0, "color": 0.0} and len(options) == 3
+    options = FitOptions.from_table("fit", {"iterations": 3, "learn_background": False, "color": 0.0})
+    assert options == {"iterations": 3, "learn_background": False, "color": 0.0} and len(options) == 3
     assert "minutes" not in options and "speed" not in options and options.get("depth", 7) == 7
-    assert options | {"iterations": 4} == {"iterations": 4, "seed": 0, "color": 0.0}
-    assert {"iterations": 4, "minutes": 2} | options == {"minutes": 2, **options}
+    assert options | {"iterations": 4} == {"iterations": 4, "learn_background": False, "color": 0.0}
+    assert {"iterations": 4, "seed": 2} | options == {"seed": 2, **options}
     with pytest.raises(FrozenInstanceError):
         options.iterations = 4  # type: ignore[misc]
 

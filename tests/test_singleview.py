@@ -22,7 +22,7 @@ from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.images import read_picture
 from warpdvr.datasets.views import SparseDepth
 from warpdvr.fields.resnet import ImageEncoder
-from warpdvr.fitting import checkpoint
+from warpdvr.fitting import checkpoint, loop
 from warpdvr.fitting.checkpoint import Checkpoint
 from warpdvr.geometry.mesh import Mesh
 from warpdvr.geometry.search import first_hit
@@ -30,28 +30,22 @@ from warpdvr.singleview import (
     category as objects,
 )
 from warpdvr.singleview import (
-    metrics as judge,
-)
-from warpdvr.singleview import (
-    preprocess as look,
+    metrics,
+    preprocess,
+    report,
+    training,
 )
 from warpdvr.singleview import (
     reconstructor as model,
 )
 from warpdvr.singleview import (
-    report as page,
-)
-from warpdvr.singleview import (
-    run as course,
-)
-from warpdvr.singleview import (
-    training as learn,
+    run as category_run,
 )
 from warpdvr.singleview.category import Category, Pool
 from warpdvr.singleview.metrics import ShapeScores
 from warpdvr.singleview.reconstructor import CategoryCheckpoint, Reconstructor
 from warpdvr.singleview.render_category import CategoryMesh, category_meshes, photograph
-from warpdvr.singleview.run import CategoryRun, follow
+from warpdvr.singleview.run import CategoryRun, train
 from warpdvr.singleview.shape_bank import ShapeBank
 from warpdvr.singleview.test_time import Refinement
 from warpdvr.singleview.training import Trainer, TrainingConfig
@@ -96,13 +90,13 @@ def true(home: Path) -> dict[str, CategoryMesh]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every step of a learning take one second."""
+    """Let every step of a training take one second."""
     ticks = iter(range(10**6))
 
     class Clock:
         perf_counter = staticmethod(lambda: float(next(ticks)))
 
-    monkeypatch.setattr(learn, "time", Clock)
+    monkeypatch.setattr(loop, "time", Clock)
 
 
 def tiny(**options: Any) -> Reconstructor:
@@ -110,8 +104,8 @@ def tiny(**options: Any) -> Reconstructor:
     return Reconstructor(**TINY | options)
 
 
-def learning(category: Category, *, seconds: float = 1000, seed: int = 0, **lesson: Any) -> Trainer:
-    return Trainer(tiny(), category, minutes=seconds / 60, lesson=lessons(**lesson), seed=seed)
+def learning(category: Category, *, seconds: float = 1000, seed: int = 0, **options: Any) -> Trainer:
+    return Trainer(tiny(), category, minutes=seconds / 60, config=config(**options), seed=seed)
 
 
 def untaught(category: Category, **options: Any) -> CategoryCheckpoint:
@@ -122,8 +116,8 @@ def untaught(category: Category, **options: Any) -> CategoryCheckpoint:
     )
 
 
-def lessons(**lesson: Any) -> TrainingConfig:
-    return TrainingConfig(**{"objects": 4, "rays": 32, "samples": 16, "decoder": 1.0} | lesson)
+def config(**options: Any) -> TrainingConfig:
+    return TrainingConfig(**{"objects": 4, "rays": 32, "samples": 16, "decoder": 1.0} | options)
 
 
 NOTHING = ShapeBank(
@@ -279,7 +273,7 @@ def test_a_category_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None
             objects.read(tmp_path / name)
 
 
-# Model
+# CategoryMesh
 
 
 def painted(width: int, height: int, mode: str) -> Image.Image:
@@ -309,7 +303,7 @@ SIZES = [(64, 64), (100, 40), (31, 90), (20, 24), (1, 1), (200, 200)]
 def test_a_picture_is_what_pillow_makes_of_it(tmp_path: Path, size: tuple[int, int], mode: str) -> None:
     image = painted(*size, mode)
     image.save(tmp_path / "a.png")
-    found = look.picture(tmp_path / "a.png").small
+    found = preprocess.read_input_picture(tmp_path / "a.png").small
     assert found.shape == (1, 3, 64, 64) and found.dtype == torch.float32
     assert (found - expected(image)).abs().max() < 1.6 / 255
 
@@ -318,7 +312,7 @@ def test_sixteen_bits_are_read_as_eight(tmp_path: Path) -> None:
     grey = np.arange(60, dtype=np.uint16).reshape(6, 10) * 4
     Image.fromarray(grey * 257).save(tmp_path / "deep.png")
     Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "flat.png")
-    deep, flat = (look.picture(tmp_path / f"{name}.png") for name in ("deep", "flat"))
+    deep, flat = (preprocess.read_input_picture(tmp_path / f"{name}.png") for name in ("deep", "flat"))
     assert torch.equal(deep.small, flat.small) and torch.equal(deep.image, flat.image)
 
 
@@ -327,7 +321,7 @@ def test_a_photograph_is_turned_as_its_exif_data_say(tmp_path: Path) -> None:
     exif[274] = 6  # shown a quarter turn clockwise
     upright.save(tmp_path / "upright.png")
     upright.rotate(90, expand=True).save(tmp_path / "stored.png", exif=exif)
-    found, wanted = (look.picture(tmp_path / f"{name}.png") for name in ("stored", "upright"))
+    found, wanted = (preprocess.read_input_picture(tmp_path / f"{name}.png") for name in ("stored", "upright"))
     assert torch.equal(found.image, wanted.image)
     assert read_picture(tmp_path / "stored.png")[0].shape == (60, 40, 3)  # cameras are calibrated for what is stored
 
@@ -336,7 +330,7 @@ def test_a_mask_cuts_a_picture_out() -> None:
     image = torch.full((64, 64, 3), 51, dtype=torch.uint8)
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[10:20, 30:50] = True
-    assert torch.equal(look.prepared(image, mask), torch.where(mask, 0.2, 1.0).expand(3, 64, 64))
+    assert torch.equal(preprocess.square_picture(image, mask), torch.where(mask, 0.2, 1.0).expand(3, 64, 64))
 
 
 def test_a_network_comes_back_from_disk(tmp_path: Path) -> None:
@@ -346,7 +340,7 @@ def test_a_network_comes_back_from_disk(tmp_path: Path) -> None:
     CategoryCheckpoint(made, "/planes", ("a", "b"), NOTHING, kept).save(tmp_path / "c.safetensors")
     back = model.load(tmp_path / "c.safetensors")
     assert back.folder == "/planes" and back.held_out == ("a", "b") and not back.model.training
-    assert back.learning.keys() == {"counts"} and back.learning["counts"].tolist() == [1, 2]
+    assert back.training.keys() == {"counts"} and back.training["counts"].tolist() == [1, 2]
     x, shape_index = torch.rand(6, 3) - 0.5, torch.arange(3).repeat(2)
     with torch.no_grad():
         one, other = made.eval()(shown), back.model(shown)
@@ -380,9 +374,9 @@ def harmed(kind: str, path: Path) -> None:
     elif kind == "pickle":
         path.write_bytes(pickle.dumps(Bomb(path.with_name("bang"))))
     elif kind == "other weights":
-        with checkpoint.reading(path) as (header, tensors):
-            held = header, tensors
-        checkpoint.write(path, held[0] | {"options": held[0]["options"] | {"width": 12}}, held[1])
+        with checkpoint.reading(path, model.CategoryHeader) as (header, tensors):
+            other = replace(header, options={**header.options, "width": 12})
+        checkpoint.write(path, other, tensors)
     else:
         path.unlink()
 
@@ -452,13 +446,15 @@ def test_the_code_is_linear_in_the_mean_over_the_picture() -> None:
 
 def test_losses_fall_within_the_time_given(category: Category, clock: None) -> None:
     job = learning(category, seconds=40, rate=1e-2)
-    totals = [losses["total"] for losses in job]
+    totals = [step.losses["total"] for step in job]
     assert len(totals) == job.iteration == 40 and job.progress == 1 and not job.model.training
     assert sum(totals[-5:]) < 0.6 * sum(totals[:5])
 
 
 def test_a_seed_says_all(category: Category, clock: None) -> None:
-    first, again, other = ([step["total"] for step in learning(category, seconds=4, seed=seed)] for seed in (0, 0, 1))
+    first, again, other = (
+        [step.losses["total"] for step in learning(category, seconds=4, seed=seed)] for seed in (0, 0, 1)
+    )
     assert first == again and first[0] != other[0]
 
 
@@ -466,10 +462,10 @@ def test_a_learning_that_was_stopped_goes_on_as_if_it_was_not(category: Category
     whole = list(learning(category, seconds=8))
     first = learning(category, seconds=8)
     parts = [next(first) for _ in range(4)]
-    CategoryCheckpoint(first.model, "", (), first.known(), first.state()).save(tmp_path / "c.safetensors")
+    CategoryCheckpoint(first.model, "", (), first.shape_bank(), first.state()).save(tmp_path / "c.safetensors")
     held = model.load(tmp_path / "c.safetensors")
-    second = Trainer(held.model, category, minutes=8 / 60, lesson=lessons(), seed=0)
-    second.resume(held.learning)
+    second = Trainer(held.model, category, minutes=8 / 60, config=config(), seed=0)
+    second.resume(held.training)
     assert (second.iteration, second.seconds) == (4, 4.0) and second.evaluations == first.evaluations > 0
     assert parts + list(second) == whole
 
@@ -488,7 +484,7 @@ def test_decoder_and_encoder_learn_one_after_the_other(category: Category, clock
         return [[p.detach().clone() for p in part] for part in parts]
 
     def moved(steps: int) -> tuple[set[str], list[bool]]:
-        before, losses = weights(), [next(job) for _ in range(steps)]
+        before, losses = weights(), [next(job).losses for _ in range(steps)]
         pairs = zip(before, weights(), strict=True)
         changed = [any(not torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in pairs]
         return {name for one in losses for name in one}, changed
@@ -498,48 +494,48 @@ def test_decoder_and_encoder_learn_one_after_the_other(category: Category, clock
     assert moved(4) == ({"code", "total"}, [True, False, False])
 
 
-def test_what_was_imagined_outlives_a_stop(
+def test_what_was_rendered_outlives_a_stop(
     category: Category, clock: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The outlines of known shapes are kept as long as the decoder is, and not made twice."""
-    monkeypatch.setattr(learn, "PAUSE", 1)
+    monkeypatch.setattr(training, "PAUSE", 1)
     first = learning(category, seconds=10, decoder=0.4, pictures=8)
-    photographs = len(first.known().shape_index)
+    photographs = len(first.shape_bank().shape_index)
     for _ in range(8):
         next(first)
-    known = first.known()
+    known = first.shape_bank()
     assert len(known.shape_index) > photographs
     CategoryCheckpoint(first.model, "", (), known, first.state()).save(tmp_path / "c.safetensors")
 
     def resumed(seconds: float) -> Trainer:
         held = model.load(tmp_path / "c.safetensors")
-        job = Trainer(held.model, category, minutes=seconds / 60, lesson=first.lesson, seed=0)
-        job.resume(held.learning, held.known)
+        job = Trainer(held.model, category, minutes=seconds / 60, config=first.config, seed=0)
+        job.resume(held.training, held.shape_bank)
         return job
 
     for seconds in (8, 10):
         job = resumed(seconds)
-        kept = job.known()
+        kept = job.shape_bank()
         assert all(torch.equal(a, kept.tensors()[name]) for name, a in known.tensors().items())
-    assert len(list(job)) == 2 and len(job.known().shape_index) == len(known.shape_index)
-    assert len(resumed(100).known().shape_index) == photographs  # the decoder goes on to learn
+    assert len(list(job)) == 2 and len(job.shape_bank().shape_index) == len(known.shape_index)
+    assert len(resumed(100).shape_bank().shape_index) == photographs  # the decoder goes on to learn
 
 
 def test_the_encoder_learns_to_guess_free_codes(category: Category, clock: None) -> None:
-    job = learning(category, seconds=1000, decoder=1e-9, pictures=40, rate=1e-9, imagined=0.0)
+    job = learning(category, seconds=1000, decoder=1e-9, pictures=40, rate=1e-9, rendered=0.0)
     next(job)
-    first = next(job)
+    first = next(job).losses
     guessed = [job.model.encode(some.float() / 255).mean(0) for some in job.pictures]
     assert first["total"] == pytest.approx(first["code"]) and first["code"] > 0
     with torch.no_grad():
         job.codes[:] = torch.stack(guessed)
-    assert next(job)["code"] < 0.5 * first["code"]
+    assert next(job).losses["code"] < 0.5 * first["code"]
 
 
 def test_terms_of_a_ball_are_those_of_its_closed_form(category: Category, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network begins with a ball, whatever it is shown."""
     job = Trainer(
-        tiny(radius=0.5), category, minutes=1, lesson=lessons(rays=100, samples=400, depth=10.0, mask=0.5, color=2.0)
+        tiny(radius=0.5), category, minutes=1, config=config(rays=100, samples=400, depth=10.0, mask=0.5, color=2.0)
     )
     drawn: list[Any] = []
     draw = job.pool.draw
@@ -549,7 +545,7 @@ def test_terms_of_a_ball_are_those_of_its_closed_form(category: Category, monkey
         return drawn
 
     monkeypatch.setattr(job.pool, "draw", listen)
-    losses = next(job)
+    losses = next(job).losses
     rays, _, label, t = drawn
     o, d = rays.origin.double(), rays.direction.double()
     own = sphere_t(o, d, 0.5)
@@ -557,7 +553,7 @@ def test_terms_of_a_ball_are_those_of_its_closed_form(category: Category, monkey
     assert both.sum() > 50
     assert losses["depth"] == pytest.approx(float((own - t)[both].abs().mean()), rel=1e-3)
     least = (o - (o * d).sum(1, keepdim=True) * d).norm(dim=1)
-    behind = own[:, None] + learn.REACH * torch.linspace(0, 1, learn.BEHIND + 1, dtype=torch.float64) ** 2
+    behind = own[:, None] + training.REACH * torch.linspace(0, 1, training.BEHIND + 1, dtype=torch.float64) ** 2
     deepest = (o[:, None] + behind[..., None] * d[:, None]).norm(dim=2).amin(1)  # the box ends farther behind
     logit = 50 * (0.5 - torch.where(own.isnan(), least, deepest))
     asked = crosses_the_box(o, d)
@@ -573,7 +569,7 @@ def crosses_the_box(o: Tensor, d: Tensor) -> Tensor:
 
 
 def test_depth_is_learnt_from_where_there_is_some(category: Category) -> None:
-    assert "depth" not in next(learning(category))
+    assert "depth" not in next(learning(category)).losses
     without = replace(category.views[2], depths=())
     other = replace(category, views=(*category.views[:2], without, *category.views[3:]))
     with pytest.raises(ValueError, match="long has none"):
@@ -600,9 +596,9 @@ def test_pictures_are_mirrored_only_where_shapes_are_symmetric(
         told.append(mirrored)
         return pictures.float() / 255
 
-    monkeypatch.setattr(learn, "disturbed", listen)
-    lesson = lessons(decoder=1e-9)
-    job = Trainer(tiny(symmetric=axis), category, minutes=1, lesson=lesson)
+    monkeypatch.setattr(training, "jitter", listen)
+    settings = config(decoder=1e-9)
+    job = Trainer(tiny(symmetric=axis), category, minutes=1, config=settings)
     next(job)  # of the decoder
     next(job)
     assert told == [axis is not None]
@@ -612,51 +608,51 @@ def test_pictures_are_mirrored_only_where_shapes_are_symmetric(
     ("share", "shapes", "pictures"),
     [(0.0, 0, [40] * 9), (0.5, 3, [38] * 4 + [36] * 4 + [34]), (0.1, 3, [38] * 4 + [36] * 5)],
 )
-def test_a_share_of_the_pictures_is_imagined_and_now_and_then_one_more_shape(
+def test_a_share_of_the_pictures_is_rendered_and_now_and_then_one_more_shape(
     category: Category, clock: None, share: float, shapes: int, pictures: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = learning(category, seconds=1000, decoder=1e-9, pictures=40, imagined=share)
+    job = learning(category, seconds=1000, decoder=1e-9, pictures=40, rendered=share)
     next(job)  # of the decoder
     drawn: list[int] = []
-    draw = job._drawn
+    draw = job._photographs
 
     def listen(objects: Tensor) -> Tensor:
         drawn.append(len(objects))
         return draw(objects)
 
-    monkeypatch.setattr(job, "_drawn", listen)
+    monkeypatch.setattr(job, "_photographs", listen)
     for _ in range(9):
-        assert next(job)["code"] > 0
+        assert next(job).losses["code"] > 0
     assert drawn == pictures
-    assert (len(job._imagination.codes) if job._imagination else 0) == shapes
+    assert (len(job._augmentation.codes) if job._augmentation else 0) == shapes
 
 
-def test_where_nothing_can_be_imagined_all_pictures_are_real(category: Category, clock: None) -> None:
-    job = learning(category, seconds=1000, decoder=1e-9, pictures=8, imagined=1.0)
+def test_where_nothing_can_be_rendered_all_pictures_are_real(category: Category, clock: None) -> None:
+    job = learning(category, seconds=1000, decoder=1e-9, pictures=8, rendered=1.0)
     next(job)
     with torch.no_grad():
         job.model.decode.last.bias[0] = -50.0  # nothing is inside
-    assert next(job)["code"] > 0
-    assert job._imagination is not None and job._imagination.codes == []
-    assert torch.equal(job.known().outline, job._known.outline)
+    assert next(job).losses["code"] > 0
+    assert job._augmentation is not None and job._augmentation.codes == []
+    assert torch.equal(job.shape_bank().outline, job._shape_bank.outline)
 
 
-def test_imagined_outlines_are_known_afterwards(category: Category, clock: None) -> None:
-    job = learning(category, seconds=1000, decoder=1e-9, pictures=8, imagined=0.5)
+def test_rendered_outlines_are_known_afterwards(category: Category, clock: None) -> None:
+    job = learning(category, seconds=1000, decoder=1e-9, pictures=8, rendered=0.5)
     next(job)
-    before = job.known()
-    for _ in range(learn.PAUSE + 1):
+    before = job.shape_bank()
+    for _ in range(training.PAUSE + 1):
         next(job)
-    after = job.known()
+    after = job.shape_bank()
     assert torch.equal(after.outline[: len(before.outline)], before.outline)
     assert len(after.shape_index[len(before.shape_index) :].unique()) == 2
 
 
 def test_a_reconstruction_is_told_of_the_present_codes(category: Category, clock: None) -> None:
     job = learning(category, seconds=10)
-    first = job.known()
+    first = job.shape_bank()
     next(job)
-    second = job.known()
+    second = job.shape_bank()
     assert not torch.equal(first.codes, second.codes) and torch.equal(second.codes, job.codes)
     assert torch.equal(first.outline, second.outline) and len(first.outline) == 24
 
@@ -673,22 +669,22 @@ def test_a_duration_must_make_sense(category: Category, minutes: float) -> None:
         Trainer(tiny(), category, minutes=minutes)
 
 
-# Course
+# Run
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let courses learn with small networks."""
-    monkeypatch.setattr(course, "Reconstructor", tiny)
+    """Let category runs learn with small networks."""
+    monkeypatch.setattr(category_run, "Reconstructor", tiny)
 
 
 def begun(home: Path, folder: Path, *, seconds: float = 25, overwrite: bool = False) -> CategoryRun:
-    made = CategoryRun(folder, home / "out", seconds / 60, lessons(depth=0.5), seed=3, every=2, symmetric="y")
-    made.begin(overwrite=overwrite)
+    made = CategoryRun(folder, home / "out", seconds / 60, config(depth=0.5), seed=3, every=2, symmetric="y")
+    made.create(overwrite=overwrite)
     return made
 
 
-def test_a_course_is_read_as_it_was_written(home: Path, tmp_path: Path) -> None:
+def test_a_category_run_is_read_as_it_was_written(home: Path, tmp_path: Path) -> None:
     made = begun(home, tmp_path / "deep/run")
     assert CategoryRun.open(tmp_path / "deep/run") == made
     assert made.objects().test == (1, 3)
@@ -707,34 +703,34 @@ def test_the_bounds_are_those_of_the_objects_to_learn_from(
     monkeypatch.setattr(objects, "bounds", listen)
     held = begun(home, tmp_path / "run")
     category = held.objects()
-    assert torch.equal(held.learning(category).model.decode.bounds, box)  # type: ignore[arg-type]
+    assert torch.equal(held.trainer(category).model.decode.bounds, box)  # type: ignore[arg-type]
     assert len(asked) == 3 and all(a is category.views[i] for a, i in zip(asked, (0, 2, 4), strict=True))
 
 
-def test_a_course_keeps_a_log_and_what_was_learnt(home: Path, tmp_path: Path, small: None, clock: None) -> None:
+def test_a_category_run_keeps_a_log_and_what_was_learnt(home: Path, tmp_path: Path, small: None, clock: None) -> None:
     held = begun(home, tmp_path / "run")
     category = held.objects()
-    job = held.learning(category)
-    means = list(follow(held, category, job))
+    job = held.trainer(category)
+    means = list(train(held, category, job))
     rows = [json.loads(row) for row in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [10, 20] and len(means) == 2
     assert [row["seconds"] for row in rows] == [10, 20]
-    assert rows[1]["mask"] == pytest.approx(means[1]["mask"], abs=1e-6) and "depth" in rows[0]
+    assert rows[1]["mask"] == pytest.approx(means[1][0].losses["mask"], abs=1e-6) and "depth" in rows[0]
     learnt = model.load(held.checkpoint)
     assert learnt.held_out == ("box", "low") and learnt.folder == str(home / "out")
-    assert {f.name for f in held.folder.iterdir()} == {"course.toml", "checkpoint.safetensors", "log.jsonl"}
-    more = replace(held, minutes=40 / 60).learning(category, resume=True)
+    assert {f.name for f in held.folder.iterdir()} == {"category.toml", "checkpoint.safetensors", "log.jsonl"}
+    more = replace(held, minutes=40 / 60).trainer(category, resume=True)
     assert more.iteration == 25 and len(list(more)) == 15
 
 
-def test_a_course_that_is_interrupted_keeps_what_was_learnt(home: Path, tmp_path: Path, small: None) -> None:
+def test_a_category_run_that_is_interrupted_keeps_what_was_learnt(home: Path, tmp_path: Path, small: None) -> None:
     held = begun(home, tmp_path / "run", seconds=600)
     category = held.objects()
-    job = held.learning(category)
-    steps: Any = follow(held, category, job)
+    job = held.trainer(category)
+    steps: Any = train(held, category, job)
     next(steps)
     steps.close()
-    again = held.learning(category, resume=True)
+    again = held.trainer(category, resume=True)
     assert again.iteration == job.iteration == 10
     assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), job.model.parameters(), strict=True))
 
@@ -751,26 +747,26 @@ def test_a_folder_with_other_things_is_left_alone(home: Path, tmp_path: Path) ->
         begun(home, tmp_path / "run")
     (tmp_path / "run/checkpoint.safetensors").write_text("old")
     assert not begun(home, tmp_path / "run", overwrite=True).checkpoint.exists()
-    assert sorted(f.name for f in tmp_path.rglob("*") if f.is_file()) == ["course.toml", "file", "note.txt"]
+    assert sorted(f.name for f in tmp_path.rglob("*") if f.is_file()) == ["category.toml", "file", "note.txt"]
 
 
-@pytest.mark.parametrize("text", ["", "lesson = 3", "[lesson]\nspeed = 1", "\x00", 'minutes = "two"'])
-def test_a_course_file_that_makes_no_sense_is_refused(tmp_path: Path, home: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "training = 3", "[training]\nspeed = 1", "\x00", 'minutes = "two"'])
+def test_a_category_run_file_that_makes_no_sense_is_refused(tmp_path: Path, home: Path, text: str) -> None:
     held = begun(home, tmp_path / "run")
     if text.startswith("minutes"):
-        whole = (held.folder / "course.toml").read_text()
+        whole = (held.folder / "category.toml").read_text()
         text = "\n".join(text if row.startswith("minutes") else row for row in whole.splitlines())
-    (held.folder / "course.toml").write_text(text)
-    with pytest.raises(ValueError, match=r"course\.toml: expected what train-category wrote"):
+    (held.folder / "category.toml").write_text(text)
+    with pytest.raises(ValueError, match=r"category\.toml: expected what train-category wrote"):
         CategoryRun.open(held.folder)
 
 
-def test_a_course_tells_the_network_of_the_symmetry(home: Path, tmp_path: Path, small: None) -> None:
+def test_a_category_run_tells_the_network_of_the_symmetry(home: Path, tmp_path: Path, small: None) -> None:
     held = begun(home, tmp_path / "run")
     assert CategoryRun.open(held.folder).symmetric == "y"
-    assert held.learning(held.objects()).model.decode.symmetric == 1
+    assert held.trainer(held.objects()).model.decode.symmetric == 1
     plain = replace(held, symmetric="")
-    assert plain.learning(plain.objects()).model.decode.symmetric is None
+    assert plain.trainer(plain.objects()).model.decode.symmetric is None
 
 
 # Judge and page
@@ -783,16 +779,16 @@ def ball(radius: float, center: tuple[float, float, float] = (0, 0, 0)) -> Mesh:
 
 
 def test_a_mesh_agrees_with_itself(true: dict[str, CategoryMesh]) -> None:
-    found = judge.judge(true["long"].mesh, true["long"].mesh)
+    found = metrics.shape_scores(true["long"].mesh, true["long"].mesh)
     assert found.chamfer_l1 < 1e-6 and found.f_score == 1 and found.iou == 1
 
 
 def test_concentric_balls_are_judged_as_by_hand() -> None:
-    found = judge.judge(ball(0.7), ball(0.8))
+    found = metrics.shape_scores(ball(0.7), ball(0.8))
     assert found.chamfer_l1 == pytest.approx(0.1 / 1.6, rel=0.01) and found.f_score == 0
     assert found.iou == pytest.approx(disc(0.7) / disc(0.8), rel=0.01)
-    assert judge.judge(ball(0.8), ball(0.7)).iou == found.iou
-    near = judge.judge(ball(0.79), ball(0.8))
+    assert metrics.shape_scores(ball(0.8), ball(0.7)).iou == found.iou
+    near = metrics.shape_scores(ball(0.79), ball(0.8))
     assert near.f_score == 1
 
 
@@ -801,8 +797,8 @@ def test_only_the_visible_part_counts_for_distances() -> None:
     both = Mesh(
         torch.cat([outer.vertices, inner.vertices]), torch.cat([outer.faces, inner.faces + len(outer.vertices)])
     )
-    assert judge.judge(outer, both).chamfer_l1 > 0.01
-    assert judge.judge(outer, both, visible=outer).chamfer_l1 < 1e-6
+    assert metrics.shape_scores(outer, both).chamfer_l1 > 0.01
+    assert metrics.shape_scores(outer, both, visible=outer).chamfer_l1 < 1e-6
 
 
 def disc(radius: float) -> float:
@@ -812,13 +808,13 @@ def disc(radius: float) -> float:
 
 
 def test_the_silhouette_of_a_ball_is_a_disc() -> None:
-    masks = judge.silhouettes(ball(0.6))
+    masks = metrics.silhouettes(ball(0.6))
     assert masks.shape == (8, 128, 128)
     assert masks.sum((1, 2)).tolist() == pytest.approx([disc(0.6)] * 8, rel=0.01)
 
 
 def test_silhouettes_are_compared_from_where_no_picture_was_taken(category: Category) -> None:
-    eyes = torch.stack([camera.centre for camera in judge.around(8, 16)])
+    eyes = torch.stack([camera.centre for camera in metrics.score_cameras(8, 16)])
     taken = torch.stack([camera.centre for views in category.views for camera in views.cameras])
     assert eyes.norm(dim=1).tolist() == pytest.approx([3.0] * 8)
     cosine = torch.nn.functional.normalize(eyes, dim=1) @ torch.nn.functional.normalize(taken, dim=1).T
@@ -830,17 +826,17 @@ def test_silhouettes_are_compared_from_where_no_picture_was_taken(category: Cate
 def test_the_nearest_shape_is_the_one_that_is_alike(true: dict[str, CategoryMesh]) -> None:
     known = [true[name].mesh for name in SOLIDS]
     for i, mesh in enumerate(known):
-        assert judge.nearest_shape(mesh, known) == i
-    assert judge.nearest_shape(ball(0.85), known) == 0
+        assert metrics.nearest_shape(mesh, known) == i
+    assert metrics.nearest_shape(ball(0.85), known) == 0
 
 
 def test_means_are_those_of_each_figure() -> None:
-    assert judge.mean([ShapeScores(0.1, 0.5, 1.0), ShapeScores(0.3, 0.7, 0.0)]) == ShapeScores(0.2, 0.6, 0.5)
+    assert metrics.mean_scores([ShapeScores(0.1, 0.5, 1.0), ShapeScores(0.3, 0.7, 0.0)]) == ShapeScores(0.2, 0.6, 0.5)
 
 
 def test_a_page_shows_what_was_seen_and_what_is_true(home: Path, tmp_path: Path, category: Category) -> None:
     held = untaught(category, radius=0.5)
-    scores = page.compare(held, category, home / "in", tmp_path / "page.png", refinement=Refinement(3, stretch=0.0))
+    scores = report.compare(held, category, home / "in", tmp_path / "page.png", refinement=Refinement(3, stretch=0.0))
     assert list(scores) == ["reconstruction", "without refinement", "mean shape", "nearest shape"]
     assert all(len(some) == 1 and some[0].chamfer_l1 > 0.01 for some in scores.values())
     beginning = scores["mean shape"]  # of an untrained network: a ball
@@ -848,7 +844,7 @@ def test_a_page_shows_what_was_seen_and_what_is_true(home: Path, tmp_path: Path,
     with Image.open(tmp_path / "page.png") as image:
         assert image.format == "PNG" and image.size == (5 * 128, 128)
         tiles = torch.from_numpy(np.array(image)).float().unflatten(1, (5, 128)).unbind(1)
-    shown = look.first(category.views[3]).image.permute(1, 2, 0)
+    shown = preprocess.first_picture(category.views[3]).image.permute(1, 2, 0)
     assert torch.equal(tiles[0].byte(), (255 * shown).round().byte())
     for tile in tiles:
         assert (tile[0] == 255).all() and (tile < 250).any()
@@ -856,7 +852,7 @@ def test_a_page_shows_what_was_seen_and_what_is_true(home: Path, tmp_path: Path,
     for color in (yellow[0], yellow[3], yellow[4]):
         assert color[0] > color[1] > 2 * color[2]
     area = [int((tile < 250).any(-1).sum()) for tile in tiles]
-    focal, far = 64 / math.tan(math.radians(19)), [math.dist(side, (0, 0, 0)) for side in page.SIDES]
+    focal, far = 64 / math.tan(math.radians(19)), [math.dist(side, (0, 0, 0)) for side in report.SIDES]
     for found, away in zip(area[1:3], far, strict=True):
         assert found == pytest.approx(math.pi * (focal * 0.5) ** 2 / (away**2 - 0.25), rel=0.02)
 
@@ -865,7 +861,7 @@ def test_meshes_that_are_missing_are_named(home: Path, tmp_path: Path, category:
     (tmp_path / "in").mkdir()
     solid(tmp_path / "in/ball.ply", *SOLIDS["ball"])
     with pytest.raises(ValueError, match=r"mesh of box.*4 are missing"):
-        page.compare(untaught(category), category, tmp_path / "in", tmp_path / "page.png")
+        report.compare(untaught(category), category, tmp_path / "in", tmp_path / "page.png")
     assert not (tmp_path / "page.png").exists()
 
 
@@ -875,4 +871,4 @@ def test_a_held_out_object_is_compared_with_its_masks(category: Category) -> Non
     inside = ~sphere_t(rays.origin.double(), rays.direction.double(), 0.5).isnan().view(24, 24)
     assert mask is not None
     iou = float((inside & mask).sum() / (inside | mask).sum())
-    assert judge.held_out_iou(network, category) == pytest.approx(iou, abs=0.01)
+    assert metrics.held_out_iou(network, category) == pytest.approx(iou, abs=0.01)

@@ -8,9 +8,9 @@ import torch
 from test_singleview_test_time import Balls, camera, of_ball, seen_from
 from torch import Tensor
 
-from warpdvr.singleview import augmentation as imagined
-from warpdvr.singleview.augmentation import ALIKE, Augmentation
-from warpdvr.singleview.preprocess import SIZE, disturbed
+from warpdvr.singleview import augmentation
+from warpdvr.singleview.augmentation import NEIGHBOURS, Augmentation
+from warpdvr.singleview.preprocess import SIZE, jitter
 from warpdvr.singleview.shape_bank import ShapeBank
 
 SIZES = torch.tensor([[0.25, -0.1], [0.4, 0.1], [-0.5, 0.0], [0.6, 0.0]])
@@ -26,20 +26,20 @@ def known() -> ShapeBank:
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imagined, "MIXTURES", 6)
+    monkeypatch.setattr(augmentation, "MIXTURES", 6)
 
 
-def imagination(known: ShapeBank, shapes: int, seed: int = 0) -> Augmentation:
+def augmented(known: ShapeBank, shapes: int, seed: int = 0) -> Augmentation:
     made = Augmentation(Balls(), known, torch.Generator().manual_seed(seed))
     for _ in range(shapes):
-        made.more()
+        made.render_next()
     return made
 
 
 def test_known_shapes_come_first_and_then_mixtures_of_two(known: ShapeBank) -> None:
-    first = imagination(known, 4)
+    first = augmented(known, 4)
     assert sorted(c.tolist() for c in first.codes) == sorted(SIZES[SIZES[:, 0] > 0].tolist())
-    every = imagination(known, 50)
+    every = augmented(known, 50)
     mixtures = torch.stack(every.codes[3:])
     assert len(every.waiting) == 0 and 0 < len(mixtures) <= 6
     for code in mixtures:  # on a line between two, nearer to the first
@@ -54,7 +54,7 @@ def test_known_shapes_come_first_and_then_mixtures_of_two(known: ShapeBank) -> N
 
 
 def test_only_codes_that_are_alike_are_mixed(known: ShapeBank) -> None:
-    n = 2 * ALIKE + 6
+    n = 2 * NEIGHBOURS + 6
     codes = torch.cat([torch.rand(n // 2, 2), 100 + torch.rand(n // 2, 2)])
     made = Augmentation(
         Balls(), ShapeBank(codes, known.shape_index, known.outline, known.pose, known.K), torch.Generator()
@@ -65,12 +65,12 @@ def test_only_codes_that_are_alike_are_mixed(known: ShapeBank) -> None:
 
 def test_a_lonely_shape_is_not_mixed(known: ShapeBank) -> None:
     one = ShapeBank(known.codes[:1], known.shape_index, known.outline, known.pose, known.K)
-    assert len(imagination(one, 0).waiting) == 1
+    assert len(augmented(one, 0).waiting) == 1
 
 
 def test_pictures_show_the_shape_of_their_code(known: ShapeBank) -> None:
     """A red ball over white: as many pixels as its closed form covers from one of the known cameras."""
-    made = imagination(known, 10)
+    made = augmented(known, 10)
     exact: dict[tuple[float, ...], list[Tensor]] = {}
     pictures, codes = made.draw(60)
     assert pictures.shape == (60, 3, SIZE, SIZE) and pictures.dtype == torch.uint8
@@ -89,7 +89,7 @@ def test_pictures_show_the_shape_of_their_code(known: ShapeBank) -> None:
 
 def test_known_shapes_are_outlined_from_where_others_were_photographed(known: ShapeBank) -> None:
     """Balls, against their closed form; none of mixtures, nor of what the decoder sees nothing of."""
-    made = imagination(known, 10)
+    made = augmented(known, 10)
     more = known.joined(made.outlines)
     assert torch.equal(more.codes, known.codes) and torch.equal(more.outline[:12], known.outline)
     assert sorted(more.shape_index[12:].tolist()) == [0] * 12 + [1] * 12 + [3] * 12
@@ -108,19 +108,19 @@ def test_known_shapes_are_outlined_from_where_others_were_photographed(known: Sh
 def test_shapes_that_are_outlined_already_are_not_outlined_again(known: ShapeBank) -> None:
     made = Augmentation(Balls(), known, torch.Generator().manual_seed(0), outlined={1, 3})
     for _ in range(4):
-        made.more()
+        made.render_next()
     assert len(made.codes) == 3 and known.joined(made.outlines).shape_index[12:].tolist() == [0] * 12
 
 
 def test_there_are_as_many_as_memory_holds(known: ShapeBank, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imagined, "MOST", 3)
-    monkeypatch.setattr(imagined, "OUTLINES", 2)
-    made = imagination(known, 20)
+    monkeypatch.setattr(augmentation, "MOST", 3)
+    monkeypatch.setattr(augmentation, "OUTLINES", 2)
+    made = augmented(known, 20)
     assert len(made.codes) <= 3 and all(len(shape_index) == 2 for shape_index, *_ in made.outlines)
 
 
 def test_chance_is_a_matter_of_the_seed(known: ShapeBank) -> None:
-    a, b, c = (imagination(known, 6, seed).draw(20) for seed in (1, 1, 2))
+    a, b, c = (augmented(known, 6, seed).draw(20) for seed in (1, 1, 2))
     assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and not torch.equal(a[0], c[0])
 
 
@@ -128,7 +128,7 @@ def test_chance_is_a_matter_of_the_seed(known: ShapeBank) -> None:
 def test_pictures_are_mirrored_only_where_that_is_the_same_shape(mirrored: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     shown = torch.randint(0, 256, (40, 3, 64, 64), dtype=torch.uint8, generator=generator)
-    seen = disturbed(shown, generator, zoom=0.0, tint=0.0, mirrored=mirrored)
+    seen = jitter(shown, generator, zoom=0.0, tint=0.0, mirrored=mirrored)
     turned = [torch.allclose(a, b.flip(2) / 255, atol=1e-3) for a, b in zip(seen, shown, strict=True)]
     same = [torch.allclose(a, b / 255, atol=1e-3) for a, b in zip(seen, shown, strict=True)]
     assert all(a != b for a, b in zip(turned, same, strict=True))
@@ -138,5 +138,5 @@ def test_pictures_are_mirrored_only_where_that_is_the_same_shape(mirrored: bool)
 def test_what_comes_in_from_outside_is_white() -> None:
     generator: Any = torch.Generator().manual_seed(0)
     black = torch.zeros(50, 3, 16, 16, dtype=torch.uint8)
-    seen = disturbed(black, generator, zoom=0.3, tint=0.2, mirrored=False)
+    seen = jitter(black, generator, zoom=0.3, tint=0.2, mirrored=False)
     assert (seen[:, :, 0, 0] > 0.9).any() and seen.amin() >= 0 and (seen[:, :, 8, 8] < 0.45).all()

@@ -15,7 +15,7 @@ from PIL import Image
 from warpdvr.cli.main import main
 from warpdvr.geometry.mesh import read_mesh
 from warpdvr.singleview import reconstructor as model
-from warpdvr.singleview import run as course
+from warpdvr.singleview import run as category_run
 from warpdvr.singleview.reconstructor import CategoryCheckpoint, Reconstructor
 
 SOLIDS = {
@@ -28,7 +28,7 @@ SOLIDS = {
 
 MINUTES = "0.01"
 
-TRAINED = {"course.toml", "checkpoint.safetensors", "log.jsonl"}
+TRAINED = {"category.toml", "checkpoint.safetensors", "log.jsonl"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -40,7 +40,7 @@ def small() -> Any:
     """Let runs learn with small networks."""
     tiny = partial(Reconstructor, code=8, encoder=4, width=16, blocks=2, frequencies=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(course, "Reconstructor", tiny)
+        patch.setattr(category_run, "Reconstructor", tiny)
         yield
 
 
@@ -85,11 +85,11 @@ def test_training_writes_a_run(home: Path, copy: Path, capsys: pytest.CaptureFix
     assert {f.name for f in (home / "run").iterdir()} == TRAINED
     learnt = model.load(home / "run/checkpoint.safetensors")
     assert learnt.held_out == ("low",) and learnt.folder == str(home / "out")
-    first = learnt.learning["counts"]
+    first = learnt.training["counts"]
     assert 0.6 <= float(first[2]) < 10 and first[0] >= 1
     assert main(["train-category", "--out", str(copy), "--resume", "--minutes", str(float(first[2]) / 60 + 0.01)]) == 0
     assert f"{copy / 'checkpoint.safetensors'}" in capsys.readouterr().out
-    second = model.load(copy / "checkpoint.safetensors").learning["counts"]
+    second = model.load(copy / "checkpoint.safetensors").training["counts"]
     assert second[0] > first[0] and float(second[2]) >= float(first[2]) + 0.59
     before = contents(copy)["checkpoint.safetensors"]
     assert main(["train-category", "--out", str(copy), "--resume"]) == 0  # there is nothing left to do
@@ -105,7 +105,7 @@ def test_a_run_is_replaced_if_that_is_wanted(home: Path, copy: Path) -> None:
     assert main([*again, "--overwrite"]) == 0
     assert {f.name for f in copy.iterdir()} == TRAINED
     assert "old" not in (copy / "log.jsonl").read_text()
-    assert "seed = 5" in (copy / "course.toml").read_text()
+    assert "seed = 5" in (copy / "category.toml").read_text()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
@@ -172,7 +172,7 @@ def test_mistakes_in_training_are_told(
     assert "none" in refused(capsys, "train-category", tmp_path / "nowhere", "--out", new)
     assert "found 0" in refused(capsys, "train-category", home / "in", "--out", new)
     assert "got none" in refused(capsys, "train-category", "--out", new)
-    assert "course.toml" in refused(capsys, "train-category", "--out", new, "--resume")
+    assert "category.toml" in refused(capsys, "train-category", "--out", new, "--resume")
     for minutes in ("0", "-3", "nan", "inf"):
         assert "minutes" in refused(capsys, "train-category", home / "out", "--out", new, f"--minutes={minutes}")
     for depth in ("-1", "nan", "inf"):
@@ -237,7 +237,7 @@ def test_a_network_that_sees_nothing_says_so(home: Path, copy: Path, tmp_path: P
     held = model.load(copy / "checkpoint.safetensors")
     with torch.no_grad():
         held.model.decode.last.bias[0] = -10
-    CategoryCheckpoint(held.model, held.folder, held.held_out, held.known, held.learning).save(
+    CategoryCheckpoint(held.model, held.folder, held.held_out, held.shape_bank, held.training).save(
         copy / "checkpoint.safetensors"
     )
     look = home / "out/low/image/0000.png"
@@ -261,7 +261,7 @@ def test_meshes_that_are_missing_are_told(home: Path, copy: Path, tmp_path: Path
 
 
 def test_a_category_that_has_moved_is_told(home: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = copy / "course.toml"
+    path = copy / "category.toml"
     path.write_text(path.read_text().replace(str(home / "out"), str(home / "gone")))
     for command in (["train-category", "--out", copy, "--resume"], ["eval-category", copy, home / "in"]):
         assert str(home / "gone") in refused(capsys, *command)

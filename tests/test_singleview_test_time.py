@@ -15,11 +15,11 @@ from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Decoder, Kind
 from warpdvr.fields.conditional import ConditionalOccupancy
-from warpdvr.singleview import preprocess as looks
-from warpdvr.singleview.preprocess import FINE, InputPicture, look, picture, squared
+from warpdvr.singleview import preprocess
+from warpdvr.singleview.preprocess import FINE, InputPicture, input_picture, read_input_picture, square_intrinsics
 from warpdvr.singleview.reconstructor import Reconstructor
 from warpdvr.singleview.shape_bank import ShapeBank
-from warpdvr.singleview.test_time import Refinement, _Attempt, refined
+from warpdvr.singleview.test_time import Refinement, _Attempt, refine
 
 FOV = 40.0
 
@@ -77,7 +77,7 @@ def of_ball(seen: Camera, radius: float, height: float) -> Tensor:
 def shown(mask: Tensor) -> InputPicture:
     """Return the picture of a red object."""
     red = torch.tensor([250, 5, 5], dtype=torch.uint8).expand(*mask.shape, 3)
-    return look(red, mask)
+    return input_picture(red, mask)
 
 
 def seen_from(cameras: list[Camera], masks: list[Tensor]) -> Views:
@@ -106,7 +106,7 @@ def test_a_ball_is_found_whatever_the_network_says(known: ShapeBank, radius: flo
     """Radius and distance cannot be told apart in one picture, but their ratio can, and the cameras hardly move."""
     seen = camera(0.9, 0.45)
     how = Refinement(steps=60, starts=3, rays=400, rate=0.3, move=1e-4, prior=0.0)
-    found = refined(guess(0.8, 0.0), known, shown(of_ball(seen, radius, height)), how).codes
+    found = refine(guess(0.8, 0.0), known, shown(of_ball(seen, radius, height)), how).codes
     assert found.shape == (1, 2) and not found.requires_grad
     assert float(found[0, 0]) == pytest.approx(radius, abs=0.02)
     assert float(found[0, 1]) == pytest.approx(height, abs=0.05)
@@ -116,7 +116,7 @@ def test_the_truth_costs_least(known: ShapeBank) -> None:
     """Of silhouettes that are a little soft: with rays beside the object alone, a ball of 0.385 would."""
     seen, radii = camera(0.9, 0.45), torch.tensor([0.37, 0.385, 0.4, 0.415, 0.43])
     codes, how = torch.stack([radii, torch.zeros(5)], 1), Refinement(rays=4000)
-    pose, K = seen.pose.float().expand(5, 4, 4), squared(seen.K.float(), FINE, FINE).expand(5, 3, 3)
+    pose, K = seen.pose.float().expand(5, 4, 4), square_intrinsics(seen.K.float(), FINE, FINE).expand(5, 3, 3)
     attempt = _Attempt(guess(0.3), of_ball(seen, 0.4, 0.0), how, codes, pose, K, torch.zeros(1, 2))
     assert radii[attempt._cost(torch.Generator().manual_seed(0)).argmin()] == radii[2]
 
@@ -129,7 +129,7 @@ def test_cameras_move_to_where_the_picture_was_taken_from(known: ShapeBank) -> N
     mask, apart = of_ball(Camera(seen.K, pose, FINE, FINE), 0.4, 0.0), []
     for move in (0.01, 1e-9):
         how = Refinement(steps=60, starts=1, rays=400, rate=0.1, move=move, prior=0.0)
-        apart.append(abs(float(refined(guess(0.3), known, shown(mask), how).codes[0, 0]) - 0.4))
+        apart.append(abs(float(refine(guess(0.3), known, shown(mask), how).codes[0, 0]) - 0.4))
     assert apart[0] < 0.02 and apart[1] > 0.04
 
 
@@ -144,7 +144,7 @@ def of_ellipsoid(seen: Camera, radius: float, stretch: Tensor) -> Tensor:
 def test_a_shape_may_be_stretched(stretch: float, stretched: float) -> None:
     """Seen along x, a ball that is wider and lower than the code says, which stays as it is."""
     seen, long, codes = camera(0.0, 0.0), torch.tensor([1.0, 0.8, 1.25]), torch.tensor([[0.4, 0.0]])
-    pose, K = seen.pose.float()[None], squared(seen.K.float(), FINE, FINE)[None]
+    pose, K = seen.pose.float()[None], square_intrinsics(seen.K.float(), FINE, FINE)[None]
     how = Refinement(rays=600, move=1e-9, stretch=stretch, stretched=stretched)
     mask = of_ellipsoid(seen, 0.4, long)
     attempt = _Attempt(guess(0.4), mask, how, codes, pose, K, torch.zeros(1, 2))
@@ -161,12 +161,12 @@ def test_a_shape_may_be_stretched(stretch: float, stretched: float) -> None:
 def test_a_stretch_along_the_line_of_sight_counts_more(known: ShapeBank) -> None:
     seen, how = camera(0.0, 0.0), Refinement(rays=40)
     codes = torch.tensor([[0.4, 0.0]])
-    pose, K = seen.pose.float()[None], squared(seen.K.float(), FINE, FINE)[None]
+    pose, K = seen.pose.float()[None], square_intrinsics(seen.K.float(), FINE, FINE)[None]
     cost = []
     for longer in ([0.0, 0, 0], [0.1, 0, 0], [0, 0, 0.1]):
         attempt = _Attempt(guess(0.3), torch.ones(FINE, FINE, dtype=torch.bool), how, codes, pose, K, torch.zeros(1, 2))
         attempt._entropy = lambda rays, label: torch.zeros(len(rays))  # type: ignore[method-assign]
-        attempt.longer = torch.tensor([longer])
+        attempt.log_stretch = torch.tensor([longer])
         cost.append(float(attempt._cost(torch.Generator().manual_seed(0))))
     assert cost == pytest.approx([0, 0.06, 0.02], abs=1e-6)
 
@@ -176,7 +176,7 @@ def test_the_prior_holds_the_code_where_it_started(known: ShapeBank) -> None:
     apart = []
     for prior in (0.0, 100.0):
         how = Refinement(steps=30, starts=1, rays=200, rate=0.1, move=1e-9, prior=prior)
-        found = refined(guess(0.4, 0.0), known, shown(mask), how).codes
+        found = refine(guess(0.4, 0.0), known, shown(mask), how).codes
         apart.append(abs(float(found[0, 0]) - 0.4))
     assert apart[0] > 0.06 and apart[1] < 0.01
 
@@ -184,12 +184,12 @@ def test_the_prior_holds_the_code_where_it_started(known: ShapeBank) -> None:
 def test_without_steps_or_without_an_object_the_network_is_believed(known: ShapeBank) -> None:
     network, mask = guess(0.8, 0.2), of_ball(camera(0.9, 0.45), 0.45, 0.0)
     said = network.encode(torch.zeros(1)).tolist()
-    assert refined(network, known, shown(mask), Refinement(steps=0)).codes.tolist() == said
-    assert refined(network, known, shown(torch.zeros_like(mask))).codes.tolist() == said
+    assert refine(network, known, shown(mask), Refinement(steps=0)).codes.tolist() == said
+    assert refine(network, known, shown(torch.zeros_like(mask))).codes.tolist() == said
 
 
 def test_an_object_that_fills_the_picture_is_no_mistake(known: ShapeBank) -> None:
-    found = refined(guess(0.5, 0.0), known, shown(torch.ones(FINE, FINE, dtype=torch.bool)), Refinement(steps=4))
+    found = refine(guess(0.5, 0.0), known, shown(torch.ones(FINE, FINE, dtype=torch.bool)), Refinement(steps=4))
     assert found.codes.isfinite().all() and found.bounds.isfinite().all()
 
 
@@ -271,12 +271,15 @@ def test_what_is_white_and_joined_to_the_border_is_background(tmp_path: Any) -> 
     Image.fromarray(image).save(tmp_path / "a.png")
     expected = torch.zeros(128, 128, dtype=torch.bool)
     expected[30:90, 20:100] = True
-    assert torch.equal(picture(tmp_path / "a.png").mask, expected)
+    assert torch.equal(read_input_picture(tmp_path / "a.png").mask, expected)
     cut = np.concatenate([image, np.where(expected, 255, 0)[..., None].astype(np.uint8)], 2)
     Image.fromarray(cut).save(tmp_path / "b.png")
-    assert torch.equal(picture(tmp_path / "b.png").mask, expected)
-    assert torch.equal(picture(tmp_path / "b.png").image[:, expected], picture(tmp_path / "a.png").image[:, expected])
-    assert looks.SIZE == 64 and picture(tmp_path / "b.png").small.shape == (1, 3, 64, 64)
+    assert torch.equal(read_input_picture(tmp_path / "b.png").mask, expected)
+    assert torch.equal(
+        read_input_picture(tmp_path / "b.png").image[:, expected],
+        read_input_picture(tmp_path / "a.png").image[:, expected],
+    )
+    assert preprocess.SIZE == 64 and read_input_picture(tmp_path / "b.png").small.shape == (1, 3, 64, 64)
 
 
 # Symmetry

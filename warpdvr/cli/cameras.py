@@ -125,7 +125,7 @@ def _report(
     moved = camera_errors([cameras[i] for i in indices], [views.cameras[i] for i in indices], aligned=False)
     print(f"moved by {moved} [scene unit]".replace(" off", ""))
     before, after = (
-        evaluate(field, replace(views, cameras=those), indices, longest=longest, backdrop=background)
+        evaluate(field, replace(views, cameras=those), indices, longest=longest, background=background)
         for those in (views.cameras, cameras)
     )
     if after.views:

@@ -18,7 +18,7 @@ from warpdvr.fields.base import Field
 from warpdvr.fields.registry import names
 from warpdvr.fields.repaint import Repaint
 from warpdvr.fitting.checkpoint import Checkpoint
-from warpdvr.fitting.fit import Fit, Step
+from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.recipe import RECIPES
 from warpdvr.runs import products, run, scene
 from warpdvr.runs.options import Duration, Table, Weights
@@ -101,10 +101,10 @@ def _carry_out(options: NewRun, scene: Scene, views: Views) -> None:
     if last:
         written = Run.open(options.out)
         job.resume(last.fit)
-        written.keep(scene)
+        written.write_config(scene)
     else:
         written = Run.create(options.out, scene, overwrite=options.overwrite)
-    follow(run.fit(written, scene, views, field, job), job, _describe)
+    follow(run.fit(written, scene, views, field, job), job)
     picture = products.write_pictures(written, field)
     mesh = products.write_mesh(written, field, **scene.mesh)
     usd = products.write_scene(written, mesh)
@@ -113,11 +113,6 @@ def _carry_out(options: NewRun, scene: Scene, views: Views) -> None:
     if refined := write_refined(written, views):
         files["cameras"] = refined[0].parent
     report(scores, files)
-
-
-def _describe(noted: tuple[Step, str]) -> str:
-    step, note = noted
-    return f"step {step.iteration}  loss {step.losses['total']:.4f}  {note}"
 
 
 def _chosen(options: FitArguments) -> Scene:

@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from tqdm import tqdm
 
-FORMAT = "{percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
+from warpdvr.fitting.loop import Step
 
-T = TypeVar("T")
+FORMAT = "{percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
 
 
 class Job(Protocol):
@@ -42,12 +42,12 @@ def progress_bar(start: float = 0.0) -> Iterator[Callable[[float, str], None]]:
         yield show
 
 
-def follow(steps: Iterator[T], job: Job, describe: Callable[[T], str]) -> None:
+def follow(steps: Iterator[tuple[Step, str]], job: Job) -> None:
     """Take all steps of a job and show how it goes on; the steps are closed when it is interrupted, too."""
     try:
         with progress_bar(job.progress) as show:
-            for step in steps:
-                show(job.progress, describe(step))
+            for step, note in steps:
+                show(step.progress, f"step {step.iteration}  loss {step.losses['total']:.4f}  {note}".rstrip())
     finally:
         if isinstance(steps, Generator):
             steps.close()

@@ -12,7 +12,7 @@ from warpdvr.datasets.files import error_prefix
 from warpdvr.runtime.files import replacing
 from warpdvr.singleview import metrics, report
 from warpdvr.singleview import run as category_run
-from warpdvr.singleview.preprocess import picture
+from warpdvr.singleview.preprocess import read_input_picture
 from warpdvr.singleview.render_category import photograph
 from warpdvr.singleview.run import CategoryRun
 from warpdvr.singleview.test_time import Refinement
@@ -108,17 +108,14 @@ def train(options: TrainCategoryArguments) -> None:
     run = _resumed(options) if options.resume else _new(options)
     category = run.objects()
     if options.resume:
-        job = run.learning(category, resume=True)
-        run.keep()
+        job = run.trainer(category, resume=True)
+        run.write_config()
     else:
         print(f"{len(category.train)} objects to learn from, {len(category.test)} held out")
-        job = run.learning(category)
-        run.begin(overwrite=options.overwrite)
+        job = run.trainer(category)
+        run.create(overwrite=options.overwrite)
 
-    def describe(losses: dict[str, float]) -> str:
-        return f"step {job.iteration}  loss {losses['total']:.4f}"
-
-    follow(category_run.follow(run, category, job), job, describe)
+    follow(category_run.train(run, category, job), job)
     print(run.checkpoint)
 
 
@@ -152,11 +149,11 @@ def _new(options: TrainCategoryArguments) -> CategoryRun:
 def reconstruct(options: ReconstructImageArguments) -> None:
     """Reconstruct a shape from one picture."""
     refinement = Refinement(steps=options.steps)
-    checkpoint = CategoryRun.open(options.run).learnt()
+    checkpoint = CategoryRun.open(options.run).load()
     out = options.out or options.picture.with_suffix(".ply")
-    image = picture(options.picture)
+    image = read_input_picture(options.picture)
     with error_prefix(options.picture):
-        field, mesh = metrics.reconstructed(checkpoint, image, resolution=options.resolution, refinement=refinement)
+        field, mesh = metrics.reconstruct(checkpoint, image, resolution=options.resolution, refinement=refinement)
     mesh.save(out)
     sides = out.with_name(f"{out.stem}_sides.png")
     report.two_sides(field, sides)
@@ -168,11 +165,11 @@ def evaluate(options: EvalCategoryArguments) -> None:
     """Compare reconstructions of held-out objects with their true meshes."""
     run, refinement = CategoryRun.open(options.run), Refinement(steps=options.steps)
     page = run.folder / "page.png"
-    scores = report.compare(run.learnt(), run.objects(), options.meshes, page, refinement=refinement)
+    scores = report.compare(run.load(), run.objects(), options.meshes, page, refinement=refinement)
     with replacing(run.folder / "scores.json") as unfinished:
         unfinished.write_text(json.dumps({k: [asdict(one) for one in v] for k, v in scores.items()}, indent=2) + "\n")
     print(f"{'mean over held-out objects':28} Chamfer-L1   F-score   silhouette IoU")
     for name, of_objects in scores.items():
-        m = metrics.mean(of_objects)
+        m = metrics.mean_scores(of_objects)
         print(f"{name:28} {100 * m.chamfer_l1:8.2f} %  {m.f_score:8.3f}  {m.iou:8.3f}")
     print(page)

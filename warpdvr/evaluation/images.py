@@ -21,7 +21,7 @@ from warpdvr.rendering.image import Image
 from warpdvr.rendering.render import render
 
 CHUNK = 2**16
-"""Rays for which a backdrop is evaluated at a time."""
+"""Rays for which a background is evaluated at a time."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Scores:
 
     psnr: float
     """Peak signal-to-noise ratio of sRGB colours inside of the true masks, mean over views [dB]; NaN without masks. A
-    backdrop raises it, where nothing is hit and on edges: compare like with like."""
+    background raises it, where nothing is hit and on edges: compare like with like."""
     iou: float
     """Intersection over union of rendered and true masks, mean over views; NaN without masks."""
     views: int
@@ -47,12 +47,12 @@ def evaluate(
     *,
     intersect: Solver | None = None,
     longest: int | None = None,
-    backdrop: Background | None = None,
+    background: Background | None = None,
     shown: Callable[[int, Image, Tensor], None] | None = None,
 ) -> Scores:
     """Render views and compare them with their photographs, inside of their masks.
 
-    Where the object should be but no ray hits, a pixel has the colour of the backdrop, if there is one, and is black
+    Where the object should be but no ray hits, a pixel has the colour of the background, if there is one, and is black
     otherwise. Views without a mask, or with an empty one, are left out.
 
     Args:
@@ -61,7 +61,7 @@ def evaluate(
         indices: which views; the held-out ones if not given.
         intersect: how the surface is found; by default with a `BoundGrid`, whose making is counted too.
         longest: views are compared at this size of their longer side at most [pixel]; None takes them as they are.
-        backdrop: what is behind the object; edges are then smooth.
+        background: what is behind the object; edges are then smooth.
         shown: called with the index, the rendered image and the photograph (h, w, 3) of each view.
     """
     field = as_field(field)
@@ -79,10 +79,10 @@ def evaluate(
             photograph, mask = _shrink(photograph, camera.height, camera.width), _shrink_mask(mask, camera)
         if not mask.any():
             continue
-        if backdrop is None:
+        if background is None:
             image = render(field, camera, intersect=intersect, background=(0.0, 0.0, 0.0))
         else:
-            behind = _background(backdrop.to(field.bounds.device), camera.to(field.bounds.device))
+            behind = _background(background.to(field.bounds.device), camera.to(field.bounds.device))
             image = render(field, camera, intersect=intersect, background=behind, antialias=SMOOTH)
         evaluations += image.evaluations
         psnr.append(_psnr(image.rgb.cpu(), photograph, mask))
@@ -92,10 +92,10 @@ def evaluate(
     return Scores(_mean(psnr), _mean(overlaps), len(overlaps), evaluations)
 
 
-def _background(backdrop: Background, camera: Camera) -> Tensor:
+def _background(background: Background, camera: Camera) -> Tensor:
     """Return a picture (h, w, 3) of what is behind the object."""
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
-    parts = [backdrop(camera.rays(subset)) for subset in pixel.split(CHUNK)]
+    parts = [background(camera.rays(subset)) for subset in pixel.split(CHUNK)]
     return torch.cat(parts).view(camera.height, camera.width, 3)
 
 

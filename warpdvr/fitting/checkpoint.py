@@ -1,11 +1,11 @@
 """Fields on disk: safetensors with JSON in the header. Nothing is ever unpickled."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,8 +19,36 @@ from warpdvr.fields.base import Field
 from warpdvr.fields.registry import make
 from warpdvr.runtime.files import replacing
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 KEY = "warpdvr"
 """Under this key the header holds what is not a tensor."""
+
+
+Header = TypeVar("Header", bound="DataclassInstance")
+"""A dataclass of plain values, as JSON has them."""
+
+
+class CameraTable(TypedDict):
+    """A camera in the header of a checkpoint."""
+
+    K: list[list[float]]
+    pose: list[list[float]]
+    width: int
+    height: int
+    projection: dict[str, object]
+
+
+@dataclass(frozen=True)
+class CheckpointHeader:
+    """What a checkpoint holds beside tensors, see `Checkpoint`."""
+
+    kind: str | None
+    options: Mapping[str, object]
+    transform: list[list[float]]
+    up: tuple[float, float, float]
+    cameras: list[CameraTable]
 
 
 @dataclass(frozen=True)
@@ -29,7 +57,7 @@ class Checkpoint:
 
     kind: str | None
     """Name of the field in the registry; None for a module that was passed in."""
-    options: dict[str, Any]
+    options: Mapping[str, object]
     """Options that `make` took to make the field."""
     weights: dict[str, Tensor]
     """The field's state dict."""
@@ -61,12 +89,12 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write the checkpoint; a file of that name is replaced at once or not at all."""
-        header = {
-            "kind": self.kind,
-            "options": self.options,
-            "transform": self.transform.matrix.tolist(),
-            "up": self.up,
-            "cameras": [
+        header = CheckpointHeader(
+            kind=self.kind,
+            options=self.options,
+            transform=self.transform.matrix.tolist(),
+            up=self.up,
+            cameras=[
                 {
                     "K": c.K.tolist(),
                     "pose": c.pose.tolist(),
@@ -76,35 +104,41 @@ class Checkpoint:
                 }
                 for c in self.cameras
             ],
-        }
+        )
         tensors = {f"field.{k}": v for k, v in self.weights.items()} | {f"fit.{k}": v for k, v in self.fit.items()}
         write(path, header, tensors)
 
 
-def write(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write tensors with a header of plain values; a file of that name is replaced at once or not at all."""
+def write(path: Path, header: "DataclassInstance", tensors: dict[str, Tensor]) -> None:
+    """Write tensors with a header; a file of that name is replaced at once or not at all."""
     with replacing(path) as unfinished:
-        held = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-        unfinished.write_bytes(save(held, metadata={KEY: json.dumps(header)}))  # `save_file` hides it from other users
+        copies = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        metadata = {KEY: json.dumps(asdict(header))}
+        unfinished.write_bytes(save(copies, metadata=metadata))  # `save_file` hides it from other users
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
-    """Give the header and the tensors of a file that `write` wrote to those who take them apart.
+def reading(path: Path, header_type: type[Header]) -> Iterator[tuple[Header, dict[str, Tensor]]]:
+    """Yield the header and the tensors of a file that `write` wrote.
+
+    Args:
+        path: of the file.
+        header_type: the dataclass of its header.
 
     Raises:
-        ValueError: if there is none at `path`, or it is damaged, of another program or otherwise not what they expect.
+        ValueError: if there is none at `path`, it is damaged, its header is of another type, or what is done with it
+            inside of the block fails.
     """
     if not path.is_file():
         raise ValueError(f"{path}: expected a checkpoint, found nothing")
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})[KEY])
+            header = header_type(**json.loads((file.metadata() or {})[KEY]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         yield header, tensors
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        found = f"a file that is damaged or another program's ({type(error).__name__}: {error})"
-        raise ValueError(f"{path}: expected a checkpoint of warpdvr, found {found}") from None
+        message = f"a file that is damaged or another program's ({type(error).__name__}: {error})"
+        raise ValueError(f"{path}: expected a checkpoint of warpdvr, found {message}") from None
 
 
 def load(path: Path) -> Checkpoint:
@@ -113,14 +147,15 @@ def load(path: Path) -> Checkpoint:
     Raises:
         ValueError: if there is none at `path`, or it is damaged or of another program.
     """
-    with reading(path) as (header, tensors):
+    with reading(path, CheckpointHeader) as (header, tensors):
+        x, y, z = header.up
         return Checkpoint(
-            kind=header["kind"],
-            options=header["options"],
+            kind=header.kind,
+            options=header.options,
             weights=below("field.", tensors),
-            transform=SceneTransform(torch.tensor(header["transform"], dtype=torch.float64)),
-            up=tuple(header["up"]),
-            cameras=tuple(_camera(c) for c in header["cameras"]),
+            transform=SceneTransform(torch.tensor(header.transform, dtype=torch.float64)),
+            up=(x, y, z),
+            cameras=tuple(_camera(c) for c in header.cameras),
             fit=below("fit.", tensors),
         )
 
@@ -130,6 +165,6 @@ def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _camera(c: dict[str, Any]) -> Camera:
-    K, pose = (torch.tensor(c[name], dtype=torch.float64) for name in ("K", "pose"))
+def _camera(c: CameraTable) -> Camera:
+    K, pose = (torch.tensor(matrix, dtype=torch.float64) for matrix in (c["K"], c["pose"]))
     return Camera(K, pose, c["width"], c["height"], projection_of(c["projection"]))

@@ -1,14 +1,23 @@
-"""A log of what was done step by step: JSON, a line for each row."""
+"""A log of a training, step by step: JSON, a line for each row."""
 
 import json
 import math
 from pathlib import Path
+from typing import TextIO
 
+from warpdvr.fitting.loop import Step
 from warpdvr.runtime.files import replacing
 
 
+def append(log: TextIO, step: Step, **more: float) -> None:
+    """Write a row about a step; numbers that are not finite are left out."""
+    row = {"iteration": step.iteration, "progress": step.progress, "seconds": step.seconds} | step.losses | more
+    log.write(json.dumps({k: round(v, 6) for k, v in row.items() if math.isfinite(v)}) + "\n")
+    log.flush()
+
+
 def truncate(log: Path, iteration: int) -> None:
-    """Drop the rows of a log behind the step from which a fit goes on, and those that were left unfinished."""
+    """Drop the rows of a log after the step from which a training goes on, and rows that were left unfinished."""
     if log.is_file():
         rows = [row for row in log.read_text().splitlines() if _iteration(row) <= iteration]
         with replacing(log) as unfinished:

@@ -8,7 +8,7 @@ from warpdvr.datasets.pixels import BACKGROUND, UNKNOWN, PixelBatch, Pixels
 from warpdvr.fields.base import Field
 
 MARGIN = 1e-4
-"""What `hinge` leaves between the smallest value on a ray and 0 [field value]: more than a crossing's value is off."""
+"""What `hinge` leaves between the smallest value on a ray and 0 [field value]: more than the error of a crossing."""
 
 
 def photometric(color: Tensor, target: Tensor, square: float = 0.0) -> Tensor:
@@ -21,10 +21,11 @@ def photometric(color: Tensor, target: Tensor, square: float = 0.0) -> Tensor:
         color, target: shape (k, 3), in [0, 1].
         square: differences up to which squares count.
     """
-    far = (color - target).abs()
+    difference = (color - target).abs()
     if square > 0:
-        far = torch.where(far < square, far.square() / (2 * square), far - square / 2)
-    return _mean(far.mean(-1))
+        squared = difference.square() / (2 * square)
+        difference = torch.where(difference < square, squared, difference - square / 2)
+    return _mean(difference.mean(-1))
 
 
 def silhouette(soft: Tensor, target: Tensor, n: int) -> Tensor:
@@ -126,15 +127,7 @@ def smoothness(normal: Tensor, neighbour: Tensor) -> Tensor:
     return _mean((normal - neighbour).square().sum(-1).clamp_min(1e-12).sqrt())
 
 
-def _mean(x: Tensor) -> Tensor:
-    return x.sum() / max(len(x), 1)
-
-
-def _entropy(logit: Tensor, target: Tensor, n: int) -> Tensor:
-    return torch.nn.functional.binary_cross_entropy_with_logits(logit, target, reduction="sum") / max(n, 1)
-
-
-def on_surface(field: Field, drawn: PixelBatch, pixels: Pixels) -> tuple[Tensor, int]:
+def on_surface(field: Field, batch: PixelBatch, pixels: Pixels) -> tuple[Tensor, int]:
     """Return the mean |value| at the points of the object that are seen by rays of known depth, and how many they are.
 
     For a distance that is how far the surface passes beside them (Park et al., "DeepSDF", 2019, eq. 9 and section
@@ -143,14 +136,22 @@ def on_surface(field: Field, drawn: PixelBatch, pixels: Pixels) -> tuple[Tensor,
 
     Args:
         field: a `Field`.
-        drawn: rays of the training views, and what the photographs say.
+        batch: rays of the training views, and what the photographs say.
         pixels: all of them: where no mask says whether a point is one of the object, those of the other views do.
     """
-    right = ~drawn.depth.isnan() & (drawn.label != BACKGROUND)
-    x = drawn.rays.at(torch.where(right, drawn.depth / drawn.forward, 0.0)).detach()
-    if len(unsure := torch.nonzero(right & (drawn.label == UNKNOWN))[:, 0]):
-        right[unsure] = pixels.inside(x[unsure], drawn.pose)
+    right = ~batch.depth.isnan() & (batch.label != BACKGROUND)
+    x = batch.rays.at(torch.where(right, batch.depth / batch.forward, 0.0)).detach()
+    if len(unmasked := torch.nonzero(right & (batch.label == UNKNOWN))[:, 0]):
+        right[unmasked] = pixels.inside(x[unmasked], batch.pose)
     low, high = field.bounds
     x = x.to(low)
     right &= ((low <= x) & (x <= high)).all(1)
     return field.value(x[right]).abs().sum() / max(int(right.sum()), 1), int(right.sum())
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.sum() / max(len(x), 1)
+
+
+def _entropy(logit: Tensor, target: Tensor, n: int) -> Tensor:
+    return torch.nn.functional.binary_cross_entropy_with_logits(logit, target, reduction="sum") / max(n, 1)

@@ -1,4 +1,4 @@
-"""What an optimiser remembers, as tensors that a checkpoint can hold."""
+"""The state of an optimizer, as tensors that a checkpoint can hold."""
 
 import torch
 from torch import Tensor
@@ -14,18 +14,18 @@ def pack(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def unpack(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
-    """Give an optimiser what `pack` returned; entries that no number begins are not looked at.
+    """Give an optimizer the state that `pack` returned; entries whose names begin with no number are ignored.
 
     Raises:
         ValueError: if it has other parameters.
     """
-    whole = optimizer.state_dict()
+    merged = optimizer.state_dict()
     for key, value in state.items():
         index, _, name = key.partition(".")
         if index.isdigit():
-            whole["state"].setdefault(int(index), {})[name] = value.clone()
+            merged["state"].setdefault(int(index), {})[name] = value.clone()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, moments in whole["state"].items():
+    for index, moments in merged["state"].items():
         if index >= len(parameters) or moments["exp_avg"].shape != parameters[index].shape:
             raise ValueError("fit: the saved state belongs to a field with other parameters")
-    optimizer.load_state_dict(whole)
+    optimizer.load_state_dict(merged)

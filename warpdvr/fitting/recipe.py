@@ -1,10 +1,12 @@
-"""How a field is fitted: weights, rates and what changes on the way."""
+"""How a field is fitted: weights, rates, and what changes as the fit goes on."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from torch import Tensor, nn
+
+from warpdvr.runtime.validate import suggest
 
 WEIGHTS = (
     "color", "mask", "hinge", "outline", "eikonal", "smooth", "gradient", "depth", "known", "freespace", "occupancy"
@@ -22,48 +24,51 @@ class Recipe:
     rays: int = 2048
     """Rays in a step."""
     rate: float | None = None
-    """Highest learning rate of Adam, see `schedule`; None: what the field says (`Field.rates`)."""
+    """Highest learning rate of Adam, see `schedule`; without one, the field's own (`Field.rates`)."""
     color: float = 6.0
-    """Weight of the photometric loss."""
+    """Weight of the photometric loss [1 / sRGB difference]."""
     square: float = 3.0
-    """Up to so many times their median it counts squares of differences; 0 counts absolute ones, as DVR and IDR do."""
-    backdrop: bool = True
-    """Whether what is seen beside the object is learnt, too (`warpdvr.rendering.background`). It has no part in the
-    field."""
+    """How many times their median differences of colours may be to count squared; 0 counts all of them absolute, as DVR
+    and IDR do."""
+    learn_background: bool = True
+    """Whether what is seen beside the object is learnt as well (`warpdvr.rendering.background`), as the term
+    `background_color` of weight 1. The field has no part in it."""
     mask: float = 1.0
-    """Weight of the silhouette loss, which is divided by the growth of its sharpness."""
+    """Weight of the silhouette loss [1 / nat], which is divided by the growth of its sharpness."""
     hinge: float = 0.0
     """Weight of the hinge loss of the silhouette, which needs no sharpness [1 / field value]."""
     outline: float = 0.0
-    """Weight of the photometric loss over all pixels, whatever their masks say: colours then move outlines, see
-    `warpdvr.rendering.visibility`. For photographs in front of a plain `background`; rays are drawn as blocks of 2 x 2
-    pixels."""
+    """Weight of the photometric loss over all pixels, whatever their masks say [1 / sRGB difference]: colours then move
+    outlines, see `warpdvr.rendering.visibility`. For photographs in front of a plain `background`; rays are drawn as
+    blocks of 2 x 2 pixels."""
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """sRGB colour in [0, 1] where nothing is hit, for the term `outline`."""
     eikonal: float = 0.1
-    """Weight of the eikonal loss; for fields with a Lipschitz bound, which are meant to be distances."""
+    """Weight of the eikonal loss, the squared deviation of slopes from 1; for fields that are distances."""
     smooth: float = 0.005
-    """Weight of the smoothness of normals."""
+    """Weight of the smoothness of normals [1 / length of the difference of unit normals]."""
     gradient: float = 0.0
-    """Weight of the image gradient loss; with it, rays are drawn as blocks of 2 x 2 pixels."""
+    """Weight of the image gradient loss [pixel / sRGB difference]; rays are then drawn as blocks of 2 x 2 pixels."""
     depth: float = 0.0
-    """Weight of the depth loss, for views with depth maps or with single points of known depth."""
+    """Weight of the depth loss [1 / scene unit], for views with depth maps or with single points of known depth."""
     known: float = 0.0
-    """Weight of |value| at points of known depth, which teaches where no ray hits, too (`losses.on_surface`); for
-    fields that are distances near their surface."""
+    """Weight of |value| at points of known depth [1 / field value], which teaches where no ray hits as well
+    (`losses.on_surface`); for fields that are distances near their surface."""
     freespace: float = 0.0
-    """Weight of the freespace loss, which asks at a random point of a ray, or its hit; `mask` asks at the nearest."""
+    """Weight of the freespace loss [1 / nat], which asks at a random point of a ray, or its hit; `mask` asks at the
+    nearest."""
     occupancy: float = 0.0
-    """Weight of the occupancy loss, which does the same for rays of the object that do not hit."""
+    """Weight of the occupancy loss [1 / nat], which does the same for rays of the object that do not hit."""
     samples: tuple[int, ...] = ()
-    """Search hits by a `DenseMarch` with so many samples on a ray, which change at `MILESTONES`; none: remember values,
-    see `warpdvr.intersection.cached`."""
+    """Samples on a ray of a `DenseMarch` that finds the hits: one number, or four that change at `MILESTONES`; none:
+    remember values, see `warpdvr.intersection.cached`."""
     cells: int = 64
     """Cells of the grid in which values are remembered, along the longest side of the bounds."""
     cameras: float = 0.0
     """Learning rate of the cameras [radian, scene unit]; 0 takes them as they are."""
     sharpness: tuple[float, float] = (60.0, 600.0)
-    """Of the soft mask, first and last [1 / scene unit]; occupancy logits are sharp by themselves and take 1."""
+    """First and last sharpness of the soft mask [1 / scene unit]; occupancy logits are sharp by themselves and take
+    1."""
 
     def __post_init__(self) -> None:
         rate = 1.0 if self.rate is None else self.rate
@@ -83,6 +88,18 @@ class Recipe:
             raise ValueError(
                 f"fit: samples must be one number or {len(MILESTONES) + 1}, each at least 2, got {list(self.samples)}"
             )
+
+    def with_values(self, **values: object) -> "Recipe":
+        """Return the same recipe with other values, by name.
+
+        Raises:
+            ValueError: if a name is unknown, which the sentence says with the nearest one, or a value makes no sense.
+        """
+        names = [f.name for f in fields(self)]
+        for name in values:
+            if name not in names:
+                raise ValueError(f"fit: a recipe has no weight or option {name!r}{suggest(name, names)}")
+        return Recipe(**{name: getattr(self, name) for name in names} | values)
 
     @property
     def blocks(self) -> bool:
@@ -119,7 +136,7 @@ class Recipe:
                 continue
             groups.setdefault(next(e for e in endings if name.endswith(e)), []).append(parameter)
         factor = 1.0 if self.rate is None else self.rate / rates[""]
-        return [{"params": some, "rate": factor * rates[ending]} for ending, some in groups.items()]
+        return [{"params": parameters, "rate": factor * rates[ending]} for ending, parameters in groups.items()]
 
 
 RECIPES = {
@@ -127,7 +144,7 @@ RECIPES = {
     "dvr": Recipe(
         color=3.0,
         square=0.0,
-        backdrop=False,
+        learn_background=False,
         mask=0.0,
         eikonal=0.0,
         smooth=0.05,
@@ -135,9 +152,10 @@ RECIPES = {
         occupancy=1.0,
         samples=(16, 32, 64, 128),
     ),
-    "code": Recipe(rays=128, color=0.0, backdrop=False, eikonal=0.0, smooth=0.0, cells=32),
+    "code": Recipe(rays=128, color=0.0, learn_background=False, eikonal=0.0, smooth=0.0, cells=32),
 }
-"""Recipes by name: ours, and the weights and the sampling of DVR for images alone (Niemeyer et al. 2020, supplement).
+"""Recipes by name: ours, the weights and the sampling of DVR for images alone (Niemeyer et al. 2020, supplement), and
+one for latent codes.
 
 DVR sums over the colours' channels where `warpdvr.fitting.losses` takes their mean, hence its weight of 1 is 3 here.
 With depth maps it gives `depth` 10 for ShapeNet and 1 for DTU, where `smooth` is 0.1, and `gradient` 1 for sums, 0.75

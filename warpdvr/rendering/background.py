@@ -11,8 +11,8 @@ from warpdvr.fields.mlp import MLP, PositionalEncoding
 RATE = 3e-3
 """Highest learning rate of Adam, see `warpdvr.fitting.recipe.schedule`."""
 
-PREFIX = "backdrop."
-"""Its weights have names that begin so in the state of a fit."""
+PREFIX = "background."
+"""How its weights are called in the state of a fit."""
 
 
 class Background(nn.Module):
@@ -54,7 +54,9 @@ class Background(nn.Module):
         try:
             background.load_state_dict(weights)
         except RuntimeError as error:
-            raise ValueError(f"backdrop: the weights are of another network: {' '.join(str(error).split())}") from None
+            raise ValueError(
+                f"background: the weights are of another network: {' '.join(str(error).split())}"
+            ) from None
         return background
 
     def state(self) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from warpdvr.cameras import paths
@@ -62,12 +63,12 @@ def write_mesh(run: Run, field: Field, path: Path | None = None, **options: Any)
 
 def write_scene(run: Run, mesh: Mesh, path: Path | None = None) -> Path:
     """Write mesh and cameras as USD, to scene.usdc if no other path is given; Z is up where an axis is known as up."""
-    held = run.load()
+    checkpoint = run.load()
     path = path or run.usd
-    data = held.transform.matrix
-    cameras = [held.transform.to_data(camera) for camera in held.cameras]
-    up = (data[:3, :3] @ torch.tensor(held.up, dtype=data.dtype)).tolist()
-    source = {"scene_transform": [float(a) for row in data.tolist() for a in row], "field": str(held.kind)}
+    data = checkpoint.transform.matrix
+    cameras = [checkpoint.transform.to_data(camera) for camera in checkpoint.cameras]
+    up = (data[:3, :3] @ torch.tensor(checkpoint.up, dtype=data.dtype)).tolist()
+    source = {"scene_transform": [float(a) for row in data.tolist() for a in row], "field": str(checkpoint.kind)}
     write_usd(path, mesh, cameras, up=up, metadata=source)
     return path
 
@@ -80,7 +81,7 @@ def write_scores(run: Run, field: Field, views: Views, mesh: Mesh | None, truth:
         _picture(run.images / f"held_out_{views.names[i]}.png", pair)
 
     state = run.load().fit
-    scores = evaluate(field, views, backdrop=Background.saved(state), shown=show)
+    scores = evaluate(field, views, background=Background.saved(state), shown=show)
     result: dict[str, Any] = {
         "psnr": scores.psnr,
         "iou": scores.iou,
@@ -92,9 +93,9 @@ def write_scores(run: Run, field: Field, views: Views, mesh: Mesh | None, truth:
     }
     if truth is not None and mesh is not None:
         result |= asdict(chamfer(mesh, truth))
-    known = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in result.items()}
+    row = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in result.items()}
     with replacing(run.scores) as unfinished:
-        unfinished.write_text(json.dumps(known, indent=2) + "\n")
+        unfinished.write_text(json.dumps(row, indent=2) + "\n")
     return result
 
 
@@ -103,16 +104,16 @@ def true_mesh(path: Path | None, views: Views) -> Mesh | None:
     return views.truth if path is None else read_mesh(path)
 
 
-def _picture(path: Path, pixels: Any) -> None:
+def _picture(path: Path, pixels: NDArray[np.uint8]) -> None:
     with replacing(path) as unfinished:
         PIL.Image.fromarray(pixels).save(unfinished)
 
 
-def _around(held: Checkpoint, frames: int, size: int) -> list[Camera]:
+def _around(checkpoint: Checkpoint, frames: int, size: int) -> list[Camera]:
     """Return a turntable that begins where the photographs were taken from, and shows the unit sphere as a whole."""
-    centre = torch.stack([camera.centre for camera in held.cameras])
+    centre = torch.stack([camera.centre for camera in checkpoint.cameras])
     distance = max(float(centre.norm(dim=-1).median()), 1.2)
     mean = centre.mean(0)
     front = mean.tolist() if mean.norm() > 0.3 * distance else None  # None: photographed from all sides
     fov = math.degrees(2 * math.asin(min(1.0, 1.02 / distance)))
-    return paths.turntable(frames, up=held.up, size=size, fov=fov, distance=distance, front=front)
+    return paths.turntable(frames, up=checkpoint.up, size=size, fov=fov, distance=distance, front=front)

@@ -3,46 +3,45 @@
 config.toml  checkpoint.safetensors  log.jsonl  images/  mesh.ply  scene.usdc  eval.json
 """
 
-import json
 import math
 import shutil
-import time
 import tomllib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-import tomli_w
 import torch
 
 from warpdvr.cameras import paths
 from warpdvr.datasets.views import Views
 from warpdvr.evaluation.images import evaluate
 from warpdvr.fields.base import Field
-from warpdvr.fitting import checkpoint
-from warpdvr.fitting import log as journal
+from warpdvr.fitting import checkpoint, log
 from warpdvr.fitting.checkpoint import Checkpoint
-from warpdvr.fitting.fit import Fit, Step
+from warpdvr.fitting.fit import Fit
+from warpdvr.fitting.loop import Step
+from warpdvr.fitting.run_folder import RunFolder, saved_steps
 from warpdvr.runs.scene import Scene
-from warpdvr.runtime.files import replacing
 from warpdvr.runtime.threads import one_thread
 
 REPORTS = 10
-"""How often during a fit held-out views are looked at."""
+"""How often during a fit held-out views are scored."""
 
-LOOKS = 7
-"""At how many of them at most."""
+REPORT_VIEWS = 7
+"""How many of them at most."""
 
-SAVE = 20.0
-"""Time after which a fit is saved again [s]."""
+LOG = 20
+"""Steps between two rows of the log."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """The folder of a run. Every file in it is replaced at once or not at all."""
+class Run(RunFolder):
+    """The folder of the run of a fit."""
 
-    folder: Path
+    CONFIG: ClassVar[str] = "config.toml"
+    PRODUCTS: ClassVar[tuple[str, ...]] = ("mesh.ply", "scene.usdc", "eval.json")
 
     @classmethod
     def open(cls, folder: Path) -> "Run":
@@ -65,40 +64,22 @@ class Run:
             ValueError: if the folder already holds a run (unless it may be overwritten), or anything else.
         """
         run = cls(folder)
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder}: expected a folder for the run, found a file")
-        if run.config.exists():
-            if not overwrite:
-                raise ValueError(
-                    f"{folder}: already holds a run; continue it with --resume, replace it with --overwrite, or choose "
-                    "another folder"
-                )
-            run.scene()  # else it is another program's config.toml, and all that lies beside it
-            for path in (run.config, run.checkpoint, run.log, run.mesh, run.usd, run.scores):
-                path.unlink(missing_ok=True)
-            shutil.rmtree(run.images, ignore_errors=True)
-        elif folder.is_dir() and any(folder.iterdir()):
-            raise ValueError(f"{folder}: expected a new or empty folder for the run, found other files in it")
-        run.images.mkdir(parents=True, exist_ok=True)
-        run.keep(scene)
+        run._create(scene.tables(), overwrite=overwrite)
+        shutil.rmtree(run.images, ignore_errors=True)
+        run.images.mkdir()
         return run
 
-    def keep(self, scene: Scene) -> None:
+    def write_config(self, scene: Scene) -> None:
         """Write config.toml."""
-        with replacing(self.config) as unfinished:
-            unfinished.write_bytes(tomli_w.dumps(scene.tables()).encode())
+        self._write(scene.tables())
 
-    @property
-    def config(self) -> Path:
-        return self.folder / "config.toml"
+    def check_config(self) -> None:
+        """Check that config.toml holds a scene.
 
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.safetensors"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "log.jsonl"
+        Raises:
+            ValueError: if it does not.
+        """
+        self.scene()
 
     @property
     def images(self) -> Path:
@@ -135,54 +116,38 @@ class Run:
 
 
 def fit(run: Run, scene: Scene, views: Views, field: Field, job: Fit) -> Iterator[tuple[Step, str]]:
-    """Run a fit; yield every step with a note, which is empty but where the held-out views were looked at.
+    """Run a fit; yield every step with a note, which is empty until held-out views are scored.
 
     The field is saved at the start, every `SAVE` seconds, and at the end, also when the fit is interrupted or fails.
     """
-    for stale in (run.mesh, run.usd, run.scores):
-        stale.unlink(missing_ok=True)
-    journal.truncate(run.log, job.iteration)
     up = paths.estimate_up(torch.stack([camera.pose for camera in views.cameras]))
+
+    def save() -> None:
+        Checkpoint(
+            kind=scene.field["kind"],
+            options=dict(field.options or scene.options),
+            weights=field.state_dict(),
+            transform=views.transform,
+            up=up,
+            cameras=job.cameras,
+            fit=job.state(),
+        ).save(run.checkpoint)
+
+    run.drop_products()
+    log.truncate(run.log, job.iteration)
     due = math.floor(job.progress * REPORTS) + 1
-    some = views.test[:: math.ceil(len(views.test) / LOOKS) or 1]
+    scored = views.test[:: math.ceil(len(views.test) / REPORT_VIEWS) or 1]
     note = ""
-    try:
-        with run.log.open("a") as log:
-            _save(run, scene, views, field, job, up)
-            saved = time.monotonic()
-            for step in job:
-                if time.monotonic() - saved > SAVE:
-                    _save(run, scene, views, field, job, up)
-                    saved = time.monotonic()
-                if step.progress * REPORTS >= due:
-                    due = math.floor(step.progress * REPORTS) + 1
-                    with one_thread():  # as the fit itself
-                        scores = evaluate(
-                            field, views, some, intersect=job.intersect, longest=200, backdrop=job.backdrop
-                        )
-                    note = f"held out {scores.psnr:.1f} dB, IoU {scores.iou:.3f}" if scores.views else ""
-                    _write(log, step, psnr=scores.psnr, iou=scores.iou)
-                elif step.iteration % 20 == 0:
-                    _write(log, step)
-                yield step, note
-    finally:
-        _save(run, scene, views, field, job, up)
-
-
-def _save(run: Run, scene: Scene, views: Views, field: Field, job: Fit, up: tuple[float, float, float]) -> None:
-    held = Checkpoint(
-        kind=scene.field["kind"],
-        options=dict(field.options or scene.options),
-        weights=field.state_dict(),
-        transform=views.transform,
-        up=up,
-        cameras=job.cameras,
-        fit=job.state(),
-    )
-    held.save(run.checkpoint)
-
-
-def _write(log: Any, step: Step, **more: float) -> None:
-    row = {"iteration": step.iteration, "progress": step.progress, "seconds": step.seconds} | step.losses | more
-    log.write(json.dumps({k: round(v, 6) for k, v in row.items() if math.isfinite(v)}) + "\n")
-    log.flush()
+    with closing(saved_steps(job, save)) as steps, run.log.open("a") as rows:
+        for step in steps:
+            if step.progress * REPORTS >= due:
+                due = math.floor(step.progress * REPORTS) + 1
+                with one_thread():  # as the fit itself
+                    scores = evaluate(
+                        field, views, scored, intersect=job.intersect, longest=200, background=job.background
+                    )
+                note = f"held out {scores.psnr:.1f} dB, IoU {scores.iou:.3f}" if scores.views else ""
+                log.append(rows, step, psnr=scores.psnr, iou=scores.iou)
+            elif step.iteration % LOG == 0:
+                log.append(rows, step)
+            yield step, note

@@ -18,13 +18,13 @@ EVERY = 6
 """One object in so many is held out."""
 
 MARGIN = 0.02
-"""Room around the objects that a category's bounds leave [scene unit]."""
+"""Room that a category's bounds leave around the objects [scene unit]."""
 
 PLACES = 100_000
 """Points that are looked up in the masks of an object."""
 
-ASIDE = 0.04
-"""Standard deviation of the way from a point of a visual hull to one near it [scene unit]."""
+OFFSET = 0.04
+"""Standard deviation of the offset from a point of a visual hull to one near it [scene unit]."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Pool:
         self.hulls = [] if bounds is None else [_hull(pixels, bounds) for pixels in self.pixels]
 
     def points(self, objects: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return n points of each of some objects: half of them in or near its visual hull, the rest anywhere.
+        """Return n points of each of b objects: half of them in or near its visual hull, the rest anywhere.
 
         Args:
             objects: indices (b,).
@@ -102,7 +102,7 @@ class Pool:
         return torch.cat(x), torch.arange(len(objects)).repeat_interleave(2 * (n // 2)), torch.cat(inside)
 
     def draw(self, objects: Tensor, rays: int, generator: torch.Generator) -> tuple[Rays, Tensor, Tensor, Tensor]:
-        """Return rays through pixels of each of some objects, those of one after the other.
+        """Return rays through pixels of each of b objects, those of one after the other.
 
         Args:
             objects: indices (b,).
@@ -114,14 +114,14 @@ class Pool:
             colours (n, 3), whether they see the object (n,), and their depths along the ray, NaN where unknown (n,)
             [scene unit].
         """
-        drawn = [self.pixels[i].draw(rays, generator) for i in objects.tolist()]
-        shape_index = torch.arange(len(drawn)).repeat_interleave(torch.tensor([len(a.rays) for a in drawn]))
-        o, d = (torch.cat([getattr(a.rays, name) for a in drawn]) for name in ("origin", "direction"))
-        t = torch.cat([a.depth / a.forward for a in drawn])
+        batches = [self.pixels[i].draw(rays, generator) for i in objects.tolist()]
+        shape_index = torch.arange(len(batches)).repeat_interleave(torch.tensor([len(a.rays) for a in batches]))
+        o, d = (torch.cat([getattr(a.rays, name) for a in batches]) for name in ("origin", "direction"))
+        t = torch.cat([a.depth / a.forward for a in batches])
         return (
             Rays(o, d, shape_index),
-            torch.cat([a.color for a in drawn]),
-            torch.cat([a.label for a in drawn]) == OBJECT,
+            torch.cat([a.color for a in batches]),
+            torch.cat([a.label for a in batches]) == OBJECT,
             t,
         )
 
@@ -134,14 +134,14 @@ def _hull(pixels: Pixels, bounds: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[
     """
     low, high = bounds
     generator = torch.Generator().manual_seed(0)
-    anywhere, label = _told(pixels, low + (high - low) * torch.rand(PLACES, 3, generator=generator))
-    full = anywhere[label] if label.any() else torch.zeros(1, 3)
-    near = full[torch.randint(len(full), (PLACES // 4,), generator=generator)]
-    some = slice(PLACES // 4)
-    return _told(pixels, near + ASIDE * torch.randn(near.shape, generator=generator)), (anywhere[some], label[some])
+    x, label = _decided(pixels, low + (high - low) * torch.rand(PLACES, 3, generator=generator))
+    inside = x[label] if label.any() else torch.zeros(1, 3)
+    near = inside[torch.randint(len(inside), (PLACES // 4,), generator=generator)]
+    subset = slice(PLACES // 4)
+    return _decided(pixels, near + OFFSET * torch.randn(near.shape, generator=generator)), (x[subset], label[subset])
 
 
-def _told(pixels: Pixels, x: Tensor) -> tuple[Tensor, Tensor]:
+def _decided(pixels: Pixels, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return those points (n, 3) of which the masks say something, and whether they are inside."""
     against, within = pixels.votes(x)
     decided = (against >= 2) | ((against == 0) & (4 * within >= 3 * len(pixels.pose)))
@@ -149,28 +149,28 @@ def _told(pixels: Pixels, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def bounds(objects: Sequence[Views], *, cells: int = 48) -> Tensor:
-    """Return a box (2, 3) around the objects' visual hulls [scene unit]: what some view sees beside is outside.
+    """Return a box (2, 3) around the objects' visual hulls [scene unit]: what any view sees as background is outside.
 
     A cell counts if the hull may come into it, since parts thinner than a cell need not contain a cell's centre.
     """
     steps = (torch.arange(cells) + 0.5) / cells * 2 - 1
     x = torch.cartesian_prod(steps, steps, steps)
-    full = torch.zeros(len(x), dtype=torch.bool)
+    occupied = torch.zeros(len(x), dtype=torch.bool)
     for views in objects:
-        rest = ~full
-        full[rest] = Pixels(_grown(views, 3**0.5 / cells)).inside(x[rest])
-    kept = x[full]
+        rest = ~occupied
+        occupied[rest] = Pixels(_dilated(views, 3**0.5 / cells)).inside(x[rest])
+    kept = x[occupied]
     if len(kept) == 0:
         raise ValueError("category: the masks have no place in common, check that the cameras belong to the pictures")
     room = MARGIN + 1 / cells
     return torch.stack([kept.amin(0) - room, kept.amax(0) + room])
 
 
-def _grown(objects: Views, by: float) -> Views:
-    """Return views whose masks reach farther: by a length in the unit sphere [scene unit], and by a pixel."""
+def _dilated(objects: Views, by: float) -> Views:
+    """Return views with dilated masks: by a length in the unit sphere [scene unit], and by a pixel."""
     masks = []
     for camera, mask in zip(objects.cameras, objects.masks, strict=True):
         near = max(float(camera.centre.norm()) - 1, 0.5)
-        reach = 1 + math.ceil(float(camera.K.diagonal()[:2].max()) * by / near)  # 1: half covered ones are left out
-        masks.append(None if mask is None else dilate(mask, reach))
+        radius = 1 + math.ceil(float(camera.K.diagonal()[:2].max()) * by / near)  # 1: half covered ones are left out
+        masks.append(None if mask is None else dilate(mask, radius))
     return replace(objects, masks=tuple(masks))

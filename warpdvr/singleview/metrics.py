@@ -1,4 +1,4 @@
-"""How well shapes are reconstructed from one picture: beside the mean shape, and beside the nearest one known."""
+"""How well shapes are reconstructed from one picture, and how good the mean shape and the nearest known one are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from warpdvr.geometry.search import first_hit, triangle_mesh
 from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.rendering.render import render
 from warpdvr.singleview.category import Category
-from warpdvr.singleview.preprocess import InputPicture, first
+from warpdvr.singleview.preprocess import InputPicture, first_picture
 from warpdvr.singleview.reconstructor import CategoryCheckpoint, Reconstructor
-from warpdvr.singleview.test_time import Refinement, refined
+from warpdvr.singleview.test_time import Refinement, refine
 
 UNSEEN = 8
 """Views from which silhouettes are compared; none of them is among the pictures."""
@@ -43,65 +43,70 @@ class ShapeScores:
     """Of silhouettes, mean over `UNSEEN` views."""
 
 
-def judge(predicted: Mesh, truth: Mesh, *, visible: Mesh | None = None) -> ShapeScores:
+def shape_scores(predicted: Mesh, truth: Mesh, *, visible: Mesh | None = None) -> ShapeScores:
     """Compare a mesh with the true one.
 
     Args:
-        predicted: the mesh to judge.
+        predicted: the mesh to score.
         truth: the true mesh, for silhouettes.
         visible: the part of it that can be seen, for distances; all of it if not given.
     """
-    far = chamfer(predicted, truth if visible is None else visible, samples=SAMPLES)
-    mine, true = (silhouettes(mesh) for mesh in (predicted, truth))
-    return ShapeScores(far.chamfer_l1 / far.extent, far.f_score, float(iou(mine, true).mean()))
+    distances = chamfer(predicted, truth if visible is None else visible, samples=SAMPLES)
+    predicted_mask, true_mask = (silhouettes(mesh) for mesh in (predicted, truth))
+    overlap = float(iou(predicted_mask, true_mask).mean())
+    return ShapeScores(distances.chamfer_l1 / distances.extent, distances.f_score, overlap)
 
 
-def mean(some: Sequence[ShapeScores]) -> ShapeScores:
-    """Return the mean of every figure."""
+def mean_scores(scores: Sequence[ShapeScores]) -> ShapeScores:
+    """Return the mean of each score."""
     names = "chamfer_l1", "f_score", "iou"
-    return ShapeScores(*(sum(getattr(one, name) for one in some) / max(len(some), 1) for name in names))
+    return ShapeScores(*(sum(getattr(one, name) for one in scores) / max(len(scores), 1) for name in names))
 
 
 def silhouettes(mesh: Mesh, cameras: Sequence[Camera] | None = None) -> Tensor:
     """Return the masks of a mesh from `UNSEEN` views around it, or from others, shape (v, h, w), by ray casting."""
     tree = triangle_mesh(mesh.vertices.float(), mesh.faces)
     masks = []
-    for camera in cameras or around(UNSEEN, SIZE):
+    for camera in cameras or score_cameras(UNSEEN, SIZE):
         rays = camera.rays()
         face, _, _ = first_hit(tree, rays.origin, rays.direction)
         masks.append((face >= 0).view(camera.height, camera.width))
     return torch.stack(masks)
 
 
-def around(n: int, size: int) -> list[Camera]:
-    """Return cameras on a spiral around the origin, turned against those of `photograph`."""
+def score_cameras(n: int, size: int) -> list[Camera]:
+    """Return cameras on a spiral around the origin, rotated against those of `photograph`."""
     eyes = 3.0 * fibonacci_sphere(n, max_height=0.8, phase=0.7)
     return [Camera.look_at(eye, up=(0, 1, 0), fov=40, width=size, height=size) for eye in eyes]
 
 
-def reconstructed(
-    learnt: CategoryCheckpoint, look: InputPicture, *, resolution: int = 128, refinement: Refinement | None = None
+def reconstruct(
+    checkpoint: CategoryCheckpoint,
+    picture: InputPicture,
+    *,
+    resolution: int = 128,
+    refinement: Refinement | None = None,
 ) -> tuple[Shapes, Mesh]:
     """Return the shape that a picture shows, as a field and as a closed mesh in the category's frame.
 
     Raises:
         ValueError: if the network sees nothing in it, or the resolution is below 1.
     """
-    field = refined(learnt.model.eval(), learnt.known, look, refinement)
+    field = refine(checkpoint.model.eval(), checkpoint.shape_bank, picture, refinement)
     with torch.no_grad():
         return field, _mesh(field, "what the network sees in this picture", resolution)
 
 
 @torch.no_grad()
-def mean_shape(learnt: CategoryCheckpoint, *, resolution: int = 128) -> Mesh:
+def mean_shape(checkpoint: CategoryCheckpoint, *, resolution: int = 128) -> Mesh:
     """Return the decoder's shape for the mean code of the objects that were learnt from."""
-    field = Shapes(learnt.model.decode, learnt.known.codes.mean(0, keepdim=True))
+    field = Shapes(checkpoint.model.decode, checkpoint.shape_bank.codes.mean(0, keepdim=True))
     return _mesh(field, "the network's mean shape", resolution)
 
 
-def nearest_shape(truth: Mesh, known: Sequence[Mesh], *, samples: int = 2_000) -> int:
-    """Return which known mesh has the smallest Chamfer-L1 to the true one: a choice with the answer in hand."""
-    return min(range(len(known)), key=lambda i: chamfer(known[i], truth, samples=samples).chamfer_l1)
+def nearest_shape(truth: Mesh, candidates: Sequence[Mesh], *, samples: int = 2_000) -> int:
+    """Return which of the candidates has the smallest Chamfer-L1 to the true one: a choice that knows the truth."""
+    return min(range(len(candidates)), key=lambda i: chamfer(candidates[i], truth, samples=samples).chamfer_l1)
 
 
 @torch.no_grad()
@@ -110,17 +115,17 @@ def held_out_iou(model: Reconstructor, category: Category, indices: Sequence[int
 
     Args:
         model: the network.
-        category: whose pictures are looked at.
+        category: whose pictures are compared.
         indices: indices of the objects; the held-out ones if not given.
     """
     scores = []
     for i in category.test if indices is None else indices:
         views = category.views[i]
-        field = model.eval()(first(views).small)
+        field = model.eval()(first_picture(views).small)
         for camera, mask in list(zip(views.cameras, views.masks, strict=True))[1::6]:
             if mask is not None and mask.any():
-                mine = render(field, camera, intersect=DenseMarch(48, splits=1)).mask
-                scores.append(float(iou(mine, mask)))
+                rendered = render(field, camera, intersect=DenseMarch(48, splits=1)).mask
+                scores.append(float(iou(rendered, mask)))
     return sum(scores) / max(len(scores), 1)
 
 

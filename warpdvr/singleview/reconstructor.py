@@ -2,15 +2,30 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
+from warpdvr.fields.base import Bounds
 from warpdvr.fields.conditional import ConditionalOccupancy, Shapes
 from warpdvr.fields.resnet import ImageEncoder
 from warpdvr.fitting import checkpoint
 from warpdvr.singleview.shape_bank import ShapeBank
+
+
+class ReconstructorOptions(TypedDict):
+    """What a `Reconstructor` is made with."""
+
+    code: int
+    encoder: int
+    width: int
+    blocks: int
+    frequencies: int
+    radius: float
+    steepness: float
+    bounds: Bounds
+    symmetric: int | None
 
 
 class Reconstructor(nn.Module):
@@ -32,11 +47,11 @@ class Reconstructor(nn.Module):
         frequencies: int = 4,
         radius: float = 0.25,
         steepness: float = 50.0,
-        bounds: Any = 1.0,
+        bounds: Bounds = 1.0,
         symmetric: int | None = None,
     ):
         super().__init__()
-        self.options = {
+        self.options: ReconstructorOptions = {
             "code": code,
             "encoder": encoder,
             "width": width,
@@ -44,7 +59,7 @@ class Reconstructor(nn.Module):
             "frequencies": frequencies,
             "radius": radius,
             "steepness": steepness,
-            "bounds": torch.as_tensor(bounds).tolist(),
+            "bounds": cast(Bounds, torch.as_tensor(bounds).tolist()),
             "symmetric": symmetric,
         }
         self.encode = ImageEncoder(code, encoder)
@@ -57,6 +72,15 @@ class Reconstructor(nn.Module):
 
 
 @dataclass(frozen=True)
+class CategoryHeader:
+    """What the checkpoint of a category holds beside tensors, see `CategoryCheckpoint`."""
+
+    category: str
+    held_out: tuple[str, ...]
+    options: ReconstructorOptions
+
+
+@dataclass(frozen=True)
 class CategoryCheckpoint:
     """A reconstructor on disk, with what belongs to it."""
 
@@ -65,17 +89,18 @@ class CategoryCheckpoint:
     """The category that it learnt from."""
     held_out: tuple[str, ...]
     """Names of the objects that it did not see."""
-    known: ShapeBank
+    shape_bank: ShapeBank
     """The shapes that it learnt from."""
-    learning: dict[str, Tensor]
+    training: dict[str, Tensor]
     """`Trainer.state()`."""
 
     def save(self, path: Path) -> None:
         """Write it; a file of that name is replaced at once or not at all."""
-        header = {"category": self.folder, "held_out": self.held_out, "options": self.model.options}
+        header = CategoryHeader(self.folder, self.held_out, self.model.options)
         weights = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        known = {f"known.{k}": v for k, v in self.known.tensors().items()}
-        checkpoint.write(path, header, weights | known | {f"learning.{k}": v for k, v in self.learning.items()})
+        shape_bank = {f"shape_bank.{k}": v for k, v in self.shape_bank.tensors().items()}
+        training = {f"training.{k}": v for k, v in self.training.items()}
+        checkpoint.write(path, header, weights | shape_bank | training)
 
 
 def load(path: Path) -> CategoryCheckpoint:
@@ -84,14 +109,12 @@ def load(path: Path) -> CategoryCheckpoint:
     Raises:
         ValueError: if there is nothing at `path`, or it is damaged or of another kind.
     """
-    with checkpoint.reading(path) as (header, tensors):
-        model = Reconstructor(**header["options"])
+    with checkpoint.reading(path, CategoryHeader) as (header, tensors):
+        model = Reconstructor(**header.options)
         try:
             model.load_state_dict(checkpoint.below("model.", tensors))
         except RuntimeError as error:
             raise ValueError(" ".join(str(error).split())) from None
-        known, learning = (
-            ShapeBank.from_tensors(checkpoint.below("known.", tensors)),
-            checkpoint.below("learning.", tensors),
-        )
-        return CategoryCheckpoint(model.eval(), header["category"], tuple(header["held_out"]), known, learning)
+        shape_bank = ShapeBank.from_tensors(checkpoint.below("shape_bank.", tensors))
+        training = checkpoint.below("training.", tensors)
+        return CategoryCheckpoint(model.eval(), header.category, tuple(header.held_out), shape_bank, training)

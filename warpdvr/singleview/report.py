@@ -1,4 +1,4 @@
-"""A page of pictures: what was seen, what was made of it, and what is true."""
+"""A page of pictures: the input, its reconstruction, and the truth."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from warpdvr.geometry.visible import visible_surface
 from warpdvr.intersection.default import gridded_intersect
 from warpdvr.rendering.render import render
 from warpdvr.runtime.files import replacing
-from warpdvr.singleview import metrics as judge
+from warpdvr.singleview import metrics
 from warpdvr.singleview.category import Category
 from warpdvr.singleview.metrics import ShapeScores
-from warpdvr.singleview.preprocess import InputPicture, first
+from warpdvr.singleview.preprocess import InputPicture, first_picture
 from warpdvr.singleview.reconstructor import CategoryCheckpoint
 from warpdvr.singleview.render_category import CategoryMesh, category_meshes
 from warpdvr.singleview.test_time import Refinement
@@ -33,40 +33,40 @@ SIZE = 128
 
 
 def compare(
-    learnt: CategoryCheckpoint, category: Category, meshes: Path, out: Path, *, refinement: Refinement | None = None
+    checkpoint: CategoryCheckpoint, category: Category, meshes: Path, out: Path, *, refinement: Refinement | None = None
 ) -> dict[str, list[ShapeScores]]:
-    """Reconstruct each held-out object from its first picture, score it beside two baselines, and write a page.
+    """Reconstruct each held-out object from its first picture, score that beside two baselines, and write a page.
 
     The baselines are the decoder's shape for the mean code, and the nearest of the true meshes that were learnt from,
     chosen by the true shape.
 
     Args:
-        learnt: the network that reconstructs.
+        checkpoint: the network that reconstructs.
         category: what it learnt from.
         meshes: folder or archive of the true ones, as `photograph` takes it.
         out: the picture file: a row for each object with input, reconstruction from two sides, truth from two sides.
         refinement: how the reconstructions are fitted to the pictures.
 
     Returns:
-        "reconstruction", "without refinement", "mean shape" and "nearest shape", each with the scores of each held-out
-        object.
+        "reconstruction", "without refinement", "mean shape" and "nearest shape", each with the scores of each
+        held-out object.
     """
-    truth = category_meshes(meshes, category.names)
-    visible = {name: visible_surface(model.mesh) for name, model in truth.items()}
-    training = [category.names[i] for i in category.train]
-    average = judge.mean_shape(learnt)
+    true = category_meshes(meshes, category.names)
+    visible = {name: visible_surface(model.mesh) for name, model in true.items()}
+    known = [category.names[i] for i in category.train]
+    average = metrics.mean_shape(checkpoint)
     scores: dict[str, list[ShapeScores]] = {name: [] for name in ROWS}
     rows = []
     for i in category.test:
         name = category.names[i]
-        look = first(category.views[i])
+        picture = first_picture(category.views[i])
         with error_prefix(name):
-            _, guess = judge.reconstructed(learnt, look, refinement=Refinement(steps=0))
-            field, mesh = judge.reconstructed(learnt, look, refinement=refinement)
-        nearest = training[judge.nearest_shape(visible[name], [visible[one] for one in training])]
-        for what, shape in zip(scores, (mesh, guess, average, truth[nearest].mesh), strict=True):
-            scores[what].append(judge.judge(shape, truth[name].mesh, visible=visible[name]))
-        rows.append([_shown(look), *sides(field), *_photographs(truth[name])])
+            _, guess = metrics.reconstruct(checkpoint, picture, refinement=Refinement(steps=0))
+            field, mesh = metrics.reconstruct(checkpoint, picture, refinement=refinement)
+        nearest = known[metrics.nearest_shape(visible[name], [visible[other] for other in known])]
+        for what, shape in zip(scores, (mesh, guess, average, true[nearest].mesh), strict=True):
+            scores[what].append(metrics.shape_scores(shape, true[name].mesh, visible=visible[name]))
+        rows.append([_enlarged(picture), *sides(field), *_photographs(true[name])])
     _write(out, rows)
     return scores
 
@@ -93,8 +93,8 @@ def cameras() -> list[Camera]:
     return [Camera.look_at(eye, up=(0, 1, 0), fov=38, width=SIZE, height=SIZE) for eye in SIDES]
 
 
-def _shown(look: InputPicture) -> Tensor:
-    large = torch.nn.functional.interpolate(look.image[None], size=(SIZE, SIZE), mode="nearest")[0]
+def _enlarged(picture: InputPicture) -> Tensor:
+    large = torch.nn.functional.interpolate(picture.image[None], size=(SIZE, SIZE), mode="nearest")[0]
     return (large.permute(1, 2, 0) * 255).round().to(torch.uint8)
 
 

@@ -1,42 +1,40 @@
-"""A course: one folder that holds what a network has learnt about a category, and how it does.
+"""A category run: one folder that holds what a network has learnt about a category, and how good it is.
 
-course.toml  checkpoint.safetensors  log.jsonl  scores.json  page.png
+category.toml  checkpoint.safetensors  log.jsonl  scores.json  page.png
 """
 
-import json
-import time
 import tomllib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-import tomli_w
 import torch
 
-from warpdvr.fitting import log as journal
-from warpdvr.runtime.files import replacing
+from warpdvr.fitting import log
+from warpdvr.fitting.loop import Step
+from warpdvr.fitting.run_folder import RunFolder, saved_steps
 from warpdvr.singleview import category as objects
 from warpdvr.singleview.category import Category
 from warpdvr.singleview.reconstructor import CategoryCheckpoint, Reconstructor, load
 from warpdvr.singleview.training import Trainer, TrainingConfig
-
-SAVE = 30.0
-"""Time after which what is learnt is saved again [s]."""
 
 LOG = 10
 """Steps that a row of the log is the mean of."""
 
 
 @dataclass(frozen=True)
-class CategoryRun:
-    """The folder of a course, and what course.toml says."""
+class CategoryRun(RunFolder):
+    """The folder of a category run, and what category.toml says."""
 
-    folder: Path
+    CONFIG: ClassVar[str] = "category.toml"
+    PRODUCTS: ClassVar[tuple[str, ...]] = ("scores.json", "page.png")
+
     category: Path
     """The folder of the category, one sub-folder for each object."""
     minutes: float
-    lesson: TrainingConfig
+    training: TrainingConfig
     seed: int = 0
     every: int = objects.EVERY
     """One object in so many is held out."""
@@ -45,110 +43,90 @@ class CategoryRun:
 
     @classmethod
     def open(cls, folder: Path) -> "CategoryRun":
-        """Return the course in `folder`.
+        """Return the category run in `folder`.
 
         Raises:
             ValueError: if there is none.
         """
-        path = folder / "course.toml"
+        path = folder / cls.CONFIG
         if not path.is_file():
-            raise ValueError(f"{folder}: expected the folder of a category run (train-category), found no course.toml")
+            raise ValueError(f"{folder}: expected the folder of a category run (train-category), found no {cls.CONFIG}")
         try:
-            held = tomllib.loads(path.read_text())
-            chosen: dict[str, Any] = dict(held.pop("lesson"))
-            lesson = TrainingConfig(**chosen)
-            minutes = float(held.pop("minutes"))
-            return cls(folder, Path(held.pop("category")), minutes, lesson, **held)
+            table = tomllib.loads(path.read_text())
+            training = TrainingConfig(**dict(table.pop("training")))
+            return cls(folder, Path(table.pop("category")), float(table.pop("minutes")), training, **table)
         except (ValueError, TypeError, KeyError) as error:  # of TOML and of UTF-8 too
             raise ValueError(f"{path}: expected what train-category wrote, found something else ({error})") from None
 
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.safetensors"
-
-    def begin(self, *, overwrite: bool = False) -> None:
-        """Make the folder and write course.toml.
+    def create(self, *, overwrite: bool = False) -> None:
+        """Make the folder and write category.toml.
 
         Raises:
-            ValueError: if the folder already holds a course (unless it may be overwritten), or anything else.
+            ValueError: if the folder already holds a category run (unless it may be overwritten), or anything else.
         """
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"{self.folder}: expected a folder for the run, found a file")
-        if (self.folder / "course.toml").exists():
-            if not overwrite:
-                raise ValueError(
-                    f"{self.folder}: already holds a run; continue it with --resume, or replace it with --overwrite"
-                )
-            for name in ("checkpoint.safetensors", "log.jsonl", "scores.json", "page.png"):
-                (self.folder / name).unlink(missing_ok=True)
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
-            raise ValueError(f"{self.folder}: expected a new or empty folder for the run, found other files in it")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.keep()
+        self._create(self._table(), overwrite=overwrite)
 
-    def keep(self) -> None:
-        """Write course.toml."""
-        table = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("folder", "lesson")}
-        table |= {"category": str(self.category), "lesson": asdict(self.lesson)}
-        with replacing(self.folder / "course.toml") as unfinished:
-            unfinished.write_bytes(tomli_w.dumps(table).encode())
+    def write_config(self) -> None:
+        """Write category.toml."""
+        self._write(self._table())
+
+    def check_config(self) -> None:
+        """Check that category.toml is one.
+
+        Raises:
+            ValueError: if it is not.
+        """
+        CategoryRun.open(self.folder)
 
     def objects(self) -> Category:
         """Read the category."""
         return objects.read(self.category, every=self.every)
 
-    def learning(self, category: Category, *, resume: bool = False) -> Trainer:
-        """Return the learning, from its beginning or from where it was stopped."""
+    def trainer(self, category: Category, *, resume: bool = False) -> Trainer:
+        """Return the training, from its beginning or from where it was stopped."""
         if resume:
-            held = load(self.checkpoint)
-            job = Trainer(held.model, category, minutes=self.minutes, lesson=self.lesson, seed=self.seed)
-            job.resume(held.learning, held.known)
-            return job
+            checkpoint = self.load()
+            trainer = Trainer(checkpoint.model, category, minutes=self.minutes, config=self.training, seed=self.seed)
+            trainer.resume(checkpoint.training, checkpoint.shape_bank)
+            return trainer
         torch.manual_seed(self.seed)
         axis = "xyz".index(self.symmetric) if self.symmetric else None
         model = Reconstructor(bounds=objects.bounds([category.views[i] for i in category.train]), symmetric=axis)
-        return Trainer(model, category, minutes=self.minutes, lesson=self.lesson, seed=self.seed)
+        return Trainer(model, category, minutes=self.minutes, config=self.training, seed=self.seed)
 
-    def learnt(self) -> CategoryCheckpoint:
-        """Return what was saved last."""
+    def load(self) -> CategoryCheckpoint:
+        """Return the last checkpoint."""
         return load(self.checkpoint)
 
+    def _table(self) -> dict[str, object]:
+        table = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "folder"}
+        return table | {"category": str(self.category), "training": asdict(self.training)}
 
-def follow(course: CategoryRun, category: Category, job: Trainer) -> Iterator[dict[str, float]]:
-    """Run a learning and yield its losses, means over `LOG` steps; save now and then, and whenever it ends."""
+
+def train(run: CategoryRun, category: Category, job: Trainer) -> Iterator[tuple[Step, str]]:
+    """Train; yield every `LOG`-th step, its losses being means since the one before, with an empty note.
+
+    The model is saved at the start, every `SAVE` seconds, and at the end, also when it is interrupted or fails.
+    """
     held_out = tuple(category.names[i] for i in category.test)
 
     def save() -> None:
-        CategoryCheckpoint(job.model, str(course.category), held_out, job.known(), job.state()).save(course.checkpoint)
+        CategoryCheckpoint(job.model, str(run.category), held_out, job.shape_bank(), job.state()).save(run.checkpoint)
 
-    for stale in ("scores.json", "page.png"):
-        (course.folder / stale).unlink(missing_ok=True)
-    journal.truncate(course.folder / "log.jsonl", job.iteration)
-    some: list[dict[str, float]] = []
-    saved = time.monotonic()
-    try:
-        with (course.folder / "log.jsonl").open("a") as log:
-            for losses in job:
-                some.append(losses)
-                if len(some) == LOG:
-                    mean = _mean(some)
-                    some.clear()
-                    log.write(json.dumps(_row(job, mean)) + "\n")
-                    log.flush()
-                    yield mean
-                if time.monotonic() - saved > SAVE:
-                    save()
-                    saved = time.monotonic()
-    finally:
-        save()
+    run.drop_products()
+    log.truncate(run.log, job.iteration)
+    recent: list[dict[str, float]] = []
+    with closing(saved_steps(job, save)) as steps, run.log.open("a") as rows:
+        for step in steps:
+            recent.append(step.losses)
+            if len(recent) == LOG:
+                mean = replace(step, losses=_mean(recent))
+                recent.clear()
+                log.append(rows, mean, evaluations=step.evaluations)
+                yield mean, ""
 
 
-def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return the mean of each loss over the rows that have it."""
-    known = {name: [row[name] for row in rows if name in row] for row in rows for name in row}
-    return {name: sum(values) / len(values) for name, values in known.items()}
-
-
-def _row(job: Trainer, mean: dict[str, float]) -> dict[str, Any]:
-    counts = {"iteration": job.iteration, "seconds": round(job.seconds, 2), "evaluations": job.evaluations}
-    return counts | {name: round(value, 6) for name, value in mean.items()}
+    values = {name: [row[name] for row in rows if name in row] for row in rows for name in row}
+    return {name: sum(column) / len(column) for name, column in values.items()}

@@ -1,4 +1,4 @@
-"""What is known of a category beside the network: codes of its shapes, and how those look from where."""
+"""What is known of a category apart from the network: codes of its shapes, and their outlines from known cameras."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from warpdvr.datasets.views import Views
 from warpdvr.evaluation.overlap import iou
-from warpdvr.singleview.preprocess import inside, squared
+from warpdvr.singleview.preprocess import square_intrinsics, square_mask
 
 SIDE = 32
 """Width and height of an outline [pixel]."""
@@ -31,7 +31,7 @@ class ShapeBank:
 
     @classmethod
     def of(cls, codes: Tensor, shapes: Sequence[Views]) -> "ShapeBank":
-        """Return what is known of shapes (n) of which there are codes (n, code) and pictures."""
+        """Return the shape bank of n shapes, given their codes (n, code) and their pictures."""
         shape_index, outlines, poses, intrinsics = [], [], [], []
         for k, views in enumerate(shapes):
             for i in views.train:
@@ -39,24 +39,24 @@ class ShapeBank:
                 if mask is None:
                     continue
                 shape_index.append(k)
-                outlines.append((255 * outline(inside(mask))).round().to(torch.uint8))
+                outlines.append((255 * outline(square_mask(mask))).round().to(torch.uint8))
                 poses.append(camera.pose.float())
-                intrinsics.append(squared(camera.K.float(), camera.width, camera.height))
+                intrinsics.append(square_intrinsics(camera.K.float(), camera.width, camera.height))
         rest = torch.stack(outlines), torch.stack(poses), torch.stack(intrinsics)
         return cls(codes.detach().clone(), torch.tensor(shape_index), *rest)
 
     def joined(self, outlines: Sequence[tuple[Tensor, ...]]) -> "ShapeBank":
-        """Return the same with more pictures, given as several of each member but the codes."""
+        """Return the same with more pictures: tuples of `shape_index`, `outline`, `pose` and `K`."""
         parts = zip((self.shape_index, self.outline, self.pose, self.K), *outlines, strict=True)
-        return ShapeBank(self.codes, *(torch.cat(some) for some in parts))
+        return ShapeBank(self.codes, *(torch.cat(part) for part in parts))
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "ShapeBank":
-        """Return what `tensors` said; KeyError if something is missing."""
+        """Return the shape bank that `tensors` returned; KeyError if something is missing."""
         return cls(*(tensors[f.name] for f in fields(cls)))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the members by name."""
+        """Return all that it holds, by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def axes(self) -> Tensor:
@@ -66,26 +66,26 @@ class ShapeBank:
         return scaled
 
     def nearest(self, mask: Tensor, n: int, *, symmetric: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return shapes (k,), poses (k, 4, 4) and intrinsics (k, 3, 3) of the pictures that a mask is most like.
+        """Return shapes (k,), poses (k, 4, 4) and intrinsics (k, 3, 3) of the pictures that are most like a mask.
 
-        Of each shape the best picture counts. Outlines are compared by the IoU of what they cover.
+        The best picture of each shape counts. Outlines are compared by the IoU of what they cover.
 
         Args:
             mask: of a square picture, (s, s), bool.
             n: how many shapes are wanted; k is fewer if fewer are known.
             symmetric: axis along which all shapes are their own mirror images, so that mirrored pictures count too.
         """
-        asked, near = outline(mask), self.outline.float() / 255
-        plain = iou(near, asked)
-        mirrored = torch.zeros_like(plain) if symmetric is None else iou(near, asked.flip(1))
+        target, outlines = outline(mask), self.outline.float() / 255
+        plain = iou(outlines, target)
+        mirrored = torch.zeros_like(plain) if symmetric is None else iou(outlines, target.flip(1))
         best = torch.zeros(len(self.codes)).scatter_reduce(0, self.shape_index, torch.maximum(plain, mirrored), "amax")
         pose, K = [], []
         chosen = best.topk(min(n, len(best))).indices
         for k in chosen.tolist():
             i = int(torch.where(self.shape_index == k, torch.maximum(plain, mirrored), -1.0).argmax())
-            turned = mirrored[i] > plain[i]
-            pose.append(_mirrored(self.pose[i], symmetric) if turned else self.pose[i])
-            K.append(_flipped(self.K[i]) if turned else self.K[i])
+            use_mirrored = mirrored[i] > plain[i]
+            pose.append(_mirrored(self.pose[i], symmetric) if use_mirrored else self.pose[i])
+            K.append(_flipped(self.K[i]) if use_mirrored else self.K[i])
         return chosen, torch.stack(pose), torch.stack(K)
 
 

@@ -1,4 +1,4 @@
-"""From one picture to the known kind of shape that looks like it: code and camera are fitted to the picture."""
+"""Refine a reconstruction at test time: code, proportions and camera are fitted to the one picture."""
 
 from dataclasses import dataclass
 
@@ -19,13 +19,13 @@ from warpdvr.singleview.shape_bank import ShapeBank
 from warpdvr.singleview.training import BEHIND, REACH
 
 AROUND = 8
-"""So far beside the outline rays are drawn [pixel]."""
+"""How far from the outline rays are drawn [pixel]."""
 
 EDGE = 3
-"""Half of the rays are drawn so close to the outline [pixel]."""
+"""How close to the outline half of the rays are drawn [pixel]."""
 
 OWN = 2
-"""So many of those that go on may be the encoder's shape, from different cameras."""
+"""How many of those that go on may be the encoder's shape, from different cameras."""
 
 UNSEEN = 3.0
 """How much more a stretch along the line of sight counts, of which a picture says little."""
@@ -41,7 +41,7 @@ class Refinement:
     starts: int = 12
     """Known shapes to start from, and cameras for the encoder's shape."""
     best: int = 6
-    """So many of them go on, at most `OWN` of them with the encoder's shape."""
+    """How many of them go on, at most `OWN` of them with the encoder's shape."""
     rays: int = 3840
     """Rays in a step, for all that are fitted together."""
     samples: int = 24
@@ -65,29 +65,31 @@ class Refinement:
             )
 
 
-def refined(model: Reconstructor, known: ShapeBank, look: InputPicture, refinement: Refinement | None = None) -> Shapes:
+def refine(
+    model: Reconstructor, shape_bank: ShapeBank, picture: InputPicture, refinement: Refinement | None = None
+) -> Shapes:
     """Return a shape that looks like a picture, by analysis and synthesis.
 
     The camera is not known. Known outlines that are like the picture's say where it may stand and what the shape may
-    be, which the encoder says, too. From each of these starts first the camera, and then camera, code and proportions
+    be, and so does the encoder. From each of these starts first the camera, and then camera, code and proportions
     are fitted to the silhouette, as DVR fits a shape (Niemeyer et al. 2020) with one picture instead of many. The code
     is held near its start, where shapes are like those that the decoder learnt. Colours do not count: a livery says
-    nothing of shapes.
+    nothing about shapes.
     """
-    how = refinement or Refinement()
-    own: Tensor = model.encode(look.small).detach()
-    if how.steps < 1 or not look.mask.any():
+    settings = refinement or Refinement()
+    own: Tensor = model.encode(picture.small).detach()
+    if settings.steps < 1 or not picture.mask.any():
         return Shapes(model.decode, own)
-    axes = known.axes()
-    chosen, pose, K = known.nearest(look.mask, how.starts, symmetric=model.decode.symmetric)
-    codes = torch.cat([own.expand(len(chosen), -1), known.codes[chosen]])
-    attempt = _Attempt(model, look.mask, how, codes, pose.repeat(2, 1, 1), K.repeat(2, 1, 1), axes)
-    cost = attempt.run((how.steps + 3) // 4, 0, moving=False)
+    axes = shape_bank.axes()
+    chosen, pose, K = shape_bank.nearest(picture.mask, settings.starts, symmetric=model.decode.symmetric)
+    codes = torch.cat([own.expand(len(chosen), -1), shape_bank.codes[chosen]])
+    attempt = _Attempt(model, picture.mask, settings, codes, pose.repeat(2, 1, 1), K.repeat(2, 1, 1), axes)
+    cost = attempt.run((settings.steps + 3) // 4, 0, moving=False)
     worse = cost[: len(chosen)].argsort()[OWN:]  # cameras of the encoder's shape, which comes first
     cost[worse] = torch.inf
-    best = cost.topk(min(how.best, int(cost.isfinite().sum())), largest=False).indices
+    best = cost.topk(min(settings.best, int(cost.isfinite().sum())), largest=False).indices
     attempt.keep(best)
-    cost = attempt.run(how.steps - (how.steps + 3) // 4, 1, moving=True)
+    cost = attempt.run(settings.steps - (settings.steps + 3) // 4, 1, moving=True)
     return attempt.shape(int(cost.argmin()))
 
 
@@ -95,28 +97,35 @@ class _Attempt:
     """k shapes and cameras that are fitted to a picture side by side."""
 
     def __init__(
-        self, model: Reconstructor, mask: Tensor, how: Refinement, codes: Tensor, pose: Tensor, K: Tensor, axes: Tensor
+        self,
+        model: Reconstructor,
+        mask: Tensor,
+        settings: Refinement,
+        codes: Tensor,
+        pose: Tensor,
+        K: Tensor,
+        axes: Tensor,
     ):
-        self.decoder, self.mask, self.how, self.axes = model.decode, mask, how, axes
+        self.decoder, self.mask, self.settings, self.axes = model.decode, mask, settings, axes
         self.start, self.pose, self.K = codes, pose, K
-        self.along, self.moved = torch.zeros(len(codes), len(axes)), torch.zeros(len(codes), 6)
-        self.longer = torch.zeros(len(codes), 3)
+        self.code_offset, self.pose_offset = torch.zeros(len(codes), len(axes)), torch.zeros(len(codes), 6)
+        self.log_stretch = torch.zeros(len(codes), 3)
         self.near = dilate(mask, AROUND)
         edge = outline_band(mask, EDGE)
         self.edge = edge if edge.any() else self.near
 
     def shapes(self) -> Shapes:
         """Return the k shapes."""
-        return Shapes(self.decoder, self.start + self.along @ self.axes, self.longer.exp())
+        return Shapes(self.decoder, self.start + self.code_offset @ self.axes, self.log_stretch.exp())
 
     def shape(self, k: int) -> Shapes:
-        """Return one of them, cut off from what it was fitted with."""
-        code = self.start[k] + self.along[k].detach() @ self.axes
-        return Shapes(self.decoder, code[None], self.longer[k : k + 1].detach().exp())
+        """Return one of them, without a gradient."""
+        code = self.start[k] + self.code_offset[k].detach() @ self.axes
+        return Shapes(self.decoder, code[None], self.log_stretch[k : k + 1].detach().exp())
 
     def keep(self, chosen: Tensor) -> None:
         """Go on with some of them."""
-        for name in ("start", "pose", "K", "along", "moved", "longer"):
+        for name in ("start", "pose", "K", "code_offset", "pose_offset", "log_stretch"):
             setattr(self, name, getattr(self, name)[chosen])
 
     def run(self, steps: int, seed: int, *, moving: bool) -> Tensor:
@@ -128,9 +137,9 @@ class _Attempt:
             moving: whether codes and proportions are fitted, beside the cameras.
         """
         generator = torch.Generator().manual_seed(seed)
-        rates = {"moved": self.how.move}
+        rates = {"pose_offset": self.settings.move}
         if moving:
-            rates |= {"along": self.how.rate, "longer": self.how.stretch}
+            rates |= {"code_offset": self.settings.rate, "log_stretch": self.settings.stretch}
         for name in rates:
             setattr(self, name, getattr(self, name).detach().requires_grad_())
         optimizer = torch.optim.Adam(
@@ -149,22 +158,22 @@ class _Attempt:
 
     def _cost(self, generator: torch.Generator) -> Tensor:
         """Return what each of the k costs at rays that are drawn, (k,)."""
-        k, n = len(self.start), max(self.how.rays // len(self.start), 2)
-        pixel = torch.cat([_drawn(where, n // 2, generator) for where in (self.edge, self.near)])
+        k, n = len(self.start), max(self.settings.rays // len(self.start), 2)
+        pixel = torch.cat([_draw_pixels(where, n // 2, generator) for where in (self.edge, self.near)])
         label = self.mask[pixel[:, 0], pixel[:, 1]].repeat(k)
         each = self._entropy(self._rays(pixel.flip(1) + 0.5), label).view(k, -1).mean(1)
         sight = 1 + (UNSEEN - 1) * self.pose[:, :3, 2].square()
-        stretched = self.how.stretched * (sight * self.longer.square()).sum(1)
-        return each + self.how.prior * self.along.square().sum(1) + stretched
+        stretched = self.settings.stretched * (sight * self.log_stretch.square()).sum(1)
+        return each + self.settings.prior * self.code_offset.square().sum(1) + stretched
 
     def _entropy(self, rays: Rays, label: Tensor) -> Tensor:
         """Return the cross entropy of the silhouette of each ray (n,), at its smallest value."""
         shapes = self.shapes()
         with torch.no_grad():
-            hit = DenseMarch(self.how.samples, splits=1, block=8)(shapes, rays)
-            deepest, _ = lowest_on(shapes, rays, hit, depths=BEHIND, max_depth=REACH)
-        at = torch.nonzero(~deepest.isnan())[:, 0]
-        value = select_shape(shapes, rays.shape_index, at).value(rays[at].at(deepest[at]))
+            hit = DenseMarch(self.settings.samples, splits=1, block=8)(shapes, rays)
+            lowest, _ = lowest_on(shapes, rays, hit, depths=BEHIND, max_depth=REACH)
+        at = torch.nonzero(~lowest.isnan())[:, 0]
+        value = select_shape(shapes, rays.shape_index, at).value(rays[at].at(lowest[at]))
         entropy = torch.nn.functional.binary_cross_entropy_with_logits(-value, label[at].float(), reduction="none")
         return torch.zeros(len(rays)).index_copy(0, at, entropy)
 
@@ -172,14 +181,14 @@ class _Attempt:
         """Return rays through places (n, 2) [pixel] of each of the k cameras, turned about the origin and shifted."""
         k, n = len(self.pose), len(place)
         local = torch.cat([place / FINE, torch.ones(n, 1)], 1) @ torch.linalg.inv(self.K).transpose(1, 2)
-        turn = rotation(self.moved[:, :3])
+        turn = rotation(self.pose_offset[:, :3])
         d = torch.nn.functional.normalize(local @ (turn @ self.pose[:, :3, :3]).transpose(1, 2), dim=-1)
-        o = (turn @ self.pose[:, :3, 3:])[..., 0] + self.moved[:, 3:]
+        o = (turn @ self.pose[:, :3, 3:])[..., 0] + self.pose_offset[:, 3:]
         shape_index = torch.arange(k).repeat_interleave(n)
         return Rays(o[:, None].expand(k, n, 3).reshape(-1, 3), d.reshape(-1, 3), shape_index)
 
 
-def _drawn(where: Tensor, n: int, generator: torch.Generator) -> Tensor:
+def _draw_pixels(where: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """Return n pixels (n, 2), row and column, drawn from those of a mask."""
-    found = torch.nonzero(where)
-    return found[torch.randint(len(found), (n,), generator=generator)]
+    pixel = torch.nonzero(where)
+    return pixel[torch.randint(len(pixel), (n,), generator=generator)]

@@ -18,11 +18,15 @@ from warpdvr.cameras.rays import Rays, pixel_centres
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, PixelBatch, Pixels
 from warpdvr.datasets.views import Views
-from warpdvr.fitting.objective import NEAR, Objective
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
+from warpdvr.fitting.recipe_terms import recipe_terms
+from warpdvr.fitting.samples import NEAR, SlopeSampler, SpaceSampler
+from warpdvr.fitting.terms import TermContext, evaluate_terms
+from warpdvr.intersection.base import Solver
+from warpdvr.intersection.default import default_intersect
 from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.hit import Status
-from warpdvr.rendering.surface import surface
+from warpdvr.rendering.surface import Surface, surface
 
 RADIUS, BOUNDS = 0.5, 0.8
 ASIDE = torch.tensor([0.0, 0.2, 0.1], dtype=torch.float64)
@@ -86,6 +90,18 @@ def only(*names: str, rays: int = 2000) -> Recipe:
     return Recipe(rays=rays, sharpness=SHARPNESS, **told)
 
 
+def context(
+    field: Ball,
+    pixels: Pixels,
+    generator: torch.Generator,
+    batch: PixelBatch,
+    visible: Surface,
+    progress: float = 0.0,
+    solver: Solver | None = None,
+) -> TermContext:
+    return TermContext(field, pixels, batch, visible, solver or default_intersect(field), progress, generator)
+
+
 def asked(recipe: Recipe, lipschitz: float | None = 3.0, progress: float = 0.5, drawn: PixelBatch | None = None) -> Any:
     """Return the terms, and all that a computation by hand needs."""
     pixels, field, generator = Pixels(photographs()), Ball(lipschitz), torch.Generator().manual_seed(0)
@@ -93,7 +109,8 @@ def asked(recipe: Recipe, lipschitz: float | None = 3.0, progress: float = 0.5, 
     seen = surface(field, drawn.rays, DenseMarch(64))
     assert field.asked == seen.hit.evaluations + 2 * len(seen.hit.ray)
     before = generator.clone_state()
-    terms, evaluations = Objective(field, recipe, pixels, generator)(drawn, seen, progress)
+    step = context(field, pixels, generator, drawn, seen, progress)
+    terms, evaluations = evaluate_terms(recipe_terms(recipe, field), step)
     assert evaluations + seen.hit.evaluations == field.asked
     o, d = in_double(drawn.rays)
     r = torch.tensor(RADIUS, dtype=torch.float64, requires_grad=True)
@@ -186,7 +203,8 @@ def test_a_view_without_mask_teaches_colour_only_in_the_hull_of_the_others():
     drawn = PixelBatch(both, torch.full((2 * n, 3), 0.2), label, none, torch.ones(2 * n), pixels.pose)
     seen = surface(field, both, DenseMarch(64))
     recipe = replace(only("color"), square=0.0)
-    terms, _ = Objective(field, recipe, pixels, torch.Generator())(drawn, seen, 0.0)
+    step = context(field, pixels, torch.Generator(), drawn, seen)
+    terms, _ = evaluate_terms(recipe_terms(recipe, field), step)
     o, d = in_double(both)
     x = o + sphere_t(o, d, RADIUS)[:, None] * d
     left = x[:, 1] < 0
@@ -267,7 +285,8 @@ def test_colours_in_blocks_move_an_outline_as_finite_differences_say():
         rays = camera.rays(blocks + offset)
         drawn = PixelBatch(rays, torch.zeros(n, 3), torch.zeros(n, dtype=torch.int8), none, torch.ones(n), pixels.pose)
         seen = surface(field, rays, solve)
-        terms, _ = Objective(field, recipe, pixels, torch.Generator())(drawn, seen, 0.0, solve)
+        step = context(field, pixels, torch.Generator(), drawn, seen, solver=solve)
+        terms, _ = evaluate_terms(recipe_terms(recipe, field), step)
         found += torch.autograd.grad(terms["outline"], field.radius)
     fine = pixel_centres(8 * size, 8 * size).numpy() / 8
     o, d = (torch.tensor(a.copy()) for a in pixel_rays(camera.K.numpy(), camera.pose.numpy(), fine))
@@ -297,8 +316,9 @@ def test_free_and_occupied_space_are_asked_at_their_places(lipschitz, name):
 def places(case: Any, drawn: PixelBatch | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Return the places on the rays (n, 3), NaN where none is asked, which are meant inside, and which are open."""
     open_ = torch.nonzero(case.met & ((case.label == BACKGROUND) | ((case.label == OBJECT) & ~case.hit)))[:, 0]
-    objective = Objective(case.field, only("freespace"), case.pixels, torch.Generator().manual_seed(5))
-    x, inside, ray = objective._places(drawn or case.drawn, case.seen)
+    generator = torch.Generator().manual_seed(5)
+    step = context(case.field, case.pixels, generator, drawn or case.drawn, case.seen)
+    x, inside, ray = SpaceSampler(True, False, Recipe().sharp).places(step)
     low, high = case.field.bounds
     assert (x >= low - 1e-5).all() and (x <= high + 1e-5).all()
     o, d = in_double(case.drawn.rays[ray])
@@ -359,7 +379,8 @@ def test_a_ray_that_begins_inside_should_begin_in_free_space():
     seen = surface(field, case.drawn.rays, DenseMarch(16))
     begins = (seen.hit.status == int(Status.INSIDE)) & (case.label != UNKNOWN)
     assert (begins & (case.label == OBJECT)).sum() > 50
-    x, inside, ray = Objective(field, only("freespace"), case.pixels, torch.Generator())._places(case.drawn, seen)
+    step = context(field, case.pixels, torch.Generator(), case.drawn, seen)
+    x, inside, ray = SpaceSampler(True, False, Recipe().sharp).places(step)
     near, _ = case.drawn.rays.clip(field.bounds)
     asked_there = begins[ray]
     assert asked_there.sum() == begins.sum() and not inside[asked_there].any()
@@ -377,8 +398,8 @@ def test_a_known_depth_beyond_the_bounds_is_not_believed(wrong):
 def test_smoothness_compares_hits_with_points_beside_them():
     case = asked(only("smooth"))
     n = case.drawn.rays.origin.shape[0] // 8
-    objective = Objective(case.field, only("smooth"), case.pixels, case.before)
-    _, pick = objective._around(case.seen.x.detach())
+    step = context(case.field, case.pixels, case.before, case.drawn, case.seen)
+    _, pick = SlopeSampler(n, everywhere=False).points(step)
     x, on_surface = case.x[case.hit][pick], case.places
     aside = on_surface - x.detach()
     assert len(on_surface) == len(pick) == n and len(pick.unique()) > n // 2

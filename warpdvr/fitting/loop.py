@@ -1,0 +1,165 @@
+"""The training loop: schedule, loss, gradient and step of an optimizer, for so many minutes or iterations."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from warpdvr.fitting.optimizer import pack, unpack
+from warpdvr.fitting.recipe import schedule
+from warpdvr.runtime.threads import one_thread
+
+LONGEST_GRADIENT = 1.0
+"""Gradients that are longer are scaled down to this length."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a training loop, as it is reported."""
+
+    iteration: int
+    """Counted from 1."""
+    progress: float
+    """From 0 to 1: of the iterations or the minutes, whichever was given."""
+    seconds: float
+    """Time spent training, earlier sessions included, without the time that reports take."""
+    losses: dict[str, float]
+    """The terms of the loss by name before their weights, and the weighted sum as `total`."""
+    evaluations: int
+    """Field evaluations so far, counted in points."""
+
+
+class TrainingLoop(ABC):
+    """Something that is trained: `for step in loop` does it, and between two steps its state can be saved.
+
+    The time that is spent between steps is not counted. A subclass makes the `optimizer`, whose groups hold their
+    highest learning rate as `rate`, and says which loss is minimised.
+    """
+
+    optimizer: torch.optim.Optimizer
+    clipped: Sequence[Tensor]
+    """Parameters whose common gradient is not to be longer than `LONGEST_GRADIENT`; the others are left alone."""
+
+    def __init__(
+        self,
+        command: str,
+        *,
+        minutes: float | None,
+        iterations: int | None,
+        seed: int,
+        single_thread: bool,
+    ):
+        """Prepare to train.
+
+        Args:
+            command: what error messages begin with.
+            minutes, iterations: how long; exactly one of them.
+            seed: of `generator`.
+            single_thread: whether a step is computed on one thread of Torch, which is faster for small batches.
+
+        Raises:
+            ValueError: if not exactly one positive duration is given.
+        """
+        if (minutes is None) == (iterations is None):
+            raise ValueError(f"{command}: give minutes or iterations, one of them; got {minutes} and {iterations}")
+        if not 0 < (minutes or iterations or 0) < math.inf:
+            name, duration = ("minutes", minutes) if iterations is None else ("iterations", iterations)
+            raise ValueError(f"{command}: {name} must be positive, got {duration}")
+        self.command, self.minutes, self.iterations, self.single_thread = command, minutes, iterations, single_thread
+        self.generator = torch.Generator().manual_seed(seed)
+        self.iteration, self.evaluations, self.seconds = 0, 0, 0.0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Step:
+        """Take one step.
+
+        Raises:
+            StopIteration: at the end.
+            RuntimeError: if the loss or its gradient is not a number; the last weights are kept.
+        """
+        progress = self.progress
+        if progress >= 1:
+            self.finish()
+            raise StopIteration
+        start = time.perf_counter()
+        with one_thread() if self.single_thread else nullcontext():
+            losses = self._step(progress)
+        self.iteration += 1
+        self.seconds += time.perf_counter() - start
+        return Step(self.iteration, self.progress, self.seconds, losses, self.evaluations)
+
+    @property
+    def progress(self) -> float:
+        """How much of the training is done, from 0 to 1."""
+        if self.iterations is not None:
+            return min(self.iteration / self.iterations, 1.0)
+        return min(self.seconds / (60 * (self.minutes or 1)), 1.0)
+
+    @abstractmethod
+    def losses(self, progress: float) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Return the terms of the loss by name, and their weights; add what was asked of the field to `evaluations`."""
+
+    @abstractmethod
+    def phase(self, progress: float) -> float:
+        """Return how much of the present cycle of the learning rate is done, from 0 to 1."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Do what is left to do after the last step."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that a later session needs beside the weights, as tensors."""
+        counts = torch.tensor([self.iteration, self.evaluations, self.seconds], dtype=torch.float64)
+        return {**pack(self.optimizer), "counts": counts, "generator": self.generator.get_state()}
+
+    def _resume_counts(self, state: dict[str, Tensor]) -> None:
+        """Take the counts and the random numbers from a `state`.
+
+        Raises:
+            ValueError: if it has none.
+        """
+        if not {"counts", "generator"} <= set(state):
+            raise ValueError(
+                f"{self.command}: expected a state as `state` returns it, got something else: nothing to go on from"
+            )
+        self.iteration, self.evaluations = int(state["counts"][0]), int(state["counts"][1])
+        self.seconds = float(state["counts"][2])
+        self.generator.set_state(state["generator"].cpu())
+
+    def _resume_optimizer(self, state: dict[str, Tensor]) -> None:
+        unpack(self.optimizer, state)
+
+    def _step(self, progress: float) -> dict[str, float]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["rate"] * schedule(self.phase(progress))
+        terms, weights = self.losses(progress)
+        losses = {name: float(term.detach()) for name, term in terms.items()}
+        if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
+            raise RuntimeError(
+                f"{self.command}: the loss {' and '.join(wrong)} is {losses[wrong[0]]} at step {self.iteration + 1}; "
+                "the weights of the step before are kept, try a smaller rate"
+            )
+        first, *others = [weights[name] * term for name, term in terms.items()]
+        total = sum(others, first)
+        self._descend(total)
+        return losses | {"total": float(total.detach())}
+
+    def _descend(self, total: Tensor) -> None:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+        self.optimizer.zero_grad()
+        total.backward(inputs=parameters)  # no gradient by the points, which nobody asks for
+        norm = torch.nn.utils.clip_grad_norm_(self.clipped, LONGEST_GRADIENT)
+        if not bool(torch.isfinite(norm)):
+            raise RuntimeError(
+                f"{self.command}: the gradient is not finite at step {self.iteration + 1}; the weights of the step "
+                "before are kept, try a smaller rate"
+            )
+        self.optimizer.step()

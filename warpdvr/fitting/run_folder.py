@@ -1,0 +1,93 @@
+"""The folder of a run: its configuration, its checkpoint, its log, and the training that fills it."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import tomli_w
+
+from warpdvr.fitting.loop import Step, TrainingLoop
+from warpdvr.runtime.files import replacing
+
+SAVE = 20.0
+"""Time after which a training is saved again [s]."""
+
+
+@dataclass(frozen=True)
+class RunFolder(ABC):
+    """The folder of a run. Every file in it is replaced at once or not at all."""
+
+    folder: Path
+    CONFIG: ClassVar[str]
+    """Name of the file that says what is trained, and how; it makes a folder a run."""
+    PRODUCTS: ClassVar[tuple[str, ...]]
+    """Names of files that are made of what was trained, and are out of date when it is trained again."""
+
+    @property
+    def config(self) -> Path:
+        return self.folder / self.CONFIG
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.jsonl"
+
+    @abstractmethod
+    def check_config(self) -> None:
+        """Check that the configuration file was written by this program.
+
+        Raises:
+            ValueError: if it was not.
+        """
+
+    def drop_products(self) -> None:
+        """Delete what is out of date as soon as the training goes on."""
+        for name in self.PRODUCTS:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _create(self, config: Mapping[str, object], *, overwrite: bool) -> None:
+        """Make the folder and write the configuration file.
+
+        Raises:
+            ValueError: if the folder already holds a run (unless it may be overwritten), or anything else.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder}: expected a folder for the run, found a file")
+        if self.config.exists():
+            if not overwrite:
+                raise ValueError(
+                    f"{self.folder}: already holds a run; continue it with --resume, replace it with --overwrite, or "
+                    "choose another folder"
+                )
+            self.check_config()  # else it is another program's, and so is all that lies beside it
+            for path in (self.config, self.checkpoint, self.log):
+                path.unlink(missing_ok=True)
+            self.drop_products()
+        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            raise ValueError(f"{self.folder}: expected a new or empty folder for the run, found other files in it")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write(config)
+
+    def _write(self, config: Mapping[str, object]) -> None:
+        with replacing(self.config) as unfinished:
+            unfinished.write_bytes(tomli_w.dumps(config).encode())
+
+
+def saved_steps(loop: TrainingLoop, save: Callable[[], None]) -> Generator[Step, None, None]:
+    """Train, and save at the start, every `SAVE` seconds, and at the end, also when it is interrupted or fails."""
+    try:
+        save()
+        saved = time.monotonic()
+        for step in loop:
+            if time.monotonic() - saved > SAVE:
+                save()
+                saved = time.monotonic()
+            yield step
+    finally:
+        save()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from warpdvr.cameras.camera import Camera
+    from warpdvr.cameras.projection import Orthographic, Pinhole, Projection, register_projection
     from warpdvr.cameras.rays import Rays
     from warpdvr.cameras.transform import SceneTransform
     from warpdvr.datasets.load import load
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from warpdvr.fields.registry import make, register
     from warpdvr.fitting.fit import Fit
     from warpdvr.fitting.recipe import Recipe
+    from warpdvr.fitting.terms import Term
     from warpdvr.geometry.isosurface import extract
     from warpdvr.geometry.mesh import Mesh
     from warpdvr.intersection.cached import CachedMarch
@@ -29,28 +31,37 @@ if TYPE_CHECKING:
     from warpdvr.rendering.image import Image
     from warpdvr.rendering.implicit import reattach
     from warpdvr.rendering.render import render
+    from warpdvr.shading.lights import AmbientLight, DirectionalLight
+    from warpdvr.shading.materials import Lambert
     from warpdvr.usd.scene import write_usd
     from warpdvr.viewer.window import view
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AmbientLight",
     "BoundGrid",
     "CachedMarch",
     "Camera",
     "Decoder",
     "DenseMarch",
+    "DirectionalLight",
     "Field",
     "Fit",
     "Hit",
     "Image",
+    "Lambert",
     "Mesh",
+    "Orthographic",
+    "Pinhole",
+    "Projection",
     "RangeMarch",
     "Rays",
     "Recipe",
     "SceneTransform",
     "SphereTrace",
     "Status",
+    "Term",
     "Views",
     "as_field",
     "extract",
@@ -58,6 +69,7 @@ __all__ = [
     "make",
     "reattach",
     "register",
+    "register_projection",
     "render",
     "view",
     "write_usd",
@@ -85,6 +97,18 @@ _MODULES = {
     "rendering.image": ("Image",),
     "rendering.implicit": ("reattach",),
     "rendering.render": ("render",),
+    "shading.lights": (
+        "AmbientLight",
+        "DirectionalLight",
+    ),
+    "shading.materials": ("Lambert",),
+    "cameras.projection": (
+        "Orthographic",
+        "Pinhole",
+        "Projection",
+        "register_projection",
+    ),
+    "fitting.terms": ("Term",),
     "usd.scene": ("write_usd",),
     "viewer.window": ("view",),
 }

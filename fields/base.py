@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from warpdvr.fields.layers import Layer
 
-Bounds = tuple[tuple[float, float, float], tuple[float, float, float]] | Tensor | float
+Bounds = Sequence[Sequence[float]] | Tensor | float
 """Two corners (low, high), or half the side of a cube around the origin [scene unit]."""
 
 Plain = None | bool | int | float | str | Sequence["Plain"] | Mapping[str, "Plain"]

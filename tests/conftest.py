@@ -5,6 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
+
+PACKAGES = [
+    f"warpdvr.{path.name}"
+    for path in (Path(__file__).parents[1] / "warpdvr").iterdir()
+    if path.name != "kernels" and (path / "__init__.py").exists()
+]
+install_import_hook(PACKAGES, "typechecker.check")  # shapes and types of every call, before anything is imported
 
 torch.set_num_threads(1)  # tests are small, and Torch's threads lose more than they gain on a busy machine
 

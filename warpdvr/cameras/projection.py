@@ -7,7 +7,7 @@ right, y down, z forward) unless said otherwise; the centre of the top-left pixe
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -119,11 +119,11 @@ class Projection(ABC):
         """Return the parameters beyond K, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
-    def with_parameters(self, **changes: Tensor | float | tuple[float, ...]) -> Self:
+    def with_parameters(self, **changes: Tensor | float | tuple[float, ...]) -> "Projection":
         """Return the projection with other parameters."""
         return replace(self, **changes) if changes else self  # type: ignore[type-var]
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Projection":
         """Return the projection with its tensors on `device`."""
         return self.with_parameters(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
 
@@ -12,6 +12,7 @@ from warpdvr.fitting.loop import Step
 FORMAT = "{percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
 
 
+@runtime_checkable
 class Job(Protocol):
     """What is fitted or trained in steps."""
 

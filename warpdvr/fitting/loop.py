@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -75,7 +74,7 @@ class TrainingLoop(ABC):
         self.generator = torch.Generator().manual_seed(seed)
         self.iteration, self.evaluations, self.seconds = 0, 0, 0.0
 
-    def __iter__(self) -> Self:
+    def __iter__(self) -> "TrainingLoop":
         return self
 
     def __next__(self) -> Step:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ EARLY = (5, 10, 20, 35, 50, 75)
 """Steps of a fit at which what is remembered of the field is brought up to date besides: at first it changes fast."""
 
 
+@runtime_checkable
 class Intersect(Protocol):
     """Any callable that finds hits; `as_solver` makes a `Solver` of it."""
 

@@ -1,10 +1,11 @@
 """What Torch hands to the two halves of an operator with a derivative of its own."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 
+@runtime_checkable
 class Context(Protocol):
     """The context of a `torch.autograd.Function`, as far as it is used here; Torch itself leaves it untyped."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ CLAY = 0.85
 """sRGB of what has no colour of its own, under a material; `Field.color` shows such a surface as lit by the camera."""
 
 
+@runtime_checkable
 class Colored(Protocol):
     """What says how its surface is coloured: a `warpdvr.fields.base.Field`."""
 

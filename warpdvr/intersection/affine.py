@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 from torch.nn import functional
 
@@ -30,17 +31,20 @@ ULP = 2.0**-53
 SLACK = 2.0**-44
 """Covers the rounding of an activation and its enclosure, relative to 1 + the size of its arguments."""
 
+_Elements = Float64[Tensor, "*shape"]
+"""Values of any shape, the same for all arguments and results of one call."""
+
 
 @dataclass(frozen=True)
 class _Product:
     """A dense layer in float64, with what its rounding is bounded by."""
 
-    weight: Tensor
-    size: Tensor
+    weight: Float64[Tensor, "outputs inputs"]
+    size: Float64[Tensor, "outputs inputs"]
     """|weight|."""
-    bias: Tensor
-    rows: Tensor
-    """Euclidean length of each row of `weight`, shape (outputs,)."""
+    bias: Float64[Tensor, " outputs"]
+    rows: Float64[Tensor, " outputs"]
+    """Euclidean length of each row of `weight`."""
     norm: float
     """An upper bound of its spectral norm."""
     rounding: float
@@ -85,14 +89,16 @@ class Affine:
             raise ValueError(f"{name}.as_layers: must end in a Dense with one output, the value")
 
     @torch.no_grad()
-    def bound(self, x: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return base (n,), slopes (n, k) and error (n,) of the value at x + sum eps_j spread_j, |eps_j| <= 1.
+    def bound(
+        self, x: Float64[Tensor, "n 3"], spread: Float64[Tensor, "n k 3"]
+    ) -> tuple[Float64[Tensor, " n"], Float64[Tensor, "n k"], Float64[Tensor, " n"]]:
+        """Return base, slopes and error of the value at x + sum eps_j spread_j, |eps_j| <= 1.
 
         It differs from base + sum slope_j eps_j by at most the error.
 
         Args:
-            x: middles, shape (n, 3), float64; may be rounded, by less than `SLACK` (1 + |x|).
-            spread: how far it goes from there along each of k directions, shape (n, k, 3), float64.
+            x: middles [scene unit]; may be rounded, by less than `SLACK` (1 + |x|).
+            spread: how far it goes from there along each of k directions [scene unit].
         """
         h = torch.cat([x[:, None], spread], 1)
         error = SLACK * (1 + h.abs().sum(1))
@@ -118,7 +124,7 @@ class Affine:
         return h[:, 0, 0], h[:, 1:, 0], error + SLACK * (error + h[..., 0].abs().sum(1))
 
 
-def enclose(activation: Activation, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def enclose(activation: Activation, low: _Elements, high: _Elements) -> tuple[_Elements, _Elements, _Elements]:
     """Return slope, offset and error such that the activation of each x in [low, high] is slope x + offset +- error.
 
     The slope is that of the chord. What is left, phi(x) - slope x, is largest and smallest at the ends or where
@@ -135,8 +141,10 @@ def enclose(activation: Activation, low: Tensor, high: Tensor) -> tuple[Tensor, 
     return slope, 0.5 * (lowest + highest), 0.5 * (highest - lowest) + SLACK * (1 + low.abs() + high.abs())
 
 
-def _activated(h: Tensor, error: Tensor, activation: Activation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return forms (n, 1 + k, w) and errors (n, w) after an activation, and what it added and multiplied them by."""
+def _activated(
+    h: Float64[Tensor, "n terms w"], error: Float64[Tensor, "n w"], activation: Activation
+) -> tuple[Float64[Tensor, "n terms w"], Float64[Tensor, "n w"], Float64[Tensor, "n w"], Float64[Tensor, "n w"]]:
+    """Return forms and errors after an activation, and what it added and multiplied them by."""
     radius = (1 + SLACK) * (h[:, 1:].abs().sum(1) + error)
     slope, offset, added = enclose(activation, h[:, 0] - radius, h[:, 0] + radius)
     h = h * slope[:, None]
@@ -144,15 +152,17 @@ def _activated(h: Tensor, error: Tensor, activation: Activation) -> tuple[Tensor
     return h, error * slope.abs() + added, added, slope
 
 
-def _encoded(h: Tensor, error: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+def _encoded(
+    h: Float64[Tensor, "n terms inputs"], error: Float64[Tensor, "n inputs"], scales: Float64[Tensor, " frequencies"]
+) -> tuple[Float64[Tensor, "n terms w"], Float64[Tensor, "n w"]]:
     """Return the forms and errors of (x, sin, cos); what a sine adds depends on no other layer."""
     angle, angle_error = ((a[..., None, :] * scales[:, None]).flatten(-2) for a in (h, error))
     waves = [_activated(angle, angle_error, Activation(kind))[:2] for kind in ("sine", "cosine")]
     return torch.cat([h, *(w[0] for w in waves)], -1), torch.cat([error, *(w[1] for w in waves)], -1)
 
 
-def _backward_error(trail: _Trail, first_error: Tensor) -> Tensor:
-    """Return the error (n,) of the last layer: what each step added, times the slope of all that follows it.
+def _backward_error(trail: _Trail, first_error: Float64[Tensor, "n inputs"]) -> Float64[Tensor, " n"]:
+    """Return the error of the last layer: what each step added, times the slope of all that follows it.
 
     `blur` bounds the rounding of `g`, in Euclidean length.
     """
@@ -185,31 +195,31 @@ def _product(layer: Dense) -> _Product:
     return _Product(weight, weight.abs(), bias, weight.norm(dim=1) * (1 + rounding), float(norm), rounding)
 
 
-def _softplus_tangents(slope: Tensor, low: Tensor, beta: float) -> list[Tensor]:
+def _softplus_tangents(slope: _Elements, low: _Elements, beta: float) -> list[_Elements]:
     return [torch.logit(slope.clamp(0, 1)) / beta]
 
 
-def _squareplus_tangents(slope: Tensor, low: Tensor, b: float) -> list[Tensor]:
+def _squareplus_tangents(slope: _Elements, low: _Elements, b: float) -> list[_Elements]:
     s = 2 * slope - 1
     return [s * (b / (1 - s * s).clamp_min(0)).sqrt().nan_to_num(0.0)]
 
 
-def _tanh_tangents(slope: Tensor, low: Tensor, _: float) -> list[Tensor]:
+def _tanh_tangents(slope: _Elements, low: _Elements, _: float) -> list[_Elements]:
     at = (1 - slope.clamp(0, 1)).sqrt().atanh()
     return [at, -at]
 
 
-def _sine_tangents(slope: Tensor, low: Tensor, _: float) -> list[Tensor]:
+def _sine_tangents(slope: _Elements, low: _Elements, _: float) -> list[_Elements]:
     at, period = slope.acos(), 2 * math.pi
     return [side + period * ((low - side) / period).ceil() for side in (at, -at)]
 
 
-def _cosine_tangents(slope: Tensor, low: Tensor, _: float) -> list[Tensor]:
+def _cosine_tangents(slope: _Elements, low: _Elements, _: float) -> list[_Elements]:
     return [at - math.pi / 2 for at in _sine_tangents(slope, low + math.pi / 2, _)]
 
 
-_Values = Callable[[Tensor, float], Tensor]
-_Tangents = Callable[[Tensor, Tensor, float], Sequence[Tensor]]
+_Values = Callable[[_Elements, float], _Elements]
+_Tangents = Callable[[_Elements, _Elements, float], Sequence[_Elements]]
 
 ACTIVATIONS: dict[str, tuple[_Values, _Tangents]] = {
     "relu": (lambda x, _: x.relu(), lambda slope, low, _: [torch.zeros_like(low)]),

@@ -1,8 +1,8 @@
 """The contract of solvers, which find hits: a configuration and, where there is any, what it remembers apart."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -12,18 +12,6 @@ from warpdvr.intersection.hit import Hit
 
 EARLY = (5, 10, 20, 35, 50, 75)
 """Steps of a fit at which what is remembered of the field is brought up to date besides: at first it changes fast."""
-
-
-@runtime_checkable
-class Intersect(Protocol):
-    """Any callable that finds hits; `as_solver` makes a `Solver` of it."""
-
-    @property
-    def points_per_ray(self) -> int:
-        """See `Solver.points_per_ray`."""
-
-    def __call__(self, field: Field, rays: Rays) -> Hit:
-        """See `Solver.__call__`."""
 
 
 class Solver(ABC):
@@ -75,16 +63,21 @@ class Solver(ABC):
 class _CallableSolver(Solver):
     """A solver that was written as a plain callable."""
 
-    intersect: Intersect
+    intersect: Callable[[Field, Rays], Hit]
 
     @property
     def points_per_ray(self) -> int:
-        return self.intersect.points_per_ray
+        return int(getattr(self.intersect, "points_per_ray", 1))
 
     def __call__(self, field: Field, rays: Rays) -> Hit:
         return self.intersect(field, rays)
 
 
-def as_solver(intersect: Intersect) -> Solver:
-    """Return a `Solver` as it is, and one made of any other callable that finds hits."""
+SolverLike = Solver | Callable[[Field, Rays], Hit]
+"""What `as_solver` makes a solver of: a `Solver`, or any callable that finds hits as `Solver.__call__` does. A callable
+may have an attribute `points_per_ray`, see `Solver.points_per_ray`; by default it is 1."""
+
+
+def as_solver(intersect: SolverLike) -> Solver:
+    """Return a `Solver` as it is, and make one of any other callable."""
     return intersect if isinstance(intersect, Solver) else _CallableSolver(intersect)

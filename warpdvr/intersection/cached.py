@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -147,8 +148,10 @@ class CachedValues(Solver):
         evaluations += len(ray) * (self.march.corrections + 1) + len(again) * 4 * SIDES
         return Hit(t, hit, status, nearest, evaluations)
 
-    def _guess(self, field: Field, rays: Rays) -> tuple[Tensor, ...]:
-        """Return the outputs of `kernels.cached.guess`, each (n,)."""
+    def _guess(
+        self, field: Field, rays: Rays
+    ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"], Bool[Tensor, " n"]]:
+        """Return status, t, descent, nearest and close, the outputs of `kernels.cached.guess`."""
         near, far = rays.clip(field.bounds)
         o, d = rays.origin, rays.direction
         status, t = torch.empty_like(near, dtype=torch.int32), torch.empty_like(near)
@@ -161,8 +164,10 @@ class CachedValues(Solver):
         launch(_cached.guess, len(rays), [o, d, near, far, *frame, *steps], outputs, per_row=[o, d, near, far])
         return status, t, descent, nearest, close
 
-    def _look_closer(self, field: Field, rays: Rays, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return where the field's value around ray lengths `t` (k,) is smallest, and a crossing ahead of it.
+    def _look_closer(
+        self, field: Field, rays: Rays, t: Float[Tensor, " k"]
+    ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"], Float[Tensor, " k"], Bool[Tensor, " k"]]:
+        """Return where the field's value around ray lengths `t` is smallest, and a crossing ahead of it.
 
         The crossing and the descent there are those of a line through neighbouring values of both signs, if there are
         any, which the last tensor tells.
@@ -184,7 +189,9 @@ class CachedValues(Solver):
         descent = (f - g) / (b - a)
         return t, a + f / descent, descent, entering.any(1)
 
-    def _correct(self, field: Field, rays: Rays, t: Tensor, descent: Tensor) -> tuple[Tensor, Tensor]:
+    def _correct(
+        self, field: Field, rays: Rays, t: Float[Tensor, " k"], descent: Float[Tensor, " k"]
+    ) -> tuple[Float[Tensor, " k"], Bool[Tensor, " k"]]:
         """Return the crossings after steps of the secant method, and whether the last step was small."""
         width = float(self.side.max())
         before = t
@@ -200,7 +207,7 @@ class CachedValues(Solver):
             t = t + (f / descent).clamp(-width, width)
         return t, (t - before).abs() < 0.25 * width
 
-    def _near_surface(self) -> Tensor:
-        """Return True for the corners of cells with a change of sign, shape (k,)."""
+    def _near_surface(self) -> Bool[Tensor, " k"]:
+        """Return True for the corners of cells with a change of sign."""
         solid = (self.value <= 0).view(1, 1, *self.n.tolist()).float()
         return (dilate(solid) != -dilate(-solid)).view(-1)

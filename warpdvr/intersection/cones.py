@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -30,14 +31,14 @@ cancel out, is not either: 0.5 is what the cosine comes to there."""
 class Start:
     """Where m rays take over from the cones."""
 
-    ray: Tensor
-    """Their indices, (m,), int64; the others are decided, or never meet the bounds."""
-    free_until: Tensor
-    """The ray length up to which each of them is known to be free, (m,)."""
-    t: Tensor
-    """Where to look first, (m,)."""
-    fall: Tensor
-    """How fast values fall there, in units of the bound, from 0 to 1, (m,)."""
+    ray: Int[Tensor, " m"]
+    """Their indices, int64; the others are decided, or never meet the bounds."""
+    free_until: Float[Tensor, " m"]
+    """The ray length up to which each of them is known to be free [scene unit]."""
+    t: Float[Tensor, " m"]
+    """Ray length at which to look first [scene unit]."""
+    fall: Float[Tensor, " m"]
+    """How fast values fall there, in units of the bound, from 0 to 1."""
     steepest: float
     """The steepest difference of values, in units of the bound."""
 
@@ -127,7 +128,7 @@ class _Level:
             launch(_cones.widen, len(cone), [value, *settings, cone.int()], [], state=[self.cones], per_row=[value])
         return float(self.steepest.max())
 
-    def hand_over(self, batch: RayBatch, ray: Tensor, thinnest: float, steepest: float) -> Start:
+    def hand_over(self, batch: RayBatch, ray: Int[Tensor, " n"], thinnest: float, steepest: float) -> Start:
         """Decide the rays of cones that missed, and say where the others are to go on."""
         part = torch.arange(len(ray), device=ray.device) // self.size
         nearest, f_nearest = torch.full_like(batch.near, torch.nan), torch.full_like(batch.near, torch.inf)
@@ -145,8 +146,8 @@ class _Level:
         return Start(ray, free_until, t, fall, steepest)
 
 
-def _curve(d: Tensor) -> Tensor:
-    """Return the places of unit directions (n, 3) on a curve that keeps neighbours together (Morton 1966), (n,).
+def _curve(d: Float[Tensor, "n 3"]) -> Int[Tensor, " n"]:
+    """Return the places of unit directions on a curve that keeps neighbours together (Morton 1966).
 
     The curve runs through a square lattice on a plane in front of the eye, whose spacing is that of the pixels if these
     are the rays of an image. Its first axis is where the second ray lies beside the first.
@@ -165,7 +166,7 @@ def _curve(d: Tensor) -> Tensor:
     return _spread(place[:, 0]) | _spread(place[:, 1]) << 1
 
 
-def _spread(bits: Tensor) -> Tensor:
+def _spread(bits: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     """Put a 0 in front of each of 15 bits."""
     for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
         bits = (bits | bits << shift) & mask

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -83,7 +84,13 @@ class DenseMarch(Solver):
             self._split(batch, ray, ends, dip[i, j])
         return batch.finish(self.tolerance)
 
-    def _split(self, batch: RayBatch, ray: Tensor, ends: tuple[Tensor, ...], change: Tensor) -> None:
+    def _split(
+        self,
+        batch: RayBatch,
+        ray: Int[Tensor, " m"],
+        ends: tuple[Float[Tensor, " m"], ...],
+        change: Float[Tensor, " m"],
+    ) -> None:
         """Halve intervals that may hide a crossing; one in there lies ahead of all that its ray has so far."""
         low, high, f_low, f_high = ends
         for _ in range(self.splits):

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.fields.adapter import as_field
@@ -151,8 +152,8 @@ class BoundGrid:
                 f"{low.tolist()} to {high.tolist()}"
             )
 
-    def signs(self, x: Tensor) -> Tensor:
-        """Return what the bounds say of points (n, 3) inside of them: 1 outside, -1 inside, 0 unknown; (n,), int8."""
+    def signs(self, x: Float[Tensor, "n 3"]) -> Int[Tensor, " n"]:
+        """Return what the bounds say about points inside them, int8: 1 outside, -1 inside, 0 unknown."""
         node = torch.empty(len(x), dtype=torch.int32, device=x.device)
         launch(_grid.leaf, len(x), [x.float().contiguous(), self.tree.packed()], [node], per_row=[x])
         sign: Tensor = (self.tree.lower > 0).to(torch.int8) - (self.tree.upper < 0).to(torch.int8)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.fields.base import Field
@@ -42,14 +43,16 @@ def growth(steepest: float) -> float:
     return GROWTH * steepest if steepest > ROUNDING else 1.0
 
 
-def steepest_difference(evaluate: Callable[[Tensor], Tensor], bounds: Tensor) -> float:
+def steepest_difference(
+    evaluate: Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]], bounds: Float[Tensor, "2 3"]
+) -> float:
     """Return the steepest difference of values at `PAIRS` pairs of points in a box.
 
     A ray that leaps over everything after one sample cannot notice that the bound is wrong.
 
     Args:
-        evaluate: returns the values (n,) at points (n, 3).
-        bounds: corners of the box, shape (2, 3).
+        evaluate: returns the values at points.
+        bounds: corners of the box [scene unit].
     """
     low, high = bounds.detach().float()
     generator = torch.Generator().manual_seed(0)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.intersection import lipschitz
@@ -23,8 +24,8 @@ from warpdvr.intersection.boxes import (
 from warpdvr.kernels import grid as _grid
 from warpdvr.runtime.launch import Packed
 
-Evaluate = Callable[[Tensor], Tensor]
-"""Returns the values (n,) of a field at points (n, 3)."""
+Evaluate = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
+"""Returns the values of a field at points."""
 
 GOOD_SLOPE = 0.18
 """A box is not halved any more where a model's slope is wrong by no more than this part of it."""
@@ -40,10 +41,10 @@ MAX_RESOLUTION = 4096
 class Layout:
     """The largest boxes of a tree, and how bounds are made."""
 
-    low: Tensor
-    """Corner of the first box, shape (3,) [scene unit]."""
-    side: Tensor
-    """Sides of the largest boxes, shape (3,) [scene unit]."""
+    low: Float[Tensor, "3"]
+    """Corner of the first box [scene unit]."""
+    side: Float[Tensor, "3"]
+    """Sides of the largest boxes [scene unit]."""
     cells: tuple[int, int, int]
     """How many of them lie along each axis."""
     levels: int
@@ -54,12 +55,12 @@ class Layout:
     """See `BoundGrid`."""
 
     @property
-    def high(self) -> Tensor:
-        """Corner of the last box, shape (3,) [scene unit]."""
+    def high(self) -> Float[Tensor, "3"]:
+        """Corner of the last box [scene unit]."""
         return self.low + self.side * torch.tensor(self.cells).to(self.side)
 
-    def corners(self) -> Tensor:
-        """Return the corners of the largest boxes, row-major, shape (k, 3) [scene unit]."""
+    def corners(self) -> Float[Tensor, "k 3"]:
+        """Return the corners of the largest boxes, row-major [scene unit]."""
         place: Tensor = torch.cartesian_prod(*(torch.arange(n + 1) for n in self.cells))
         corner: Tensor = self.low + self.side * place.to(self.side)
         return corner
@@ -76,13 +77,20 @@ class Octree:
     The arrays `child`, `lower`, `upper`, `slope` and `models` are those of `Tree` in kernels/grid.py.
     """
 
-    def __init__(self, layout: Layout, value: Tensor, moved: Tensor, lipschitz_bound: float | None, evaluate: Evaluate):
+    def __init__(
+        self,
+        layout: Layout,
+        value: Float[Tensor, " k"],
+        moved: Float[Tensor, " k"],
+        lipschitz_bound: float | None,
+        evaluate: Evaluate,
+    ):
         """Bound the largest boxes by the values at their corners, and halve those that may hold the surface.
 
         Args:
             layout: of the largest boxes.
-            value: the field's values at `layout.corners`, shape (k,).
-            moved: how far these may move until the tree is built anew, shape (k,).
+            value: the field's values at `layout.corners`.
+            moved: how far these may move until the tree is built anew.
             lipschitz_bound: of the field, None if it has none; not relied on where values differ by more.
             evaluate: the field.
         """
@@ -104,8 +112,8 @@ class Octree:
         for level in range(layout.levels - 1):
             self.halve(evaluate, level)
 
-    def halve(self, evaluate: Evaluate, level: int, only: Tensor | None = None) -> None:
-        """Halve the boxes of a level whose models are poor and, if `only` is given, that lie at places (m, 3)."""
+    def halve(self, evaluate: Evaluate, level: int, only: Int[Tensor, "m 3"] | None = None) -> None:
+        """Halve the boxes of a level whose models are poor and, if `only` is given, that lie at those places."""
         poor = self._poor.pop(level, None)
         if poor is not None and only is not None:
             chosen = torch.isin(_key(poor.cell, MAX_RESOLUTION), _key(only, MAX_RESOLUTION))
@@ -169,8 +177,8 @@ class Octree:
         self.child, self.lower = torch.cat([self.child, child]), torch.cat([self.lower, lower])
         self.upper, self.slope = torch.cat([self.upper, upper]), torch.cat([self.slope, slope])
 
-    def _values_at_halves(self, evaluate: Evaluate, boxes: Boxes, level: int) -> Tensor:
-        """Return the values at the corners of the halves of m boxes, which are of `level`, as blocks (m, 3, 3, 3)."""
+    def _values_at_halves(self, evaluate: Evaluate, boxes: Boxes, level: int) -> Float[Tensor, "m 3 3 3"]:
+        """Return the values at the corners of the halves of m boxes, as blocks; the halves are of `level`."""
         place = torch.cartesian_prod(*[torch.arange(3, device=boxes.cell.device)] * 3)
         old = (place % 2 == 0).all(1)
         n = (max(self.layout.cells) << level) + 1
@@ -182,8 +190,10 @@ class Octree:
         return value.view(-1, 3, 3, 3)
 
 
-def _model(boxes: Boxes, lower: Tensor, slope: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-    """Return models of boxes (kernels/box_model.py), shape (12, n), and which are good enough not to be halved.
+def _model(
+    boxes: Boxes, lower: Float[Tensor, " n"], slope: Float[Tensor, "n 4"], side: Float[Tensor, "3"]
+) -> tuple[Float[Tensor, "12 n"], Bool[Tensor, " n"]]:
+    """Return models of boxes (kernels/box_model.py), and which are good enough not to be halved.
 
     A model is taken for as wrong as that of the box of twice the size was where the field was evaluated; less if that
     was much less than one generation before: 8 times there where the field is smooth, twice at a kink.
@@ -197,8 +207,8 @@ def _model(boxes: Boxes, lower: Tensor, slope: Tensor, side: Tensor) -> tuple[Te
     return torch.cat([corner, boxes.bend, error[None]]), good & (errors[0] < torch.inf)
 
 
-def _checked_lipschitz(bound: float | None, corner: Tensor, side: Tensor) -> float:
-    """Return a Lipschitz bound; infinity for none, or if the corners (8, n) of a box differ by more."""
+def _checked_lipschitz(bound: float | None, corner: Float[Tensor, "8 n"], side: Float[Tensor, "3"]) -> float:
+    """Return a Lipschitz bound; infinity for none, or if the values at the corners of a box differ by more."""
     if bound is None or not bound > 0:
         return math.inf
     place = HALVES.to(side) * side
@@ -207,14 +217,16 @@ def _checked_lipschitz(bound: float | None, corner: Tensor, side: Tensor) -> flo
     return float(bound) if float(change.nan_to_num().max()) <= lipschitz.ROUNDING * bound else math.inf
 
 
-def _key(place: Tensor, n: int) -> Tensor:
-    """Return one number for each place (..., 3), whose coordinates are below n."""
+def _key(place: Int[Tensor, "*shape 3"], n: int) -> Int[Tensor, "*shape"]:
+    """Return one number for each place, whose coordinates are below n."""
     i, j, k = place.unbind(-1)
     key: Tensor = (i * n + j) * n + k
     return key
 
 
-def _tighter(model: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+def _tighter(
+    model: Float[Tensor, "12 n"], lower: Float[Tensor, " n"], upper: Float[Tensor, " n"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Return bounds that are no wider than those of the models."""
     corner, bend, error = model[:8], model[8:11] / 8, model[11]
     lowest = corner.amin(0) - bend.clamp_min(0).sum(0) - error
@@ -222,7 +234,7 @@ def _tighter(model: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tenso
     return torch.where(lowest > lower, lowest, lower), torch.where(highest < upper, highest, upper)
 
 
-def _may_hold(lower: Tensor, upper: Tensor) -> Tensor:
+def _may_hold(lower: Float[Tensor, " n"], upper: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
     """Return True where 0 lies within the bounds; what is not a number excludes nothing."""
     excluded: Tensor = (lower > 0) | (upper < 0)
     return ~excluded

@@ -7,6 +7,7 @@ Sharp and Jacobson, "Spelunking the Deep: Guaranteed Queries on General Neural I
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -26,8 +27,8 @@ MIN_SEGMENT = 2.0**-10
 """A segment without a change of sign is halved down to this many tolerances; then the ray gives up."""
 
 
-def bounds_in_boxes(field: Field, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Return proven bounds (lower, upper) of the value in n boxes, each (n,), float64.
+def bounds_in_boxes(field: Field, low: Tensor, high: Tensor) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
+    """Return proven bounds (lower, upper) of the value in n boxes.
 
     A lower bound above 0 proves that there is no surface in a box, an upper one below 0 that it lies inside.
 
@@ -121,19 +122,21 @@ class RangeMarch(Solver):
 class _March:
     """How far each of n rays is proven free."""
 
-    def __init__(self, t: Tensor, step: Tensor):
+    def __init__(self, t: Float64[Tensor, " n"], step: Float64[Tensor, " n"]):
         self.t, self.step = t, step
-        """All before `t` is proven free; the next segment is `step` long, each (n,), float64 [scene unit]."""
+        """All before `t` is proven free; the next segment is `step` long [scene unit]."""
         self.enters = torch.zeros_like(t, dtype=torch.bool)
-        """Whether the next segment is proven to end inside, (n,)."""
+        """Whether the next segment is proven to end inside."""
         self.lowest_at, self.lowest = torch.full_like(t, torch.nan), torch.full_like(t, torch.inf)
-        """Where the value's line came lowest, and the value there, (n,) each."""
+        """Where the value's line came lowest, and the value there."""
 
-    def advance(self, network: Affine, batch: RayBatch, ray: Tensor, end: Tensor) -> Tensor:
-        """Bound the segments from `t` to `end` (k,) of rays (k,), go as far as they are free, and set the next step.
+    def advance(
+        self, network: Affine, batch: RayBatch, ray: Int[Tensor, " k"], end: Float64[Tensor, " k"]
+    ) -> Bool[Tensor, " k"]:
+        """Bound the segments of rays from `t` to `end`, go as far as they are free, and set the next step.
 
         Returns:
-            whether they are proven to start inside, (k,).
+            Whether they are proven to start inside.
         """
         batch.evaluations += COST * len(ray)
         o, d = batch.o[ray].double(), batch.d[ray].double()
@@ -154,12 +157,15 @@ class _March:
         self.step[ray] = torch.minimum(usual, gap)
         return base - slope + error < 0
 
-    def _note_lowest(self, ray: Tensor, at: Tensor, value: Tensor) -> None:
+    def _note_lowest(self, ray: Int[Tensor, " k"], at: Float64[Tensor, " k"], value: Float64[Tensor, " k"]) -> None:
         lower = value < self.lowest[ray]
         self.lowest_at[ray[lower]], self.lowest[ray[lower]] = at[lower], value[lower]
 
 
-def _bounds(network: Affine, x: Tensor, spread: Tensor) -> tuple[Tensor, ...]:
+def _bounds(
+    network: Affine, x: Float64[Tensor, "n 3"], spread: Float64[Tensor, "n k 3"]
+) -> tuple[Float64[Tensor, " n"], Float64[Tensor, "n k"], Float64[Tensor, " n"]]:
     """Return `Affine.bound` of any number of segments or boxes."""
     bounds = [network.bound(*part) for part in zip(x.split(CHUNK), spread.split(CHUNK), strict=True)]
-    return tuple(torch.cat(column) for column in zip(*bounds, strict=True))
+    base, slope, error = (torch.cat(column) for column in zip(*bounds, strict=True))
+    return base, slope, error

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -20,14 +21,14 @@ class RayValues:
 
     hit: Hit
     """Which rays hit, and what became of the others."""
-    t: Tensor
-    """Ray length, shape (n,), NaN for a ray that does not hit [scene unit]; differentiable."""
-    normal: Tensor
-    """Outward unit normal, shape (n, 3), 0 for a ray that does not hit; differentiable."""
-    color: Tensor
-    """sRGB colour in [0, 1], shape (n, 3), 0 for a ray that does not hit; differentiable."""
+    t: Float[Tensor, " n"]
+    """Ray length, NaN for a ray that does not hit [scene unit]; differentiable."""
+    normal: Float[Tensor, "n 3"]
+    """Outward unit normal, 0 for a ray that does not hit; differentiable."""
+    color: Float[Tensor, "n 3"]
+    """sRGB colour in [0, 1], 0 for a ray that does not hit; differentiable."""
     evaluations: int
-    """How often the field was asked, counted in points."""
+    """Points at which the field was evaluated."""
 
 
 class Aggregation(ABC):

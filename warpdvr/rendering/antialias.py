@@ -1,6 +1,7 @@
 """Smooth edges: pixels on outlines are looked through at several places."""
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -22,23 +23,23 @@ def smooth_edges(
     field: Field,
     camera: Camera,
     intersect: Solver,
-    rgb: Tensor,
-    depth: Tensor,
-    background: Tensor,
+    rgb: Float[Tensor, "n 3"],
+    depth: Float[Tensor, " n"],
+    background: Float[Tensor, "n 3"],
     *,
     places: int,
     chunk: int,
     shader: Shader = shade,
-) -> tuple[Tensor, int]:
+) -> tuple[Float[Tensor, "n 3"], int]:
     """Return colours whose pixels on edges are the mean in linear light of several places, and the evaluations.
 
     Args:
         field: of one shape.
         camera: the view, on the field's device; n = height * width.
         intersect: how the surface is found.
-        rgb: sRGB colours of the pixels' centres, shape (n, 3).
-        depth: of the pixels' centres, shape (n,), NaN where nothing is hit [scene unit].
-        background: sRGB colours where no ray hits, shape (n, 3).
+        rgb: sRGB colours of the pixels' centres.
+        depth: of the pixels' centres, NaN where nothing is hit [scene unit].
+        background: sRGB colours where no ray hits.
         places: number of them along each axis of a pixel.
         chunk: number of rays at a time.
         shader: the colours of surface points.
@@ -53,9 +54,15 @@ def smooth_edges(
 
 
 def _mean(
-    field: Field, camera: Camera, intersect: Solver, pixel: Tensor, background: Tensor, n: int, shader: Shader
-) -> tuple[Tensor, int]:
-    """Return the mean colours (k, 3) of pixels (k, 2) seen through n x n places in each, and the evaluations."""
+    field: Field,
+    camera: Camera,
+    intersect: Solver,
+    pixel: Float[Tensor, "k 2"],
+    background: Float[Tensor, "k 3"],
+    n: int,
+    shader: Shader,
+) -> tuple[Float[Tensor, "k 3"], int]:
+    """Return the mean colours of pixels seen through n x n places in each, and the evaluations."""
     side = (torch.arange(n, device=pixel.device, dtype=pixel.dtype) + 0.5) / n - 0.5
     rays = camera.rays((pixel[:, None] + torch.cartesian_prod(side, side)).view(-1, 2))
     seen = surface(field, rays, intersect, shader)
@@ -64,8 +71,8 @@ def _mean(
     return encode(light.view(-1, n * n, 3).mean(1)), seen.evaluations
 
 
-def _edges(depth: Tensor, camera: Camera) -> Tensor:
-    """Return the pixels (h, w) with a neighbour that hits where they do not or the other way, or `STEP` away."""
+def _edges(depth: Float[Tensor, "h w"], camera: Camera) -> Bool[Tensor, "h w"]:
+    """Return the pixels with a neighbour that hits where they do not or the other way, or `STEP` away."""
     far = torch.nn.functional.pad(depth.nan_to_num(torch.inf)[None, None], (1, 1, 1, 1), mode="replicate")
     nearest, farthest = (-torch.nn.functional.max_pool2d(-far, 3, 1), torch.nn.functional.max_pool2d(far, 3, 1))
     return ((farthest > nearest + STEP * camera.pixel_size(nearest).amin(-1)) & nearest.isfinite())[0, 0]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from warpdvr.cameras.rays import Rays
@@ -63,8 +64,8 @@ class Background(nn.Module):
         """Return its weights, as `saved` takes them."""
         return {PREFIX + name: weight.detach().clone() for name, weight in self.state_dict().items()}
 
-    def forward(self, rays: Rays) -> Tensor:
-        """Return sRGB colours in [0, 1], (n, 3); differentiable with respect to weights and rays."""
+    def forward(self, rays: Rays) -> Float[Tensor, "n 3"]:
+        """Return sRGB colours in [0, 1]; differentiable with respect to weights and rays."""
         o, d = rays.origin, rays.direction
         nearest = -(o * d).sum(-1, keepdim=True)
         deep = (1 - (o + nearest * d).square().sum(-1, keepdim=True)).clamp_min(0)

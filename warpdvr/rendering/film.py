@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -22,30 +23,30 @@ from warpdvr.shading.shade import Shader
 class Film:
     """What n pixels recorded, row by row."""
 
-    color: Tensor
-    """sRGB colour in [0, 1], shape (n, 3), 0 where the ray does not hit; differentiable."""
-    depth: Tensor
-    """Depth along the camera's forward axis, shape (n,), NaN where no surface is hit [scene unit]; differentiable."""
-    normal: Tensor
-    """Outward unit normal, shape (n, 3), 0 where the ray does not hit; differentiable."""
-    status: Tensor
-    """A `Status` for every pixel, shape (n,), int32."""
-    soft: Tensor | None
-    """Soft mask in (0, 1), shape (n,), if asked for; differentiable."""
+    color: Float[Tensor, "n 3"]
+    """sRGB colour in [0, 1], 0 where the ray does not hit; differentiable."""
+    depth: Float[Tensor, " n"]
+    """Depth along the camera's forward axis, NaN where no surface is hit [scene unit]; differentiable."""
+    normal: Float[Tensor, "n 3"]
+    """Outward unit normal, 0 where the ray does not hit; differentiable."""
+    status: Int[Tensor, " n"]
+    """A `Status` for every pixel, int32."""
+    soft: Float[Tensor, " n"] | None
+    """Soft mask in (0, 1), None where it is left out; differentiable."""
     evaluations: int
-    """How often the field was asked, counted in points."""
+    """Points at which the field was evaluated."""
 
     @property
-    def mask(self) -> Tensor:
-        """True where the ray hits, shape (n,)."""
+    def mask(self) -> Bool[Tensor, " n"]:
+        """True where the ray hits."""
         return self.status == int(Status.HIT)
 
-    def over(self, background: Tensor) -> Tensor:
-        """Return sRGB colours (n, 3): those recorded, and those of the background (n, 3) where no ray hits."""
+    def over(self, background: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Return sRGB colours: those recorded, and those of the background where no ray hits."""
         return torch.where(self.mask[:, None], self.color, background)
 
-    def image(self, camera: Camera, rgb: Tensor, evaluations: int) -> Image:
-        """Return what was recorded as an image of a camera, with finished colours (n, 3) and a count of their own."""
+    def image(self, camera: Camera, rgb: Float[Tensor, "n 3"], evaluations: int) -> Image:
+        """Return what was recorded as an image of a camera, with finished colours and the evaluations of all."""
         shape = camera.height, camera.width
         return Image(
             rgb=rgb.view(*shape, 3),
@@ -88,14 +89,18 @@ def expose(
     return _in_rows(films, order)
 
 
-def background_pixels(background: Sequence[float] | Tensor, camera: Camera, like: Tensor) -> Tensor:
-    """Return a background of shape (3,) or (h, w, 3) as the colour behind each pixel, (n, 3), row by row."""
+def background_pixels(
+    background: Sequence[float] | Float[Tensor, "3"] | Float[Tensor, "h w 3"],
+    camera: Camera,
+    like: Float[Tensor, "n 3"],
+) -> Float[Tensor, "n 3"]:
+    """Return a background as the colour behind each of n pixels, row by row, on the device of `like`."""
     behind = torch.as_tensor(background, dtype=like.dtype, device=like.device)
     return behind.expand(camera.height, camera.width, 3).reshape(-1, 3)
 
 
-def tiles(pixel: Tensor, most: int) -> list[Tensor]:
-    """Return indices of pixels in parts of at most `most` that lie close together, because cones like neighbours."""
+def tiles(pixel: Float[Tensor, "n 2"], most: int) -> list[Int[Tensor, " _"]]:
+    """Return indices of pixels in parts of at most `most`, each close together, because neighbours share cones."""
     if len(pixel) <= most:
         return [torch.arange(len(pixel), device=pixel.device)]
     side = max(1, math.isqrt(most))

@@ -3,14 +3,20 @@
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.fields.gradient import value_and_gradient
 
 
 def reattach(
-    f: Callable[[Tensor], Tensor], origin: Tensor, direction: Tensor, t: Tensor, *, grazing: float = 1e-3
-) -> Tensor:
+    f: Callable[[Float[Tensor, "k 3"]], Float[Tensor, " k"]],
+    origin: Float[Tensor, "k 3"],
+    direction: Float[Tensor, "k 3"],
+    t: Float[Tensor, " k"],
+    *,
+    grazing: float = 1e-3,
+) -> Float[Tensor, " k"]:
     """Return the ray lengths `t` unchanged in value, with the gradient of the surface that they lie on.
 
     With x0 = o + t0 d on the surface {f = 0}, the implicit function theorem gives dt = -df / (grad f . d), so that
@@ -22,9 +28,9 @@ def reattach(
     evaluated once. Second derivatives of t are not provided.
 
     Args:
-        f: the field's `value`, (k, 3) -> (k,).
-        origin, direction: the rays that hit, each (k, 3); differentiable.
-        t: ray lengths found by an intersector, (k,) [scene unit]; taken as constants.
+        f: the field's `value`.
+        origin, direction: of the rays that hit; differentiable.
+        t: ray lengths found by a solver [scene unit]; taken as constants.
         grazing: the slope along the ray is kept at least this fraction of |grad f| away from 0, with its sign, because
             the derivative of a ray that only touches the surface is unbounded.
     """

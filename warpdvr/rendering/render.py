@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
-from warpdvr.intersection.base import Solver, as_solver
+from warpdvr.intersection.base import SolverLike, as_solver
 from warpdvr.intersection.default import default_intersect
 from warpdvr.intersection.lowest import DEPTHS
 from warpdvr.rendering.aggregate import HitPoint
@@ -29,11 +30,11 @@ def render(
     field: FieldLike,
     camera: Camera,
     *,
-    intersect: Solver | None = None,
-    background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
+    intersect: SolverLike | None = None,
+    background: Sequence[float] | Float[Tensor, "3"] | Float[Tensor, "h w 3"] = (1.0, 1.0, 1.0),
     silhouette: float | None = None,
     outline: bool = False,
-    antialias: int = 1,
+    antialias: float = 1,
     material: Material | None = None,
     lights: Sequence[Light] = (),
     memory: int = MEMORY,
@@ -48,7 +49,7 @@ def render(
         camera: the view.
         intersect: how the surface is found; by default `SphereTrace()` for fields with a Lipschitz bound, else
             `DenseMarch()`.
-        background: sRGB colour where no ray hits, shape (3,) or (h, w, 3).
+        background: sRGB colour where no ray hits, one for all pixels or one for each.
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
         outline: give `Image.rgb` the gradient by which outlines move, too; its values stay, see
             `warpdvr.rendering.visibility`.
@@ -73,7 +74,7 @@ def render(
     rgb, evaluations = film.over(behind), film.evaluations
     if antialias > 1:
         rgb, for_edges = smooth_edges(
-            field, camera, solver, rgb, film.depth, behind, places=antialias, chunk=chunk, shader=shader
+            field, camera, solver, rgb, film.depth, behind, places=int(antialias), chunk=chunk, shader=shader
         )
         evaluations += for_edges
     if outline and torch.is_grad_enabled():
@@ -107,7 +108,7 @@ def _shader(material: Material | None, lights: Sequence[Light]) -> Shader:
     return shade if material is None else partial(shade, material=material, lights=tuple(lights))
 
 
-def _visible(camera: Camera, film: Film, behind: Tensor) -> VisibleImage:
+def _visible(camera: Camera, film: Film, behind: Float[Tensor, "n 3"]) -> VisibleImage:
     rays = camera.rays()
     t = (film.depth / (rays.direction @ camera.pose[:3, 2].to(rays.direction))).detach()
     shape = (1, camera.height, camera.width)

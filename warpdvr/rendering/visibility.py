@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -36,20 +37,20 @@ class VisibleImage:
     """n = count * height * width rays, differentiable."""
     shape: tuple[int, int, int]
     """Count, height and width of the images."""
-    status: Tensor
-    """A `Status` for every ray, shape (n,), int32."""
-    t: Tensor
-    """Ray length to the surface, shape (n,), anything where there is none [scene unit]."""
-    normal: Tensor
-    """Unit normal of the surface, shape (n, 3), 0 where there is none."""
-    behind: Tensor
-    """Colour where no ray hits, shape (n, 3)."""
+    status: Int[Tensor, " n"]
+    """A `Status` for every ray, int32."""
+    t: Float[Tensor, " n"]
+    """Ray length to the surface, anything where there is none [scene unit]."""
+    normal: Float[Tensor, "n 3"]
+    """Unit normal of the surface, 0 where there is none."""
+    behind: Float[Tensor, "n 3"]
+    """sRGB colour where no ray hits."""
 
 
 def boundary(
     field: Field, image: VisibleImage, intersect: Solver, *, chunk: int | None = None, shader: Shader = shade
-) -> tuple[Tensor, int]:
-    """Return 0 for all colours, shape (n, 3), with the gradient of the outlines between them; and evaluations.
+) -> tuple[Float[Tensor, "n 3"], int]:
+    """Return 0 for all colours, with the gradient of the outlines between them; and the evaluations.
 
     The integral of colour over an image moves with its discontinuities by
 
@@ -99,25 +100,25 @@ def boundary(
 class _Crossing:
     """Outlines between m pairs of pixels, and the rays that just pass by them."""
 
-    pair: Tensor
-    """The pixel that sees the near surface, that which does not, and one beside the first; shape (m, 3)."""
-    low: Tensor
-    """How much of the way from the first to the second sees the near surface, shape (m,)."""
-    high: Tensor
-    """How much of it ends where it is not seen, shape (m,)."""
-    near: Tensor
-    """Ray length to the near surface at `low`, shape (m,) [scene unit]."""
-    far: Tensor
-    """Ray length to what is seen at `high`, shape (m,), NaN for nothing [scene unit]."""
-    graze: Tensor
-    """Ray lengths at `high` between which the field's value is smallest, shape (m, 2) [scene unit]."""
+    pair: Int[Tensor, "m 3"]
+    """The pixel that sees the near surface, the one that does not, and a neighbour of the first."""
+    low: Float[Tensor, " m"]
+    """How much of the way from the first to the second sees the near surface."""
+    high: Float[Tensor, " m"]
+    """How much of it ends where it is not seen."""
+    near: Float[Tensor, " m"]
+    """Ray length to the near surface at `low` [scene unit]."""
+    far: Float[Tensor, " m"]
+    """Ray length to what is seen at `high`, NaN for nothing [scene unit]."""
+    graze: Float[Tensor, "m 2"]
+    """Ray lengths at `high` between which the field's value is smallest [scene unit]."""
 
     def __getitem__(self, index: Tensor) -> "_Crossing":
         return _Crossing(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
 
 @torch.no_grad()
-def _candidate_pairs(image: VisibleImage) -> Tensor:
+def _candidate_pairs(image: VisibleImage) -> Int[Tensor, "m 3"]:
     """Return neighbours between which there may be an outline, as `_Crossing.pair`."""
     _, height, width = image.shape
     index = torch.arange(len(image.rays), device=image.t.device).view(image.shape)
@@ -140,7 +141,7 @@ def _candidate_pairs(image: VisibleImage) -> Tensor:
 
 
 @torch.no_grad()
-def _bisect(field: Field, image: VisibleImage, pair: Tensor, intersect: Solver) -> tuple[_Crossing, int]:
+def _bisect(field: Field, image: VisibleImage, pair: Int[Tensor, "m 3"], intersect: Solver) -> tuple[_Crossing, int]:
     """Halve the way between pairs of pixels; the half with the larger step in depth goes on."""
     t = torch.where(image.status == int(Status.HIT), image.t, torch.nan)
     near, far = t[pair[:, 0]], t[pair[:, 1]]
@@ -182,8 +183,10 @@ def _grazing_points(field: Field, image: VisibleImage, crossing: _Crossing) -> t
     return replace(crossing[keep], graze=torch.stack([low, high], 1)), t.numel() + TURNS * len(keep)
 
 
-def _contributions(field: Field, image: VisibleImage, crossing: _Crossing, shader: Shader) -> tuple[Tensor, int]:
-    """Return what each crossing adds to the colours of its two pixels, shape (2, m, 3), 0 in value; and evaluations."""
+def _contributions(
+    field: Field, image: VisibleImage, crossing: _Crossing, shader: Shader
+) -> tuple[Float[Tensor, "2 m 3"], int]:
+    """Return what each crossing adds to the colours of its two pixels, 0 in value; and the evaluations."""
     pair = crossing.pair
     rays = _interpolated(image.rays, pair, crossing.high)
     sides = [_slope(field, rays, t) for t in crossing.graze.unbind(1)]
@@ -208,24 +211,26 @@ def _contributions(field: Field, image: VisibleImage, crossing: _Crossing, shade
 
 @torch.no_grad()
 def _color_jump(
-    field: Field, image: VisibleImage, crossing: _Crossing, rays: Rays, t: Tensor, shader: Shader
-) -> tuple[Tensor, int]:
-    """Return the colour at the near side of each crossing less that at its far side, shape (m, 3), and evaluations."""
+    field: Field, image: VisibleImage, crossing: _Crossing, rays: Rays, t: Float[Tensor, " m"], shader: Shader
+) -> tuple[Float[Tensor, "m 3"], int]:
+    """Return the colour at the near side of each crossing less that at its far side, and the evaluations."""
     hit = torch.nonzero(~crossing.far.isnan())[:, 0]
     beyond = image.behind[crossing.pair[:, 1]].to(field.bounds.dtype)
     beyond = beyond.index_copy(0, hit, _color(field, rays[hit], crossing.far[hit], shader))
     return _color(field, rays, t, shader) - beyond, evaluations_per_gradient(field) * (len(t) + len(hit))
 
 
-def _color(field: Field, rays: Rays, t: Tensor, shader: Shader) -> Tensor:
+def _color(field: Field, rays: Rays, t: Float[Tensor, " n"], shader: Shader) -> Float[Tensor, "n 3"]:
     x, d = rays.at(t).to(field.bounds.dtype), rays.direction.to(field.bounds.dtype)
     field = select_shape(field, rays.shape_index)
     _, slope, feature = gradient(field, x)
     return shader(SurfacePoints(field, x, unit(slope), d, feature))
 
 
-def _slope(field: Field, rays: Rays, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return value (n,), its slope along the rays (n,) and gradient (n, 3) at ray lengths `t` (n,).
+def _slope(
+    field: Field, rays: Rays, t: Float[Tensor, " n"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, "n 3"]]:
+    """Return the value, its slope along the rays and its gradient at ray lengths `t`.
 
     The value is differentiable with respect to the field and the rays where autograd is recording, the others not.
     """
@@ -234,8 +239,8 @@ def _slope(field: Field, rays: Rays, t: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return value, (slope * rays.direction.detach()).sum(-1), slope
 
 
-def _interpolated(rays: Rays, pair: Tensor, part: Tensor) -> Rays:
-    """Return rays at a part (m,) of the way from the first to the second of each pair; differentiable."""
+def _interpolated(rays: Rays, pair: Int[Tensor, "m 3"], part: Float[Tensor, " m"]) -> Rays:
+    """Return rays at a part of the way from the first to the second of each pair; differentiable."""
     a, b = rays[pair[:, 0]], rays[pair[:, 1]]
     part = part[:, None].to(a.origin)
     return Rays(
@@ -243,7 +248,7 @@ def _interpolated(rays: Rays, pair: Tensor, part: Tensor) -> Rays:
     )
 
 
-def _footprint(rays: Rays, pair: Tensor, other: int, t: Tensor) -> Tensor:
-    """Return by how much points at lengths `t` (m,) change from the first to another ray of each pair, (m, 3)."""
+def _footprint(rays: Rays, pair: Int[Tensor, "m 3"], other: int, t: Float[Tensor, " m"]) -> Float[Tensor, "m 3"]:
+    """Return by how much points at lengths `t` change from the first to another ray of each pair."""
     a, b = (Rays(rays.origin.detach()[i], rays.direction.detach()[i]) for i in (pair[:, 0], pair[:, other]))
     return b.origin - a.origin + t[:, None] * (b.direction - a.direction)

@@ -1,7 +1,7 @@
-"""What the values at the corners of boxes say of a function inside of them: bounds, slopes, second differences.
+"""What the values at the corners of boxes tell about a function inside them: bounds, slopes, second differences.
 
-Values come in blocks, shape (m, x + 1, y + 1, z + 1), which hold x * y * z boxes each. What there are several of in a
-box (corners, differences) is the first axis: a grid is refreshed in every few steps of a fit, and this is the fast way.
+Values come in m blocks of x * y * z corners, which hold (x - 1) * (y - 1) * (z - 1) boxes each. The corners and the
+differences of a box are the first axis: a fit refreshes its grid every few steps, and this layout is the fastest.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ HALVES = torch.cartesian_prod(*[torch.arange(2)] * 3)
 
 @dataclass(frozen=True)
 class Boxes:
-    """n boxes of one size, and what is known of a function in them."""
+    """n boxes of one size, and what is known about a function in them."""
 
     node: Int[Tensor, " n"]
     """Their rows in a tree, int64."""
@@ -26,19 +26,19 @@ class Boxes:
     """Values at the corners, in the order of `HALVES`."""
     bend: Float[Tensor, "3 n"]
     """`bends` of each."""
-    around: Float[Tensor, "11 n"]
-    """The largest in a box and its neighbours of `differences`, of the `model_error` in the box of twice the size, and
-    of that one generation before."""
+    neighbourhood: Float[Tensor, "11 n"]
+    """Maxima over a box and its neighbours: of `differences`, of the `model_error` in the box of twice the size, and of
+    the `model_error` one generation before."""
     margin: Float[Tensor, " n"]
-    """By how much values may have changed since they were evaluated."""
+    """How much values may have changed since they were evaluated."""
 
     def __len__(self) -> int:
         return len(self.node)
 
     def __getitem__(self, index: Tensor) -> "Boxes":
         """Return the boxes at an index."""
-        corner, bend, around = self.corner[:, index], self.bend[:, index], self.around[:, index]
-        return Boxes(self.node[index], self.cell[index], corner, bend, around, self.margin[index])
+        corner, bend, neighbourhood = self.corner[:, index], self.bend[:, index], self.neighbourhood[:, index]
+        return Boxes(self.node[index], self.cell[index], corner, bend, neighbourhood, self.margin[index])
 
     def joined(self, other: "Boxes") -> "Boxes":
         """Return these boxes, then those of another."""
@@ -53,7 +53,7 @@ class Boxes:
 
 def bounds(
     corner: Float[Tensor, "8 n"],
-    around: Float[Tensor, "rows n"],
+    neighbourhood: Float[Tensor, "rows n"],
     side: Float[Tensor, "3"],
     spread: float,
     bend: float,
@@ -62,10 +62,10 @@ def bounds(
     """Return the least and the largest value and the slope (g, r) in n boxes.
 
     Every gradient in the box is expected within r of g, the middle of the differences around it; r is `spread` times
-    half their distance from each other, and a twentieth of their length for what they did not see. Between the corners
-    a value is expected to differ from theirs by what a function with such gradients can do (r included), and by no more
-    than `bend` times the error of linear interpolation with the second differences around: an eighth of them along each
-    axis if it is smooth, up to half of them if it has a kink, hence `bend` = 4.
+    half their distance from each other, plus a twentieth of their length for what they missed. Between the corners
+    a value is expected to differ from theirs by what a function with such gradients can reach (r included), and by no
+    more than `bend` times the error of linear interpolation with the second differences around: an eighth of them along
+    each axis if it is smooth, up to half of them if it has a kink, hence `bend` = 4.
 
     Args:
         corner: values at the corners.
@@ -74,14 +74,14 @@ def bounds(
         spread, bend: see `BoundGrid`.
         limit: a bound of |grad value|, infinite if there is none.
     """
-    most, least = around[0:6:2], -around[1:6:2]
-    g, r = (most + least) / 2, spread / 2 * _length(most - least)
+    largest, smallest = neighbourhood[0:6:2], -neighbourhood[1:6:2]
+    g, r = (largest + smallest) / 2, spread / 2 * _length(largest - smallest)
     length = _length(g)
     r = (r + 0.05 * length).clamp_min(1e-20)
     steepest = (length + r).clamp_max(limit)
     lower, upper = corner.amin(0), corner.amax(0)
     rounding = 1e-6 * torch.maximum(lower.abs(), upper.abs())
-    width = torch.minimum(steepest * (float(side.norm()) / 2), around[6:9].sum(0) * (bend / 8)) + rounding
+    width = torch.minimum(steepest * (float(side.norm()) / 2), neighbourhood[6:9].sum(0) * (bend / 8)) + rounding
     bounded = (width + r + lower + upper).isfinite()
     lower = torch.where(bounded, lower - width, -torch.inf)
     upper = torch.where(bounded, upper + width, torch.inf)
@@ -98,7 +98,7 @@ def corners(value: Float[Tensor, "m x y z"]) -> Float[Tensor, "8 m x-1 y-1 z-1"]
 def differences(value: Float[Tensor, "m x y z"], side: Float[Tensor, "3"]) -> Float[Tensor, "9 m x-1 y-1 z-1"]:
     """Return the largest differences in each box.
 
-    Along each axis +d and -d of its edges, over their length; then |second differences| that its corners are part of.
+    Along each axis +d and -d of its edges, over their length; then |second differences| that involve its corners.
     """
     largest = []
     for axis in range(3):
@@ -116,7 +116,7 @@ def differences(value: Float[Tensor, "m x y z"], side: Float[Tensor, "3"]) -> Fl
 def bends(value: Float[Tensor, "m x y z"]) -> Float[Tensor, "3 m x-1 y-1 z-1"]:
     """Return the mean second differences of each box along each axis: those of its corners, signed.
 
-    A corner at the end of an axis has those of the one before.
+    A corner at the end of an axis takes those of the corner before it.
     """
     means = []
     for axis in range(3):
@@ -132,7 +132,7 @@ def bends(value: Float[Tensor, "m x y z"]) -> Float[Tensor, "3 m x-1 y-1 z-1"]:
 def model_error(
     corner: Float[Tensor, "8 m"], bend: Float[Tensor, "3 m"], value: Float[Tensor, "m 3 3 3"]
 ) -> Float[Tensor, " m"]:
-    """Return by how much values in boxes differ at most from what kernels/box_model.py expects there.
+    """Return the largest difference of values in boxes from the model of kernels/box_model.py.
 
     Args:
         corner: values at the corners.

@@ -1,4 +1,4 @@
-"""The solver of a fit: crossings guessed from remembered values, corrected with few evaluations of the field."""
+"""The solver of a fit: crossings predicted from remembered values, corrected with few evaluations of the field."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,8 @@ from warpdvr.kernels import cached as _cached
 from warpdvr.runtime.launch import launch
 
 SIDES = 4
-"""Points on either side of a near miss at which the field is evaluated, twice: over a cell, and over a part of one."""
+"""Points on either side of a near miss at which the field is evaluated, twice: across a cell, then across a part of
+it."""
 
 SHARES = 32
 """A corner far from the surface is evaluated again in one of so many refreshes."""
@@ -31,13 +32,13 @@ class CachedMarch(Solver):
 
     Remembers the field's values at the corners of a grid (`CachedValues`). A ray is marched through their trilinear
     interpolant; the crossing found there is corrected by the secant method with the field's own values, and given up
-    (`GAVE_UP`) if it has not settled. The interpolant rounds edges off, so a ray that passes close to the surface is
-    looked at again: the field is evaluated at 4 `SIDES` points around the nearest one, and the ray may yet hit.
+    (`GAVE_UP`) if it has not converged. The interpolant rounds edges off, so a ray that passes close to the surface is
+    checked again: the field is evaluated at 4 `SIDES` points around the nearest one, and the ray may still hit.
 
-    Made for fits, where the surface moves before long, hits slightly off it teach the same, and many rounds of small
-    operations are what costs. It sees what a grid of `cells` shows: use `DenseMarch` or `SphereTrace` for pictures.
+    Made for fits, where the surface moves all the time, hits slightly off it serve as well, and many rounds of small
+    operations are the cost. It misses what a grid of `cells` misses: use `DenseMarch` or `SphereTrace` for pictures.
 
-    Called without `prepare`, it remembers nothing from one call to the next and evaluates the whole grid in each.
+    Called without `prepare`, it remembers nothing between calls and evaluates the whole grid in each.
     """
 
     cells: int = 64
@@ -87,7 +88,7 @@ class CachedValues(Solver):
         return 1
 
     def refresh(self, field: Field, iteration: int | None = None) -> int:
-        """Sample the field: every `REFRESH` steps of a fit and at `EARLY` ones, at all corners while it is young."""
+        """Sample the field: every `REFRESH` steps of a fit and at `EARLY` ones, at all corners in its first steps."""
         if iteration is None:
             return self.sample(field, full=True)
         if iteration in EARLY or iteration % REFRESH == 0:
@@ -169,8 +170,8 @@ class CachedValues(Solver):
     ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"], Float[Tensor, " k"], Bool[Tensor, " k"]]:
         """Return where the field's value around ray lengths `t` is smallest, and a crossing ahead of it.
 
-        The crossing and the descent there are those of a line through neighbouring values of both signs, if there are
-        any, which the last tensor tells.
+        The crossing and the descent there are those of a line through neighbouring values of opposite signs; the last
+        tensor says whether there are any.
         """
         offset = torch.arange(-SIDES, SIDES, device=t.device) + 0.5
         width = float(self.side.max())

@@ -17,9 +17,9 @@ class Status(IntEnum):
     MISS = int(_status.MISS)
     """It left the bounds without meeting the surface, or never met the bounds."""
     INSIDE = int(_status.INSIDE)
-    """Its first sample was already inside: it sees nothing."""
+    """Its first sample was already inside, which is not a hit."""
     GAVE_UP = int(_status.GAVE_UP)
-    """It was not decided: too many steps, or a value that is not a number."""
+    """It stayed undecided: too many steps, or a value of NaN."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The lowest value of a field on each ray: what soft masks and outlines are made of."""
+"""The lowest value of a field on each ray, for soft masks and outlines."""
 
 import math
 
@@ -11,7 +11,7 @@ from warpdvr.fields.base import Field, select_shape
 from warpdvr.intersection.hit import Hit
 
 DEPTHS = 32
-"""Points on a ray behind its hit at which the smallest value is looked for."""
+"""Points on a ray behind its hit among which the smallest value is searched."""
 
 
 def values_along(field: Field, rays: Rays, t: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
@@ -49,8 +49,8 @@ def lowest_on(
         field: any field.
         rays: the rays that `hit` belongs to.
         hit: where they meet the surface.
-        depths: points on each ray that hits, besides its crossing.
-        max_depth: how far behind the crossing at most [scene unit].
+        depths: points on each ray that hits, in addition to its crossing.
+        max_depth: largest distance behind the crossing [scene unit].
     """
     crossing = rays[hit.ray]
     _, far = crossing.clip(field.bounds)
@@ -62,7 +62,7 @@ def lowest_on(
 def bracket_lowest(
     field: Field, rays: Rays, t: Float[Tensor, "n k"]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Return which of k ascending ray lengths has the smallest value, and how far off the next one lies."""
+    """Return which of k ascending ray lengths has the smallest value, and the distance to the next one."""
     best = values_along(field, rays, t).argmin(1, keepdim=True)
     width = t.diff(dim=1).gather(1, best.clamp_max(t.shape[1] - 2))
     return t.gather(1, best)[:, 0], width[:, 0]

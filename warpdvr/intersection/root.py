@@ -1,4 +1,4 @@
-"""The root of a field on each of many ray segments, found without getting stuck."""
+"""The root of a field on each of many ray segments, by a bracketing method that always converges."""
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +9,7 @@ from warpdvr.kernels import root as _root
 from warpdvr.runtime.launch import launch
 
 STEPS = 40
-"""More than bisection needs from the longest ray down to neighbouring float32 numbers."""
+"""More steps than bisection needs from the longest ray down to neighbouring float32 numbers."""
 
 
 def close_in(
@@ -27,8 +27,8 @@ def close_in(
     Args:
         field: evaluated without gradient.
         o, d: origin and direction of the ray of each bracket, float32.
-        ends: low, high, f_low and f_high, with f_low > 0 >= f_high or a zero end.
-        tolerance: how far off a root may be [scene unit]; for simple roots, near which values are about straight.
+        ends: low, high, f_low and f_high, with f_low > 0 >= f_high or a value of 0 at one end.
+        tolerance: largest error of a root [scene unit]; for simple roots, near which values are about linear.
         shape_index: which of the field's shapes each bracket belongs to; None for a field of one shape.
     """
     low, high, f_low, f_high = ends

@@ -1,4 +1,4 @@
-"""A batch of rays on its way to a surface, and what becomes of each."""
+"""A batch of rays on its way to a surface: the state of each ray while it is marched."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,9 +14,9 @@ from warpdvr.runtime.launch import Packed
 
 
 class RayBatch:
-    """A batch of rays on its way: what every march keeps of each.
+    """The state of a batch of rays, shared by all marches.
 
-    The tensors are changed in place, so that kernels can be given them once, as `lines` and `rays`.
+    The tensors are changed in place, so that they can be packed for kernels once, as `lines` and `rays`.
     """
 
     def __init__(self, field: Field, rays: Rays):
@@ -41,7 +41,7 @@ class RayBatch:
         )
 
     def active(self) -> Int[Tensor, " n_active"]:
-        """Return the indices of rays that are not decided yet, int32."""
+        """Return the indices of rays that are still undecided, int32."""
         return torch.nonzero(self.status == int(_status.ACTIVE))[:, 0].int()
 
     def evaluate(self, x: Float[Tensor, "n 3"], ray: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -49,9 +49,9 @@ class RayBatch:
         self.evaluations += len(x)
         return query(select_shape(self.field, self.shape_index, ray), x)
 
-    def cross(self, ray: Int[Tensor, " m"], ends: tuple[Float[Tensor, " m"], ...], chosen: Bool[Tensor, " m"]) -> None:
-        """Mark rays as hit, and give each the foremost of its `chosen` brackets (low, high, f_low, f_high)."""
-        ray, (low, high, f_low, f_high) = ray[chosen], (a[chosen] for a in ends)
+    def cross(self, ray: Int[Tensor, " m"], ends: tuple[Float[Tensor, " m"], ...], valid: Bool[Tensor, " m"]) -> None:
+        """Mark rays as hit, and give each the foremost of its `valid` brackets (low, high, f_low, f_high)."""
+        ray, (low, high, f_low, f_high) = ray[valid], (a[valid] for a in ends)
         foremost = torch.full_like(self.low, torch.inf).scatter_reduce_(0, ray, low, "amin")
         lower = (low == foremost[ray]) & ~(self.low[ray] < low)
         ray = ray[lower]

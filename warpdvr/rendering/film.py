@@ -1,4 +1,4 @@
-"""What the pixels of a camera record: rays in tiles on one side, pixels row by row on the other."""
+"""The pixels of a camera: rendered in tiles, recorded row by row."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from warpdvr.shading.shade import Shader
 
 @dataclass(frozen=True)
 class Film:
-    """What n pixels recorded, row by row."""
+    """The recorded values of n pixels, row by row."""
 
     color: Float[Tensor, "n 3"]
     """sRGB colour in [0, 1], 0 where the ray does not hit; differentiable."""
@@ -46,7 +46,7 @@ class Film:
         return torch.where(self.mask[:, None], self.color, background)
 
     def image(self, camera: Camera, rgb: Float[Tensor, "n 3"], evaluations: int) -> Image:
-        """Return what was recorded as an image of a camera, with finished colours and the evaluations of all."""
+        """Return the image of a camera, with finished colours and the total number of evaluations."""
         shape = camera.height, camera.width
         return Image(
             rgb=rgb.view(*shape, 3),
@@ -69,14 +69,14 @@ def expose(
     sharpness: float | None,
     chunk: int,
 ) -> Film:
-    """Return what the centres of all pixels show, found for at most `chunk` rays at a time.
+    """Render the centres of all pixels, at most `chunk` rays at a time.
 
     Args:
         field: of one shape.
         camera: the view, on the field's device.
-        intersect: how the surface is found.
-        aggregate: what a ray shows of what it meets.
-        shader: the colours of surface points.
+        intersect: finds the surface.
+        aggregate: turns the points along a ray into its values.
+        shader: colours surface points.
         sharpness: of the soft mask [1 / field value]; None leaves it out.
         chunk: number of rays.
     """
@@ -95,18 +95,18 @@ def background_pixels(
     like: Float[Tensor, "n 3"],
 ) -> Float[Tensor, "n 3"]:
     """Return a background as the colour behind each of n pixels, row by row, on the device of `like`."""
-    behind = torch.as_tensor(background, dtype=like.dtype, device=like.device)
-    return behind.expand(camera.height, camera.width, 3).reshape(-1, 3)
+    pixels = torch.as_tensor(background, dtype=like.dtype, device=like.device)
+    return pixels.expand(camera.height, camera.width, 3).reshape(-1, 3)
 
 
-def tiles(pixel: Float[Tensor, "n 2"], most: int) -> list[Int[Tensor, " _"]]:
-    """Return indices of pixels in parts of at most `most`, each close together, because neighbours share cones."""
-    if len(pixel) <= most:
+def tiles(pixel: Float[Tensor, "n 2"], max_size: int) -> list[Int[Tensor, " _"]]:
+    """Return the indices of pixels in compact tiles of at most `max_size`, because neighbours share cones."""
+    if len(pixel) <= max_size:
         return [torch.arange(len(pixel), device=pixel.device)]
-    side = max(1, math.isqrt(most))
+    side = max(1, math.isqrt(max_size))
     column, row = (pixel / side).floor().long().unbind(1)
     order = (row * (int(column.max()) + 1) + column).argsort(stable=True)
-    return list(order.split(most))
+    return list(order.split(max_size))
 
 
 def _record(
@@ -129,7 +129,7 @@ def _record(
 
 
 def _in_rows(films: Sequence[Film], order: Sequence[Tensor]) -> Film:
-    """Return one film of the films of tiles, of which the pixels `order` are."""
+    """Join the films of tiles, whose pixels are `order`, into one."""
     back = torch.cat(list(order)).argsort()
     color, depth, normal, status = (
         torch.cat([getattr(film, name) for film in films])[back] for name in ("color", "depth", "normal", "status")

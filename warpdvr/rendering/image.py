@@ -1,4 +1,4 @@
-"""An image, and the pictures that are made of it."""
+"""A rendered image, and the pictures that are written of it."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The one place where a hit becomes differentiable."""
+"""Implicit differentiation: the only place where a hit becomes differentiable."""
 
 from collections.abc import Callable
 
@@ -23,22 +23,22 @@ def reattach(
 
         t = t0 - (f(x0) - f(x0).detach()) / (grad f(x0) . d).detach()
 
-    has the right value and the right derivative with respect to whatever f depends on (weights, radius, codes) and to
-    o and d, hence to camera poses (Niemeyer et al. 2020, eq. 10 and supplement; Yariv et al. 2020, eq. 3). The field is
-    evaluated once. Second derivatives of t are not provided.
+    has the right value and the right derivative with respect to everything that f depends on (weights, radius, codes)
+    and to o and d, hence to camera poses (Niemeyer et al. 2020, eq. 10 and supplement; Yariv et al. 2020, eq. 3). The
+    field is evaluated once. Second derivatives of t are not provided.
 
     Args:
         f: the field's `value`.
         origin, direction: of the rays that hit; differentiable.
         t: ray lengths found by a solver [scene unit]; taken as constants.
         grazing: the slope along the ray is kept at least this fraction of |grad f| away from 0, with its sign, because
-            the derivative of a ray that only touches the surface is unbounded.
+            the derivative for a ray that only grazes the surface is unbounded.
     """
     if not torch.is_grad_enabled():
         return t
     x = origin + t.detach().to(origin)[:, None] * direction
     value, gradient = value_and_gradient(f, x)
     slope = (gradient * direction.detach()).sum(-1)
-    least = grazing * gradient.norm(dim=-1) + torch.finfo(slope.dtype).tiny
-    slope = torch.where(slope > 0, slope.clamp_min(least), slope.clamp_max(-least))
+    min_slope = grazing * gradient.norm(dim=-1) + torch.finfo(slope.dtype).tiny
+    slope = torch.where(slope > 0, slope.clamp_min(min_slope), slope.clamp_max(-min_slope))
     return t.detach().to(origin) - (value - value.detach()) / slope

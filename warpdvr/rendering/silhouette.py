@@ -1,4 +1,4 @@
-"""The soft mask of a field: how near to its surface a ray comes, or how deep it goes inside."""
+"""The soft mask of a field: how close a ray comes to its surface, or how deep it goes inside."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""What rays see of a surface: points, normals, colours."""
+"""The visible surface: points, normals and colours where rays hit."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class TracedPoints:
 
 @dataclass(frozen=True)
 class Surface:
-    """What k of n rays see."""
+    """The surface points, normals and colours that k of n rays hit."""
 
     hit: Hit
     """Which rays hit, and what became of the others."""
@@ -52,7 +52,7 @@ class Surface:
 
 
 def surface(field: Field, rays: Rays, intersect: Solver, shader: Shader = shade) -> Surface:
-    """Return what the rays see, packed: only rays that hit. Differentiable where autograd is recording."""
+    """Return the surface where rays hit it, packed: only rays that hit. Differentiable where autograd is recording."""
     traced = trace(field, rays, intersect)
     at = traced.points
     return Surface(traced.hit, traced.t, at.x, at.normal, shader(at), traced.slope, traced.evaluations)

@@ -19,7 +19,7 @@ from warpdvr.runtime.files import replacing
 
 
 def turn(field: FieldLike, path: Sequence[Camera]) -> Iterator[Image]:
-    """Render one camera after the other, with smooth edges of colours; the field must stay as it is."""
+    """Render one camera after the other, antialiased and without gradients; the field must not change meanwhile."""
     field = as_field(field)
     solver, _ = gridded_intersect(field)
     for camera in path:

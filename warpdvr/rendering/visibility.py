@@ -1,4 +1,4 @@
-"""Outlines that colours can move: the part of an image's derivative that visibility has."""
+"""Visibility gradients: the derivative of an image with respect to the position of its outlines."""
 
 from dataclasses import dataclass, replace
 
@@ -14,24 +14,24 @@ from warpdvr.intersection.hit import Status
 from warpdvr.shading.shade import Shader, SurfacePoints, shade
 
 HALVINGS = 3
-"""How often the way between two pixels is halved to find the outline there: to an eighth of a pixel."""
+"""Bisections between two pixels to find the outline there: down to an eighth of a pixel."""
 
 BEND = 0.5
-"""How far a neighbour may lie off the surface's tangent plane before an outline is looked for [pixel's size]."""
+"""Distance of a neighbour from the surface's tangent plane above which an outline is searched [pixel's size]."""
 
 STEPS = (-1.0, 0.0, *(2.0**k for k in range(8)))
-"""Offsets from the near surface between which the ray's grazing point is looked for [pixel's size]."""
+"""Offsets from the near surface between which the ray's grazing point is searched [pixel's size]."""
 
 TURNS = 5
-"""How often the way between two such places is halved."""
+"""Bisections between two such places."""
 
 GRAZING = 0.05
-"""Least slope in the image for a unit of the field's: a smaller one would make an outline infinitely fast."""
+"""Least slope in the image per unit of the field's slope: a smaller one would make an outline infinitely fast."""
 
 
 @dataclass(frozen=True)
 class VisibleImage:
-    """What the rays of some images see, one for each pixel, images and rows one after the other."""
+    """The surface that the rays of some images see, one ray per pixel, image by image and row by row."""
 
     rays: Rays
     """n = count * height * width rays, differentiable."""
@@ -43,7 +43,7 @@ class VisibleImage:
     """Ray length to the surface, anything where there is none [scene unit]."""
     normal: Float[Tensor, "n 3"]
     """Unit normal of the surface, 0 where there is none."""
-    behind: Float[Tensor, "n 3"]
+    background: Float[Tensor, "n 3"]
     """sRGB colour where no ray hits."""
 
 
@@ -71,41 +71,43 @@ def boundary(
     everywhere and a box at its edges, its slopes on both sides are mixed so that along the ray there is none.
 
     It costs `HALVINGS` rays, 17 values with gradients and 2 colours for each pair of pixels with an outline between
-    them, and rays in vain where a surface bends sharply. Where one outline ends at another the sum is off by up to half
-    a pixel. Not seen are outlines that leave both pixels the same, all but one of several between two pixels, those in
-    the outer half of the pixels at the image's border, and those over less than half a pixel of depth. Creases, the
-    edges of the bounds and lines painted on a surface are no outlines: their place has no gradient.
+    them, and some rays for nothing where a surface bends sharply. Where one outline ends at another the sum is off by
+    up to half a pixel. Missed are outlines that leave both pixels the same, all but one of several between two pixels,
+    those in the outer half of the pixels at the image's border, and those across less than half a pixel of depth.
+    Creases, the edges of the bounds and lines painted on a surface are not outlines: their position has no gradient.
 
     Args:
         field: a `Field`.
-        image: what the images show.
-        intersect: how the surface is found.
-        chunk: how many pairs of pixels are looked at together; None for all.
-        shader: the colours of surface points.
+        image: the images.
+        intersect: finds the surface.
+        chunk: number of pairs of pixels at a time; None for all.
+        shader: colours surface points.
     """
-    zero = image.behind.new_zeros(len(image.rays), 3, dtype=field.bounds.dtype)
+    zero = image.background.new_zeros(len(image.rays), 3, dtype=field.bounds.dtype)
     if not torch.is_grad_enabled():
         return zero, 0
     pairs, evaluations = _candidate_pairs(image), 0
     for subset in pairs.split(chunk or max(len(pairs), 1)) if len(pairs) else ():
         crossing, for_rays = _bisect(field, image, subset, intersect)
         crossing, for_grazing = _grazing_points(field, image, crossing)
-        moved, for_colors = _contributions(field, image, crossing, shader)
+        contributions, for_colors = _contributions(field, image, crossing, shader)
         evaluations += for_rays + for_grazing + for_colors
-        zero = zero.index_add(0, crossing.pair[:, 0], moved[0]).index_add(0, crossing.pair[:, 1], moved[1])
+        zero = zero.index_add(0, crossing.pair[:, 0], contributions[0]).index_add(
+            0, crossing.pair[:, 1], contributions[1]
+        )
     return zero, evaluations
 
 
 @dataclass(frozen=True)
 class _Crossing:
-    """Outlines between m pairs of pixels, and the rays that just pass by them."""
+    """Outlines between m pairs of pixels, and the rays that just miss them."""
 
     pair: Int[Tensor, "m 3"]
     """The pixel that sees the near surface, the one that does not, and a neighbour of the first."""
     low: Float[Tensor, " m"]
-    """How much of the way from the first to the second sees the near surface."""
+    """Fraction of the way from the first to the second up to which the near surface is seen."""
     high: Float[Tensor, " m"]
-    """How much of it ends where it is not seen."""
+    """Fraction of the way from which on it is not seen."""
     near: Float[Tensor, " m"]
     """Ray length to the near surface at `low` [scene unit]."""
     far: Float[Tensor, " m"]
@@ -142,7 +144,7 @@ def _candidate_pairs(image: VisibleImage) -> Int[Tensor, "m 3"]:
 
 @torch.no_grad()
 def _bisect(field: Field, image: VisibleImage, pair: Int[Tensor, "m 3"], intersect: Solver) -> tuple[_Crossing, int]:
-    """Halve the way between pairs of pixels; the half with the larger step in depth goes on."""
+    """Bisect between pairs of pixels; the half with the larger step in depth is kept."""
     t = torch.where(image.status == int(Status.HIT), image.t, torch.nan)
     near, far = t[pair[:, 0]], t[pair[:, 1]]
     low, high = torch.zeros_like(near), torch.ones_like(near)
@@ -160,9 +162,9 @@ def _bisect(field: Field, image: VisibleImage, pair: Int[Tensor, "m 3"], interse
 
 @torch.no_grad()
 def _grazing_points(field: Field, image: VisibleImage, crossing: _Crossing) -> tuple[_Crossing, int]:
-    """Keep the crossings whose outer ray passes a smallest value ahead of what it sees, and tell where.
+    """Keep the crossings whose outer ray passes a minimum of the value in front of what it sees, and bracket it.
 
-    On a surface that goes on behind the pixel's edge values only fall on the way from the near to the far point.
+    On a surface that continues behind the pixel's edge, values only fall from the near to the far point.
     """
     pair, rays = crossing.pair, _interpolated(image.rays, crossing.pair, crossing.high)
     end = torch.where(crossing.far.isnan(), rays.clip(field.bounds)[1].to(crossing.far), crossing.far)
@@ -186,7 +188,7 @@ def _grazing_points(field: Field, image: VisibleImage, crossing: _Crossing) -> t
 def _contributions(
     field: Field, image: VisibleImage, crossing: _Crossing, shader: Shader
 ) -> tuple[Float[Tensor, "2 m 3"], int]:
-    """Return what each crossing adds to the colours of its two pixels, 0 in value; and the evaluations."""
+    """Return the terms that each crossing adds to the colours of its two pixels, 0 in value, and the evaluations."""
     pair = crossing.pair
     rays = _interpolated(image.rays, pair, crossing.high)
     sides = [_slope(field, rays, t) for t in crossing.graze.unbind(1)]
@@ -195,15 +197,15 @@ def _contributions(
     value, slope = share * f_low + (1 - share) * f_high, share[:, None] * g_low + (1 - share)[:, None] * g_high
     t = share * crossing.graze[:, 0] + (1 - share) * crossing.graze[:, 1]
     along, across = ((slope * _footprint(image.rays, pair, i, t)).sum(-1) for i in (1, 2))
-    least = torch.stack([g_low, g_high]).norm(dim=-1).amax(0) * _footprint(image.rays, pair, 1, t).norm(dim=-1)
+    min_slope = torch.stack([g_low, g_high]).norm(dim=-1).amax(0) * _footprint(image.rays, pair, 1, t).norm(dim=-1)
     steep = torch.hypot(along, across)
-    passed = value.detach().abs() <= 4 * (crossing.high - crossing.low) * steep
+    close_enough = value.detach().abs() <= 4 * (crossing.high - crossing.low) * steep
     tiny = torch.finfo(steep.dtype).tiny
     a, b = along.abs() / (steep + tiny), across / (steep + tiny)
-    share = a**3 / (a**4 + b**4 + tiny) / torch.maximum(steep, GRAZING * least + tiny)
-    move = (value.detach() - value) * torch.where(passed, share, 0)
+    share = a**3 / (a**4 + b**4 + tiny) / torch.maximum(steep, GRAZING * min_slope + tiny)
+    move = (value.detach() - value) * torch.where(close_enough, share, 0)
     jump, evaluations = _color_jump(field, image, crossing, rays, t, shader)
-    place = torch.where(passed, crossing.high - value.detach() / along, 0.5).nan_to_num(0.5)
+    place = torch.where(close_enough, crossing.high - value.detach() / along, 0.5).nan_to_num(0.5)
     place = torch.minimum(torch.maximum(place, crossing.low), crossing.high)
     part = move[:, None] * jump
     return torch.stack([(1 - place)[:, None] * part, place[:, None] * part]), 2 * len(t) + evaluations
@@ -213,11 +215,11 @@ def _contributions(
 def _color_jump(
     field: Field, image: VisibleImage, crossing: _Crossing, rays: Rays, t: Float[Tensor, " m"], shader: Shader
 ) -> tuple[Float[Tensor, "m 3"], int]:
-    """Return the colour at the near side of each crossing less that at its far side, and the evaluations."""
+    """Return the colour on the near side of each crossing minus that on its far side, and the evaluations."""
     hit = torch.nonzero(~crossing.far.isnan())[:, 0]
-    beyond = image.behind[crossing.pair[:, 1]].to(field.bounds.dtype)
-    beyond = beyond.index_copy(0, hit, _color(field, rays[hit], crossing.far[hit], shader))
-    return _color(field, rays, t, shader) - beyond, evaluations_per_gradient(field) * (len(t) + len(hit))
+    far_color = image.background[crossing.pair[:, 1]].to(field.bounds.dtype)
+    far_color = far_color.index_copy(0, hit, _color(field, rays[hit], crossing.far[hit], shader))
+    return _color(field, rays, t, shader) - far_color, evaluations_per_gradient(field) * (len(t) + len(hit))
 
 
 def _color(field: Field, rays: Rays, t: Float[Tensor, " n"], shader: Shader) -> Float[Tensor, "n 3"]:
@@ -240,7 +242,7 @@ def _slope(
 
 
 def _interpolated(rays: Rays, pair: Int[Tensor, "m 3"], part: Float[Tensor, " m"]) -> Rays:
-    """Return rays at a part of the way from the first to the second of each pair; differentiable."""
+    """Return rays at a fraction of the way from the first to the second of each pair; differentiable."""
     a, b = rays[pair[:, 0]], rays[pair[:, 1]]
     part = part[:, None].to(a.origin)
     return Rays(
@@ -249,6 +251,6 @@ def _interpolated(rays: Rays, pair: Int[Tensor, "m 3"], part: Float[Tensor, " m"
 
 
 def _footprint(rays: Rays, pair: Int[Tensor, "m 3"], other: int, t: Float[Tensor, " m"]) -> Float[Tensor, "m 3"]:
-    """Return by how much points at lengths `t` change from the first to another ray of each pair."""
+    """Return the offset of points at lengths `t` from the first to another ray of each pair [scene unit]."""
     a, b = (Rays(rays.origin.detach()[i], rays.direction.detach()[i]) for i in (pair[:, 0], pair[:, other]))
     return b.origin - a.origin + t[:, None] * (b.direction - a.direction)

@@ -31,7 +31,7 @@ class Solver(ABC):
         """Find the first crossing from outside to inside on each ray, within the field's bounds."""
 
     def prepare(self, field: Field) -> "Solver":
-        """Return a solver for many calls with one field, which may remember its values; by default it remembers nothing.
+        """Return a solver for many calls with one field, which may remember its values; the default is this solver.
 
         The field is not evaluated before the first call or `refresh`.
         """

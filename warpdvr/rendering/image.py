@@ -1,4 +1,4 @@
-"""A rendered image, and the pictures that are written of it."""
+"""A rendered image, and the pictures that are written from it."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -92,9 +92,8 @@ def boundary(
         crossing, for_grazing = _grazing_points(field, image, crossing)
         contributions, for_colors = _contributions(field, image, crossing, shader)
         evaluations += for_rays + for_grazing + for_colors
-        zero = zero.index_add(0, crossing.pair[:, 0], contributions[0]).index_add(
-            0, crossing.pair[:, 1], contributions[1]
-        )
+        for i in (0, 1):
+            zero = zero.index_add(0, crossing.pair[:, i], contributions[i])
     return zero, evaluations
 
 

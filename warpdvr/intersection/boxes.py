@@ -43,8 +43,8 @@ class Boxes:
     def joined(self, other: "Boxes") -> "Boxes":
         """Return these boxes, then those of another."""
         along = {"cell": 0}
-        both = {name: [getattr(boxes, name) for boxes in (self, other)] for name in self.__dataclass_fields__}
-        return Boxes(**{name: torch.cat(pair, along.get(name, -1)) for name, pair in both.items()})
+        columns = {name: [getattr(boxes, name) for boxes in (self, other)] for name in self.__dataclass_fields__}
+        return Boxes(**{name: torch.cat(pair, along.get(name, -1)) for name, pair in columns.items()})
 
     def to(self, device: torch.device | str) -> "Boxes":
         """Return a copy on another device."""
@@ -170,7 +170,7 @@ def dilate_blocks(
     key, order = ((cell + 1) * stride).sum(1).sort()
     value, outside = value[:, order], outside[:, order, None, None]
     for axis in range(3):
-        both = value.amax(axis + 2)
+        inner = value.amax(axis + 2)
         sides = []
         for step, half in ((-1, 1), (1, 0)):
             neighbour_key = key + step * stride[axis]
@@ -178,7 +178,7 @@ def dilate_blocks(
             neighbour = torch.where(
                 (key[at] == neighbour_key).view(-1, 1, 1), value.select(axis + 2, half)[:, at], outside
             )
-            sides.append(torch.maximum(both, neighbour))
+            sides.append(torch.maximum(inner, neighbour))
         value = torch.stack(sides, axis + 2)
     return value[:, order.argsort()]
 

@@ -106,9 +106,9 @@ class CachedValues(Solver):
             self.value = torch.empty_like(self.x[:, 0])
         else:
             self.turn += 1
-            again = self.near_surface.clone()
-            again[self.turn % SHARES :: SHARES] = True
-            corner = torch.nonzero(again)[:, 0]
+            refreshed = self.near_surface.clone()
+            refreshed[self.turn % SHARES :: SHARES] = True
+            corner = torch.nonzero(refreshed)[:, 0]
         self.value[corner] = query_all(field, self.x[corner])
         self.near_surface = self._near_surface()
         return len(corner)
@@ -137,16 +137,18 @@ class CachedValues(Solver):
         rays = Rays(*(a.detach().float().contiguous() for a in (rays.origin, rays.direction)))
         evaluations = self.sample(field) if len(self.value) == 0 else 0
         status, t, descent, nearest, close = self._guess(field, rays)
-        again = torch.nonzero(close)[:, 0]
-        if len(again):
-            nearest[again], t[again], descent[again], crosses = self._look_closer(field, rays[again], nearest[again])
-            status[again[crosses]] = int(Status.HIT)
+        recheck = torch.nonzero(close)[:, 0]
+        if len(recheck):
+            nearest[recheck], t[recheck], descent[recheck], crosses = self._look_closer(
+                field, rays[recheck], nearest[recheck]
+            )
+            status[recheck[crosses]] = int(Status.HIT)
         ray = torch.nonzero(status == int(Status.HIT))[:, 0]
         corrected, settled = self._correct(field, rays[ray], t[ray], descent[ray])
         status[ray[~settled]] = int(Status.GAVE_UP)
         hit, t = ray[settled], corrected[settled]
         nearest[hit] = t
-        evaluations += len(ray) * (self.march.corrections + 1) + len(again) * 4 * SIDES
+        evaluations += len(ray) * (self.march.corrections + 1) + len(recheck) * 4 * SIDES
         return Hit(t, hit, status, nearest, evaluations)
 
     def _guess(
@@ -200,10 +202,10 @@ class CachedValues(Solver):
         t = t + (f / descent).clamp(-width, width)
         for _ in range(self.march.corrections):
             g = query(field, rays.at(t))
-            moved = t - before
-            secant = (f - g) / moved
+            step = t - before
+            secant = (f - g) / step
             # between nearly equal values or points the last slope is the better one
-            descent = torch.where((moved.abs() > 1e-6) & (secant > 0.1 * descent), secant, descent)
+            descent = torch.where((step.abs() > 1e-6) & (secant > 0.1 * descent), secant, descent)
             before, f = t, g
             t = t + (f / descent).clamp(-width, width)
         return t, (t - before).abs() < 0.25 * width

@@ -79,5 +79,5 @@ may have an attribute `points_per_ray`, see `Solver.points_per_ray`; by default 
 
 
 def as_solver(intersect: SolverLike) -> Solver:
-    """Return a `Solver` as it is, and make one of any other callable."""
+    """Return a `Solver` unchanged, and make one of any other callable."""
     return intersect if isinstance(intersect, Solver) else _CallableSolver(intersect)

@@ -32,7 +32,7 @@ class BoundGrid:
     than `cells` that shows in none of their corners (a needle on a plateau) is missed. `DenseMarch()` is the check.
 
     Where rays evaluate the field more than once is logged: `sharpen` halves the boxes there, and the next picture of a
-    field that stays as it is takes little more than one evaluation for a ray that hits.
+    field that does not change takes little more than one evaluation for a ray that hits.
 
     Takes 28 bytes per box, largest or halved, 48 per model, 130 per box that `sharpen` could halve, and 4 per corner of
     the largest: 2 to 35 MB, and up to 200 once thin and steep fields are sharpened. `to` moves it.

@@ -57,7 +57,7 @@ def render(
             they see, a whole number; their `rgb` is the mean in linear light. 1 takes the centre alone. With 3 and
             without a `BoundGrid` this may cost as much as the rest of the picture.
         material: how the surface reflects the lights, such as `Lambert()`, with the field's colour as that of the
-            surface; None shows the field's colour as it is.
+            surface; None shows the field's colour without shading.
         lights: the lights of the scene, needed with a material.
         memory: approximate limit for the evaluation of one chunk of rays [byte]. A recorded gradient comes on top.
     """

@@ -82,12 +82,12 @@ def test_a_wall_is_learnt_and_fills_what_masks_hold_too_much():
 
 
 def test_a_pixel_that_nothing_is_hit_in_has_its_colour():
-    class Half(nn.Module):
+    class Half(Background):
         def forward(self, rays: Rays) -> Tensor:
             return torch.full_like(rays.origin, 0.25)
 
     given = views()
-    black, grey = evaluate(Painted(), given), evaluate(Painted(), given, background=Half())  # type: ignore[arg-type]
+    black, grey = evaluate(Painted(), given), evaluate(Painted(), given, background=Half())
     photograph, mask = given.images[0] / 255, given.masks[0]
     assert mask is not None
     ball = (photograph - 0.5).abs().amax(-1) < 0.01

@@ -459,7 +459,7 @@ def test_the_surface_is_found_as_it_is_told():
         return dense(field, rays)
 
     march.points_per_ray = 1  # type: ignore[attr-defined]
-    next(Fit(field, ball(2), iterations=1, recipe=SMALL, intersect=march))  # type: ignore[arg-type]
+    next(Fit(field, ball(2), iterations=1, recipe=SMALL, intersect=march))
     assert calls == [128]
 
 

@@ -56,9 +56,9 @@ def test_a_plain_function_draws_the_same_picture():
         return DenseMarch(32)(field, rays)
 
     march.points_per_ray = 1  # type: ignore[attr-defined]
-    wrapped = as_solver(march)  # type: ignore[arg-type]
+    wrapped = as_solver(march)
     assert isinstance(wrapped, Solver) and wrapped.points_per_ray == 1 and wrapped.prepare(field) is wrapped
-    image, expected = (render(field, CAMERA, intersect=s) for s in (march, DenseMarch(32)))  # type: ignore[arg-type]
+    image, expected = (render(field, CAMERA, intersect=s) for s in (march, DenseMarch(32)))
     assert torch.equal(image.rgb, expected.rgb) and calls == [24 * 16]
 
 

@@ -13,7 +13,7 @@ from warpdvr.datasets.views import Views
 from warpdvr.evaluation.overlap import iou
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
-from warpdvr.intersection.base import Solver
+from warpdvr.intersection.base import SolverLike
 from warpdvr.intersection.default import gridded_intersect
 from warpdvr.rendering.antialias import SMOOTH
 from warpdvr.rendering.background import Background
@@ -45,7 +45,7 @@ def evaluate(
     views: Views,
     indices: Iterable[int] | None = None,
     *,
-    intersect: Solver | None = None,
+    intersect: SolverLike | None = None,
     longest: int | None = None,
     background: Background | None = None,
     shown: Callable[[int, Image, Tensor], None] | None = None,

@@ -16,7 +16,7 @@ from warpdvr.fitting.loop import TrainingLoop
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
 from warpdvr.fitting.terms import Term, TermContext, check_terms, evaluate_terms
-from warpdvr.intersection.base import EARLY, Solver, as_solver
+from warpdvr.intersection.base import EARLY, Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.hit import Hit, Status
@@ -47,7 +47,7 @@ class Fit(TrainingLoop):
         recipe: Recipe | None = None,
         terms: Sequence[Term] = (),
         seed: int = 0,
-        intersect: Solver | None = None,
+        intersect: SolverLike | None = None,
     ):
         """Prepare a fit; the field is changed in place.
 

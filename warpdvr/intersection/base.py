@@ -1,8 +1,8 @@
-"""The contract of solvers, which find hits: a configuration and, where there is any, what it remembers apart."""
+"""The contract of solvers, which find hits: a frozen configuration, and a separate object for remembered values."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -11,63 +11,51 @@ from warpdvr.fields.base import Field
 from warpdvr.intersection.hit import Hit
 
 EARLY = (5, 10, 20, 35, 50, 75)
-"""Steps of a fit at which what is remembered of the field is brought up to date besides: at first it changes fast."""
-
-
-@runtime_checkable
-class Intersect(Protocol):
-    """Any callable that finds hits; `as_solver` makes a `Solver` of it."""
-
-    @property
-    def points_per_ray(self) -> int:
-        """See `Solver.points_per_ray`."""
-
-    def __call__(self, field: Field, rays: Rays) -> Hit:
-        """See `Solver.__call__`."""
+"""Additional steps of a fit at which remembered values are refreshed, because the field changes fast at first."""
 
 
 class Solver(ABC):
-    """What finds hits. A subclass is a frozen dataclass that holds its configuration.
+    """Finds hits. A subclass is a frozen dataclass that holds its configuration.
 
-    What is remembered of a field is a separate solver, which `prepare` returns; it alone overrides `refresh`, `state`
-    and `resume`, or hands them on to the object that remembers.
+    Values of a field are remembered in a separate solver, which `prepare` returns; only that one overrides `refresh`,
+    `state` and `resume`, or forwards them to the object that holds the values.
     """
 
     @property
     @abstractmethod
     def points_per_ray(self) -> int:
-        """How many points of one ray are evaluated together; decides how many rays fit into memory."""
+        """Number of points of one ray that are evaluated together; decides how many rays fit into memory."""
 
     @abstractmethod
     def __call__(self, field: Field, rays: Rays) -> Hit:
-        """Find the first crossing from outside to inside on each ray, inside of the field's bounds."""
+        """Find the first crossing from outside to inside on each ray, within the field's bounds."""
 
     def prepare(self, field: Field) -> "Solver":
-        """Return a solver for many calls with one field, which may remember values of it; here nothing is remembered.
+        """Return a solver for many calls with one field, which may remember its values; the default is this solver.
 
         The field is not evaluated before the first call or `refresh`.
         """
         return self
 
     def refresh(self, field: Field, iteration: int | None = None) -> int:
-        """Bring what is remembered up to date after the field's weights moved, and return the number of evaluations.
+        """Update remembered values after the field's weights changed, and return the number of evaluations.
 
         Args:
             field: the field that the solver was prepared for.
-            iteration: of a fit that calls this before every step, so that each solver keeps its own rhythm; None to
-                bring everything up to date now.
+            iteration: of a fit that calls this before every step, so that each solver updates at its own intervals;
+                None to update everything now.
         """
         return 0
 
     def state(self) -> dict[str, Tensor]:
-        """Return what is remembered, for a checkpoint; `resume` takes it."""
+        """Return the remembered values for a checkpoint; `resume` takes them."""
         return {}
 
     def resume(self, state: dict[str, Tensor]) -> None:  # noqa: B027 (nothing is remembered here)
-        """Remember what `state` returned; entries of other solvers and of other parts of a fit are passed over.
+        """Restore what `state` returned; entries of other solvers and of other parts of a fit are ignored.
 
         Raises:
-            ValueError: if it was remembered by a solver of another configuration.
+            ValueError: if the state comes from a solver of another configuration.
         """
 
 
@@ -75,16 +63,21 @@ class Solver(ABC):
 class _CallableSolver(Solver):
     """A solver that was written as a plain callable."""
 
-    intersect: Intersect
+    intersect: Callable[[Field, Rays], Hit]
 
     @property
     def points_per_ray(self) -> int:
-        return self.intersect.points_per_ray
+        return int(getattr(self.intersect, "points_per_ray", 1))
 
     def __call__(self, field: Field, rays: Rays) -> Hit:
         return self.intersect(field, rays)
 
 
-def as_solver(intersect: Intersect) -> Solver:
-    """Return a `Solver` as it is, and one made of any other callable that finds hits."""
+SolverLike = Solver | Callable[[Field, Rays], Hit]
+"""What `as_solver` makes a solver of: a `Solver`, or any callable that finds hits as `Solver.__call__` does. A callable
+may have an attribute `points_per_ray`, see `Solver.points_per_ray`; by default it is 1."""
+
+
+def as_solver(intersect: SolverLike) -> Solver:
+    """Return a `Solver` unchanged, and make one of any other callable."""
     return intersect if isinstance(intersect, Solver) else _CallableSolver(intersect)

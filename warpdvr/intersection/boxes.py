@@ -1,12 +1,13 @@
-"""What the values at the corners of boxes say of a function inside of them: bounds, slopes, second differences.
+"""What the values at the corners of boxes tell about a function inside them: bounds, slopes, second differences.
 
-Values come in blocks, shape (m, x + 1, y + 1, z + 1), which hold x * y * z boxes each. What there are several of in a
-box (corners, differences) is the first axis: a grid is refreshed in every few steps of a fit, and this is the fast way.
+Values come in m blocks of x * y * z corners, which hold (x - 1) * (y - 1) * (z - 1) boxes each. The corners and the
+differences of a box are the first axis: a fit refreshes its grid every few steps, and this layout is the fastest.
 """
 
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 HALVES = torch.cartesian_prod(*[torch.arange(2)] * 3)
@@ -15,35 +16,35 @@ HALVES = torch.cartesian_prod(*[torch.arange(2)] * 3)
 
 @dataclass(frozen=True)
 class Boxes:
-    """n boxes of one size, and what is known of a function in them."""
+    """n boxes of one size, and what is known about a function in them."""
 
-    node: Tensor
-    """Their rows in a tree, shape (n,), int64."""
-    cell: Tensor
-    """Their places among boxes of that size, shape (n, 3), int64."""
-    corner: Tensor
-    """Values at the corners, in the order of `HALVES`, shape (8, n)."""
-    bend: Tensor
-    """`bends` of each, shape (3, n)."""
-    around: Tensor
-    """The largest in a box and its neighbours of `differences`, of the `model_error` in the box of twice the size, and
-    of that one generation before, shape (11, n)."""
-    margin: Tensor
-    """By how much values may have changed since they were evaluated, shape (n,)."""
+    node: Int[Tensor, " n"]
+    """Their rows in a tree, int64."""
+    cell: Int[Tensor, "n 3"]
+    """Their places among boxes of that size, int64."""
+    corner: Float[Tensor, "8 n"]
+    """Values at the corners, in the order of `HALVES`."""
+    bend: Float[Tensor, "3 n"]
+    """`bends` of each."""
+    neighbourhood: Float[Tensor, "11 n"]
+    """Maxima over a box and its neighbours: of `differences`, of the `model_error` in the box of twice the size, and of
+    the `model_error` one generation before."""
+    margin: Float[Tensor, " n"]
+    """How much values may have changed since they were evaluated."""
 
     def __len__(self) -> int:
         return len(self.node)
 
     def __getitem__(self, index: Tensor) -> "Boxes":
         """Return the boxes at an index."""
-        corner, bend, around = self.corner[:, index], self.bend[:, index], self.around[:, index]
-        return Boxes(self.node[index], self.cell[index], corner, bend, around, self.margin[index])
+        corner, bend, neighbourhood = self.corner[:, index], self.bend[:, index], self.neighbourhood[:, index]
+        return Boxes(self.node[index], self.cell[index], corner, bend, neighbourhood, self.margin[index])
 
     def joined(self, other: "Boxes") -> "Boxes":
         """Return these boxes, then those of another."""
         along = {"cell": 0}
-        both = {name: [getattr(boxes, name) for boxes in (self, other)] for name in self.__dataclass_fields__}
-        return Boxes(**{name: torch.cat(pair, along.get(name, -1)) for name, pair in both.items()})
+        columns = {name: [getattr(boxes, name) for boxes in (self, other)] for name in self.__dataclass_fields__}
+        return Boxes(**{name: torch.cat(pair, along.get(name, -1)) for name, pair in columns.items()})
 
     def to(self, device: torch.device | str) -> "Boxes":
         """Return a copy on another device."""
@@ -51,31 +52,36 @@ class Boxes:
 
 
 def bounds(
-    corner: Tensor, around: Tensor, side: Tensor, spread: float, bend: float, limit: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the least and the largest value, (n,) each, and the slope (g, r), (n, 4), in n boxes.
+    corner: Float[Tensor, "8 n"],
+    neighbourhood: Float[Tensor, "rows n"],
+    side: Float[Tensor, "3"],
+    spread: float,
+    bend: float,
+    limit: float,
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, "n 4"]]:
+    """Return the least and the largest value and the slope (g, r) in n boxes.
 
     Every gradient in the box is expected within r of g, the middle of the differences around it; r is `spread` times
-    half their distance from each other, and a twentieth of their length for what they did not see. Between the corners
-    a value is expected to differ from theirs by what a function with such gradients can do (r included), and by no more
-    than `bend` times the error of linear interpolation with the second differences around: an eighth of them along each
-    axis if it is smooth, up to half of them if it has a kink, hence `bend` = 4.
+    half their distance from each other, plus a twentieth of their length for what they missed. Between the corners
+    a value is expected to differ from theirs by what a function with such gradients can reach (r included), and by no
+    more than `bend` times the error of linear interpolation with the second differences around: an eighth of them along
+    each axis if it is smooth, up to half of them if it has a kink, hence `bend` = 4.
 
     Args:
-        corner: values at the corners, shape (8, n).
-        around: `differences` in the box and its neighbours, in the first 9 of its rows (k, n).
-        side: of the boxes, shape (3,) [scene unit].
+        corner: values at the corners.
+        around: `differences` in the box and its neighbours, in the first 9 rows.
+        side: of the boxes [scene unit].
         spread, bend: see `BoundGrid`.
         limit: a bound of |grad value|, infinite if there is none.
     """
-    most, least = around[0:6:2], -around[1:6:2]
-    g, r = (most + least) / 2, spread / 2 * _length(most - least)
+    largest, smallest = neighbourhood[0:6:2], -neighbourhood[1:6:2]
+    g, r = (largest + smallest) / 2, spread / 2 * _length(largest - smallest)
     length = _length(g)
     r = (r + 0.05 * length).clamp_min(1e-20)
     steepest = (length + r).clamp_max(limit)
     lower, upper = corner.amin(0), corner.amax(0)
     rounding = 1e-6 * torch.maximum(lower.abs(), upper.abs())
-    width = torch.minimum(steepest * (float(side.norm()) / 2), around[6:9].sum(0) * (bend / 8)) + rounding
+    width = torch.minimum(steepest * (float(side.norm()) / 2), neighbourhood[6:9].sum(0) * (bend / 8)) + rounding
     bounded = (width + r + lower + upper).isfinite()
     lower = torch.where(bounded, lower - width, -torch.inf)
     upper = torch.where(bounded, upper + width, torch.inf)
@@ -83,16 +89,16 @@ def bounds(
     return lower, upper, slope
 
 
-def corners(value: Tensor) -> Tensor:
-    """Return the values at the corners of each box in the order of `HALVES`, shape (8, m, x, y, z)."""
+def corners(value: Float[Tensor, "m x y z"]) -> Float[Tensor, "8 m x-1 y-1 z-1"]:
+    """Return the values at the corners of each box in the order of `HALVES`."""
     x, y, z = (n - 1 for n in value.shape[1:])
     return torch.stack([value[:, i : i + x, j : j + y, k : k + z] for i, j, k in HALVES.tolist()])
 
 
-def differences(value: Tensor, side: Tensor) -> Tensor:
-    """Return the largest differences in each box, shape (9, m, x, y, z).
+def differences(value: Float[Tensor, "m x y z"], side: Float[Tensor, "3"]) -> Float[Tensor, "9 m x-1 y-1 z-1"]:
+    """Return the largest differences in each box.
 
-    Along each axis +d and -d of its edges, over their length; then |second differences| that its corners are part of.
+    Along each axis +d and -d of its edges, over their length; then |second differences| that involve its corners.
     """
     largest = []
     for axis in range(3):
@@ -107,10 +113,10 @@ def differences(value: Tensor, side: Tensor) -> Tensor:
     return torch.stack(largest)
 
 
-def bends(value: Tensor) -> Tensor:
-    """Return the mean second differences of each box along each axis, (3, m, x, y, z): those of its corners, signed.
+def bends(value: Float[Tensor, "m x y z"]) -> Float[Tensor, "3 m x-1 y-1 z-1"]:
+    """Return the mean second differences of each box along each axis: those of its corners, signed.
 
-    A corner at the end of an axis has those of the one before.
+    A corner at the end of an axis takes those of the corner before it.
     """
     means = []
     for axis in range(3):
@@ -123,13 +129,15 @@ def bends(value: Tensor) -> Tensor:
     return torch.stack(means)
 
 
-def model_error(corner: Tensor, bend: Tensor, value: Tensor) -> Tensor:
-    """Return by how much values in boxes differ at most from what kernels/box_model.py expects there, (m,).
+def model_error(
+    corner: Float[Tensor, "8 m"], bend: Float[Tensor, "3 m"], value: Float[Tensor, "m 3 3 3"]
+) -> Float[Tensor, " m"]:
+    """Return the largest difference of values in boxes from the model of kernels/box_model.py.
 
     Args:
-        corner: values at the corners, shape (8, m).
-        bend: `bends` of the boxes, shape (3, m).
-        value: at the corners of the halves, shape (m, 3, 3, 3).
+        corner: values at the corners.
+        bend: `bends` of the boxes.
+        value: at the corners of the halves.
     """
     place = torch.cartesian_prod(*[torch.linspace(0, 1, 3)] * 3).to(corner)
     weight = torch.where(HALVES.to(place.device)[:, None] == 1, place, 1 - place).prod(-1)
@@ -137,8 +145,8 @@ def model_error(corner: Tensor, bend: Tensor, value: Tensor) -> Tensor:
     return (value.reshape(-1, 27).T - expected).abs().amax(0)
 
 
-def dilate(value: Tensor) -> Tensor:
-    """Return the largest of each box and its 26 neighbours, shape (c, m, x, y, z) as given."""
+def dilate(value: Float[Tensor, "c m x y z"]) -> Float[Tensor, "c m x y z"]:
+    """Return the largest value of each box and its 26 neighbours."""
     for axis in (2, 3, 4):
         n = value.shape[axis]
         lower = torch.cat([value.narrow(axis, 0, 1), value.narrow(axis, 0, n - 1)], axis)
@@ -147,20 +155,22 @@ def dilate(value: Tensor) -> Tensor:
     return value
 
 
-def dilate_blocks(value: Tensor, cell: Tensor, n: int, outside: Tensor) -> Tensor:
-    """Return the largest of each box and its neighbours, in its own and in other 2 x 2 x 2 blocks.
+def dilate_blocks(
+    value: Float[Tensor, "c m 2 2 2"], cell: Int[Tensor, "m 3"], n: int, outside: Float[Tensor, "c m"]
+) -> Float[Tensor, "c m 2 2 2"]:
+    """Return the largest value of each box and its neighbours, in its own and in other 2 x 2 x 2 blocks.
 
     Args:
-        value: shape (c, m, 2, 2, 2).
-        cell: where the blocks lie, shape (m, 3), from 0 to n - 1.
+        value: of the boxes.
+        cell: where the blocks lie, from 0 to n - 1.
         n: upper bound of `cell`.
-        outside: what is taken for the missing neighbours of a block, shape (c, m).
+        outside: the value that stands in for the missing neighbours of a block.
     """
     stride = torch.tensor([(n + 1) ** 2, n + 1, 1], device=cell.device)
     key, order = ((cell + 1) * stride).sum(1).sort()
     value, outside = value[:, order], outside[:, order, None, None]
     for axis in range(3):
-        both = value.amax(axis + 2)
+        inner = value.amax(axis + 2)
         sides = []
         for step, half in ((-1, 1), (1, 0)):
             neighbour_key = key + step * stride[axis]
@@ -168,13 +178,13 @@ def dilate_blocks(value: Tensor, cell: Tensor, n: int, outside: Tensor) -> Tenso
             neighbour = torch.where(
                 (key[at] == neighbour_key).view(-1, 1, 1), value.select(axis + 2, half)[:, at], outside
             )
-            sides.append(torch.maximum(both, neighbour))
+            sides.append(torch.maximum(inner, neighbour))
         value = torch.stack(sides, axis + 2)
     return value[:, order.argsort()]
 
 
-def _length(x: Tensor) -> Tensor:
-    """Return the lengths (n,) of vectors (3, n)."""
+def _length(x: Float[Tensor, "3 n"]) -> Float[Tensor, " n"]:
+    """Return the lengths of vectors."""
     return (x[0] * x[0] + x[1] * x[1] + x[2] * x[2]).sqrt()
 
 

@@ -1,8 +1,9 @@
-"""The solver of a fit: crossings guessed from remembered values, corrected with few evaluations of the field."""
+"""The solver of a fit: crossings predicted from remembered values, corrected with few evaluations of the field."""
 
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -15,7 +16,8 @@ from warpdvr.kernels import cached as _cached
 from warpdvr.runtime.launch import launch
 
 SIDES = 4
-"""Points on either side of a near miss at which the field is evaluated, twice: over a cell, and over a part of one."""
+"""Points on either side of a near miss at which the field is evaluated, twice: across a cell, then across a part of
+it."""
 
 SHARES = 32
 """A corner far from the surface is evaluated again in one of so many refreshes."""
@@ -30,13 +32,13 @@ class CachedMarch(Solver):
 
     Remembers the field's values at the corners of a grid (`CachedValues`). A ray is marched through their trilinear
     interpolant; the crossing found there is corrected by the secant method with the field's own values, and given up
-    (`GAVE_UP`) if it has not settled. The interpolant rounds edges off, so a ray that passes close to the surface is
-    looked at again: the field is evaluated at 4 `SIDES` points around the nearest one, and the ray may yet hit.
+    (`GAVE_UP`) if it has not converged. The interpolant rounds edges off, so a ray that passes close to the surface is
+    checked again: the field is evaluated at 4 `SIDES` points around the nearest one, and the ray may still hit.
 
-    Made for fits, where the surface moves before long, hits slightly off it teach the same, and many rounds of small
-    operations are what costs. It sees what a grid of `cells` shows: use `DenseMarch` or `SphereTrace` for pictures.
+    Made for fits, where the surface moves all the time, hits slightly off it serve as well, and many rounds of small
+    operations are the cost. It misses what a grid of `cells` misses: use `DenseMarch` or `SphereTrace` for pictures.
 
-    Called without `prepare`, it remembers nothing from one call to the next and evaluates the whole grid in each.
+    Called without `prepare`, it remembers nothing between calls and evaluates the whole grid in each.
     """
 
     cells: int = 64
@@ -86,7 +88,7 @@ class CachedValues(Solver):
         return 1
 
     def refresh(self, field: Field, iteration: int | None = None) -> int:
-        """Sample the field: every `REFRESH` steps of a fit and at `EARLY` ones, at all corners while it is young."""
+        """Sample the field: every `REFRESH` steps of a fit and at `EARLY` ones, at all corners in its first steps."""
         if iteration is None:
             return self.sample(field, full=True)
         if iteration in EARLY or iteration % REFRESH == 0:
@@ -104,9 +106,9 @@ class CachedValues(Solver):
             self.value = torch.empty_like(self.x[:, 0])
         else:
             self.turn += 1
-            again = self.near_surface.clone()
-            again[self.turn % SHARES :: SHARES] = True
-            corner = torch.nonzero(again)[:, 0]
+            refreshed = self.near_surface.clone()
+            refreshed[self.turn % SHARES :: SHARES] = True
+            corner = torch.nonzero(refreshed)[:, 0]
         self.value[corner] = query_all(field, self.x[corner])
         self.near_surface = self._near_surface()
         return len(corner)
@@ -135,20 +137,24 @@ class CachedValues(Solver):
         rays = Rays(*(a.detach().float().contiguous() for a in (rays.origin, rays.direction)))
         evaluations = self.sample(field) if len(self.value) == 0 else 0
         status, t, descent, nearest, close = self._guess(field, rays)
-        again = torch.nonzero(close)[:, 0]
-        if len(again):
-            nearest[again], t[again], descent[again], crosses = self._look_closer(field, rays[again], nearest[again])
-            status[again[crosses]] = int(Status.HIT)
+        recheck = torch.nonzero(close)[:, 0]
+        if len(recheck):
+            nearest[recheck], t[recheck], descent[recheck], crosses = self._look_closer(
+                field, rays[recheck], nearest[recheck]
+            )
+            status[recheck[crosses]] = int(Status.HIT)
         ray = torch.nonzero(status == int(Status.HIT))[:, 0]
         corrected, settled = self._correct(field, rays[ray], t[ray], descent[ray])
         status[ray[~settled]] = int(Status.GAVE_UP)
         hit, t = ray[settled], corrected[settled]
         nearest[hit] = t
-        evaluations += len(ray) * (self.march.corrections + 1) + len(again) * 4 * SIDES
+        evaluations += len(ray) * (self.march.corrections + 1) + len(recheck) * 4 * SIDES
         return Hit(t, hit, status, nearest, evaluations)
 
-    def _guess(self, field: Field, rays: Rays) -> tuple[Tensor, ...]:
-        """Return the outputs of `kernels.cached.guess`, each (n,)."""
+    def _guess(
+        self, field: Field, rays: Rays
+    ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"], Bool[Tensor, " n"]]:
+        """Return status, t, descent, nearest and close, the outputs of `kernels.cached.guess`."""
         near, far = rays.clip(field.bounds)
         o, d = rays.origin, rays.direction
         status, t = torch.empty_like(near, dtype=torch.int32), torch.empty_like(near)
@@ -161,11 +167,13 @@ class CachedValues(Solver):
         launch(_cached.guess, len(rays), [o, d, near, far, *frame, *steps], outputs, per_row=[o, d, near, far])
         return status, t, descent, nearest, close
 
-    def _look_closer(self, field: Field, rays: Rays, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return where the field's value around ray lengths `t` (k,) is smallest, and a crossing ahead of it.
+    def _look_closer(
+        self, field: Field, rays: Rays, t: Float[Tensor, " k"]
+    ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"], Float[Tensor, " k"], Bool[Tensor, " k"]]:
+        """Return where the field's value around ray lengths `t` is smallest, and a crossing ahead of it.
 
-        The crossing and the descent there are those of a line through neighbouring values of both signs, if there are
-        any, which the last tensor tells.
+        The crossing and the descent there are those of a line through neighbouring values of opposite signs; the last
+        tensor says whether there are any.
         """
         offset = torch.arange(-SIDES, SIDES, device=t.device) + 0.5
         width = float(self.side.max())
@@ -184,7 +192,9 @@ class CachedValues(Solver):
         descent = (f - g) / (b - a)
         return t, a + f / descent, descent, entering.any(1)
 
-    def _correct(self, field: Field, rays: Rays, t: Tensor, descent: Tensor) -> tuple[Tensor, Tensor]:
+    def _correct(
+        self, field: Field, rays: Rays, t: Float[Tensor, " k"], descent: Float[Tensor, " k"]
+    ) -> tuple[Float[Tensor, " k"], Bool[Tensor, " k"]]:
         """Return the crossings after steps of the secant method, and whether the last step was small."""
         width = float(self.side.max())
         before = t
@@ -192,15 +202,15 @@ class CachedValues(Solver):
         t = t + (f / descent).clamp(-width, width)
         for _ in range(self.march.corrections):
             g = query(field, rays.at(t))
-            moved = t - before
-            secant = (f - g) / moved
+            step = t - before
+            secant = (f - g) / step
             # between nearly equal values or points the last slope is the better one
-            descent = torch.where((moved.abs() > 1e-6) & (secant > 0.1 * descent), secant, descent)
+            descent = torch.where((step.abs() > 1e-6) & (secant > 0.1 * descent), secant, descent)
             before, f = t, g
             t = t + (f / descent).clamp(-width, width)
         return t, (t - before).abs() < 0.25 * width
 
-    def _near_surface(self) -> Tensor:
-        """Return True for the corners of cells with a change of sign, shape (k,)."""
+    def _near_surface(self) -> Bool[Tensor, " k"]:
+        """Return True for the corners of cells with a change of sign."""
         solid = (self.value <= 0).view(1, 1, *self.n.tolist()).float()
         return (dilate(solid) != -dilate(-solid)).view(-1)

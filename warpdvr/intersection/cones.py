@@ -1,9 +1,10 @@
-"""Cones around bundles of rays: what is free for all of them is found once, from wide cones to narrow ones."""
+"""Cones around bundles of rays: free space is found once for all rays in a cone, from wide cones to narrow ones."""
 
 import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -16,39 +17,39 @@ SIZES = 256, 64, 16, 4
 """Rays in a bundle, from wide cones to narrow ones."""
 
 MIN_RAYS = 64
-"""Rays below which cones do not pay."""
+"""Number of rays below which cones do not pay."""
 
 STEPS = 64
-"""Samples on the axis of a cone after which narrower ones go on."""
+"""Samples on the axis of a cone after which narrower cones take over."""
 
 MIN_COSINE = 0.5
-"""Cosine of half the opening below which a cone is not marched as a whole. A cone without an axis, whose directions
-cancel out, is not either: 0.5 is what the cosine comes to there."""
+"""Cosine of half the opening angle below which a cone is not marched as a whole. Neither is a cone without an axis,
+whose directions cancel out: its cosine comes out as 0.5."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where m rays take over from the cones."""
+    """Where m rays continue after the cones."""
 
-    ray: Tensor
-    """Their indices, (m,), int64; the others are decided, or never meet the bounds."""
-    free_until: Tensor
-    """The ray length up to which each of them is known to be free, (m,)."""
-    t: Tensor
-    """Where to look first, (m,)."""
-    fall: Tensor
-    """How fast values fall there, in units of the bound, from 0 to 1, (m,)."""
+    ray: Int[Tensor, " m"]
+    """Their indices, int64; the others are decided, or never meet the bounds."""
+    free_until: Float[Tensor, " m"]
+    """The ray length up to which each of them is known to be free [scene unit]."""
+    t: Float[Tensor, " m"]
+    """Ray length at which to look first [scene unit]."""
+    fall: Float[Tensor, " m"]
+    """How fast values fall there, in units of the bound, from 0 to 1."""
     steepest: float
     """The steepest difference of values, in units of the bound."""
 
 
 def free_lengths(batch: RayBatch, lipschitz: float, thinnest: float) -> Start | None:
-    """Find how far rays are free of the surface, and decide those that are so all the way.
+    """Find how far rays are free of the surface, and mark those as missing that are free all the way.
 
-    Rays are sorted by where they point, so that bundles lie close together whether they are the pixels of an image in
-    order or picked at random. A cone whose axis is sampled is free where the ball of radius value / `lipschitz` reaches
+    Rays are sorted by direction, so that bundles are narrow whether the rays are the pixels of an image in order or
+    picked at random. A cone whose axis is sampled is free where the ball of radius value / `lipschitz` reaches
     its edge; when the surface comes too near, the bundle is divided by four. After the pyramid of Liu et al., "DIST"
-    (2020), section 3.2, which starts finer rays where coarser ones have been; here that place is proven.
+    (2020), section 3.2, which starts finer rays where coarser ones ended; here that place is proven.
 
     Args:
         batch: rays that are not decided yet.
@@ -56,7 +57,7 @@ def free_lengths(batch: RayBatch, lipschitz: float, thinnest: float) -> Start | 
         thinnest: gaps up to this length may stay open along a ray [scene unit].
 
     Returns:
-        Where the rays must be traced on; None if they do not come from one eye, look at several shapes, or are few.
+        Where the rays continue; None if they do not come from one eye, look at several shapes, or are too few.
     """
     ray = batch.active().long()
     if len(ray) < MIN_RAYS or not bool((batch.o == batch.o[0]).all()):
@@ -75,7 +76,7 @@ class _Level:
     """Cones around bundles of `size` rays each, in the order of the curve, the arrays of kernels/cones.py."""
 
     def __init__(self, batch: RayBatch, ray: Tensor, size: int, wider: "_Level | None" = None):
-        """Make the cones; they know what those of a `wider` level know that they are a part of."""
+        """Make the cones; each inherits what the cone of a `wider` level that contains it has found."""
         self.size, count = size, math.ceil(len(ray) / size)
         member = torch.arange(count * size, device=ray.device).clamp_max(len(ray) - 1).view(count, size)
         near, far, d = batch.near[ray], batch.far[ray], batch.d[ray][member]
@@ -127,8 +128,8 @@ class _Level:
             launch(_cones.widen, len(cone), [value, *settings, cone.int()], [], state=[self.cones], per_row=[value])
         return float(self.steepest.max())
 
-    def hand_over(self, batch: RayBatch, ray: Tensor, thinnest: float, steepest: float) -> Start:
-        """Decide the rays of cones that missed, and say where the others are to go on."""
+    def hand_over(self, batch: RayBatch, ray: Int[Tensor, " n"], thinnest: float, steepest: float) -> Start:
+        """Decide the rays of cones that missed, and return where the others continue."""
         part = torch.arange(len(ray), device=ray.device) // self.size
         nearest, f_nearest = torch.full_like(batch.near, torch.nan), torch.full_like(batch.near, torch.inf)
         nearest[ray], f_nearest[ray] = self.nearest[part], self.f_nearest[part]
@@ -145,11 +146,11 @@ class _Level:
         return Start(ray, free_until, t, fall, steepest)
 
 
-def _curve(d: Tensor) -> Tensor:
-    """Return the places of unit directions (n, 3) on a curve that keeps neighbours together (Morton 1966), (n,).
+def _curve(d: Float[Tensor, "n 3"]) -> Int[Tensor, " n"]:
+    """Return the places of unit directions on a curve that keeps neighbours together (Morton 1966).
 
-    The curve runs through a square lattice on a plane in front of the eye, whose spacing is that of the pixels if these
-    are the rays of an image. Its first axis is where the second ray lies beside the first.
+    The curve runs through a square lattice on a plane in front of the eye, with the spacing of the pixels if these are
+    the rays of an image. Its first axis points from the first ray to the second.
     """
     z = torch.nn.functional.normalize(d.mean(0), dim=0)
     x = d[1] - d[0]
@@ -165,8 +166,8 @@ def _curve(d: Tensor) -> Tensor:
     return _spread(place[:, 0]) | _spread(place[:, 1]) << 1
 
 
-def _spread(bits: Tensor) -> Tensor:
-    """Put a 0 in front of each of 15 bits."""
+def _spread(bits: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Put a 0 before each of 15 bits."""
     for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
         bits = (bits | bits << shift) & mask
     return bits

@@ -1,4 +1,4 @@
-"""The solver that is used where none is given."""
+"""The default solver of a field."""
 
 from dataclasses import replace
 
@@ -17,8 +17,8 @@ def default_intersect(field: Field) -> DenseMarch | SphereTrace:
 def gridded_intersect(field: Field) -> tuple[Solver, int]:
     """Return `default_intersect` with a `BoundGrid`, and the evaluations that it took.
 
-    For many rays through a field that stays as it is: the grid takes 5e4 to 5e5 evaluations, so it pays from a
-    picture of about 200 x 200 on. Where weights change it must be made anew.
+    For many rays through a field that does not change: the grid takes 5e4 to 5e5 evaluations, so it pays from a
+    picture of about 200 x 200 on. If the weights change, it must be rebuilt.
     """
     grid = BoundGrid(field)
     return replace(default_intersect(field), grid=grid), grid.evaluations

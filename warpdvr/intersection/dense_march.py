@@ -1,8 +1,9 @@
-"""Equidistant samples, closed in where they change sign."""
+"""Equidistant samples along each ray, and a root finder where they change sign."""
 
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -20,23 +21,23 @@ from warpdvr.runtime.launch import launch
 class DenseMarch(Solver):
     """Equidistant samples between the ends of the bounds, front to back, for any field.
 
-    The first interval with f > 0 at its start and f <= 0 at its end is closed in by a bracketed root finder. A ray
-    costs nothing once it is decided. Where the slopes around an interval allow a crossing to hide in it, it
-    is split up to `splits` times: parts down to (far - near) / (n - 1) / 2**splits are resolved there. What is thinner
-    than the spacing and gives no such hint is missed. Sampling after Niemeyer et al., "Differentiable Volumetric
-    Rendering" (2020), section 3.
+    The first interval with f > 0 at its start and f <= 0 at its end is narrowed by a bracketing root finder. A ray
+    costs nothing once it is decided. Where the slopes around an interval allow a crossing to hide in it, the interval
+    is split up to `splits` times: parts down to (far - near) / (n - 1) / 2**splits are resolved there. Parts that are
+    thinner than the spacing and give no such hint are missed. Sampling after Niemeyer et al., "Differentiable
+    Volumetric Rendering" (2020), section 3.
     """
 
     n: int = 128
     """Samples on each ray, at least 2."""
     splits: int = 5
-    """How often an interval that may hide a crossing is halved; 0 takes the samples as they are."""
+    """How often an interval that may hide a crossing is halved; 0 never halves one."""
     safety: float = 2.0
     """Factor on the slopes around such an interval."""
     block: int = 8
-    """Samples that are evaluated together before rays that are done are left out."""
+    """Samples that are evaluated together before finished rays are left out."""
     tolerance: float = 5e-6
-    """How far off the crossing a hit may lie at most [scene unit]."""
+    """Largest distance of a hit from the crossing [scene unit]."""
     grid: BoundGrid | None = None
     """Bounds of the field: it is then evaluated only where they leave room for a surface, as closely as they demand.
     The shortest step is an eighth of the last split: the length of the bounds' diagonal / (n - 1) / 2**(splits + 3)."""
@@ -71,8 +72,8 @@ class DenseMarch(Solver):
                 break
             x, dip = spacing.new_empty(size, block, 3), spacing.new_empty(size, block + 2)
             launch(_march.propose, (size, block), [batch.lines, spacing, first, active], [x])
-            own = batch.evaluate(x.view(-1, 3), active.repeat_interleave(block)).view(size, block)
-            value = torch.cat([before[active], own], 1)
+            fresh = batch.evaluate(x.view(-1, 3), active.repeat_interleave(block)).view(size, block)
+            value = torch.cat([before[active], fresh], 1)
             inputs = [value, batch.lines, spacing, first, self.n - 1, self.safety, active]
             launch(_march.narrow, size, inputs, [dip], state=[batch.rays], per_row=[value])
             before[active] = value[:, -3:]
@@ -83,8 +84,14 @@ class DenseMarch(Solver):
             self._split(batch, ray, ends, dip[i, j])
         return batch.finish(self.tolerance)
 
-    def _split(self, batch: RayBatch, ray: Tensor, ends: tuple[Tensor, ...], change: Tensor) -> None:
-        """Halve intervals that may hide a crossing; one in there lies ahead of all that its ray has so far."""
+    def _split(
+        self,
+        batch: RayBatch,
+        ray: Int[Tensor, " m"],
+        ends: tuple[Float[Tensor, " m"], ...],
+        change: Float[Tensor, " m"],
+    ) -> None:
+        """Halve intervals that may hide a crossing; such a crossing lies ahead of any that its ray has so far."""
         low, high, f_low, f_high = ends
         for _ in range(self.splits):
             if len(ray) == 0:

@@ -1,10 +1,11 @@
-"""Where a field can be 0: a coarse tree of boxes with bounds of its value, so that rays evaluate it only there."""
+"""Where a field can be 0: a tree of boxes with bounds of its value, so that rays evaluate it only there."""
 
 import copy
 import math
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.fields.adapter import as_field
@@ -15,23 +16,23 @@ from warpdvr.kernels import grid as _grid
 from warpdvr.runtime.launch import launch
 
 MARGIN = 1.5
-"""How much further than since the last refresh values are expected to move until the next."""
+"""Expected change of values until the next refresh, as a multiple of the change since the last one."""
 
 
 class BoundGrid:
-    """Bounds of a field's value and gradient in each box of a tree; argument of a solver.
+    """Bounds of a field's value and gradient in each box of a tree; an argument of solvers.
 
     Built from values at the corners of the boxes alone, so it serves every field. The value in a box is bounded by the
-    values at its corners and, for what the field does between them, by the second differences around it; the gradient
+    values at its corners and, between the corners, by the second differences around it; the gradient
     by the first differences around it. Boxes that may hold the surface are halved down to `finest`, until the values at
     their corners predict those between them; they are kept as a model of the field there, whose error is taken to be
     what it was in the box of twice the size (kernels/box_model.py).
 
     These are estimates, not proofs. A march that meets a contradiction takes smaller steps; but a part much smaller
-    than `cells` that shows in none of their corners (a needle on a plateau) is not seen. `DenseMarch()` is the check.
+    than `cells` that shows in none of their corners (a needle on a plateau) is missed. `DenseMarch()` is the check.
 
     Where rays evaluate the field more than once is logged: `sharpen` halves the boxes there, and the next picture of a
-    field that stays as it is takes little more than one evaluation for a ray that hits.
+    field that does not change takes little more than one evaluation for a ray that hits.
 
     Takes 28 bytes per box, largest or halved, 48 per model, 130 per box that `sharpen` could halve, and 4 per corner of
     the largest: 2 to 35 MB, and up to 200 once thin and steep fields are sharpened. `to` moves it.
@@ -56,11 +57,12 @@ class BoundGrid:
         Args:
             field: a `Field`, or what `as_field` makes one of.
             cells: number of the largest boxes along the longest side of the bounds; by default 32 for fields with a
-                Lipschitz bound, whose values tell of a surface from afar, and 64 for all others.
+                Lipschitz bound, whose values show a surface from afar, and 64 for all others.
             finest: halving ends at this many boxes along that side, at the latest; by default 256 for fields with a
                 Lipschitz bound and 128 for all others.
             spread: factor on the spread of first differences, for the bounds of the gradient.
-            bend: factor on what second differences say of smooth fields, for the bounds of the value; 4 covers kinks.
+            bend: factor on the error that second differences predict for smooth fields, for the bounds of the value; 4
+                covers kinks.
 
         Raises:
             ValueError: if one of these is out of range.
@@ -87,17 +89,17 @@ class BoundGrid:
 
     @torch.no_grad()
     def refresh(self, field: Field, points: int = 1024, *, full: bool = False) -> int:
-        """Bring the bounds up to date after the field's weights moved, and return the number of evaluations.
+        """Update the bounds after the field's weights changed, and return the number of evaluations.
 
-        Meant to be called before every step of a fit. The grid is built anew, all at once (differences between values
-        of different age say nothing), as soon as the `points` of all calls since pay for it; until then nothing is
-        done. Its bounds are widened by `MARGIN` times what the values around have changed since the last time, because
-        by the next time they will have moved about as far again. Where they move further, hits come late.
+        Meant to be called before every step of a fit. The grid is rebuilt all at once (differences between values of
+        different age mean nothing), as soon as the `points` of all calls since the last time pay for it; until then
+        nothing is done. Its bounds are widened by `MARGIN` times the change of the nearby values since the last time,
+        because by the next time they will have changed about as much again. Where they change more, hits come late.
 
         Args:
             field: the field that the grid was made for.
             points: how many evaluations a call may cost, on average.
-            full: build it anew now, as if it were the first time.
+            full: rebuild it now, as if for the first time.
         """
         self._saved += points
         if not full and self._saved < self._cost:
@@ -105,9 +107,9 @@ class BoundGrid:
         before = self.evaluations
         evaluate = self._evaluate(field)
         value = evaluate(self.layout.corners())
-        moved = torch.zeros_like(value) if full else MARGIN * (value - self._value).abs()
+        drift = torch.zeros_like(value) if full else MARGIN * (value - self._value).abs()
         self._value = value
-        self.tree, self.repeats = Octree(self.layout, value, moved, field.lipschitz, evaluate), RepeatLog()
+        self.tree, self.repeats = Octree(self.layout, value, drift, field.lipschitz, evaluate), RepeatLog()
         self._cost = self.evaluations - before
         self._saved = 0 if full else self._saved - self._cost
         return self._cost
@@ -116,9 +118,10 @@ class BoundGrid:
     def sharpen(self, field: Field) -> int:
         """Halve the boxes in which rays had to evaluate the field more than once; return the number of evaluations.
 
-        For a field that stays as it is, between two pictures from the same place or from nearby. Boxes are halved until
-        their models are good, or until there are about `MAX_RESOLUTION` along the longest side: the first time this may
-        ask several times as much as all before, once for many pictures. `refresh` with new values begins anew.
+        For a field that does not change, between two pictures from the same place or from nearby. Boxes are halved
+        until their models are good, or until there are about `MAX_RESOLUTION` along the longest side: the first time
+        this may take several times as many evaluations as the grid itself, once for many pictures. A `refresh` that
+        evaluates the field discards it.
 
         Args:
             field: the field that the grid was made for, with the weights that it was built with, then or by a
@@ -151,8 +154,8 @@ class BoundGrid:
                 f"{low.tolist()} to {high.tolist()}"
             )
 
-    def signs(self, x: Tensor) -> Tensor:
-        """Return what the bounds say of points (n, 3) inside of them: 1 outside, -1 inside, 0 unknown; (n,), int8."""
+    def signs(self, x: Float[Tensor, "n 3"]) -> Int[Tensor, " n"]:
+        """Return which side of the surface the bounds put points on, int8: 1 outside, -1 inside, 0 unknown."""
         node = torch.empty(len(x), dtype=torch.int32, device=x.device)
         launch(_grid.leaf, len(x), [x.float().contiguous(), self.tree.packed()], [node], per_row=[x])
         sign: Tensor = (self.tree.lower > 0).to(torch.int8) - (self.tree.upper < 0).to(torch.int8)

@@ -13,10 +13,11 @@ from warpdvr.runtime.launch import Packed, launch
 MAX_STEPS = 1024
 """Samples on one ray through a grid after which it gives up."""
 FINEST = 1 / 128
-"""The shortest step is no longer than this, in sides of the finest boxes that were built: models see thinner parts."""
+"""Upper bound of the shortest step, in sides of the finest boxes of the built grid, because models resolve thinner
+parts."""
 GAP = 1 / 4
-"""Before a crossing is believed, the field is evaluated in front of it this closely where another could hide, in
-those sides."""
+"""Spacing at which the field is evaluated in front of a crossing, where another one could hide, before the crossing
+is accepted; in the same sides."""
 
 
 def march_grid(
@@ -25,12 +26,12 @@ def march_grid(
     """March a batch through a grid (kernels/grid_march.py).
 
     Args:
-        grid: of the batch's field; its `repeats` logs where rays ask more than once.
-        batch: its rays are decided, as far as `max_steps` samples on each do it.
+        grid: of the batch's field; its `repeats` logs where rays evaluate the field more than once.
+        batch: its rays are decided, unless they need more than `max_steps` samples.
         thinnest: the shortest step [scene unit].
-        relaxation: factor on steps that are free of the surface, from 1 to 2.
+        relaxation: factor on steps through free space, from 1 to 2.
         max_steps: samples on one ray.
-        tolerance: a ray has landed where it is certain of the surface's place up to this [scene unit].
+        tolerance: a ray ends where the position of the surface is certain up to this [scene unit].
     """
     if batch.shape_index is not None:
         raise ValueError("BoundGrid: holds for a field of one shape, but these rays look at several (Rays.shape_index)")
@@ -51,8 +52,8 @@ def march_grid(
         x = batch.o.new_empty(len(active), 3)
         inputs = [batch.lines, tree, settings, advances, active]
         launch(_propose.propose, len(active), inputs, [x], state=[batch.rays, memory])
-        going = batch.status[active.long()] == int(_status.ACTIVE)
-        active, x = active[going], x[going]
+        still_active = batch.status[active.long()] == int(_status.ACTIVE)
+        active, x = active[still_active], x[still_active]
         if len(active) == 0 or step == max_steps:
             break
         if step:
@@ -65,7 +66,7 @@ def march_grid(
 
 
 def _blank(batch: RayBatch) -> Tensor:
-    """Return what is remembered of rays that have not begun."""
+    """Return the memory of rays that have not started."""
     memory = batch.near.new_zeros(len(batch.near), _narrow.memory._length_)
     for part in (
         _narrow.FREE_UNTIL,

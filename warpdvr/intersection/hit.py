@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.kernels import status as _status
@@ -16,23 +17,23 @@ class Status(IntEnum):
     MISS = int(_status.MISS)
     """It left the bounds without meeting the surface, or never met the bounds."""
     INSIDE = int(_status.INSIDE)
-    """Its first sample was already inside: it sees nothing."""
+    """Its first sample was already inside, which is not a hit."""
     GAVE_UP = int(_status.GAVE_UP)
-    """It was not decided: too many steps, or a value that is not a number."""
+    """It stayed undecided: too many steps, or a value of NaN."""
 
 
 @dataclass(frozen=True)
 class Hit:
     """Where n rays met the surface; `t` and `ray` are packed and hold the k rays that hit."""
 
-    t: Tensor
-    """Ray length to the surface, shape (k,), float32 [scene unit]; not differentiable."""
-    ray: Tensor
-    """Index of the ray of each hit, ascending, shape (k,), int64."""
-    status: Tensor
-    """A `Status` for every ray, shape (n,), int32."""
-    nearest: Tensor
-    """Ray length at the smallest sample of a ray that does not hit, and `t` of one that does, shape (n,). With a grid
-    also places that were not evaluated, by the middle of their bounds; NaN for a ray that does not meet the bounds."""
+    t: Float[Tensor, " k"]
+    """Ray length to the surface, float32 [scene unit]; not differentiable."""
+    ray: Int[Tensor, " k"]
+    """Index of the ray of each hit, ascending, int64."""
+    status: Int[Tensor, " n"]
+    """A `Status` for every ray, int32."""
+    nearest: Float[Tensor, " n"]
+    """Ray length at the smallest sample of a ray that misses, and `t` of one that hits. With a grid, places that were
+    not evaluated count too, by the middle of their bounds; NaN for a ray that does not meet the bounds."""
     evaluations: int
     """Points at which the field was evaluated."""

@@ -1,23 +1,24 @@
-"""Lipschitz bounds of fields: whether there is one, and whether values keep to it."""
+"""Lipschitz bounds of fields: whether there is one, and whether values respect it."""
 
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.fields.base import Field
 
 ROUNDING = 1.02
-"""Factor by which values may differ more than a bound allows before it is taken for wrong."""
+"""Factor by which values may exceed a bound before the bound is considered wrong."""
 
 GROWTH = 1.1
-"""Factor on the steepest difference of values, for the bound that is tried next."""
+"""Factor on the steepest difference of values, for the next bound to try."""
 
 PAIRS = 32
 """Pairs of random points at which a bound is checked before it is relied on."""
 
 SPACING = 0.01
-"""How far apart these are, as a part of the bounds' diagonal."""
+"""Distance between the points of a pair, as a fraction of the bounds' diagonal."""
 
 
 def require_bound(field: Field) -> float:
@@ -38,18 +39,20 @@ def require_bound(field: Field) -> float:
 
 
 def growth(steepest: float) -> float:
-    """Return the factor that a bound needs after differences of `steepest` times it; 1 if it may stay."""
+    """Return the factor by which a bound must grow after differences of `steepest` times the bound; 1 if it holds."""
     return GROWTH * steepest if steepest > ROUNDING else 1.0
 
 
-def steepest_difference(evaluate: Callable[[Tensor], Tensor], bounds: Tensor) -> float:
+def steepest_difference(
+    evaluate: Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]], bounds: Float[Tensor, "2 3"]
+) -> float:
     """Return the steepest difference of values at `PAIRS` pairs of points in a box.
 
-    A ray that leaps over everything after one sample cannot notice that the bound is wrong.
+    A check before tracing: a ray that leaps over everything after one sample cannot notice that the bound is wrong.
 
     Args:
-        evaluate: returns the values (n,) at points (n, 3).
-        bounds: corners of the box, shape (2, 3).
+        evaluate: returns the values at points.
+        bounds: corners of the box [scene unit].
     """
     low, high = bounds.detach().float()
     generator = torch.Generator().manual_seed(0)

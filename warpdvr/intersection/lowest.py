@@ -1,8 +1,9 @@
-"""The lowest value of a field on each ray: what soft masks and outlines are made of."""
+"""The lowest value of a field on each ray, for soft masks and outlines."""
 
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -10,16 +11,16 @@ from warpdvr.fields.base import Field, select_shape
 from warpdvr.intersection.hit import Hit
 
 DEPTHS = 32
-"""Points on a ray behind its hit at which the smallest value is looked for."""
+"""Points on a ray behind its hit among which the smallest value is searched."""
 
 
-def values_along(field: Field, rays: Rays, t: Tensor) -> Tensor:
-    """Return the field's values at k places on each of n rays, shape (n, k), in the field's own precision.
+def values_along(field: Field, rays: Rays, t: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """Return the field's values at k places on each of n rays, in the field's own precision.
 
     Args:
         field: any field.
         rays: the rays.
-        t: ray lengths, shape (n, k) [scene unit].
+        t: ray lengths [scene unit].
     """
     x = rays.origin[:, None] + t[..., None] * rays.direction[:, None]
     if rays.shape_index is not None:
@@ -28,8 +29,8 @@ def values_along(field: Field, rays: Rays, t: Tensor) -> Tensor:
     return value
 
 
-def lengths_behind(t: Tensor, length: Tensor, depths: int) -> Tensor:
-    """Return `depths` + 1 ray lengths from each t (n,) to t + length, shape (n, depths + 1).
+def lengths_behind(t: Float[Tensor, " n"], length: Float[Tensor, " n"], depths: int) -> Float[Tensor, "n k"]:
+    """Return k = `depths` + 1 ray lengths from each t to t + length.
 
     They lie closest together at t, where an outline has its short chords.
     """
@@ -39,8 +40,8 @@ def lengths_behind(t: Tensor, length: Tensor, depths: int) -> Tensor:
 @torch.no_grad()
 def lowest_on(
     field: Field, rays: Rays, hit: Hit, *, depths: int = DEPTHS, max_depth: float = math.inf
-) -> tuple[Tensor, int]:
-    """Return the ray length of the smallest value on each ray (n,), NaN if never evaluated, and the evaluations.
+) -> tuple[Float[Tensor, " n"], int]:
+    """Return the ray length of the smallest value on each ray, NaN if never evaluated, and the evaluations.
 
     `hit.nearest` ends at the crossing; some points behind it are evaluated here.
 
@@ -48,8 +49,8 @@ def lowest_on(
         field: any field.
         rays: the rays that `hit` belongs to.
         hit: where they meet the surface.
-        depths: points on each ray that hits, besides its crossing.
-        max_depth: how far behind the crossing at most [scene unit].
+        depths: points on each ray that hits, in addition to its crossing.
+        max_depth: largest distance behind the crossing [scene unit].
     """
     crossing = rays[hit.ray]
     _, far = crossing.clip(field.bounds)
@@ -58,22 +59,26 @@ def lowest_on(
     return hit.nearest.index_copy(0, hit.ray, best), t.numel()
 
 
-def bracket_lowest(field: Field, rays: Rays, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which of k ascending ray lengths (n, k) has the smallest value, (n,), and how far off the next lies."""
+def bracket_lowest(
+    field: Field, rays: Rays, t: Float[Tensor, "n k"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Return which of k ascending ray lengths has the smallest value, and the distance to the next one."""
     best = values_along(field, rays, t).argmin(1, keepdim=True)
     width = t.diff(dim=1).gather(1, best.clamp_max(t.shape[1] - 2))
     return t.gather(1, best)[:, 0], width[:, 0]
 
 
 @torch.no_grad()
-def refine_lowest(field: Field, rays: Rays, t: Tensor, width: Tensor, steps: int = 3) -> Tensor:
-    """Return ray lengths (n,) of lower values near t: the lowest points of parabolas through three values.
+def refine_lowest(
+    field: Field, rays: Rays, t: Float[Tensor, " n"], width: Float[Tensor, " n"], steps: int = 3
+) -> Float[Tensor, " n"]:
+    """Return ray lengths of lower values near t: the lowest points of parabolas through three values.
 
     Args:
         field: any field.
         rays: n rays.
-        t: where the values are low, shape (n,); NaN stays NaN.
-        width: how far to either side the first parabolas look, shape (n,); each next one a quarter of that.
+        t: where the values are low; NaN stays NaN.
+        width: how far to either side the first parabolas look; each next one a quarter of that.
         steps: how many parabolas.
     """
     for _ in range(steps):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.intersection import lipschitz
@@ -23,43 +24,43 @@ from warpdvr.intersection.boxes import (
 from warpdvr.kernels import grid as _grid
 from warpdvr.runtime.launch import Packed
 
-Evaluate = Callable[[Tensor], Tensor]
-"""Returns the values (n,) of a field at points (n, 3)."""
+Evaluate = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
+"""Returns the values of a field at points."""
 
 GOOD_SLOPE = 0.18
-"""A box is not halved any more where a model's slope is wrong by no more than this part of it."""
+"""Largest relative error of a model's slope at which its box is no longer halved."""
 
 ROUNDING = 1e-6
-"""The least error of a model, as a part of the values."""
+"""The least error of a model, as a fraction of the values."""
 
 MAX_RESOLUTION = 4096
-"""Boxes along the longest side down to which a tree can be halved: in smaller ones rounding shows."""
+"""Most boxes along the longest side that a tree can be halved into: in smaller ones rounding shows."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The largest boxes of a tree, and how bounds are made."""
+    """The largest boxes of a tree, and the parameters of its bounds."""
 
-    low: Tensor
-    """Corner of the first box, shape (3,) [scene unit]."""
-    side: Tensor
-    """Sides of the largest boxes, shape (3,) [scene unit]."""
+    low: Float[Tensor, "3"]
+    """Corner of the first box [scene unit]."""
+    side: Float[Tensor, "3"]
+    """Sides of the largest boxes [scene unit]."""
     cells: tuple[int, int, int]
-    """How many of them lie along each axis."""
+    """Number of the largest boxes along each axis."""
     levels: int
-    """Sizes of boxes: each is half as large as the one before."""
+    """Number of sizes of boxes, each half as large as the one before."""
     spread: float
     """See `BoundGrid`."""
     bend: float
     """See `BoundGrid`."""
 
     @property
-    def high(self) -> Tensor:
-        """Corner of the last box, shape (3,) [scene unit]."""
+    def high(self) -> Float[Tensor, "3"]:
+        """Corner of the last box [scene unit]."""
         return self.low + self.side * torch.tensor(self.cells).to(self.side)
 
-    def corners(self) -> Tensor:
-        """Return the corners of the largest boxes, row-major, shape (k, 3) [scene unit]."""
+    def corners(self) -> Float[Tensor, "k 3"]:
+        """Return the corners of the largest boxes, row-major [scene unit]."""
         place: Tensor = torch.cartesian_prod(*(torch.arange(n + 1) for n in self.cells))
         corner: Tensor = self.low + self.side * place.to(self.side)
         return corner
@@ -76,19 +77,26 @@ class Octree:
     The arrays `child`, `lower`, `upper`, `slope` and `models` are those of `Tree` in kernels/grid.py.
     """
 
-    def __init__(self, layout: Layout, value: Tensor, moved: Tensor, lipschitz_bound: float | None, evaluate: Evaluate):
+    def __init__(
+        self,
+        layout: Layout,
+        value: Float[Tensor, " k"],
+        drift: Float[Tensor, " k"],
+        lipschitz_bound: float | None,
+        evaluate: Evaluate,
+    ):
         """Bound the largest boxes by the values at their corners, and halve those that may hold the surface.
 
         Args:
             layout: of the largest boxes.
-            value: the field's values at `layout.corners`, shape (k,).
-            moved: how far these may move until the tree is built anew, shape (k,).
-            lipschitz_bound: of the field, None if it has none; not relied on where values differ by more.
+            value: the field's values at `layout.corners`.
+            drift: how much these may change until the tree is rebuilt.
+            lipschitz_bound: of the field, None if it has none; ignored if values differ by more.
             evaluate: the field.
         """
         self.layout = layout
         shape = [1, *(n + 1 for n in layout.cells)]
-        block, margin = value.view(shape), dilate(corners(moved.view(shape)).amax(0)[None]).view(-1)
+        block, margin = value.view(shape), dilate(corners(drift.view(shape)).amax(0)[None]).view(-1)
         corner = corners(block).reshape(8, -1)
         self.lipschitz = _checked_lipschitz(lipschitz_bound, corner, layout.side)
         """An upper bound of |grad value|; infinity where none is known."""
@@ -97,36 +105,36 @@ class Octree:
         self.slope, self.models = value.new_empty(0, 4), value.new_empty(0, 12)
         self._poor: dict[int, Boxes] = {}
         cell = torch.cartesian_prod(*(torch.arange(n, device=value.device) for n in layout.cells))
-        around = dilate(differences(block, layout.side)).view(9, -1)
-        around = torch.cat([around, torch.full_like(around[:2], torch.inf)])
+        neighbourhood = dilate(differences(block, layout.side)).view(9, -1)
+        neighbourhood = torch.cat([neighbourhood, torch.full_like(neighbourhood[:2], torch.inf)])
         node = torch.arange(len(cell), device=value.device)
-        self._add(Boxes(node, cell, corner, bends(block).view(3, -1), around, margin), 0)
+        self._add(Boxes(node, cell, corner, bends(block).view(3, -1), neighbourhood, margin), 0)
         for level in range(layout.levels - 1):
             self.halve(evaluate, level)
 
-    def halve(self, evaluate: Evaluate, level: int, only: Tensor | None = None) -> None:
-        """Halve the boxes of a level whose models are poor and, if `only` is given, that lie at places (m, 3)."""
+    def halve(self, evaluate: Evaluate, level: int, only: Int[Tensor, "m 3"] | None = None) -> None:
+        """Halve the boxes of a level whose models are poor and, if `only` is given, that lie at those places."""
         poor = self._poor.pop(level, None)
         if poor is not None and only is not None:
-            chosen = torch.isin(_key(poor.cell, MAX_RESOLUTION), _key(only, MAX_RESOLUTION))
-            self._poor[level], poor = poor[~chosen], poor[chosen]
+            selected = torch.isin(_key(poor.cell, MAX_RESOLUTION), _key(only, MAX_RESOLUTION))
+            self._poor[level], poor = poor[~selected], poor[selected]
         if poor is None or len(poor) == 0:
             return
         block, side = self._values_at_halves(evaluate, poor, level + 1), self.layout.side / 2 ** (level + 1)
-        outside = poor.around.index_fill(0, torch.arange(6, 11, device=block.device), 0)
+        outside = poor.neighbourhood.index_fill(0, torch.arange(6, 11, device=block.device), 0)
         if only is not None:  # neighbours that are not halved may hold the surface too: taken to be smooth
-            outside[9] = torch.where(poor.around[9] < torch.inf, poor.around[9] / 4, 0)
-        errors = torch.stack([model_error(poor.corner, poor.bend, block), poor.around[9]])
-        own = torch.cat([differences(block, side), errors.view(2, -1, 1, 1, 1).expand(2, -1, 2, 2, 2)])
-        around = dilate_blocks(own, poor.cell, max(self.layout.cells) << level, outside).reshape(11, -1)
+            outside[9] = torch.where(poor.neighbourhood[9] < torch.inf, poor.neighbourhood[9] / 4, 0)
+        errors = torch.stack([model_error(poor.corner, poor.bend, block), poor.neighbourhood[9]])
+        inner = torch.cat([differences(block, side), errors.view(2, -1, 1, 1, 1).expand(2, -1, 2, 2, 2)])
+        neighbourhood = dilate_blocks(inner, poor.cell, max(self.layout.cells) << level, outside).reshape(11, -1)
         cell = (2 * poor.cell[:, None] + HALVES.to(poor.cell)).view(-1, 3)
         node = len(self.child) + torch.arange(len(cell), device=cell.device)
         self.child = self.child.index_copy(0, poor.node, node[::8].int())  # copies of the tree share the old one
         values = corners(block).reshape(8, -1), bends(block).view(3, -1)
-        self._add(Boxes(node, cell, *values, around, poor.margin.repeat_interleave(8)), level + 1)
+        self._add(Boxes(node, cell, *values, neighbourhood, poor.margin.repeat_interleave(8)), level + 1)
 
     def packed(self) -> Packed:
-        """Return the tree as kernels take it; it is out of date once a box was halved."""
+        """Return the tree as a kernel argument, which is out of date once a box is halved."""
         layout = self.layout
         return Packed(
             _grid.Tree,
@@ -152,10 +160,10 @@ class Octree:
         return moved
 
     def _add(self, boxes: Boxes, level: int) -> None:
-        """Add boxes to the tree, and those to `_poor` that may hold the surface and whose model could be better."""
+        """Add boxes to the tree, and also to `_poor` if they may hold the surface and their model should be better."""
         layout, side = self.layout, self.layout.side / 2**level
         limits = side, layout.spread, layout.bend, self.lipschitz
-        lower, upper, slope = bounds(boxes.corner, boxes.around, *limits)
+        lower, upper, slope = bounds(boxes.corner, boxes.neighbourhood, *limits)
         lower, upper = lower - boxes.margin, upper + boxes.margin
         model, good = _model(boxes, lower, slope, side)
         lower, upper = _tighter(model, lower, upper)
@@ -169,8 +177,8 @@ class Octree:
         self.child, self.lower = torch.cat([self.child, child]), torch.cat([self.lower, lower])
         self.upper, self.slope = torch.cat([self.upper, upper]), torch.cat([self.slope, slope])
 
-    def _values_at_halves(self, evaluate: Evaluate, boxes: Boxes, level: int) -> Tensor:
-        """Return the values at the corners of the halves of m boxes, which are of `level`, as blocks (m, 3, 3, 3)."""
+    def _values_at_halves(self, evaluate: Evaluate, boxes: Boxes, level: int) -> Float[Tensor, "m 3 3 3"]:
+        """Return the values at the corners of the halves of m boxes, as blocks; the halves are of `level`."""
         place = torch.cartesian_prod(*[torch.arange(3, device=boxes.cell.device)] * 3)
         old = (place % 2 == 0).all(1)
         n = (max(self.layout.cells) << level) + 1
@@ -182,13 +190,16 @@ class Octree:
         return value.view(-1, 3, 3, 3)
 
 
-def _model(boxes: Boxes, lower: Tensor, slope: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-    """Return models of boxes (kernels/box_model.py), shape (12, n), and which are good enough not to be halved.
+def _model(
+    boxes: Boxes, lower: Float[Tensor, " n"], slope: Float[Tensor, "n 4"], side: Float[Tensor, "3"]
+) -> tuple[Float[Tensor, "12 n"], Bool[Tensor, " n"]]:
+    """Return models of boxes (kernels/box_model.py), and which are good enough not to be halved.
 
-    A model is taken for as wrong as that of the box of twice the size was where the field was evaluated; less if that
-    was much less than one generation before: 8 times there where the field is smooth, twice at a kink.
+    A model is assumed to be as wrong as the model of the box of twice the size was where the field was evaluated, and
+    less wrong if the error there had dropped a lot since one generation before: to 1/8 where the field is smooth, to
+    1/2 at a kink.
     """
-    corner, errors = boxes.corner, boxes.around[9:]
+    corner, errors = boxes.corner, boxes.neighbourhood[9:]
     ratio = torch.where(errors[1] < torch.inf, errors[0] / errors[1], 1)
     factor = torch.where(errors[1] < torch.inf, (4 * ratio).clamp(0.25, 1), 2)
     error = errors[0] * factor + boxes.margin + ROUNDING * corner.abs().amax(0)
@@ -197,8 +208,8 @@ def _model(boxes: Boxes, lower: Tensor, slope: Tensor, side: Tensor) -> tuple[Te
     return torch.cat([corner, boxes.bend, error[None]]), good & (errors[0] < torch.inf)
 
 
-def _checked_lipschitz(bound: float | None, corner: Tensor, side: Tensor) -> float:
-    """Return a Lipschitz bound; infinity for none, or if the corners (8, n) of a box differ by more."""
+def _checked_lipschitz(bound: float | None, corner: Float[Tensor, "8 n"], side: Float[Tensor, "3"]) -> float:
+    """Return a Lipschitz bound; infinity for none, or if the values at the corners of a box differ by more."""
     if bound is None or not bound > 0:
         return math.inf
     place = HALVES.to(side) * side
@@ -207,14 +218,16 @@ def _checked_lipschitz(bound: float | None, corner: Tensor, side: Tensor) -> flo
     return float(bound) if float(change.nan_to_num().max()) <= lipschitz.ROUNDING * bound else math.inf
 
 
-def _key(place: Tensor, n: int) -> Tensor:
-    """Return one number for each place (..., 3), whose coordinates are below n."""
+def _key(place: Int[Tensor, "*shape 3"], n: int) -> Int[Tensor, "*shape"]:
+    """Return a unique number for each place with coordinates below n."""
     i, j, k = place.unbind(-1)
     key: Tensor = (i * n + j) * n + k
     return key
 
 
-def _tighter(model: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+def _tighter(
+    model: Float[Tensor, "12 n"], lower: Float[Tensor, " n"], upper: Float[Tensor, " n"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Return bounds that are no wider than those of the models."""
     corner, bend, error = model[:8], model[8:11] / 8, model[11]
     lowest = corner.amin(0) - bend.clamp_min(0).sum(0) - error
@@ -222,7 +235,7 @@ def _tighter(model: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tenso
     return torch.where(lowest > lower, lowest, lower), torch.where(highest < upper, highest, upper)
 
 
-def _may_hold(lower: Tensor, upper: Tensor) -> Tensor:
-    """Return True where 0 lies within the bounds; what is not a number excludes nothing."""
+def _may_hold(lower: Float[Tensor, " n"], upper: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """Return True where 0 lies within the bounds; a bound of NaN excludes nothing."""
     excluded: Tensor = (lower > 0) | (upper < 0)
     return ~excluded

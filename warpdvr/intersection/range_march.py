@@ -1,12 +1,13 @@
 """Hits that are proven to be the first: bounds of a plain network along each ray.
 
 Sharp and Jacobson, "Spelunking the Deep: Guaranteed Queries on General Neural Implicit Surfaces via Range Analysis"
-(SIGGRAPH 2022). The arithmetic, and for what its bounds hold: warpdvr/intersection/affine.py.
+(SIGGRAPH 2022). The arithmetic and the validity of its bounds are explained in warpdvr/intersection/affine.py.
 """
 
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -20,23 +21,23 @@ CHUNK = 1 << 12
 """Segments or boxes that are bounded at once."""
 
 GROW, SHRINK = 1.25, 0.35
-"""A segment that is free is followed by one so much longer; after one that is not, the next is at least so long."""
+"""Factors on the length of the next segment: after a free one, and the least after one that is not."""
 
 MIN_SEGMENT = 2.0**-10
-"""A segment without a change of sign is halved down to this many tolerances; then the ray gives up."""
+"""A segment without a change of sign is shortened to this many tolerances; then the ray gives up."""
 
 
-def bounds_in_boxes(field: Field, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Return proven bounds (lower, upper) of the value in n boxes, each (n,), float64.
+def bounds_in_boxes(field: Field, low: Tensor, high: Tensor) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
+    """Return proven bounds (lower, upper) of the value in n boxes.
 
-    A lower bound above 0 proves that there is no surface in a box, an upper one below 0 that it lies inside.
+    A lower bound above 0 proves that there is no surface in a box, an upper bound below 0 that the box lies inside.
 
     Args:
-        field: has `as_layers` (warpdvr/fields/layers.py).
+        field: a field with `as_layers` (warpdvr/fields/layers.py).
         low, high: corners of the boxes, shape (n, 3), low <= high [scene unit].
 
     Raises:
-        ValueError: if the field is no plain network or these are no boxes.
+        ValueError: if the field is not a plain network or the corners do not make boxes.
     """
     if low.shape != high.shape or low.shape[1:] != (3,) or not bool((low <= high).all()):
         shapes = f"{tuple(low.shape)} and {tuple(high.shape)}"
@@ -52,23 +53,23 @@ def bounds_in_boxes(field: Field, low: Tensor, high: Tensor) -> tuple[Tensor, Te
 class RangeMarch(Solver):
     """Segments of each ray that are proven free, until one is as short as the tolerance, for fields with `as_layers`.
 
-    No crossing is stepped over, however thin the part: a ray that hits has nothing in front of its hit but a segment of
-    `tolerance`, a ray that misses meets nothing at all, and one of which neither can be proven gives up. This holds for
-    the network in exact arithmetic; its sign in the last segment is the float32 one where the bounds say nothing.
+    No crossing is stepped over, however thin the part: a ray that hits is proven free up to a segment of `tolerance`, a
+    ray that misses is proven free as a whole, and a ray for which neither can be proven gives up. This holds for the
+    network in exact arithmetic; in the last segment, where the bounds decide nothing, the float32 sign counts.
 
-    Along a ray the value is a straight line up to an error. Where the line surely is below 0 further on, the crossing
-    lies between the places where it can first and must last be 0: the next segment is that one.
+    Along a ray the value is a straight line up to an error. Where the line is certainly below 0 further on, the
+    crossing lies between the first place where it can be 0 and the last where it must be: that is the next segment.
 
-    `Hit.evaluations` counts points that the field is asked for, and each bound as `COST` = 4: as many products with
-    the weights as 4 points take, in float64.
+    `Hit.evaluations` counts points at which the field is evaluated, and each bound as `COST` = 4: it takes as many
+    products with the weights as 4 points, in float64.
     """
 
     tolerance: float = 1e-5
-    """Length of the segment that holds the crossing, and to which it is closed in [scene unit]."""
+    """Length of the segment that holds the crossing, and largest distance of a hit from it [scene unit]."""
     first: int = 16
-    """The first segment is the ray's part inside of the bounds / `first`."""
+    """The first segment is this fraction, 1 / `first`, of the ray's part inside the bounds."""
     max_steps: int = 1024
-    """Bounds on one ray after which it gives up."""
+    """Number of segments on one ray after which it gives up."""
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0 or self.first < 1 or self.max_steps < 1:
@@ -104,7 +105,7 @@ class RangeMarch(Solver):
         return batch.finish(self.tolerance)
 
     def _close(self, batch: RayBatch, march: "_March", ray: Tensor) -> None:
-        """Ask the field at the ends of the last segments; a sign that is proven counts more than one that is not."""
+        """Evaluate the field at the ends of the last segments; a proven sign overrules an evaluated one."""
         t, enters = march.t[ray], march.enters[ray]
         low, high = t.float(), torch.minimum(t + march.step[ray], batch.far[ray].double()).float()
         o, d = batch.o[ray], batch.d[ray]
@@ -121,19 +122,21 @@ class RangeMarch(Solver):
 class _March:
     """How far each of n rays is proven free."""
 
-    def __init__(self, t: Tensor, step: Tensor):
+    def __init__(self, t: Float64[Tensor, " n"], step: Float64[Tensor, " n"]):
         self.t, self.step = t, step
-        """All before `t` is proven free; the next segment is `step` long, each (n,), float64 [scene unit]."""
+        """Everything before `t` is proven free; the next segment is `step` long [scene unit]."""
         self.enters = torch.zeros_like(t, dtype=torch.bool)
-        """Whether the next segment is proven to end inside, (n,)."""
+        """Whether the next segment is proven to end inside."""
         self.lowest_at, self.lowest = torch.full_like(t, torch.nan), torch.full_like(t, torch.inf)
-        """Where the value's line came lowest, and the value there, (n,) each."""
+        """Ray length where the line was lowest, and its value there."""
 
-    def advance(self, network: Affine, batch: RayBatch, ray: Tensor, end: Tensor) -> Tensor:
-        """Bound the segments from `t` to `end` (k,) of rays (k,), go as far as they are free, and set the next step.
+    def advance(
+        self, network: Affine, batch: RayBatch, ray: Int[Tensor, " k"], end: Float64[Tensor, " k"]
+    ) -> Bool[Tensor, " k"]:
+        """Bound the segments of rays from `t` to `end`, go as far as they are free, and set the next step.
 
         Returns:
-            whether they are proven to start inside, (k,).
+            Whether they are proven to start inside.
         """
         batch.evaluations += COST * len(ray)
         o, d = batch.o[ray].double(), batch.d[ray].double()
@@ -154,12 +157,15 @@ class _March:
         self.step[ray] = torch.minimum(usual, gap)
         return base - slope + error < 0
 
-    def _note_lowest(self, ray: Tensor, at: Tensor, value: Tensor) -> None:
+    def _note_lowest(self, ray: Int[Tensor, " k"], at: Float64[Tensor, " k"], value: Float64[Tensor, " k"]) -> None:
         lower = value < self.lowest[ray]
         self.lowest_at[ray[lower]], self.lowest[ray[lower]] = at[lower], value[lower]
 
 
-def _bounds(network: Affine, x: Tensor, spread: Tensor) -> tuple[Tensor, ...]:
+def _bounds(
+    network: Affine, x: Float64[Tensor, "n 3"], spread: Float64[Tensor, "n k 3"]
+) -> tuple[Float64[Tensor, " n"], Float64[Tensor, "n k"], Float64[Tensor, " n"]]:
     """Return `Affine.bound` of any number of segments or boxes."""
     bounds = [network.bound(*part) for part in zip(x.split(CHUNK), spread.split(CHUNK), strict=True)]
-    return tuple(torch.cat(column) for column in zip(*bounds, strict=True))
+    base, slope, error = (torch.cat(column) for column in zip(*bounds, strict=True))
+    return base, slope, error

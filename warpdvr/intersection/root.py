@@ -1,6 +1,7 @@
-"""The root of a field on each of many ray segments, found without getting stuck."""
+"""The root of a field on each of many ray segments, by a bracketing method that always converges."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.fields.base import Field, query, select_shape
@@ -8,22 +9,27 @@ from warpdvr.kernels import root as _root
 from warpdvr.runtime.launch import launch
 
 STEPS = 40
-"""More than bisection needs from the longest ray down to neighbouring float32 numbers."""
+"""More steps than bisection needs from the longest ray down to neighbouring float32 numbers."""
 
 
 def close_in(
-    field: Field, o: Tensor, d: Tensor, ends: tuple[Tensor, ...], tolerance: float, shape_index: Tensor | None = None
-) -> tuple[Tensor, int]:
-    """Return the ray lengths (k,) where the value changes its sign, and the number of field evaluations.
+    field: Field,
+    o: Float[Tensor, "k 3"],
+    d: Float[Tensor, "k 3"],
+    ends: tuple[Float[Tensor, " k"], ...],
+    tolerance: float,
+    shape_index: Int[Tensor, " k"] | None = None,
+) -> tuple[Float[Tensor, " k"], int]:
+    """Return the ray lengths where the value changes its sign, and the number of field evaluations.
 
     NaN where the field returned NaN on the way.
 
     Args:
         field: evaluated without gradient.
-        o, d: origin and direction of the ray of each bracket, float32 (k, 3).
-        ends: low, high, f_low, f_high, each (k,), with f_low > 0 >= f_high or a zero end.
-        tolerance: how far off a root may be [scene unit]; for simple roots, near which values are about straight.
-        shape_index: which of the field's shapes, for each bracket (k,); None for a field of one shape.
+        o, d: origin and direction of the ray of each bracket, float32.
+        ends: low, high, f_low and f_high, with f_low > 0 >= f_high or a value of 0 at one end.
+        tolerance: largest error of a root [scene unit]; for simple roots, near which values are about linear.
+        shape_index: which of the field's shapes each bracket belongs to; None for a field of one shape.
     """
     low, high, f_low, f_high = ends
     brackets = torch.stack([low, high, low, f_low, f_high, f_low], 1)

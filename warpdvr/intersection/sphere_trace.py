@@ -1,4 +1,4 @@
-"""Sphere tracing: steps as long as a Lipschitz bound says is free."""
+"""Sphere tracing: steps as long as a Lipschitz bound proves to be free."""
 
 import warnings
 from dataclasses import dataclass
@@ -22,18 +22,19 @@ MAX_STEPS = 256
 """Samples on one ray after which a `SphereTrace` gives up."""
 
 TRIES = 6
-"""Bounds that are tried before misses are not believed."""
+"""Number of bounds that are tried before misses are reported as undecided."""
 
 
 @dataclass(frozen=True)
 class SphereTrace(Solver):
-    """Steps as long as the field's Lipschitz bound says is free, for fields that have one.
+    """Steps as long as the field's Lipschitz bound proves to be free, for fields that have one.
 
-    Rays from one eye begin where cones around many of them end (warpdvr/intersection/cones.py); then each steps as far
-    as its values suggest, and makes sure (kernels/sphere_trace.py); a bracket closes the crossing in. Parts thinner
-    than `thinnest` along the ray may be stepped over. The bound is checked on the way: where values differ by more than
-    it allows, all is done again with a larger one, and a warning says so if the field had promised it; what even then
-    is not decided gives up. Which rays are traced together changes a hit within `tolerance` only.
+    Rays from one eye begin where cones around many of them end (warpdvr/intersection/cones.py); then each ray steps as
+    far as its values suggest and checks that nothing was skipped (kernels/sphere_trace.py); a root finder narrows the
+    crossing. Parts thinner than `thinnest` along the ray may be stepped over. The bound is checked on the way: if
+    values differ by more than it allows, all rays are traced again with a larger bound, with a warning if the field had
+    promised the smaller one; rays that stay undecided give up. Tracing other rays along with it changes a hit by no
+    more than `tolerance`.
     """
 
     max_steps: int | None = None
@@ -43,16 +44,16 @@ class SphereTrace(Solver):
     thinnest: float = 5e-3
     """The shortest step, and the longest gap between parts that are known to be free [scene unit]."""
     tolerance: float = 5e-5
-    """How far off the crossing a hit may lie at most, a tenth of it as a rule [scene unit]."""
+    """Largest distance of a hit from the crossing; usually it is a tenth of this [scene unit]."""
     grid: BoundGrid | None = None
-    """Bounds of the field: it is then evaluated only where they leave room for a surface, and steps are as long as
-    the slopes there allow. Fields without a Lipschitz bound can be traced with it."""
+    """Bounds of the field, which is then evaluated only where they leave room for a surface, with steps as long as the
+    slopes there allow. With a grid, fields without a Lipschitz bound can be traced too."""
     cones: bool = True
-    """Whether rays from one eye share what is free, and all of them a check of the bound; else each is decided
+    """Whether rays from one eye share their free space, and all rays a check of the bound; otherwise each ray is traced
     alone."""
     pixel: float = 0.0
-    """Width of a pixel at distance 1 (`Camera.pixel`): `thinnest` is nowhere less than a pixel wide, and hits may be a
-    tenth of one off. 0 looks equally closely at all distances."""
+    """Width of a pixel at distance 1 (`Camera.pixel`): `thinnest` is then at least the width of a pixel everywhere, and
+    hits may be off by a tenth of one. With 0, all distances are resolved equally."""
 
     def __post_init__(self) -> None:
         steps = 1 if self.max_steps is None else self.max_steps
@@ -102,7 +103,7 @@ class SphereTrace(Solver):
         return batch.finish(max(self.tolerance, 0.1 * self.pixel * closest))
 
     def _trace(self, batch: RayBatch, bound: float) -> float:
-        """Decide rays as far as `max_steps` do it; return the steepest difference of values in units of `bound`."""
+        """Trace rays for at most `max_steps`; return the steepest difference of values in units of `bound`."""
         memory = batch.near.new_zeros(len(batch.near), _trace.memory._length_)
         memory[:, int(_trace.FREE_UNTIL)], memory[:, int(_trace.SAMPLE_AHEAD)] = batch.near, torch.nan
         memory[:, int(_trace.SPACING)] = self.thinnest

@@ -1,6 +1,7 @@
-"""A batch of rays on its way to a surface, and what becomes of each."""
+"""A batch of rays on its way to a surface: the state of each ray while it is marched."""
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -13,9 +14,9 @@ from warpdvr.runtime.launch import Packed
 
 
 class RayBatch:
-    """A batch of rays on its way: what every march keeps of each.
+    """The state of a batch of rays, shared by all marches.
 
-    The tensors are changed in place, so that kernels can be given them once, as `lines` and `rays`.
+    The tensors are changed in place, so that they can be packed for kernels once, as `lines` and `rays`.
     """
 
     def __init__(self, field: Field, rays: Rays):
@@ -39,18 +40,18 @@ class RayBatch:
             f_nearest=self.f_nearest,
         )
 
-    def active(self) -> Tensor:
-        """Return the indices of rays that are not decided yet, int32."""
+    def active(self) -> Int[Tensor, " n_active"]:
+        """Return the indices of rays that are still undecided, int32."""
         return torch.nonzero(self.status == int(_status.ACTIVE))[:, 0].int()
 
-    def evaluate(self, x: Tensor, ray: Tensor) -> Tensor:
-        """Return the field's values at points (n, 3) on rays (n,), and count them."""
+    def evaluate(self, x: Float[Tensor, "n 3"], ray: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Return the field's values at points on rays, and count them."""
         self.evaluations += len(x)
         return query(select_shape(self.field, self.shape_index, ray), x)
 
-    def cross(self, ray: Tensor, ends: tuple[Tensor, ...], chosen: Tensor) -> None:
-        """Give each ray the foremost of the `chosen` brackets `ends` of it."""
-        ray, (low, high, f_low, f_high) = ray[chosen], (a[chosen] for a in ends)
+    def cross(self, ray: Int[Tensor, " m"], ends: tuple[Float[Tensor, " m"], ...], valid: Bool[Tensor, " m"]) -> None:
+        """Mark rays as hit, and give each the foremost of its `valid` brackets (low, high, f_low, f_high)."""
+        ray, (low, high, f_low, f_high) = ray[valid], (a[valid] for a in ends)
         foremost = torch.full_like(self.low, torch.inf).scatter_reduce_(0, ray, low, "amin")
         lower = (low == foremost[ray]) & ~(self.low[ray] < low)
         ray = ray[lower]
@@ -58,8 +59,8 @@ class RayBatch:
         self.low[ray], self.high[ray] = low[lower], high[lower]
         self.f_low[ray], self.f_high[ray] = f_low[lower], f_high[lower]
 
-    def note_lowest(self, t: Tensor, value: Tensor) -> None:
-        """Let the smallest values on rays be those at t, both (n,), where no smaller ones were evaluated."""
+    def note_lowest(self, t: Float[Tensor, " n"], value: Float[Tensor, " n"]) -> None:
+        """Take t as the place of the smallest value on each ray, where no smaller one was evaluated."""
         self.nearest.copy_(torch.where(value < self.f_nearest, t, self.nearest))
 
     def finish(self, tolerance: float) -> Hit:

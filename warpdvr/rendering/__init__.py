@@ -1,1 +1,1 @@
-"""From surface points to images, and the gradients of both."""
+"""Images of fields, and their gradients."""

@@ -1,6 +1,7 @@
-"""Smooth edges: pixels on outlines are looked through at several places."""
+"""Antialiasing: several rays through pixels on outlines."""
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -12,36 +13,36 @@ from warpdvr.shading.shade import Shader, shade
 from warpdvr.shading.srgb import encode, linear
 
 SMOOTH = 3
-"""Places along each axis at which pictures for people look through pixels on edges."""
+"""Rays along each axis of a pixel on an edge, for pictures that people look at."""
 
 STEP = 8.0
-"""Neighbours whose depths differ by more are on an edge [width of a pixel where the nearer one is]."""
+"""Neighbours whose depths differ by more are on an edge [width of a pixel at the nearer depth]."""
 
 
 def smooth_edges(
     field: Field,
     camera: Camera,
     intersect: Solver,
-    rgb: Tensor,
-    depth: Tensor,
-    background: Tensor,
+    rgb: Float[Tensor, "n 3"],
+    depth: Float[Tensor, " n"],
+    background: Float[Tensor, "n 3"],
     *,
     places: int,
     chunk: int,
     shader: Shader = shade,
-) -> tuple[Tensor, int]:
-    """Return colours whose pixels on edges are the mean in linear light of several places, and the evaluations.
+) -> tuple[Float[Tensor, "n 3"], int]:
+    """Return colours in which pixels on edges are the mean of several rays in linear light, and the evaluations.
 
     Args:
         field: of one shape.
         camera: the view, on the field's device; n = height * width.
-        intersect: how the surface is found.
-        rgb: sRGB colours of the pixels' centres, shape (n, 3).
-        depth: of the pixels' centres, shape (n,), NaN where nothing is hit [scene unit].
-        background: sRGB colours where no ray hits, shape (n, 3).
-        places: number of them along each axis of a pixel.
+        intersect: finds the surface.
+        rgb: sRGB colours of the pixels' centres.
+        depth: depth along the camera's forward axis at the pixels' centres, NaN where nothing is hit [scene unit].
+        background: sRGB colours where no ray hits.
+        places: rays along each axis of a pixel.
         chunk: number of rays at a time.
-        shader: the colours of surface points.
+        shader: colours surface points.
     """
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
     on_edge = torch.nonzero(_edges(depth.detach().view(camera.height, camera.width), camera).view(-1))[:, 0]
@@ -53,19 +54,25 @@ def smooth_edges(
 
 
 def _mean(
-    field: Field, camera: Camera, intersect: Solver, pixel: Tensor, background: Tensor, n: int, shader: Shader
-) -> tuple[Tensor, int]:
-    """Return the mean colours (k, 3) of pixels (k, 2) seen through n x n places in each, and the evaluations."""
+    field: Field,
+    camera: Camera,
+    intersect: Solver,
+    pixel: Float[Tensor, "k 2"],
+    background: Float[Tensor, "k 3"],
+    n: int,
+    shader: Shader,
+) -> tuple[Float[Tensor, "k 3"], int]:
+    """Return the mean colours over n x n rays in each pixel, and the evaluations."""
     side = (torch.arange(n, device=pixel.device, dtype=pixel.dtype) + 0.5) / n - 0.5
     rays = camera.rays((pixel[:, None] + torch.cartesian_prod(side, side)).view(-1, 2))
-    seen = surface(field, rays, intersect, shader)
-    behind = linear(background.repeat_interleave(n * n, 0))
-    light = behind.index_copy(0, seen.hit.ray, linear(seen.color).to(background))
-    return encode(light.view(-1, n * n, 3).mean(1)), seen.evaluations
+    visible = surface(field, rays, intersect, shader)
+    backdrop = linear(background.repeat_interleave(n * n, 0))
+    light = backdrop.index_copy(0, visible.hit.ray, linear(visible.color).to(background))
+    return encode(light.view(-1, n * n, 3).mean(1)), visible.evaluations
 
 
-def _edges(depth: Tensor, camera: Camera) -> Tensor:
-    """Return the pixels (h, w) with a neighbour that hits where they do not or the other way, or `STEP` away."""
+def _edges(depth: Float[Tensor, "h w"], camera: Camera) -> Bool[Tensor, "h w"]:
+    """Return which pixels have a neighbour that hits where they miss, or the reverse, or whose depth is `STEP` away."""
     far = torch.nn.functional.pad(depth.nan_to_num(torch.inf)[None, None], (1, 1, 1, 1), mode="replicate")
     nearest, farthest = (-torch.nn.functional.max_pool2d(-far, 3, 1), torch.nn.functional.max_pool2d(far, 3, 1))
     return ((farthest > nearest + STEP * camera.pixel_size(nearest).amin(-1)) & nearest.isfinite())[0, 0]

@@ -1,8 +1,9 @@
-"""What is behind the object: a small network for the colours of rays that hit nothing."""
+"""The background of the object: a small network for the colours of rays that hit nothing."""
 
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from warpdvr.cameras.rays import Rays
@@ -12,20 +13,20 @@ RATE = 3e-3
 """Highest learning rate of Adam, see `warpdvr.fitting.recipe.schedule`."""
 
 PREFIX = "background."
-"""How its weights are called in the state of a fit."""
+"""Prefix of the names of its weights in the state of a fit."""
 
 
 class Background(nn.Module):
-    """The surroundings of the object in its photographs, one query for each ray that hits nothing.
+    """The surroundings of the object in its photographs, evaluated once for each ray that hits nothing.
 
-    Masks extend over outlines, and fill holes that light shines through: there, a held-out photograph shows what lies
-    behind, and a picture of the field alone shows nothing. A small perceptron takes the point where a ray leaves the
-    unit ball, or comes nearest to it, and its direction; like the outer network of NeRF++ (Zhang et al. 2020), but
+    Masks extend over outlines, and fill holes that light shines through: there, a held-out photograph shows the
+    background, and a picture of the field alone shows nothing. A small perceptron takes the point where a ray leaves
+    the unit ball, or comes nearest to it, and its direction, like the outer network of NeRF++ (Zhang et al. 2020) but
     without depth.
 
     Args:
-        frequencies: octaves of the encoding of place and direction.
-        width, depth: hidden layers.
+        frequencies: octaves of the encoding of position and direction.
+        width, depth: of the hidden layers.
     """
 
     def __init__(self, frequencies: int = 2, width: int = 64, depth: int = 2):
@@ -35,7 +36,7 @@ class Background(nn.Module):
 
     @classmethod
     def new(cls, seed: int, device: torch.device) -> "Background":
-        """Return one with random weights, without disturbing the random numbers that others draw."""
+        """Return a background with random weights, and leave the global random state unchanged."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return cls().to(device)
@@ -45,7 +46,7 @@ class Background(nn.Module):
         """Return the background whose weights are in a state (`Fit.state`), or None if it holds none.
 
         Raises:
-            ValueError: if they are those of another network.
+            ValueError: if they belong to another network.
         """
         weights = {name.removeprefix(PREFIX): weight for name, weight in state.items() if name.startswith(PREFIX)}
         if not weights:
@@ -60,11 +61,11 @@ class Background(nn.Module):
         return background
 
     def state(self) -> dict[str, Tensor]:
-        """Return its weights, as `saved` takes them."""
+        """Return the weights in the form that `saved` takes."""
         return {PREFIX + name: weight.detach().clone() for name, weight in self.state_dict().items()}
 
-    def forward(self, rays: Rays) -> Tensor:
-        """Return sRGB colours in [0, 1], (n, 3); differentiable with respect to weights and rays."""
+    def forward(self, rays: Rays) -> Float[Tensor, "n 3"]:
+        """Return sRGB colours in [0, 1]; differentiable with respect to weights and rays."""
         o, d = rays.origin, rays.direction
         nearest = -(o * d).sum(-1, keepdim=True)
         deep = (1 - (o + nearest * d).square().sum(-1, keepdim=True)).clamp_min(0)

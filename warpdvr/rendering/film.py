@@ -1,10 +1,11 @@
-"""What the pixels of a camera record: rays in tiles on one side, pixels row by row on the other."""
+"""The pixels of a camera: rendered in tiles, recorded row by row."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -20,32 +21,32 @@ from warpdvr.shading.shade import Shader
 
 @dataclass(frozen=True)
 class Film:
-    """What n pixels recorded, row by row."""
+    """The recorded values of n pixels, row by row."""
 
-    color: Tensor
-    """sRGB colour in [0, 1], shape (n, 3), 0 where the ray does not hit; differentiable."""
-    depth: Tensor
-    """Depth along the camera's forward axis, shape (n,), NaN where no surface is hit [scene unit]; differentiable."""
-    normal: Tensor
-    """Outward unit normal, shape (n, 3), 0 where the ray does not hit; differentiable."""
-    status: Tensor
-    """A `Status` for every pixel, shape (n,), int32."""
-    soft: Tensor | None
-    """Soft mask in (0, 1), shape (n,), if asked for; differentiable."""
+    color: Float[Tensor, "n 3"]
+    """sRGB colour in [0, 1], 0 where the ray does not hit; differentiable."""
+    depth: Float[Tensor, " n"]
+    """Depth along the camera's forward axis, NaN where no surface is hit [scene unit]; differentiable."""
+    normal: Float[Tensor, "n 3"]
+    """Outward unit normal, 0 where the ray does not hit; differentiable."""
+    status: Int[Tensor, " n"]
+    """A `Status` for every pixel, int32."""
+    soft: Float[Tensor, " n"] | None
+    """Soft mask in (0, 1), None where it is left out; differentiable."""
     evaluations: int
-    """How often the field was asked, counted in points."""
+    """Points at which the field was evaluated."""
 
     @property
-    def mask(self) -> Tensor:
-        """True where the ray hits, shape (n,)."""
+    def mask(self) -> Bool[Tensor, " n"]:
+        """True where the ray hits."""
         return self.status == int(Status.HIT)
 
-    def over(self, background: Tensor) -> Tensor:
-        """Return sRGB colours (n, 3): those recorded, and those of the background (n, 3) where no ray hits."""
+    def over(self, background: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Return sRGB colours: those recorded, and those of the background where no ray hits."""
         return torch.where(self.mask[:, None], self.color, background)
 
-    def image(self, camera: Camera, rgb: Tensor, evaluations: int) -> Image:
-        """Return what was recorded as an image of a camera, with finished colours (n, 3) and a count of their own."""
+    def image(self, camera: Camera, rgb: Float[Tensor, "n 3"], evaluations: int) -> Image:
+        """Return the image of a camera, with finished colours and the total number of evaluations."""
         shape = camera.height, camera.width
         return Image(
             rgb=rgb.view(*shape, 3),
@@ -68,14 +69,14 @@ def expose(
     sharpness: float | None,
     chunk: int,
 ) -> Film:
-    """Return what the centres of all pixels show, found for at most `chunk` rays at a time.
+    """Render the centres of all pixels, at most `chunk` rays at a time.
 
     Args:
         field: of one shape.
         camera: the view, on the field's device.
-        intersect: how the surface is found.
-        aggregate: what a ray shows of what it meets.
-        shader: the colours of surface points.
+        intersect: finds the surface.
+        aggregate: turns the points along a ray into its values.
+        shader: colours surface points.
         sharpness: of the soft mask [1 / field value]; None leaves it out.
         chunk: number of rays.
     """
@@ -88,20 +89,24 @@ def expose(
     return _in_rows(films, order)
 
 
-def background_pixels(background: Sequence[float] | Tensor, camera: Camera, like: Tensor) -> Tensor:
-    """Return a background of shape (3,) or (h, w, 3) as the colour behind each pixel, (n, 3), row by row."""
-    behind = torch.as_tensor(background, dtype=like.dtype, device=like.device)
-    return behind.expand(camera.height, camera.width, 3).reshape(-1, 3)
+def background_pixels(
+    background: Sequence[float] | Float[Tensor, "3"] | Float[Tensor, "h w 3"],
+    camera: Camera,
+    like: Float[Tensor, "n 3"],
+) -> Float[Tensor, "n 3"]:
+    """Return a background as the colour behind each of n pixels, row by row, on the device of `like`."""
+    pixels = torch.as_tensor(background, dtype=like.dtype, device=like.device)
+    return pixels.expand(camera.height, camera.width, 3).reshape(-1, 3)
 
 
-def tiles(pixel: Tensor, most: int) -> list[Tensor]:
-    """Return indices of pixels in parts of at most `most` that lie close together, because cones like neighbours."""
-    if len(pixel) <= most:
+def tiles(pixel: Float[Tensor, "n 2"], max_size: int) -> list[Int[Tensor, " _"]]:
+    """Return the indices of pixels in compact tiles of at most `max_size`, because neighbours share cones."""
+    if len(pixel) <= max_size:
         return [torch.arange(len(pixel), device=pixel.device)]
-    side = max(1, math.isqrt(most))
+    side = max(1, math.isqrt(max_size))
     column, row = (pixel / side).floor().long().unbind(1)
     order = (row * (int(column.max()) + 1) + column).argsort(stable=True)
-    return list(order.split(most))
+    return list(order.split(max_size))
 
 
 def _record(
@@ -124,7 +129,7 @@ def _record(
 
 
 def _in_rows(films: Sequence[Film], order: Sequence[Tensor]) -> Film:
-    """Return one film of the films of tiles, of which the pixels `order` are."""
+    """Join the films of tiles, whose pixels are `order`, into one."""
     back = torch.cat(list(order)).argsort()
     color, depth, normal, status = (
         torch.cat([getattr(film, name) for film in films])[back] for name in ("color", "depth", "normal", "status")

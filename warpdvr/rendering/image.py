@@ -1,4 +1,4 @@
-"""An image, and the pictures that are made of it."""
+"""A rendered image, and the pictures that are written from it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import torch
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,21 +17,21 @@ from warpdvr.runtime.files import replacing
 class Image:
     """A rendered view of h x w pixels."""
 
-    rgb: Tensor
-    """sRGB colour in [0, 1] over the background, shape (h, w, 3); differentiable, with moving outlines if asked for."""
-    depth: Tensor
-    """Depth along the camera's forward axis (not ray length), shape (h, w) [scene unit]; differentiable, NaN where the
+    rgb: Float[Tensor, "h w 3"]
+    """sRGB colour in [0, 1] over the background; differentiable, and with `outline` so are the places of outlines."""
+    depth: Float[Tensor, "h w"]
+    """Depth along the camera's forward axis (not ray length) [scene unit]; differentiable, NaN where the
     ray does not hit."""
-    normal: Tensor
-    """Outward unit normal in the world, shape (h, w, 3), 0 where the ray does not hit; differentiable."""
-    mask: Tensor
-    """True where the ray hits, shape (h, w), bool."""
-    status: Tensor
-    """A `Status` for every pixel, shape (h, w), int32."""
+    normal: Float[Tensor, "h w 3"]
+    """Outward unit normal in the world, 0 where the ray does not hit; differentiable."""
+    mask: Bool[Tensor, "h w"]
+    """True where the ray hits."""
+    status: Int[Tensor, "h w"]
+    """A `Status` for every pixel, int32."""
     evaluations: int
-    """How often the field was asked, counted in points: for the hits, their colours and normals, edges and masks."""
-    silhouette: Tensor | None = None
-    """Soft mask in (0, 1), shape (h, w), if asked for: sigmoid(-sharpness * value) at the smallest value met on the ray
+    """Points at which the field was evaluated: for the hits, their colours and normals, edges and masks."""
+    silhouette: Float[Tensor, "h w"] | None = None
+    """Soft mask in (0, 1), None where it is left out: sigmoid(-sharpness * value) at the smallest value met on the ray
     (Yariv et al. 2020, eq. 7), behind the first surface too; differentiable with respect to the field."""
 
     def save(self, path: Path | str, what: str = "rgb") -> None:
@@ -54,12 +55,12 @@ class Image:
         return pixels
 
 
-def normal_color(normal: Tensor) -> Tensor:
-    """Return unit normals (..., 3) as colours in [0, 1], the usual way: 0.5 n + 0.5."""
+def normal_color(normal: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 3"]:
+    """Return unit normals as colours in [0, 1], the usual way: 0.5 n + 0.5."""
     return 0.5 * normal + 0.5
 
 
-def _bright_when_near(depth: Tensor, mask: Tensor) -> Tensor:
+def _bright_when_near(depth: Float[Tensor, "h w"], mask: Bool[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     if not mask.any():
         return torch.zeros_like(depth)
     low, high = depth[mask].min(), depth[mask].max()

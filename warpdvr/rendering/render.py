@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
-from warpdvr.intersection.base import Solver, as_solver
+from warpdvr.intersection.base import SolverLike, as_solver
 from warpdvr.intersection.default import default_intersect
 from warpdvr.intersection.lowest import DEPTHS
 from warpdvr.rendering.aggregate import HitPoint
@@ -29,11 +30,11 @@ def render(
     field: FieldLike,
     camera: Camera,
     *,
-    intersect: Solver | None = None,
-    background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
+    intersect: SolverLike | None = None,
+    background: Sequence[float] | Float[Tensor, "3"] | Float[Tensor, "h w 3"] = (1.0, 1.0, 1.0),
     silhouette: float | None = None,
     outline: bool = False,
-    antialias: int = 1,
+    antialias: float = 1,
     material: Material | None = None,
     lights: Sequence[Light] = (),
     memory: int = MEMORY,
@@ -46,19 +47,19 @@ def render(
     Args:
         field: a `Field`, or what `as_field` makes one of.
         camera: the view.
-        intersect: how the surface is found; by default `SphereTrace()` for fields with a Lipschitz bound, else
+        intersect: finds the surface; by default `SphereTrace()` for fields with a Lipschitz bound, else
             `DenseMarch()`.
-        background: sRGB colour where no ray hits, shape (3,) or (h, w, 3).
+        background: sRGB colour where no ray hits, one for all pixels or one for each.
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
-        outline: give `Image.rgb` the gradient by which outlines move, too; its values stay, see
+        outline: add the gradient of moving outlines to `Image.rgb`, whose values do not change, see
             `warpdvr.rendering.visibility`.
-        antialias: look through pixels on edges, where a neighbour sees something in front of or behind what they see,
-            at so many places along each axis; their `rgb` is the mean in linear light. 1 takes the centre alone. With 3
-            and without a `BoundGrid` that may cost as much as the rest of the picture.
+        antialias: rays along each axis of pixels on edges, where a neighbour sees something in front of or behind what
+            they see, a whole number; their `rgb` is the mean in linear light. 1 takes the centre alone. With 3 and
+            without a `BoundGrid` this may cost as much as the rest of the picture.
         material: how the surface reflects the lights, such as `Lambert()`, with the field's colour as that of the
-            surface; None shows the field's colour as it is.
-        lights: what the surface is lit by, for a material.
-        memory: about how much the evaluation of one chunk of rays may take [byte]. A recorded gradient comes on top.
+            surface; None shows the field's colour without shading.
+        lights: the lights of the scene, needed with a material.
+        memory: approximate limit for the evaluation of one chunk of rays [byte]. A recorded gradient comes on top.
     """
     field = as_field(field)
     if antialias < 1 or antialias != int(antialias):
@@ -69,21 +70,21 @@ def render(
     points_per_ray = max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1)
     chunk = max(1, memory // (bytes_per_point(field) * points_per_ray))
     film = expose(field, camera, solver, aggregate=HitPoint(), shader=shader, sharpness=silhouette, chunk=chunk)
-    behind = background_pixels(background, camera, film.color)
-    rgb, evaluations = film.over(behind), film.evaluations
+    backdrop = background_pixels(background, camera, film.color)
+    rgb, evaluations = film.over(backdrop), film.evaluations
     if antialias > 1:
         rgb, for_edges = smooth_edges(
-            field, camera, solver, rgb, film.depth, behind, places=antialias, chunk=chunk, shader=shader
+            field, camera, solver, rgb, film.depth, backdrop, places=int(antialias), chunk=chunk, shader=shader
         )
         evaluations += for_edges
     if outline and torch.is_grad_enabled():
-        moved, for_outlines = boundary(field, _visible(camera, film, behind), solver, chunk=chunk, shader=shader)
-        rgb, evaluations = rgb + moved, evaluations + for_outlines
+        edge_term, for_outlines = boundary(field, _visible(camera, film, backdrop), solver, chunk=chunk, shader=shader)
+        rgb, evaluations = rgb + edge_term, evaluations + for_outlines
     return film.image(camera, rgb, evaluations)
 
 
 def bytes_per_point(field: Field) -> int:
-    """Return about how many bytes the evaluation of one point takes: what autograd would save for it, and a margin."""
+    """Return about how many bytes the evaluation of one point takes: the tensors that autograd saves, and a margin."""
     n, saved = 64, 0
 
     def count(tensor: Tensor) -> Tensor:
@@ -100,15 +101,15 @@ def bytes_per_point(field: Field) -> int:
 
 
 def _shader(material: Material | None, lights: Sequence[Light]) -> Shader:
-    """Return how surface points are coloured; the field's own colours need no lights, a material has none without."""
+    """Return the shader; the field's own colours need no lights, a material needs some."""
     if (material is None) != (len(lights) == 0):
-        given, missing = ("lights", "material=Lambert()") if material is None else ("a material", "lights=[...]")
-        raise ValueError(f"render: {given} without the other half shows nothing; give {missing} too")
+        provided, missing = ("lights", "material=Lambert()") if material is None else ("a material", "lights=[...]")
+        raise ValueError(f"render: {provided} without the other half shows nothing; give {missing} too")
     return shade if material is None else partial(shade, material=material, lights=tuple(lights))
 
 
-def _visible(camera: Camera, film: Film, behind: Tensor) -> VisibleImage:
+def _visible(camera: Camera, film: Film, backdrop: Float[Tensor, "n 3"]) -> VisibleImage:
     rays = camera.rays()
     t = (film.depth / (rays.direction @ camera.pose[:3, 2].to(rays.direction))).detach()
     shape = (1, camera.height, camera.width)
-    return VisibleImage(rays, shape, film.status, t, film.normal.detach(), behind.detach())
+    return VisibleImage(rays, shape, film.status, t, film.normal.detach(), backdrop.detach())

@@ -1,6 +1,7 @@
-"""The soft mask of a field: how near to its surface a ray comes, or how deep it goes inside."""
+"""The soft mask of a field: how close a ray comes to its surface, or how deep it goes inside."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -9,8 +10,8 @@ from warpdvr.intersection.hit import Hit
 from warpdvr.intersection.lowest import lowest_on
 
 
-def soft_mask(field: Field, rays: Rays, hit: Hit, sharpness: float) -> tuple[Tensor, int]:
-    """Return sigmoid(-sharpness * value) at the smallest value on each ray, shape (n,), and the number of evaluations.
+def soft_mask(field: Field, rays: Rays, hit: Hit, sharpness: float) -> tuple[Float[Tensor, " n"], int]:
+    """Return sigmoid(-sharpness * value) at the smallest value on each ray, and the number of evaluations.
 
     It is 0 for rays that miss the bounds. Differentiable with respect to the field and the rays (Yariv et al. 2020,
     eq. 7).

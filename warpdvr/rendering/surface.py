@@ -1,8 +1,9 @@
-"""What rays see of a surface: points, normals, colours."""
+"""The visible surface: points, normals and colours where rays hit."""
 
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -20,38 +21,38 @@ class TracedPoints:
 
     hit: Hit
     """Which rays hit, and what became of the others."""
-    t: Tensor
-    """Ray length, shape (k,) [scene unit]; differentiable with respect to the field and the rays."""
+    t: Float[Tensor, " k"]
+    """Ray length [scene unit]; differentiable with respect to the field and the rays."""
     points: SurfacePoints
     """The points, differentiable, ready to be shaded."""
-    slope: Tensor
-    """Length of the field's gradient there, shape (k,); differentiable."""
+    slope: Float[Tensor, " k"]
+    """Length of the field's gradient there; differentiable."""
     evaluations: int
-    """How often the field was asked, counted in points: for the hits, their gradients and what makes them move."""
+    """Points at which the field was evaluated: for the hits, their gradients and what makes them move."""
 
 
 @dataclass(frozen=True)
 class Surface:
-    """What k of n rays see."""
+    """The surface points, normals and colours that k of n rays hit."""
 
     hit: Hit
     """Which rays hit, and what became of the others."""
-    t: Tensor
-    """Ray length, shape (k,) [scene unit]; differentiable with respect to the field and the rays."""
-    x: Tensor
-    """Point on the surface, shape (k, 3); differentiable."""
-    normal: Tensor
-    """Outward unit normal, shape (k, 3); differentiable."""
-    color: Tensor
-    """sRGB colour in [0, 1], shape (k, 3); differentiable."""
-    slope: Tensor
-    """Length of the field's gradient at x, shape (k,); differentiable."""
+    t: Float[Tensor, " k"]
+    """Ray length [scene unit]; differentiable with respect to the field and the rays."""
+    x: Float[Tensor, "k 3"]
+    """Point on the surface [scene unit]; differentiable."""
+    normal: Float[Tensor, "k 3"]
+    """Outward unit normal; differentiable."""
+    color: Float[Tensor, "k 3"]
+    """sRGB colour in [0, 1]; differentiable."""
+    slope: Float[Tensor, " k"]
+    """Length of the field's gradient at x; differentiable."""
     evaluations: int
-    """How often the field was asked, counted in points: for the hits, their gradients and what makes them move."""
+    """Points at which the field was evaluated: for the hits, their gradients and what makes them move."""
 
 
 def surface(field: Field, rays: Rays, intersect: Solver, shader: Shader = shade) -> Surface:
-    """Return what the rays see, packed: only rays that hit. Differentiable where autograd is recording."""
+    """Return the surface where rays hit it, packed: only rays that hit. Differentiable where autograd is recording."""
     traced = trace(field, rays, intersect)
     at = traced.points
     return Surface(traced.hit, traced.t, at.x, at.normal, shader(at), traced.slope, traced.evaluations)

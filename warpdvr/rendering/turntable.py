@@ -18,13 +18,14 @@ from warpdvr.rendering.render import render
 from warpdvr.runtime.files import replacing
 
 
-@torch.no_grad()
 def turn(field: FieldLike, path: Sequence[Camera]) -> Iterator[Image]:
-    """Render one camera after the other, with smooth edges of colours; the field must stay as it is."""
+    """Render one camera after the other, antialiased and without gradients; the field must not change meanwhile."""
     field = as_field(field)
     solver, _ = gridded_intersect(field)
     for camera in path:
-        yield render(field, camera, intersect=solver, antialias=SMOOTH)
+        with torch.no_grad():
+            image = render(field, camera, intersect=solver, antialias=SMOOTH)
+        yield image
 
 
 def animate(pictures: Sequence[NDArray[np.uint8]], path: Path, *, seconds: float = 4.0) -> None:

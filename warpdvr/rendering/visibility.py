@@ -1,8 +1,9 @@
-"""Outlines that colours can move: the part of an image's derivative that visibility has."""
+"""Visibility gradients: the derivative of an image with respect to the position of its outlines."""
 
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -13,43 +14,43 @@ from warpdvr.intersection.hit import Status
 from warpdvr.shading.shade import Shader, SurfacePoints, shade
 
 HALVINGS = 3
-"""How often the way between two pixels is halved to find the outline there: to an eighth of a pixel."""
+"""Bisections between two pixels to find the outline there: down to an eighth of a pixel."""
 
 BEND = 0.5
-"""How far a neighbour may lie off the surface's tangent plane before an outline is looked for [pixel's size]."""
+"""Distance of a neighbour from the surface's tangent plane above which an outline is searched [pixel's size]."""
 
 STEPS = (-1.0, 0.0, *(2.0**k for k in range(8)))
-"""Offsets from the near surface between which the ray's grazing point is looked for [pixel's size]."""
+"""Offsets from the near surface between which the ray's grazing point is searched [pixel's size]."""
 
 TURNS = 5
-"""How often the way between two such places is halved."""
+"""Bisections between two such places."""
 
 GRAZING = 0.05
-"""Least slope in the image for a unit of the field's: a smaller one would make an outline infinitely fast."""
+"""Least slope in the image per unit of the field's slope: a smaller one would make an outline infinitely fast."""
 
 
 @dataclass(frozen=True)
 class VisibleImage:
-    """What the rays of some images see, one for each pixel, images and rows one after the other."""
+    """The surface that the rays of some images see, one ray per pixel, image by image and row by row."""
 
     rays: Rays
     """n = count * height * width rays, differentiable."""
     shape: tuple[int, int, int]
     """Count, height and width of the images."""
-    status: Tensor
-    """A `Status` for every ray, shape (n,), int32."""
-    t: Tensor
-    """Ray length to the surface, shape (n,), anything where there is none [scene unit]."""
-    normal: Tensor
-    """Unit normal of the surface, shape (n, 3), 0 where there is none."""
-    behind: Tensor
-    """Colour where no ray hits, shape (n, 3)."""
+    status: Int[Tensor, " n"]
+    """A `Status` for every ray, int32."""
+    t: Float[Tensor, " n"]
+    """Ray length to the surface, anything where there is none [scene unit]."""
+    normal: Float[Tensor, "n 3"]
+    """Unit normal of the surface, 0 where there is none."""
+    background: Float[Tensor, "n 3"]
+    """sRGB colour where no ray hits."""
 
 
 def boundary(
     field: Field, image: VisibleImage, intersect: Solver, *, chunk: int | None = None, shader: Shader = shade
-) -> tuple[Tensor, int]:
-    """Return 0 for all colours, shape (n, 3), with the gradient of the outlines between them; and evaluations.
+) -> tuple[Float[Tensor, "n 3"], int]:
+    """Return 0 for all colours, with the gradient of the outlines between them; and the evaluations.
 
     The integral of colour over an image moves with its discontinuities by
 
@@ -70,54 +71,55 @@ def boundary(
     everywhere and a box at its edges, its slopes on both sides are mixed so that along the ray there is none.
 
     It costs `HALVINGS` rays, 17 values with gradients and 2 colours for each pair of pixels with an outline between
-    them, and rays in vain where a surface bends sharply. Where one outline ends at another the sum is off by up to half
-    a pixel. Not seen are outlines that leave both pixels the same, all but one of several between two pixels, those in
-    the outer half of the pixels at the image's border, and those over less than half a pixel of depth. Creases, the
-    edges of the bounds and lines painted on a surface are no outlines: their place has no gradient.
+    them, and some rays for nothing where a surface bends sharply. Where one outline ends at another the sum is off by
+    up to half a pixel. Missed are outlines that leave both pixels the same, all but one of several between two pixels,
+    those in the outer half of the pixels at the image's border, and those across less than half a pixel of depth.
+    Creases, the edges of the bounds and lines painted on a surface are not outlines: their position has no gradient.
 
     Args:
         field: a `Field`.
-        image: what the images show.
-        intersect: how the surface is found.
-        chunk: how many pairs of pixels are looked at together; None for all.
-        shader: the colours of surface points.
+        image: the images.
+        intersect: finds the surface.
+        chunk: number of pairs of pixels at a time; None for all.
+        shader: colours surface points.
     """
-    zero = image.behind.new_zeros(len(image.rays), 3, dtype=field.bounds.dtype)
+    zero = image.background.new_zeros(len(image.rays), 3, dtype=field.bounds.dtype)
     if not torch.is_grad_enabled():
         return zero, 0
     pairs, evaluations = _candidate_pairs(image), 0
     for subset in pairs.split(chunk or max(len(pairs), 1)) if len(pairs) else ():
         crossing, for_rays = _bisect(field, image, subset, intersect)
         crossing, for_grazing = _grazing_points(field, image, crossing)
-        moved, for_colors = _contributions(field, image, crossing, shader)
+        contributions, for_colors = _contributions(field, image, crossing, shader)
         evaluations += for_rays + for_grazing + for_colors
-        zero = zero.index_add(0, crossing.pair[:, 0], moved[0]).index_add(0, crossing.pair[:, 1], moved[1])
+        for i in (0, 1):
+            zero = zero.index_add(0, crossing.pair[:, i], contributions[i])
     return zero, evaluations
 
 
 @dataclass(frozen=True)
 class _Crossing:
-    """Outlines between m pairs of pixels, and the rays that just pass by them."""
+    """Outlines between m pairs of pixels, and the rays that just miss them."""
 
-    pair: Tensor
-    """The pixel that sees the near surface, that which does not, and one beside the first; shape (m, 3)."""
-    low: Tensor
-    """How much of the way from the first to the second sees the near surface, shape (m,)."""
-    high: Tensor
-    """How much of it ends where it is not seen, shape (m,)."""
-    near: Tensor
-    """Ray length to the near surface at `low`, shape (m,) [scene unit]."""
-    far: Tensor
-    """Ray length to what is seen at `high`, shape (m,), NaN for nothing [scene unit]."""
-    graze: Tensor
-    """Ray lengths at `high` between which the field's value is smallest, shape (m, 2) [scene unit]."""
+    pair: Int[Tensor, "m 3"]
+    """The pixel that sees the near surface, the one that does not, and a neighbour of the first."""
+    low: Float[Tensor, " m"]
+    """Fraction of the way from the first to the second up to which the near surface is seen."""
+    high: Float[Tensor, " m"]
+    """Fraction of the way from which on it is not seen."""
+    near: Float[Tensor, " m"]
+    """Ray length to the near surface at `low` [scene unit]."""
+    far: Float[Tensor, " m"]
+    """Ray length to what is seen at `high`, NaN for nothing [scene unit]."""
+    graze: Float[Tensor, "m 2"]
+    """Ray lengths at `high` between which the field's value is smallest [scene unit]."""
 
     def __getitem__(self, index: Tensor) -> "_Crossing":
         return _Crossing(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
 
 @torch.no_grad()
-def _candidate_pairs(image: VisibleImage) -> Tensor:
+def _candidate_pairs(image: VisibleImage) -> Int[Tensor, "m 3"]:
     """Return neighbours between which there may be an outline, as `_Crossing.pair`."""
     _, height, width = image.shape
     index = torch.arange(len(image.rays), device=image.t.device).view(image.shape)
@@ -140,8 +142,8 @@ def _candidate_pairs(image: VisibleImage) -> Tensor:
 
 
 @torch.no_grad()
-def _bisect(field: Field, image: VisibleImage, pair: Tensor, intersect: Solver) -> tuple[_Crossing, int]:
-    """Halve the way between pairs of pixels; the half with the larger step in depth goes on."""
+def _bisect(field: Field, image: VisibleImage, pair: Int[Tensor, "m 3"], intersect: Solver) -> tuple[_Crossing, int]:
+    """Bisect between pairs of pixels; the half with the larger step in depth is kept."""
     t = torch.where(image.status == int(Status.HIT), image.t, torch.nan)
     near, far = t[pair[:, 0]], t[pair[:, 1]]
     low, high = torch.zeros_like(near), torch.ones_like(near)
@@ -159,9 +161,9 @@ def _bisect(field: Field, image: VisibleImage, pair: Tensor, intersect: Solver) 
 
 @torch.no_grad()
 def _grazing_points(field: Field, image: VisibleImage, crossing: _Crossing) -> tuple[_Crossing, int]:
-    """Keep the crossings whose outer ray passes a smallest value ahead of what it sees, and tell where.
+    """Keep the crossings whose outer ray passes a minimum of the value in front of what it sees, and bracket it.
 
-    On a surface that goes on behind the pixel's edge values only fall on the way from the near to the far point.
+    On a surface that continues behind the pixel's edge, values only fall from the near to the far point.
     """
     pair, rays = crossing.pair, _interpolated(image.rays, crossing.pair, crossing.high)
     end = torch.where(crossing.far.isnan(), rays.clip(field.bounds)[1].to(crossing.far), crossing.far)
@@ -182,8 +184,10 @@ def _grazing_points(field: Field, image: VisibleImage, crossing: _Crossing) -> t
     return replace(crossing[keep], graze=torch.stack([low, high], 1)), t.numel() + TURNS * len(keep)
 
 
-def _contributions(field: Field, image: VisibleImage, crossing: _Crossing, shader: Shader) -> tuple[Tensor, int]:
-    """Return what each crossing adds to the colours of its two pixels, shape (2, m, 3), 0 in value; and evaluations."""
+def _contributions(
+    field: Field, image: VisibleImage, crossing: _Crossing, shader: Shader
+) -> tuple[Float[Tensor, "2 m 3"], int]:
+    """Return the terms that each crossing adds to the colours of its two pixels, 0 in value, and the evaluations."""
     pair = crossing.pair
     rays = _interpolated(image.rays, pair, crossing.high)
     sides = [_slope(field, rays, t) for t in crossing.graze.unbind(1)]
@@ -192,15 +196,15 @@ def _contributions(field: Field, image: VisibleImage, crossing: _Crossing, shade
     value, slope = share * f_low + (1 - share) * f_high, share[:, None] * g_low + (1 - share)[:, None] * g_high
     t = share * crossing.graze[:, 0] + (1 - share) * crossing.graze[:, 1]
     along, across = ((slope * _footprint(image.rays, pair, i, t)).sum(-1) for i in (1, 2))
-    least = torch.stack([g_low, g_high]).norm(dim=-1).amax(0) * _footprint(image.rays, pair, 1, t).norm(dim=-1)
+    min_slope = torch.stack([g_low, g_high]).norm(dim=-1).amax(0) * _footprint(image.rays, pair, 1, t).norm(dim=-1)
     steep = torch.hypot(along, across)
-    passed = value.detach().abs() <= 4 * (crossing.high - crossing.low) * steep
+    close_enough = value.detach().abs() <= 4 * (crossing.high - crossing.low) * steep
     tiny = torch.finfo(steep.dtype).tiny
     a, b = along.abs() / (steep + tiny), across / (steep + tiny)
-    share = a**3 / (a**4 + b**4 + tiny) / torch.maximum(steep, GRAZING * least + tiny)
-    move = (value.detach() - value) * torch.where(passed, share, 0)
+    share = a**3 / (a**4 + b**4 + tiny) / torch.maximum(steep, GRAZING * min_slope + tiny)
+    move = (value.detach() - value) * torch.where(close_enough, share, 0)
     jump, evaluations = _color_jump(field, image, crossing, rays, t, shader)
-    place = torch.where(passed, crossing.high - value.detach() / along, 0.5).nan_to_num(0.5)
+    place = torch.where(close_enough, crossing.high - value.detach() / along, 0.5).nan_to_num(0.5)
     place = torch.minimum(torch.maximum(place, crossing.low), crossing.high)
     part = move[:, None] * jump
     return torch.stack([(1 - place)[:, None] * part, place[:, None] * part]), 2 * len(t) + evaluations
@@ -208,24 +212,26 @@ def _contributions(field: Field, image: VisibleImage, crossing: _Crossing, shade
 
 @torch.no_grad()
 def _color_jump(
-    field: Field, image: VisibleImage, crossing: _Crossing, rays: Rays, t: Tensor, shader: Shader
-) -> tuple[Tensor, int]:
-    """Return the colour at the near side of each crossing less that at its far side, shape (m, 3), and evaluations."""
+    field: Field, image: VisibleImage, crossing: _Crossing, rays: Rays, t: Float[Tensor, " m"], shader: Shader
+) -> tuple[Float[Tensor, "m 3"], int]:
+    """Return the colour on the near side of each crossing minus that on its far side, and the evaluations."""
     hit = torch.nonzero(~crossing.far.isnan())[:, 0]
-    beyond = image.behind[crossing.pair[:, 1]].to(field.bounds.dtype)
-    beyond = beyond.index_copy(0, hit, _color(field, rays[hit], crossing.far[hit], shader))
-    return _color(field, rays, t, shader) - beyond, evaluations_per_gradient(field) * (len(t) + len(hit))
+    far_color = image.background[crossing.pair[:, 1]].to(field.bounds.dtype)
+    far_color = far_color.index_copy(0, hit, _color(field, rays[hit], crossing.far[hit], shader))
+    return _color(field, rays, t, shader) - far_color, evaluations_per_gradient(field) * (len(t) + len(hit))
 
 
-def _color(field: Field, rays: Rays, t: Tensor, shader: Shader) -> Tensor:
+def _color(field: Field, rays: Rays, t: Float[Tensor, " n"], shader: Shader) -> Float[Tensor, "n 3"]:
     x, d = rays.at(t).to(field.bounds.dtype), rays.direction.to(field.bounds.dtype)
     field = select_shape(field, rays.shape_index)
     _, slope, feature = gradient(field, x)
     return shader(SurfacePoints(field, x, unit(slope), d, feature))
 
 
-def _slope(field: Field, rays: Rays, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return value (n,), its slope along the rays (n,) and gradient (n, 3) at ray lengths `t` (n,).
+def _slope(
+    field: Field, rays: Rays, t: Float[Tensor, " n"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, "n 3"]]:
+    """Return the value, its slope along the rays and its gradient at ray lengths `t`.
 
     The value is differentiable with respect to the field and the rays where autograd is recording, the others not.
     """
@@ -234,8 +240,8 @@ def _slope(field: Field, rays: Rays, t: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return value, (slope * rays.direction.detach()).sum(-1), slope
 
 
-def _interpolated(rays: Rays, pair: Tensor, part: Tensor) -> Rays:
-    """Return rays at a part (m,) of the way from the first to the second of each pair; differentiable."""
+def _interpolated(rays: Rays, pair: Int[Tensor, "m 3"], part: Float[Tensor, " m"]) -> Rays:
+    """Return rays at a fraction of the way from the first to the second of each pair; differentiable."""
     a, b = rays[pair[:, 0]], rays[pair[:, 1]]
     part = part[:, None].to(a.origin)
     return Rays(
@@ -243,7 +249,7 @@ def _interpolated(rays: Rays, pair: Tensor, part: Tensor) -> Rays:
     )
 
 
-def _footprint(rays: Rays, pair: Tensor, other: int, t: Tensor) -> Tensor:
-    """Return by how much points at lengths `t` (m,) change from the first to another ray of each pair, (m, 3)."""
+def _footprint(rays: Rays, pair: Int[Tensor, "m 3"], other: int, t: Float[Tensor, " m"]) -> Float[Tensor, "m 3"]:
+    """Return the offset of points at lengths `t` from the first to another ray of each pair [scene unit]."""
     a, b = (Rays(rays.origin.detach()[i], rays.direction.detach()[i]) for i in (pair[:, 0], pair[:, other]))
     return b.origin - a.origin + t[:, None] * (b.direction - a.direction)

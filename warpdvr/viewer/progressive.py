@@ -14,7 +14,7 @@ from warpdvr.cameras.camera import OPENGL, Camera
 from warpdvr.cameras.projection import ORTHOGRAPHIC, PINHOLE
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
-from warpdvr.intersection.base import Solver
+from warpdvr.intersection.base import SolverLike
 from warpdvr.intersection.default import gridded_intersect
 from warpdvr.rendering.image import Image, normal_color
 from warpdvr.rendering.render import render
@@ -36,7 +36,7 @@ class Progressive:
         self,
         field: FieldLike,
         *,
-        intersect: Solver | None = None,
+        intersect: SolverLike | None = None,
         style: str = "colour",
         levels: Sequence[float] = LEVELS,
     ):

@@ -18,7 +18,7 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.fields.base import FieldLike
 from warpdvr.geometry.mesh import Mesh
-from warpdvr.intersection.base import Solver
+from warpdvr.intersection.base import SolverLike
 from warpdvr.runtime.files import replacing
 from warpdvr.viewer.progressive import CLAY, LEVELS, STYLES, Progressive, to_numpy
 
@@ -36,7 +36,7 @@ def view(
     size: tuple[int, int] = (960, 720),
     up: Sequence[float] = (0.0, 0.0, 1.0),
     style: str = "colour",
-    intersect: Solver | None = None,
+    intersect: SolverLike | None = None,
     work: Callable[[], bool] | None = None,
 ) -> None:
     """Open a window on a field and return when it is closed, or write a picture of it and return at once.

@@ -148,7 +148,7 @@ def test_a_shape_may_be_stretched(stretch: float, stretched: float) -> None:
     how = Refinement(rays=600, move=1e-9, stretch=stretch, stretched=stretched)
     mask = of_ellipsoid(seen, 0.4, long)
     attempt = _Attempt(guess(0.4), mask, how, codes, pose, K, torch.zeros(1, 2))
-    attempt.run(60, 0, moving=True)
+    attempt.run(60, 0, fit_shapes=True)
     found = attempt.shape(0)
     assert found.stretch is not None and not found.stretch.requires_grad
     assert torch.allclose(found.bounds[1], found.stretch[0])

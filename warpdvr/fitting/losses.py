@@ -33,7 +33,7 @@ def photometric(color: Float[Tensor, "k 3"], target: Float[Tensor, "k 3"], squar
 
 
 def silhouette(soft: Float[Tensor, " k"], target: Bool[Tensor, " k"], n: int) -> Float[Tensor, ""]:
-    """Return the binary cross entropy of the soft mask, the mean over the n rays whose mask is known (Yariv et al. 2020, eq. 7).
+    """Return the mean binary cross entropy of the soft mask, over the n rays of known mask (Yariv et al. 2020, eq. 7).
 
     Args:
         soft: logits of the soft mask, -sharpness * value at the smallest value on the ray, of all n rays, or of
@@ -91,7 +91,7 @@ def image_gradient(color: Float[Tensor, "k 2 2 3"], target: Float[Tensor, "k 2 2
 
 
 def freespace(logit: Float[Tensor, " k"], n: int) -> Float[Tensor, ""]:
-    """Return the binary cross entropy of empty space, the mean over the n rays whose mask is known (Niemeyer et al. 2020).
+    """Return the mean binary cross entropy of empty space, over the n rays of known mask (Niemeyer et al. 2020).
 
     Args:
         logit: logit of the occupancy less that of the level, so -value of an occupancy field, at one point of each of
@@ -103,7 +103,7 @@ def freespace(logit: Float[Tensor, " k"], n: int) -> Float[Tensor, ""]:
 
 
 def occupancy(logit: Float[Tensor, " k"], n: int) -> Float[Tensor, ""]:
-    """Return the binary cross entropy of occupied space, the mean over the n rays whose mask is known (Niemeyer et al. 2020).
+    """Return the mean binary cross entropy of occupied space, over the n rays of known mask (Niemeyer et al. 2020).
 
     Args:
         logit: as in `freespace`, at one point of each of those of the n rays that do not hit the object where the mask
@@ -123,7 +123,7 @@ def eikonal(slope: Float[Tensor, " n"]) -> Float[Tensor, ""]:
 
 
 def smoothness(normal: Float[Tensor, "k 3"], neighbour: Float[Tensor, "k 3"]) -> Float[Tensor, ""]:
-    """Return the mean distance between the normals of neighbouring points, over k pairs (Niemeyer et al. 2020, supplement).
+    """Return the mean distance of the normals of neighbouring points, over k pairs (Niemeyer et al. 2020, supplement).
 
     Args:
         normal, neighbour: unit normals.

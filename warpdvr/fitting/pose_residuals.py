@@ -162,7 +162,7 @@ class _Term:
         R = pose[:3, :3]
         start = rays.origin - pose[:3, 3].to(rays.origin)
         by_o, by_d, d, p = (a[self.ray].detach().to(R) @ R for a in (*by, rays.direction, start))  # in camera axes
-        # after a motion (w, u), a ray from p along d there comes from p + u + w x (p - o) along d + w x d: see `perturb`
+        # after a motion (w, u), a ray from p along d starts at p + u + w x (p - o) along d + w x d, see `perturb`
         by_w = torch.linalg.cross(d, by_d) + torch.linalg.cross(p - scene_origin(pose[None]), by_o)
         J = torch.cat([by_w, by_o], 1) / scale.sigma
         weighted = weight * damping[:, None] * J

@@ -44,21 +44,20 @@ class Balls(Decoder):
         return torch.sigmoid(feature)
 
 
-class Guess(nn.Module):
+class Guess(Reconstructor):
     """A reconstructor that says the same of every picture."""
 
     def __init__(self, radius: float, height: float):
-        super().__init__()
-        self.decode, self.said = Balls(), torch.tensor([[radius, height]])
+        nn.Module.__init__(self)
+        balls: Any = Balls()
+        self.decode, self.said = balls, torch.tensor([[radius, height]])
 
-    def encode(self, pictures: Tensor) -> Tensor:
+    def encode(self, pictures: Tensor) -> Tensor:  # type: ignore[override]
         return self.said.expand(len(pictures), 2)
 
 
 def guess(radius: float, height: float = 0.0) -> Reconstructor:
-    stands_for: Any = Guess(radius, height)
-    made: Reconstructor = stands_for
-    return made
+    return Guess(radius, height)
 
 
 def camera(turn: float, height: float, size: int = FINE) -> Camera:

@@ -43,13 +43,16 @@ class NewRun(OnDevice):
     """Replace the run in RUN."""
     duration: Duration = dataclasses.field(metadata={"flat": True})
     weights: Weights
-    """Values that replace those of the recipe: weights of the terms of the loss [per unit of what they weigh], rates,
-    and sizes. A weight of 0 leaves its term out."""
+    """Values that replace those of the recipe, with their units in brackets. A weight of 0 leaves its term out of the
+    loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitArguments(NewRun):
-    """Fit a field to photographs, and write a run: checkpoint, log, pictures, mesh, USD and scores."""
+    """Fit a field to photographs, and write a run: checkpoint, log, pictures, mesh, USD and scores.
+
+    A fit takes 5 minutes, unless the scene file, --minutes or --iterations say otherwise.
+    """
 
     scene: Path | None = dataclasses.field(default=None, metadata=positional("SCENE_OR_FOLDER"))
     """Scene file (.toml) or folder of photographs with cameras."""

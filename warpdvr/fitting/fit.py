@@ -15,8 +15,8 @@ from warpdvr.fields.base import FieldLike
 from warpdvr.fitting.loop import TrainingLoop
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
-from warpdvr.fitting.terms import Term, TermContext, check_terms, evaluate_terms
-from warpdvr.intersection.base import EARLY, Solver, as_solver
+from warpdvr.fitting.terms import TermContext, check_terms, evaluate_terms
+from warpdvr.intersection.base import EARLY, Intersect, Solver, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.hit import Hit, Status
@@ -46,9 +46,9 @@ class Fit(TrainingLoop):
         minutes: float | None = None,
         iterations: int | None = None,
         recipe: Recipe | None = None,
-        terms: Iterable[Term] = (),
+        terms: Iterable[object] = (),
         seed: int = 0,
-        intersect: Solver | None = None,
+        intersect: Intersect | None = None,
     ):
         """Prepare a fit; the field is changed in place.
 
@@ -57,7 +57,7 @@ class Fit(TrainingLoop):
             views: photographs with masks; only the training views are used.
             minutes, iterations: the duration; give exactly one of them.
             recipe: weights and schedules.
-            terms: terms of the loss besides those of the recipe, see `warpdvr.fitting.terms.Term`.
+            terms: a `Term` each (`warpdvr.fitting.terms`), besides those of the recipe.
             seed: seed of the rays that are drawn.
             intersect: the solver that finds the surface; by default a `CachedMarch`, or a `DenseMarch` if the recipe
                 has `samples`. Values that it remembers, or its `grid`, are refreshed as the field changes.
@@ -81,7 +81,7 @@ class Fit(TrainingLoop):
             self.clipped += self.poses.parameters()
             groups.append({"params": list(self.poses.parameters()), "rate": self.recipe.cameras})
         if not self.clipped:
-            raise ValueError(f"fit: no parameter of {field.name} requires a gradient, and cameras stay fixed")
+            raise ValueError(f"fit: no parameter of {field.name} wants a gradient, and cameras stay fixed")
         self.background = self._new_background(seed)
         if self.background:
             groups.append({"params": list(self.background.parameters()), "rate": RATE})

@@ -20,7 +20,7 @@ from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
 from warpdvr.fitting.image_pyramid import pyramid
 from warpdvr.fitting.pose_residuals import SCALES, PoseResiduals
-from warpdvr.intersection.base import Solver, as_solver
+from warpdvr.intersection.base import Intersect, Solver, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.runtime.threads import one_thread
 
@@ -61,7 +61,7 @@ def refine(
     *,
     kinds: Sequence[str] = ("color", "mask", "depth"),
     longest: int = 400,
-    intersect: Solver | None = None,
+    intersect: Intersect | None = None,
     callback: Callable[[int, RefinedCamera], None] | None = None,
 ) -> tuple[Camera, ...]:
     """Refine the cameras of some views against a fixed field; one view is enough.

@@ -90,7 +90,7 @@ class Term(Protocol):
         """Return the term before its weight, a differentiable scalar, and the number of field evaluations [point]."""
 
 
-def check_terms(terms: Iterable[Term], taken_names: Sequence[str]) -> list[Term]:
+def check_terms(terms: Iterable[object], taken_names: Sequence[str]) -> list[Term]:
     """Return the terms that a user has written, checked.
 
     Args:
@@ -100,8 +100,9 @@ def check_terms(terms: Iterable[Term], taken_names: Sequence[str]) -> list[Term]
     Raises:
         ValueError: if one is not a term, its weight makes no sense, or its name is in use.
     """
-    checked, names = list(terms), set(taken_names)
-    for term in checked:
+    checked: list[Term] = []
+    names = set(taken_names)
+    for term in terms:
         if not isinstance(term, Term):
             missing = [name for name in ("name", "weight", "__call__") if not hasattr(term, name)]
             raise ValueError(
@@ -115,6 +116,7 @@ def check_terms(terms: Iterable[Term], taken_names: Sequence[str]) -> list[Term]
         if term.name in names:
             raise ValueError(f"fit: there is more than one term named {term.name!r}; give yours another name")
         names.add(term.name)
+        checked.append(term)
     return checked
 
 

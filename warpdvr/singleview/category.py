@@ -130,12 +130,10 @@ class Pool:
         )
 
 
-Labelled = tuple[Float[Tensor, "n 3"], Bool[Tensor, " n"]]
-"""Points [scene unit], and whether they are inside of the visual hull."""
-
-
-def _hull(pixels: Pixels, bounds: Float[Tensor, "2 3"]) -> tuple[Labelled, Labelled]:
-    """Return points in and near the visual hull, and points anywhere in the bounds.
+def _hull(
+    pixels: Pixels, bounds: Float[Tensor, "2 3"]
+) -> tuple[tuple[Float[Tensor, "n 3"], Bool[Tensor, " n"]], tuple[Float[Tensor, "m 3"], Bool[Tensor, " m"]]]:
+    """Return points in and near the visual hull, then points anywhere in the bounds, and whether they are inside.
 
     Points are left out where a single view sees background, since it may miss a thin part that it sees edge-on, and
     where more than a quarter of the views do not have them in their image.
@@ -149,7 +147,7 @@ def _hull(pixels: Pixels, bounds: Float[Tensor, "2 3"]) -> tuple[Labelled, Label
     return _decided(pixels, near + OFFSET * torch.randn(near.shape, generator=generator)), (x[subset], label[subset])
 
 
-def _decided(pixels: Pixels, x: Float[Tensor, "m 3"]) -> Labelled:
+def _decided(pixels: Pixels, x: Float[Tensor, "m 3"]) -> tuple[Float[Tensor, "n 3"], Bool[Tensor, " n"]]:
     """Return the points that the masks decide on, and whether they are inside."""
     background_views, views = pixels.votes(x)
     decided = (background_views >= 2) | ((background_views == 0) & (4 * views >= 3 * len(pixels.pose)))

@@ -19,7 +19,10 @@ from warpdvr.runs.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class RefineCamerasArguments(OnDevice):
-    """Refine cameras against the surface of a run, which does not change."""
+    """Refine cameras against the surface of a run.
+
+    The surface does not change.
+    """
 
     run: Path = field(metadata=positional("RUN"))
     """Folder of a run."""

@@ -49,9 +49,10 @@ class NewRun(OnDevice):
 
 @dataclass(frozen=True, kw_only=True)
 class FitArguments(NewRun):
-    """Fit a field to photographs, and write a run: checkpoint, log, pictures, mesh, USD and scores.
+    """Fit a field to photographs, and write a run.
 
-    A fit takes 5 minutes, unless the scene file, --minutes or --iterations say otherwise.
+    A run holds a checkpoint, a log, pictures, a mesh, USD and scores. A fit takes 5 minutes, unless the scene file,
+    --minutes or --iterations say otherwise.
     """
 
     scene: Path | None = dataclasses.field(default=None, metadata=positional("SCENE_OR_FOLDER"))
@@ -70,7 +71,7 @@ class FitArguments(NewRun):
 
 @dataclass(frozen=True, kw_only=True)
 class FitCodeArguments(NewRun, codes.DecoderArguments):
-    """Fit the latent code of a trained decoder to views, and write a run."""
+    """Fit a latent code to views, and write a run."""
 
 
 def fit(options: FitArguments) -> None:

@@ -38,8 +38,10 @@ COMMANDS = {
     "Reconstruct a shape from one picture": (
         Command("render-category", "render a data set of posed pictures from many meshes", "singleview:render"),
         Command("train-category", "train a network to reconstruct shapes from one picture", "singleview:train"),
-        Command("reconstruct-image", "reconstruct the shape in a picture by such a network", "singleview:reconstruct"),
-        Command("eval-category", "score such a network on held-out objects", "singleview:evaluate"),
+        Command(
+            "reconstruct-image", "reconstruct the shape in a picture by a trained network", "singleview:reconstruct"
+        ),
+        Command("eval-category", "score a trained network on held-out objects", "singleview:evaluate"),
     ),
 }
 """All commands, as the help lists them."""

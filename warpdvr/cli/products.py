@@ -22,7 +22,10 @@ class OfRun(OnDevice):
 
 @dataclass(frozen=True, kw_only=True)
 class RenderArguments(OfRun):
-    """Render a turntable of a run: pictures and an animated GIF in RUN/images."""
+    """Render a turntable: pictures and an animated GIF.
+
+    They are written to RUN/images.
+    """
 
     frames: int = field(default=36, metadata=named("N"))
     """Number of pictures."""
@@ -32,7 +35,7 @@ class RenderArguments(OfRun):
 
 @dataclass(frozen=True, kw_only=True)
 class MeshArguments(OfRun):
-    """Extract the surface of a run as a mesh, in the units of the data."""
+    """Extract the surface as a mesh, in the units of the data."""
 
     resolution: int | None = field(default=None, metadata=named("N", usual="that of the run's scene, else 192"))
     """Cells along the longest side of the bounds."""
@@ -44,7 +47,7 @@ class MeshArguments(OfRun):
 
 @dataclass(frozen=True, kw_only=True)
 class UsdArguments(OfRun):
-    """Write the mesh and the cameras of a run as USD."""
+    """Write the mesh and the cameras as USD."""
 
     out: Path | None = field(default=None, metadata=named("FILE", usual="RUN/scene.usdc"))
     """File of the scene, .usdc, .usda or .usd."""
@@ -52,7 +55,7 @@ class UsdArguments(OfRun):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArguments(OfRun):
-    """Score a run against its held-out photographs and a true mesh."""
+    """Score against held-out photographs and a true mesh."""
 
     mesh_gt: Path | None = field(
         default=None, metadata=named("FILE", usual="the one from which the views were rendered, if any")
@@ -82,7 +85,7 @@ def mesh(options: MeshArguments) -> None:
 
 
 def usd(options: UsdArguments) -> None:
-    """Write the mesh and the cameras of a run as USD."""
+    """Write the mesh and the cameras as USD."""
     run = Run.open(options.run)
     print(products.write_scene(run, _surface(run, options.torch_device), options.out))
 

@@ -24,7 +24,7 @@ MINUTES = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class RenderCategoryArguments:
-    """Render a category: posed pictures of many textured meshes."""
+    """Render a data set of posed pictures from many meshes."""
 
     meshes: Path = field(metadata=positional("MESHES"))
     """Folder or .zip with one mesh for each object."""
@@ -38,7 +38,7 @@ class RenderCategoryArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainCategoryArguments:
-    """Train a network to reconstruct shapes of a category from one picture."""
+    """Train a network to reconstruct shapes from one picture."""
 
     folder: Path | None = field(default=None, metadata=positional("FOLDER"))
     """Folder with a sub-folder of posed pictures for each object."""
@@ -82,7 +82,10 @@ class ReconstructImageArguments(Steps):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalCategoryArguments(Steps):
-    """Score the reconstructions of held-out objects against their true meshes."""
+    """Score a trained network on held-out objects.
+
+    Their reconstructions are compared with their true meshes.
+    """
 
     run: Path = field(metadata=positional("RUN"))
     """Folder of a category run."""

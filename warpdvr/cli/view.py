@@ -13,7 +13,7 @@ from warpdvr.viewer import window
 
 @dataclass(frozen=True, kw_only=True)
 class ViewArguments(OnDevice):
-    """Show the field of a run or of a scene in a window."""
+    """Show a run or a scene in a window."""
 
     source: Path = field(metadata=positional("RUN_OR_SCENE"))
     """Folder of a run, or scene file."""

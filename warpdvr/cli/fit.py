@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -144,13 +143,13 @@ def _new_scene(options: FitArguments) -> Scene:
     return Scene(file_scene.views, field, fit, file_scene.mesh)
 
 
-def _fit_table(options: NewRun, fit: Mapping[str, Any], *, usual: Table) -> Table:
+def _fit_table(options: NewRun, fit: Mapping[str, object], *, usual: Table) -> Table:
     """Return the table [fit], changed by the options; `usual` is the duration if neither has one."""
     table = _without_duration(fit, options.duration) | options.duration | options.weights
     return table if {"minutes", "iterations"} & set(table) else table | usual
 
 
-def _without_duration(fit: Mapping[str, Any], duration: Duration) -> Table:
+def _without_duration(fit: Mapping[str, object], duration: Duration) -> Table:
     """Return the table [fit], without its duration if there is an option for it."""
     replaced = {"minutes", "iterations"} if {"minutes", "iterations"} & set(duration) else set()
     return {key: value for key, value in fit.items() if key not in replaced}

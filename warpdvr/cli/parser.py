@@ -8,7 +8,7 @@ from contextlib import redirect_stderr
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from types import EllipsisType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import (
@@ -110,7 +110,7 @@ def _first_part(box: str) -> str:
     return " ".join(text)
 
 
-def _options(options: type, parsed: object = None) -> Iterator[tuple[str, "Field[Any]", object]]:
+def _options(options: type, parsed: object = None) -> Iterator[tuple[str, "Field[object]", object]]:
     """Yield the names of all options as they are typed, with their fields and values."""
     hints = get_type_hints(options)
     for f in fields(options):
@@ -129,7 +129,7 @@ def _required(options: type) -> Iterator[str]:
             yield metavar if "positional" in f.metadata else f"{_written(f)} {metavar}"
 
 
-def _written(f: "Field[Any]") -> str:
+def _written(f: "Field[object]") -> str:
     """Return the name of an option as it is typed."""
     return "--" + f.name.replace("_", "-")
 
@@ -154,19 +154,19 @@ def _arguments(info: StructTypeInfo) -> StructConstructorSpec | None:
     return StructConstructorSpec(instantiate=instantiate, fields=tuple(specs))
 
 
-def _field(options: type, f: "Field[Any]") -> StructFieldSpec:
+def _field(options: type, f: "Field[object]") -> StructFieldSpec:
     """Describe a field to tyro: a group of options, a flag, or an argument with a value."""
     hint, marks = get_type_hints(options)[f.name], []
     if hint is bool:
         marks = [tyro.conf.arg(help_behavior_hint="")]
     elif not is_dataclass(hint):
         hint, marks = _argument(options, f)
-    kind: Any = Annotated[(hint, *marks)] if marks else hint
+    kind = cast("type[object]", Annotated[(hint, *marks)] if marks else hint)
     default = tyro.MISSING if f.default is MISSING else f.default
     return StructFieldSpec(f.name, kind, default, helptext=field_documentation(options).get(f.name, ""))
 
 
-def _argument(options: type, f: "Field[Any]") -> tuple[Any, list[object]]:
+def _argument(options: type, f: "Field[object]") -> tuple[object, list[object]]:
     """Return the type of an argument with a value, and how tyro reads and shows it."""
     kind, name = without_none(option_type(options, f)), _written(f)
     positional = "positional" in f.metadata

@@ -38,10 +38,10 @@ class Options(Mapping[str, Any]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Mapping) and dict(self) == dict(other)
 
-    def __or__(self, other: Mapping[str, Any]) -> Table:
+    def __or__(self, other: Mapping[str, object]) -> Table:
         return {**self, **other}
 
-    def __ror__(self, other: Mapping[str, Any]) -> Table:
+    def __ror__(self, other: Mapping[str, object]) -> Table:
         return {**other, **self}
 
     @classmethod
@@ -172,7 +172,7 @@ def _usual(name: str) -> str:
     return "; ".join([usual, *(f"{recipe}: {value}" for recipe, value in values.items() if value != usual)])
 
 
-def option_type(cls: type, option: "Field[Any]") -> object:
+def option_type(cls: type, option: "Field[object]") -> object:
     """Return the type that the value of an option must have: its annotation without None."""
     if "type" in option.metadata:
         return option.metadata["type"]

@@ -5,7 +5,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from warpdvr.datasets.load import load
 from warpdvr.datasets.synthetic import mesh_views
@@ -35,10 +34,10 @@ class Scene:
 
     def __init__(
         self,
-        views: Mapping[str, Any] | None = None,
-        field: Mapping[str, Any] | None = None,
-        fit: Mapping[str, Any] | None = None,
-        mesh: Mapping[str, Any] | None = None,
+        views: Mapping[str, object] | None = None,
+        field: Mapping[str, object] | None = None,
+        fit: Mapping[str, object] | None = None,
+        mesh: Mapping[str, object] | None = None,
     ):
         """Check the tables of a scene file, or the options of another scene.
 
@@ -111,7 +110,7 @@ class Scene:
         values = {f.name: self.fit[f.name] for f in fields(Recipe) if f.name in self.fit}
         return dataclasses.replace(RECIPES[name], **values)
 
-    def with_fit(self, fit: Mapping[str, Any]) -> "Scene":
+    def with_fit(self, fit: Mapping[str, object]) -> "Scene":
         """Return the scene with another table [fit]."""
         return Scene(self.views, self.field, fit, self.mesh)
 

@@ -542,7 +542,7 @@ def test_terms_of_a_ball_are_those_of_its_closed_form(category: Category, monkey
 
     def listen(*arguments: Any) -> Any:
         drawn.extend(draw(*arguments))
-        return drawn
+        return tuple(drawn)
 
     monkeypatch.setattr(job.pool, "draw", listen)
     losses = next(job).losses

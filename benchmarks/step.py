@@ -62,7 +62,7 @@ def spent(kind: str, views: Views, steps: int, device: torch.device) -> list[flo
     clock = Clock(device)
     job.pixels.draw = clock.timed("drawing rays", job.pixels.draw)  # type: ignore[method-assign]
     job._descend = clock.timed("backward and Adam", job._descend)  # type: ignore[method-assign]
-    job._look = clock.timed("looking at the field again", job._look)  # type: ignore[method-assign]
+    job._refresh = clock.timed("looking at the field again", job._refresh)  # type: ignore[method-assign]
     finding, seeing = type(job.intersect).__call__, warpdvr.fitting.fit.surface
     comparing = warpdvr.fitting.fit.evaluate_terms
     type(job.intersect).__call__ = clock.timed("finding hits", finding)  # type: ignore[method-assign]

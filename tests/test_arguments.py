@@ -83,6 +83,31 @@ def test_newcomers_are_told_in_one_sentence_before_anything_is_loaded(
     assert sentence in captured.err and captured.err.count("\n") == 1 and not (home / "run").exists()
 
 
+TYPED: dict[str, tuple[list[str], str]] = {
+    "weight": (["--depth", "-1"], "--depth must be finite and not negative, got -1.0"),
+    "option with a dash": (["--learn-background", "true", "--depth", "-1"], "--depth must be finite"),
+    "seed": (["--seed", "-1"], "--seed must lie between 0 and 2^63 - 1, got -1"),
+    "recipe": (["--recipe", "dvt"], "--recipe: unknown recipe 'dvt'; known are quick, dvr"),
+    "field": (["--field", "hashgird"], "--field: unknown field 'hashgird'; known are"),
+}
+
+
+@pytest.mark.parametrize("kind", TYPED)
+def test_mistakes_are_called_as_they_were_typed(
+    photographs: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    words, sentence = TYPED[kind]
+    assert main(["fit", str(photographs), "--out", str(photographs.parent / "run"), *words]) == 2
+    assert capsys.readouterr().err.startswith(f"warpdvr: {sentence}")
+
+
+def test_mistakes_in_a_file_are_not_called_options(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = photographs.parent / "a.toml"
+    file.write_text('[views]\nfolder = "data"\n[fit]\ndepth = -1\n')
+    assert main(["fit", str(file), "--out", str(photographs.parent / "run"), "--mask", "2"]) == 2
+    assert capsys.readouterr().err.startswith(f"warpdvr: {file}: fit: depth must be finite")
+
+
 def parsed(*words: str) -> FitArguments:
     return parse(FitArguments, "fit", words)
 

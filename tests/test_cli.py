@@ -373,7 +373,7 @@ def test_mistakes_in_photographs(photographs: Path, capsys: pytest.CaptureFixtur
     ("options", "said"),
     [
         (["--field", "cube"], "unknown field 'cube'; known are box, deepsdf, hashgrid, hashgrid-occupancy, occupancy"),
-        (["--field", "repaint"], "is told with --shape RUN"),
+        (["--field", "repaint"], "is painted by --shape RUN"),
         (["--minutes", "0"], "minutes must be positive, got 0"),
         (["--minutes", "-1"], "minutes must be positive, got -1"),
         (["--minutes", "nan"], "minutes must be positive, got nan"),

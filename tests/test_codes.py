@@ -16,7 +16,7 @@ import torch
 from warpdvr import Fit
 from warpdvr.cameras.camera import OPENGL
 from warpdvr.cameras.transform import SceneTransform
-from warpdvr.cli.fit_code import DEPTH, weighed
+from warpdvr.cli.fit_code import DEPTH, with_depth_weights
 from warpdvr.cli.main import main
 from warpdvr.datasets import dvr
 from warpdvr.datasets.load import load
@@ -426,5 +426,5 @@ def test_an_empty_depth_map_beside_a_mask_asks_for_nothing(tmp_path: Path) -> No
     views = pictures(1, depth=True, size=16)
     empty = replace(views, depths=tuple(None if z is None else z * torch.nan for z in views.depths))
     table = {"folder": "unused", "normalise": False}
-    plain, deep = (weighed(Scene(table, {"kind": "deepsdf"}, {}), v).fit for v in (empty, views))
+    plain, deep = (with_depth_weights(Scene(table, {"kind": "deepsdf"}, {}), v).fit for v in (empty, views))
     assert plain == {} and deep == DEPTH

@@ -266,3 +266,10 @@ def test_damaged_config_is_said_to_be_so(held, text):
     with pytest.raises(ValueError, match=r"config\.toml: expected the tables of a scene") as caught:
         Run.open(held.folder).scene()
     assert "\n" not in str(caught.value)
+
+
+def test_mistakes_in_the_config_name_the_file(held):
+    held.config.write_text('[fit]\nrecipe = "dvt"\n')
+    with pytest.raises(ValueError, match=r"unknown recipe 'dvt'") as caught:
+        Run.open(held.folder).scene()
+    assert str(caught.value).startswith(f"{held.config}: ")

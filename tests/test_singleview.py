@@ -542,7 +542,7 @@ def test_terms_of_a_ball_are_those_of_its_closed_form(category: Category, monkey
 
     def listen(*arguments: Any) -> Any:
         drawn.extend(draw(*arguments))
-        return drawn
+        return tuple(drawn)
 
     monkeypatch.setattr(job.pool, "draw", listen)
     losses = next(job).losses
@@ -553,7 +553,7 @@ def test_terms_of_a_ball_are_those_of_its_closed_form(category: Category, monkey
     assert both.sum() > 50
     assert losses["depth"] == pytest.approx(float((own - t)[both].abs().mean()), rel=1e-3)
     least = (o - (o * d).sum(1, keepdim=True) * d).norm(dim=1)
-    behind = own[:, None] + training.REACH * torch.linspace(0, 1, training.BEHIND + 1, dtype=torch.float64) ** 2
+    behind = own[:, None] + training.MAX_DEPTH * torch.linspace(0, 1, training.DEPTHS + 1, dtype=torch.float64) ** 2
     deepest = (o[:, None] + behind[..., None] * d[:, None]).norm(dim=2).amin(1)  # the box ends farther behind
     logit = 50 * (0.5 - torch.where(own.isnan(), least, deepest))
     asked = crosses_the_box(o, d)

@@ -113,7 +113,7 @@ def test_shapes_that_are_outlined_already_are_not_outlined_again(known: ShapeBan
 
 
 def test_there_are_as_many_as_memory_holds(known: ShapeBank, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(augmentation, "MOST", 3)
+    monkeypatch.setattr(augmentation, "MAX_SHAPES", 3)
     monkeypatch.setattr(augmentation, "OUTLINES", 2)
     made = augmented(known, 20)
     assert len(made.codes) <= 3 and all(len(shape_index) == 2 for shape_index, *_ in made.outlines)

@@ -44,21 +44,20 @@ class Balls(Decoder):
         return torch.sigmoid(feature)
 
 
-class Guess(nn.Module):
+class Guess(Reconstructor):
     """A reconstructor that says the same of every picture."""
 
     def __init__(self, radius: float, height: float):
-        super().__init__()
-        self.decode, self.said = Balls(), torch.tensor([[radius, height]])
+        nn.Module.__init__(self)
+        balls: Any = Balls()
+        self.decode, self.said = balls, torch.tensor([[radius, height]])
 
-    def encode(self, pictures: Tensor) -> Tensor:
+    def encode(self, pictures: Tensor) -> Tensor:  # type: ignore[override]
         return self.said.expand(len(pictures), 2)
 
 
 def guess(radius: float, height: float = 0.0) -> Reconstructor:
-    stands_for: Any = Guess(radius, height)
-    made: Reconstructor = stands_for
-    return made
+    return Guess(radius, height)
 
 
 def camera(turn: float, height: float, size: int = FINE) -> Camera:
@@ -148,7 +147,7 @@ def test_a_shape_may_be_stretched(stretch: float, stretched: float) -> None:
     how = Refinement(rays=600, move=1e-9, stretch=stretch, stretched=stretched)
     mask = of_ellipsoid(seen, 0.4, long)
     attempt = _Attempt(guess(0.4), mask, how, codes, pose, K, torch.zeros(1, 2))
-    attempt.run(60, 0, moving=True)
+    attempt.run(60, 0, fit_shapes=True)
     found = attempt.shape(0)
     assert found.stretch is not None and not found.stretch.requires_grad
     assert torch.allclose(found.bounds[1], found.stretch[0])

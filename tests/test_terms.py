@@ -96,7 +96,7 @@ def test_what_is_no_term_is_refused():
             return torch.tensor(0.0), 0
 
     with pytest.raises(ValueError, match=r"but Weightless has no weight$"):
-        Fit(Painted(), ball(), iterations=1, terms=[Weightless()])  # type: ignore[list-item]
+        Fit(Painted(), ball(), iterations=1, terms=[Weightless()])
 
 
 def test_a_term_that_is_no_scalar_is_named():

@@ -1,4 +1,4 @@
-"""The command that refines cameras against the shape of a run, and the cameras that a run leaves behind."""
+"""The command that refines cameras against the shape of a run, and the camera files of a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,28 +19,31 @@ from warpdvr.runs.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class RefineCamerasArguments(OnDevice):
-    """Refine cameras against the shape of a run, which is kept."""
+    """Refine cameras against the surface of a run.
+
+    The surface does not change.
+    """
 
     run: Path = field(metadata=positional("RUN"))
     """Folder of a run."""
     folder: Path | None = field(default=None, metadata=positional("FOLDER") | {"usual": "those of the run"})
-    """Photographs in the frame of the run's."""
-    out: Path = field(metadata=named("FOLDER2"))
-    """Folder for the camera files."""
+    """Photographs whose cameras are in the same frame as those of the run."""
+    out: Path = field(metadata=named("OUT"))
+    """Folder for the refined camera files."""
     cameras: str | None = field(default=None, metadata=named("FILE"))
     """Name of the camera file in FOLDER, where it holds several."""
     views: tuple[str, ...] | None = field(default=None, metadata=named("NAME ...", usual="all"))
-    """Refine these only, or: held-out."""
+    """Names of the views to refine, or held-out."""
     by: tuple[str, ...] = field(default=tuple(SCALES), metadata=named("KIND ..."))
-    """What is compared."""
+    """What is compared: color, mask, depth."""
     size: int = field(default=400, metadata=named("PIXELS"))
-    """Longer side of the pictures that are compared, at most [pixel]."""
+    """Largest size of the longer side of the pictures that are compared [pixel]."""
 
 
 def write_refined(run: Run, views: Views) -> list[Path]:
-    """Write the cameras of a run, if they were refined and came from files, to `cameras/`; return what was written.
+    """Write the cameras of a run to `cameras/` if they were refined and came from files; return the paths.
 
-    Cameras of held-out views are as they were given: nothing was compared with them.
+    Cameras of held-out views are unchanged, since nothing was compared with them.
     """
     scene = run.scene()
     if not scene.recipe.cameras or "folder" not in scene.views:
@@ -54,10 +57,10 @@ def views_of_run(run: Run, folder: Path | None, name: str | None = None) -> tupl
     """Return photographs in the scene frame of a run, with their folder and the name of their camera file.
 
     Args:
-        run: whose frame is meant.
-        folder: of photographs whose cameras are given in the frame of the run's data; None: the run's own, with its
-            cameras as they were refined.
-        name: of the camera file, where the folder holds several.
+        run: the run whose frame is used.
+        folder: photographs whose cameras are in the frame of the run's data; None: those of the run, with its refined
+            cameras.
+        name: name of the camera file, where the folder holds several.
 
     Raises:
         ValueError: if the run has no photographs in a folder, or they cannot be read.
@@ -77,10 +80,10 @@ def views_of_run(run: Run, folder: Path | None, name: str | None = None) -> tupl
 
 
 def refine_cameras(options: RefineCamerasArguments) -> None:
-    """Refine cameras, write them, and print how far they moved and what that improved."""
+    """Refine cameras, write them, and print how far they moved and how much that improved the scores."""
     run = Run.open(options.run)
     folder, name, views = views_of_run(run, options.folder, options.cameras)
-    indices = _chosen(views, options.views)
+    indices = _view_indices(views, options.views)
     field = run.field(options.torch_device)
     print(f"{len(indices)} of {len(views)} cameras are refined")
 
@@ -91,7 +94,7 @@ def refine_cameras(options: RefineCamerasArguments) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out}: expected a folder for the cameras, found a file")
     cameras = refine(field, views, indices, kinds=list(options.by), longest=options.size, callback=report_camera)
-    background = None  # other photographs may stand before something else
+    background = None  # other photographs may have another background
     if options.folder is None:
         background = Background.saved(run.load().fit)
     _report(field, views, cameras, indices, options.size, background)
@@ -99,7 +102,7 @@ def refine_cameras(options: RefineCamerasArguments) -> None:
         print(path)
 
 
-def _chosen(views: Views, names: Sequence[str] | None) -> Sequence[int]:
+def _view_indices(views: Views, names: Sequence[str] | None) -> Sequence[int]:
     """Return the indices of views by name."""
     if names is None:
         return range(len(views))
@@ -122,11 +125,12 @@ def _report(
     longest: int,
     background: Background | None,
 ) -> None:
-    moved = camera_errors([cameras[i] for i in indices], [views.cameras[i] for i in indices], aligned=False)
-    print(f"moved by {moved} [scene unit]".replace(" off", ""))
+    """Print how far cameras moved, and the scores before and after."""
+    motion = camera_errors([cameras[i] for i in indices], [views.cameras[i] for i in indices], aligned=False)
+    print(f"moved by {motion} [scene unit]".replace(" off", ""))
     before, after = (
-        evaluate(field, replace(views, cameras=those), indices, longest=longest, background=background)
-        for those in (views.cameras, cameras)
+        evaluate(field, replace(views, cameras=group), indices, longest=longest, background=background)
+        for group in (views.cameras, cameras)
     )
     if after.views:
         print(f"before   {before.psnr:.2f} dB inside of the mask, IoU {before.iou:.4f}, {before.views} views")

@@ -1,10 +1,9 @@
-"""The commands that fit something to photographs, and write a run."""
+"""The commands that fit a field or a latent code to photographs, and write a run."""
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,76 +27,81 @@ from warpdvr.runs.scene import Scene
 FIELDS = ", ".join(names())
 
 MINUTES = 5.0
-"""How long a fit takes unless something else is chosen."""
+"""Default duration of a fit [min]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewRun(OnDevice):
-    """What all commands have that write a run."""
+    """The options of all commands that write a run."""
 
     out: Path = dataclasses.field(metadata=named("RUN"))
-    """Folder for the run."""
+    """Folder of the run that is written."""
     resume: bool = dataclasses.field(default=False, metadata=named(exclusive="folder"))
-    """Continue the run in RUN where it was stopped."""
+    """Continue the run in RUN from where it stopped."""
     overwrite: bool = dataclasses.field(default=False, metadata=named(exclusive="folder"))
     """Replace the run in RUN."""
     duration: Duration = dataclasses.field(metadata={"flat": True})
     weights: Weights
-    """What is to be another way than in the recipe."""
+    """Values that replace those of the recipe, with their units in brackets. A weight of 0 leaves its term out of the
+    loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitArguments(NewRun):
-    """Fit a field to photographs; writes a run."""
+    """Fit a field to photographs, and write a run.
+
+    A run holds a checkpoint, a log, pictures, a mesh, USD and scores. A fit takes 5 minutes, unless the scene file,
+    --minutes or --iterations say otherwise.
+    """
 
     scene: Path | None = dataclasses.field(default=None, metadata=positional("SCENE_OR_FOLDER"))
-    """Scene file, or folder of photographs."""
+    """Scene file (.toml) or folder of photographs with cameras."""
     field: str | None = dataclasses.field(
         default=None,
         metadata=named("NAME", exclusive="field", usual="hashgrid", documentation=f"Kind of field: {FIELDS}."),
     )
     shape: Path | None = dataclasses.field(default=None, metadata=named("RUN", exclusive="field"))
-    """Keep the surface of a run, and fit new colours to it."""
+    """Keep the surface of another run, and fit new colours to it."""
     recipe: str | None = dataclasses.field(
         default=None,
-        metadata=named("NAME", usual="quick", documentation=f"Weights and schedules: {', '.join(RECIPES)}."),
+        metadata=named("NAME", usual="quick", documentation=f"Set of weights and schedules: {', '.join(RECIPES)}."),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitCodeArguments(NewRun, codes.DecoderArguments):
-    """Fit the latent code of a trained decoder; writes a run."""
+    """Fit a latent code to views, and write a run."""
 
 
 def fit(options: FitArguments) -> None:
     """Fit a field to photographs."""
-    scene = _resumed(options) if options.resume else _chosen(options)
+    scene = _resumed_scene(options) if options.resume else _new_scene(options)
     _carry_out(options, scene, scene.load_views())
 
 
 def fit_code(options: FitCodeArguments) -> None:
     """Fit the latent code of a decoder to views."""
     if options.resume:
-        codes.refuse(options)
-        scene = _resumed(options)
+        codes.refuse_resumed(options)
+        scene = _resumed_scene(options)
         return _carry_out(options, scene, scene.load_views())
-    scene = codes.chosen(options)
+    scene = codes.new_scene(options)
     scene = scene.with_fit(_fit_table(options, scene.fit, usual={"iterations": codes.ITERATIONS}))
     views = scene.load_views()
-    _carry_out(options, codes.weighed(scene, views), views)
+    _carry_out(options, codes.with_depth_weights(scene, views), views)
 
 
 def _carry_out(options: NewRun, scene: Scene, views: Views) -> None:
-    """Fit what a scene says, and write all that belongs to a run."""
+    """Fit the field of a scene to its views, and write the files of the run."""
     print(views.summary)
     torch.manual_seed(scene.fit.get("seed", 0))
     last = Run.open(options.out).load() if options.resume else None
     field: Field = last.field() if last else scene.make_field()
     if not last and isinstance(field, Repaint):
-        field.shape.load_state_dict(_shape(scene, views).weights)
+        field.shape.load_state_dict(_painted_shape(scene, views).weights)
     field = field.to(options.torch_device)
-    length = {k: scene.fit[k] for k in ("minutes", "iterations", "seed") if k in scene.fit}
-    job = Fit(field, views, recipe=scene.recipe, **length)
+    duration = {k: scene.fit[k] for k in ("minutes", "iterations", "seed") if k in scene.fit}
+    job = Fit(field, views, recipe=scene.recipe, **duration)
     if last:
         written = Run.open(options.out)
         job.resume(last.fit)
@@ -115,72 +119,74 @@ def _carry_out(options: NewRun, scene: Scene, views: Views) -> None:
     report(scores, files)
 
 
-def _chosen(options: FitArguments) -> Scene:
-    """Return the scene with what the command line says about it."""
+def _new_scene(options: FitArguments) -> Scene:
+    """Return the scene of the command line: that of the scene file, changed by the options."""
     if options.scene is None:
         raise ValueError("expected a scene file or a folder of photographs to fit, got none (only --resume needs none)")
     if options.field == "repaint":
-        raise ValueError("--field repaint: the run whose surface is to be painted is told with --shape RUN")
-    given = scene.read(options.scene)
-    if not given.views:
+        raise ValueError("--field repaint: name the run whose surface is painted by --shape RUN")
+    file_scene = scene.read(options.scene)
+    if not file_scene.views:
         raise ValueError(
-            f"{options.scene}: there is no [views] table, so there are no photographs to fit; it begins with [views] "
-            'and a line such as folder = "photographs"'
+            f"{options.scene}: there is no [views] table, so there are no photographs to fit; add [views] and a line "
+            'such as folder = "photographs"'
         )
-    field, fit = dict(given.field), _fit_table(options, given.fit, usual={"minutes": MINUTES})
+    field, fit = dict(file_scene.field), _fit_table(options, file_scene.fit, usual={"minutes": MINUTES})
     if options.recipe is not None:
         fit["recipe"] = options.recipe
     if options.field is not None and options.field != field["kind"]:
         field = {"kind": options.field, "bounds": field.get("bounds", scene.DEFAULT_FIELD["bounds"])}
     if options.shape is not None:
-        checkpoint = Run.open(options.shape).load()  # not its scene: that may name files which are gone
+        checkpoint = Run.open(options.shape).load()  # not its scene, which may name files that are gone
         field = {"kind": "repaint", "shape": {"kind": checkpoint.kind, **checkpoint.options}}
         fit["shape"] = str(options.shape.resolve())
-    return Scene(given.views, field, fit, given.mesh)
+    return Scene(file_scene.views, field, fit, file_scene.mesh)
 
 
-def _fit_table(options: NewRun, fit: Mapping[str, Any], *, usual: Table) -> Table:
-    """Return the table [fit] with what the command line says about it; how long, if nothing does, is as `usual`."""
-    table = _without_length(fit, options.duration) | options.duration | options.weights
+def _fit_table(options: NewRun, fit: Mapping[str, object], *, usual: Table) -> Table:
+    """Return the table [fit], changed by the options; `usual` is the duration if neither has one."""
+    table = _without_duration(fit, options.duration) | options.duration | options.weights
     return table if {"minutes", "iterations"} & set(table) else table | usual
 
 
-def _without_length(fit: Mapping[str, Any], duration: Duration) -> Table:
-    """Return the table [fit], without how long it takes if the command line says that."""
+def _without_duration(fit: Mapping[str, object], duration: Duration) -> Table:
+    """Return the table [fit], without its duration if there is an option for it."""
     replaced = {"minutes", "iterations"} if {"minutes", "iterations"} & set(duration) else set()
     return {key: value for key, value in fit.items() if key not in replaced}
 
 
-def _shape(scene: Scene, views: Views) -> Checkpoint:
-    """Return the run whose surface is to be painted anew; its frame must be that of the views."""
+def _painted_shape(scene: Scene, views: Views) -> Checkpoint:
+    """Return the checkpoint whose surface gets new colours; its frame must be that of the views."""
     if "shape" not in scene.fit:
-        raise ValueError("scene: a field of kind repaint needs [fit] shape, the folder of the run whose surface it has")
+        raise ValueError(
+            "a field of kind repaint needs the run whose surface it has: give --shape RUN, or shape in [fit]"
+        )
     folder = Path(scene.fit["shape"])
     checkpoint = Run.open(folder).load()
     frame = checkpoint.transform
     if not torch.allclose(frame.matrix, views.transform.matrix, rtol=1e-3, atol=1e-3 * frame.scale):
         raise ValueError(
-            f"{folder}: its scene frame is another than that of the views, 1 scene unit = "
+            f"{folder}: its scene frame is another than that of the views; 1 scene unit is "
             f"{frame.scale:.4g} and {views.transform.scale:.4g} units of the data; the frame follows from "
             "scale_mat, else from the masks, which must be those of the run"
         )
     return checkpoint
 
 
-def _resumed(options: NewRun) -> Scene:
-    """Return the scene of the run to continue; only its length may be changed."""
+def _resumed_scene(options: NewRun) -> Scene:
+    """Return the scene of the run to continue; only its duration may be changed."""
     if isinstance(options, FitArguments) and options.scene is not None:
         raise ValueError(f"{options.scene}: a run that is resumed keeps its scene; give --out and --resume alone")
-    given = Run.open(options.out).scene()
-    if options.duration.seed not in (None, given.fit.get("seed", 0)):
+    resumed = Run.open(options.out).scene()
+    if options.duration.seed not in (None, resumed.fit.get("seed", 0)):
         raise ValueError("--field, --seed: a run that is resumed keeps its field and its seed")
     if isinstance(options, FitArguments):
         if options.shape is not None:
             raise ValueError(f"--shape {options.shape}: a run that is resumed keeps its shape")
-        if options.field not in (None, given.field["kind"]):
+        if options.field not in (None, resumed.field["kind"]):
             raise ValueError("--field, --seed: a run that is resumed keeps its field and its seed")
         if options.recipe is not None:
             raise ValueError("--recipe: a run that is resumed keeps its recipe")
     if changed := next(iter(options.weights), None):
         raise ValueError(f"--{changed.replace('_', '-')}: a run that is resumed keeps its recipe")
-    return given.with_fit(_without_length(given.fit, options.duration) | options.duration)
+    return resumed.with_fit(_without_duration(resumed.fit, options.duration) | options.duration)

@@ -12,7 +12,7 @@ from warpdvr.runtime.validate import suggest
 
 @dataclass(frozen=True)
 class Command:
-    """A command; its module is imported when it is run."""
+    """A command, whose module is imported when it is run."""
 
     name: str
     text: str
@@ -21,48 +21,53 @@ class Command:
 
 
 COMMANDS = {
-    "From photographs to a surface": (
-        Command("fit", "fit a field to photographs; writes a run", "fit:fit"),
-        Command("render", "render a turntable: pictures and an animated file", "products:render"),
-        Command("mesh", "extract the surface as a mesh, in the data's own units", "products:mesh"),
-        Command("usd", "write mesh and cameras as USD", "products:usd"),
-        Command("eval", "compare with the held-out photographs and a true mesh", "products:evaluate"),
-        Command("view", "look at a field in a window", "view:view"),
-        Command("refine-cameras", "refine cameras against the shape of a run, which is kept", "cameras:refine_cameras"),
+    "Fit a surface to photographs": (
+        Command("fit", "fit a field to photographs, and write a run", "fit:fit"),
+        Command("refine-cameras", "refine cameras against the surface of a run", "cameras:refine_cameras"),
     ),
-    "From a trained decoder": (
-        Command("fit-code", "fit the latent code of a trained decoder; writes a run", "fit:fit_code"),
+    "Use the surface of a run": (
+        Command("view", "show a run or a scene in a window", "view:view"),
+        Command("render", "render a turntable: pictures and an animated GIF", "products:render"),
+        Command("mesh", "extract the surface as a mesh, in the units of the data", "products:mesh"),
+        Command("usd", "write the mesh and the cameras as USD", "products:usd"),
+        Command("eval", "score against held-out photographs and a true mesh", "products:evaluate"),
     ),
-    "From one picture": (
-        Command("render-category", "render textured meshes into a category of posed pictures", "singleview:render"),
-        Command("train-category", "learn to reconstruct shapes of a category from one picture", "singleview:train"),
+    "Fit a shape of a trained decoder": (
+        Command("fit-code", "fit a latent code to views, and write a run", "fit:fit_code"),
+    ),
+    "Reconstruct a shape from one picture": (
+        Command("render-category", "render a data set of posed pictures from many meshes", "singleview:render"),
+        Command("train-category", "train a network to reconstruct shapes from one picture", "singleview:train"),
         Command(
-            "reconstruct-image",
-            "reconstruct a shape from one picture, with a trained category",
-            "singleview:reconstruct",
+            "reconstruct-image", "reconstruct the shape in a picture by a trained network", "singleview:reconstruct"
         ),
-        Command(
-            "eval-category", "compare reconstructions of held-out objects with their true meshes", "singleview:evaluate"
-        ),
+        Command("eval-category", "score a trained network on held-out objects", "singleview:evaluate"),
     ),
 }
 """All commands, as the help lists them."""
 
+FOOTER = (
+    "A first fit:       warpdvr fit PHOTOGRAPHS --out RUN --minutes 5",
+    "Help on a command: warpdvr COMMAND --help",
+    "Version:           warpdvr --version",
+)
+"""The last lines of the help."""
+
 RESUMABLE = "fit", "fit-code", "train-category"
-"""Commands that can go on where they were interrupted."""
+"""Commands that can be continued after an interruption."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status: 0, 2 after a mistake in what was given, 130 when interrupted.
+    """Run a command; return its exit status: 0, 2 after a mistake in the input, 130 if interrupted.
 
     Raises:
-        SystemExit: with 2 after a mistake in the command line itself, with 0 after the help or the version.
+        SystemExit: with 2 after a mistake on the command line, with 0 after the help or the version.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = _command_name(words)
     module, function = _find(name).function.split(":")
     run = getattr(import_module(f"warpdvr.cli.{module}"), function)
-    from warpdvr.cli.parser import UsageError, parse
+    from warpdvr.cli.parser import UsageError, name_options, parse
 
     try:
         options = parse(get_type_hints(run)["options"], name, words[1:])
@@ -71,18 +76,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(options)
     except (ValueError, RuntimeError, OSError) as error:
-        print(f"warpdvr: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"warpdvr: {name_options(' '.join(str(error).split()), options)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        begun = name in RESUMABLE and (options.out / "checkpoint.safetensors").is_file()
-        hint = f"; go on with: warpdvr {name} --out {options.out} --resume" if begun else ""
+        can_resume = name in RESUMABLE and (options.out / "checkpoint.safetensors").is_file()
+        hint = f"; go on with: warpdvr {name} --out {options.out} --resume" if can_resume else ""
         print(f"warpdvr: interrupted{hint}", file=sys.stderr)
         return 130
     return 0
 
 
 def _command_name(words: Sequence[str]) -> str:
-    """Return the name of the command; print what is asked for where there is none."""
+    """Return the name of the command; without one, print the help or the version and exit."""
     if not words:
         _exit("expected a command, such as fit; `warpdvr --help` lists all commands")
     if words[0] in ("-h", "--help"):
@@ -98,20 +103,25 @@ def _command_name(words: Sequence[str]) -> str:
 
 def _find(name: str) -> Command:
     """Return a command by name."""
-    known = {command.name: command for group in COMMANDS.values() for command in group}
-    if name not in known:
-        hint = suggest(name, known) or f"; known are {', '.join(known)}"
+    commands = {command.name: command for group in COMMANDS.values() for command in group}
+    if name not in commands:
+        hint = suggest(name, commands) or f"; known are {', '.join(commands)}"
         _exit(f"there is no command {name!r}{hint}")
-    return known[name]
+    return commands[name]
 
 
 def _overview() -> str:
-    lines = ["usage: warpdvr COMMAND [OPTIONS]", "", "See, differentiate and fit implicit surfaces."]
+    """Return the help: all commands, by what they are for."""
+    lines = [
+        "usage: warpdvr COMMAND [OPTIONS]",
+        "",
+        "Fit implicit surfaces to photographs, and render, mesh and view them.",
+    ]
     width = max(len(command.name) for group in COMMANDS.values() for command in group)
     for title, group in COMMANDS.items():
         lines += ["", title]
         lines += [f"    {command.name:{width}}  {command.text}" for command in group]
-    return "\n".join([*lines, "", "`warpdvr COMMAND --help` lists the options of a command; --version is ours."])
+    return "\n".join([*lines, "", *FOOTER])
 
 
 def _exit(message: str) -> NoReturn:

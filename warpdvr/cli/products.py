@@ -1,4 +1,4 @@
-"""The commands that make something of a run: pictures, mesh, USD, scores."""
+"""The commands that write the products of a run: pictures, mesh, USD, scores."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from warpdvr.runs.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class OfRun(OnDevice):
-    """What all commands have that make something of a run."""
+    """The arguments of all commands that use a run."""
 
     run: Path = field(metadata=positional("RUN"))
     """Folder of a run."""
@@ -22,7 +22,10 @@ class OfRun(OnDevice):
 
 @dataclass(frozen=True, kw_only=True)
 class RenderArguments(OfRun):
-    """Render a turntable: pictures and an animated file."""
+    """Render a turntable: pictures and an animated GIF.
+
+    They are written to RUN/images.
+    """
 
     frames: int = field(default=36, metadata=named("N"))
     """Number of pictures."""
@@ -32,32 +35,32 @@ class RenderArguments(OfRun):
 
 @dataclass(frozen=True, kw_only=True)
 class MeshArguments(OfRun):
-    """Extract the surface as a mesh, in the data's own units."""
+    """Extract the surface as a mesh, in the units of the data."""
 
     resolution: int | None = field(default=None, metadata=named("N", usual="that of the run's scene, else 192"))
     """Cells along the longest side of the bounds."""
     largest: bool = False
-    """Keep the largest connected piece only."""
+    """Keep only the largest connected piece."""
     out: Path | None = field(default=None, metadata=named("FILE", usual="RUN/mesh.ply"))
-    """.ply or .obj."""
+    """File of the mesh, .ply or .obj."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UsdArguments(OfRun):
-    """Write mesh and cameras as USD."""
+    """Write the mesh and the cameras as USD."""
 
     out: Path | None = field(default=None, metadata=named("FILE", usual="RUN/scene.usdc"))
-    """.usdc, .usda or .usd."""
+    """File of the scene, .usdc, .usda or .usd."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArguments(OfRun):
-    """Compare with the held-out photographs and a true mesh."""
+    """Score against held-out photographs and a true mesh."""
 
     mesh_gt: Path | None = field(
-        default=None, metadata=named("FILE", usual="the one that the views were rendered from")
+        default=None, metadata=named("FILE", usual="the one from which the views were rendered, if any")
     )
-    """True mesh in the data's units: .ply, .obj or .off."""
+    """True mesh in the units of the data: .ply, .obj or .off."""
 
 
 def render(options: RenderArguments) -> None:
@@ -71,24 +74,24 @@ def mesh(options: MeshArguments) -> None:
     """Extract the surface of a run."""
     run = Run.open(options.run)
     field = run.field(options.torch_device)
-    chosen = dict(run.scene().mesh)
+    table = dict(run.scene().mesh)
     if options.resolution is not None:
-        chosen["resolution"] = options.resolution
+        table["resolution"] = options.resolution
     if options.largest:
-        chosen["largest"] = True
-    surface = products.write_mesh(run, field, options.out, **chosen)
+        table["largest"] = True
+    surface = products.write_mesh(run, field, options.out, **table)
     size = f"{len(surface.vertices)} vertices, {len(surface.faces)} triangles"
     print(f"{options.out or run.mesh}: {size}, in the data's units")
 
 
 def usd(options: UsdArguments) -> None:
-    """Write the mesh and the cameras of a run as USD."""
+    """Write the mesh and the cameras as USD."""
     run = Run.open(options.run)
     print(products.write_scene(run, _surface(run, options.torch_device), options.out))
 
 
 def evaluate(options: EvalArguments) -> None:
-    """Compare a run with the held-out photographs, and with a true mesh where there is one."""
+    """Score a run against its held-out photographs, and against a true mesh if there is one."""
     run = Run.open(options.run)
     views = run.scene().load_views()
     truth = products.true_mesh(options.mesh_gt, views)
@@ -99,7 +102,7 @@ def evaluate(options: EvalArguments) -> None:
 
 
 def _surface(run: Run, device: torch.device) -> Mesh:
-    """Return the mesh of a run, extracted if it has none yet."""
+    """Return the mesh of a run; extract it if it has none yet."""
     if run.mesh.is_file():
         return read_mesh(run.mesh)
     return products.write_mesh(run, run.field(device), **run.scene().mesh)

@@ -1,4 +1,4 @@
-"""One progress bar for all commands that take long."""
+"""The progress bar of all commands that take long."""
 
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -14,7 +14,7 @@ FORMAT = "{percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
 
 @runtime_checkable
 class Job(Protocol):
-    """What is fitted or trained in steps."""
+    """A fit or a training that is done in steps."""
 
     @property
     def progress(self) -> float: ...
@@ -31,7 +31,7 @@ class Job(Protocol):
 
 @contextmanager
 def progress_bar(start: float = 0.0) -> Iterator[Callable[[float, str], None]]:
-    """Show a bar; yields what is called with the progress from 0 to 1 and a text beside it."""
+    """Show a bar; yield a function that updates it, called with the progress from 0 to 1 and a text beside the bar."""
     pause = 0.5 if sys.stderr.isatty() else 15.0  # seconds
     with tqdm(total=100, initial=100 * start, bar_format=FORMAT, mininterval=pause) as bar:
 
@@ -44,7 +44,7 @@ def progress_bar(start: float = 0.0) -> Iterator[Callable[[float, str], None]]:
 
 
 def follow(steps: Iterator[tuple[Step, str]], job: Job) -> None:
-    """Take all steps of a job and show how it goes on; the steps are closed when it is interrupted, too."""
+    """Take all steps of a job and show its progress; the steps are closed even if the job is interrupted."""
     try:
         with progress_bar(job.progress) as show:
             for step, note in steps:

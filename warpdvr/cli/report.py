@@ -1,4 +1,4 @@
-"""What commands print about the scores and the files of a run."""
+"""Print the scores and the files of a run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from warpdvr.runs.options import Table
 
 
 def report(scores: Table, files: Mapping[str, Path]) -> None:
-    """Print scores, and where files are."""
+    """Print scores, and the paths of files by name."""
     if scores["views"]:
         print(
             f"held out   {scores['psnr']:.2f} dB inside of the mask, IoU {scores['iou']:.4f}, {scores['views']} views"

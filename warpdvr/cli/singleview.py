@@ -1,4 +1,4 @@
-"""The commands that are about a category: shapes from one picture."""
+"""The commands of a category: shapes from one picture."""
 
 import json
 import math
@@ -19,75 +19,78 @@ from warpdvr.singleview.test_time import Refinement
 from warpdvr.singleview.training import TrainingConfig
 
 MINUTES = 30.0
-"""How long a category is learnt unless something else is chosen."""
+"""Default duration of a training [min]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderCategoryArguments:
-    """Render textured meshes into a category of posed pictures."""
+    """Render a data set of posed pictures from many meshes."""
 
     meshes: Path = field(metadata=positional("MESHES"))
-    """Folder or .zip, one mesh for each object."""
+    """Folder or .zip with one mesh for each object."""
     out: Path = field(metadata=positional("FOLDER"))
-    """Folder for the category."""
+    """Folder of the category that is written."""
     views: int = field(default=24, metadata=named("N"))
-    """Pictures of each object."""
+    """Number of pictures of each object."""
     size: int = field(default=64, metadata=named("PIXELS"))
-    """Width and height [pixel]."""
+    """Width and height of the pictures [pixel]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainCategoryArguments:
-    """Learn to reconstruct shapes of a category from one picture."""
+    """Train a network to reconstruct shapes from one picture."""
 
     folder: Path | None = field(default=None, metadata=positional("FOLDER"))
-    """A sub-folder of posed pictures per object."""
+    """Folder with a sub-folder of posed pictures for each object."""
     out: Path = field(metadata=named("RUN"))
-    """Folder for the run."""
+    """Folder of the run that is written."""
     minutes: float | None = field(default=None, metadata=named("M", usual=f"{MINUTES:g}"))
-    """Learn for M minutes."""
-    depth: float | None = field(default=None, metadata=named("W", usual="0, images and masks only"))
-    """Weight of the depth loss."""
+    """Train for M minutes."""
+    depth: float | None = field(default=None, metadata=named("W", usual="0: images and masks alone"))
+    """Weight of the depth loss [1 / scene unit]."""
     symmetric: Literal["x", "y", "z"] | None = None
-    """All objects are their own mirror images along this axis."""
+    """Axis along which all objects are their own mirror images."""
     seed: int | None = field(default=None, metadata=named("S", usual="0"))
-    """Seed of weights, pictures and rays."""
+    """Seed of the first weights, the pictures and the rays."""
     resume: bool = field(default=False, metadata=named(exclusive="folder"))
-    """Continue the run in RUN where it was stopped."""
+    """Continue the run in RUN from where it stopped."""
     overwrite: bool = field(default=False, metadata=named(exclusive="folder"))
     """Replace the run in RUN."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """What the commands have that reconstruct a shape."""
+    """The option of all commands that reconstruct a shape."""
 
     steps: int = field(default=Refinement().steps, metadata=named("N"))
-    """Steps in which the shape is fitted to the picture, 0 for the network's guess alone."""
+    """Number of steps that fit the shape to the picture; 0: the guess of the network alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructImageArguments(Steps):
-    """Reconstruct a shape from one picture, with a trained category."""
+    """Reconstruct the shape in a picture by a trained network."""
 
     run: Path = field(metadata=positional("RUN"))
     """Folder of a category run."""
     picture: Path = field(metadata=positional("PICTURE"))
-    """Any size; white behind the object, or alpha."""
-    out: Path | None = field(default=None, metadata=named("FILE", usual="beside the picture"))
-    """.ply or .obj."""
+    """Picture of any size, with white behind the object or an alpha channel."""
+    out: Path | None = field(default=None, metadata=named("FILE", usual="a .ply beside the picture"))
+    """File of the mesh, .ply or .obj."""
     resolution: int = field(default=128, metadata=named("N"))
-    """Cells along the bounds."""
+    """Cells along the longest side of the bounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalCategoryArguments(Steps):
-    """Compare reconstructions of held-out objects with their true meshes."""
+    """Score a trained network on held-out objects.
+
+    Their reconstructions are compared with their true meshes.
+    """
 
     run: Path = field(metadata=positional("RUN"))
     """Folder of a category run."""
     meshes: Path = field(metadata=positional("MESHES"))
-    """What render-category was given."""
+    """The meshes that render-category rendered."""
 
 
 def render(options: RenderCategoryArguments) -> None:
@@ -104,7 +107,7 @@ def render(options: RenderCategoryArguments) -> None:
 
 
 def train(options: TrainCategoryArguments) -> None:
-    """Train on a category, or continue to."""
+    """Train on a category, or continue a training."""
     run = _resumed(options) if options.resume else _new(options)
     category = run.objects()
     if options.resume:
@@ -120,9 +123,9 @@ def train(options: TrainCategoryArguments) -> None:
 
 
 def _resumed(options: TrainCategoryArguments) -> CategoryRun:
-    """Return the run to continue; only its length may be changed."""
+    """Return the run to continue; only its duration may be changed."""
     run = CategoryRun.open(options.out)
-    if any(given is not None for given in (options.folder, options.seed, options.depth, options.symmetric)):
+    if any(option is not None for option in (options.folder, options.seed, options.depth, options.symmetric)):
         raise ValueError(
             "--resume: a run that is resumed keeps its category, seed, weights and symmetry; only --minutes may change"
         )
@@ -130,7 +133,7 @@ def _resumed(options: TrainCategoryArguments) -> CategoryRun:
 
 
 def _new(options: TrainCategoryArguments) -> CategoryRun:
-    """Return a run that is still to begin."""
+    """Return a new run."""
     if options.folder is None:
         raise ValueError("expected the folder of a category, got none (only --resume needs none)")
     depth = options.depth or 0.0
@@ -162,12 +165,14 @@ def reconstruct(options: ReconstructImageArguments) -> None:
 
 
 def evaluate(options: EvalCategoryArguments) -> None:
-    """Compare reconstructions of held-out objects with their true meshes."""
+    """Score the reconstructions of held-out objects against their true meshes."""
     run, refinement = CategoryRun.open(options.run), Refinement(steps=options.steps)
     page = run.folder / "page.png"
     scores = report.compare(run.load(), run.objects(), options.meshes, page, refinement=refinement)
     with replacing(run.folder / "scores.json") as unfinished:
-        unfinished.write_text(json.dumps({k: [asdict(one) for one in v] for k, v in scores.items()}, indent=2) + "\n")
+        unfinished.write_text(
+            json.dumps({k: [asdict(score) for score in v] for k, v in scores.items()}, indent=2) + "\n"
+        )
     print(f"{'mean over held-out objects':28} Chamfer-L1   F-score   silhouette IoU")
     for name, of_objects in scores.items():
         m = metrics.mean_scores(of_objects)

@@ -13,12 +13,12 @@ from warpdvr.viewer import window
 
 @dataclass(frozen=True, kw_only=True)
 class ViewArguments(OnDevice):
-    """Look at a field in a window."""
+    """Show a run or a scene in a window."""
 
     source: Path = field(metadata=positional("RUN_OR_SCENE"))
     """Folder of a run, or scene file."""
     screenshot: Path | None = field(default=None, metadata=named("FILE.png"))
-    """Write a picture instead; needs no display."""
+    """Write a picture instead of opening a window."""
 
 
 def view(options: ViewArguments) -> None:
@@ -36,10 +36,10 @@ def view(options: ViewArguments) -> None:
     elif not options.source.exists():
         raise ValueError(f"{options.source}: expected the folder of a run or a scene file, found nothing")
     else:
-        given = scene.read(options.source)
-        shown = given.make_field().to(options.torch_device)
-        if given.views:
-            print(f"{options.source}: the field is shown as it is before a fit; to see a fitted one, view its run")
+        file_scene = scene.read(options.source)
+        shown = file_scene.make_field().to(options.torch_device)
+        if file_scene.views:
+            print(f"{options.source}: the field is shown before any fit; to see a fitted field, view its run")
     window.view(shown, meshes=meshes, cameras=cameras, screenshot=options.screenshot, up=up)
     if options.screenshot is not None:
         print(options.screenshot)

@@ -1,11 +1,11 @@
-"""Fields on disk: safetensors with JSON in the header. Nothing is ever unpickled."""
+"""Checkpoints: safetensors with JSON in the header. Nothing is ever unpickled."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TypedDict, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,15 +19,16 @@ from warpdvr.fields.base import Field
 from warpdvr.fields.registry import make
 from warpdvr.runtime.files import replacing
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 KEY = "warpdvr"
-"""Under this key the header holds what is not a tensor."""
+"""The key in the header of the file under which everything that is not a tensor is stored."""
 
 
-Header = TypeVar("Header", bound="DataclassInstance")
-"""A dataclass of plain values, as JSON has them."""
+@dataclass(frozen=True)
+class Header:
+    """A base of dataclasses of plain values, as JSON has them."""
+
+
+H = TypeVar("H", bound=Header)
 
 
 class CameraTable(TypedDict):
@@ -41,19 +42,19 @@ class CameraTable(TypedDict):
 
 
 @dataclass(frozen=True)
-class CheckpointHeader:
-    """What a checkpoint holds beside tensors, see `Checkpoint`."""
+class CheckpointHeader(Header):
+    """What a checkpoint holds besides tensors, see `Checkpoint`."""
 
     kind: str | None
     options: Mapping[str, object]
     transform: list[list[float]]
-    up: tuple[float, float, float]
+    up: Sequence[float]
     cameras: list[CameraTable]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A field with all that is needed to use it, or to go on fitting it."""
+    """A field with everything that is needed to use it, or to continue its fit."""
 
     kind: str | None
     """Name of the field in the registry; None for a module that was passed in."""
@@ -68,7 +69,7 @@ class Checkpoint:
     cameras: tuple[Camera, ...]
     """The cameras of the views that were fitted or held out, in the scene."""
     fit: dict[str, Tensor]
-    """`Fit.state()`, empty if the field is not to be fitted on."""
+    """`Fit.state()`; empty if the fit is not to be continued."""
 
     def field(self, module: Field | None = None) -> Field:
         """Return the field with its weights; pass `module` if it was not made by name.
@@ -109,25 +110,25 @@ class Checkpoint:
         write(path, header, tensors)
 
 
-def write(path: Path, header: "DataclassInstance", tensors: dict[str, Tensor]) -> None:
+def write(path: Path, header: Header, tensors: dict[str, Tensor]) -> None:
     """Write tensors with a header; a file of that name is replaced at once or not at all."""
     with replacing(path) as unfinished:
         copies = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
         metadata = {KEY: json.dumps(asdict(header))}
-        unfinished.write_bytes(save(copies, metadata=metadata))  # `save_file` hides it from other users
+        unfinished.write_bytes(save(copies, metadata=metadata))  # `save_file` makes it unreadable for other users
 
 
 @contextmanager
-def reading(path: Path, header_type: type[Header]) -> Iterator[tuple[Header, dict[str, Tensor]]]:
+def reading(path: Path, header_type: type[H]) -> Iterator[tuple[H, dict[str, Tensor]]]:
     """Yield the header and the tensors of a file that `write` wrote.
 
     Args:
-        path: of the file.
+        path: the file.
         header_type: the dataclass of its header.
 
     Raises:
-        ValueError: if there is none at `path`, it is damaged, its header is of another type, or what is done with it
-            inside of the block fails.
+        ValueError: if there is no file at `path`, it is damaged, its header is of another type, or the code in the
+            `with` block fails on its content.
     """
     if not path.is_file():
         raise ValueError(f"{path}: expected a checkpoint, found nothing")
@@ -137,7 +138,8 @@ def reading(path: Path, header_type: type[Header]) -> Iterator[tuple[Header, dic
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         yield header, tensors
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        message = f"a file that is damaged or another program's ({type(error).__name__}: {error})"
+        reason = " ".join(str(error).split())
+        message = f"a file that is damaged or another program's ({type(error).__name__}: {reason})"
         raise ValueError(f"{path}: expected a checkpoint of warpdvr, found {message}") from None
 
 
@@ -145,7 +147,7 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        ValueError: if there is none at `path`, or it is damaged or of another program.
+        ValueError: if there is none at `path`, or it is damaged or was written by another program.
     """
     with reading(path, CheckpointHeader) as (header, tensors):
         x, y, z = header.up

@@ -1,6 +1,6 @@
-"""Fit a field to photographs: draw rays, see what they hit, compare, step."""
+"""Fit a field to photographs: draw rays, find what they hit, compare colours and masks, take a step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -15,7 +15,7 @@ from warpdvr.fields.base import FieldLike
 from warpdvr.fitting.loop import TrainingLoop
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
-from warpdvr.fitting.terms import Term, TermContext, check_terms, evaluate_terms
+from warpdvr.fitting.terms import TermContext, check_terms, evaluate_terms
 from warpdvr.intersection.base import EARLY, Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.intersection.dense_march import DenseMarch
@@ -31,10 +31,11 @@ MEASURE = 100
 
 
 class Fit(TrainingLoop):
-    """A field on its way from a sphere to the surface in the photographs.
+    """The fit of a field to photographs.
 
-    `for step in Fit(field, views, minutes=5): ...` runs it. Between two steps its state can be saved and the field be
-    rendered; the time that takes is not counted. Deterministic for a seed and a number of iterations, on one device.
+    `for step in Fit(field, views, minutes=5): ...` runs it. Between two steps its state can be saved and the field can
+    be rendered; the time that this takes is not counted. Deterministic for a seed and a number of iterations, on one
+    device.
     """
 
     def __init__(
@@ -45,25 +46,25 @@ class Fit(TrainingLoop):
         minutes: float | None = None,
         iterations: int | None = None,
         recipe: Recipe | None = None,
-        terms: Sequence[Term] = (),
+        terms: Iterable[object] = (),
         seed: int = 0,
         intersect: SolverLike | None = None,
     ):
         """Prepare a fit; the field is changed in place.
 
         Args:
-            field: a `Field`, or what `as_field` makes one of; parameters that want no gradient are kept.
+            field: a `Field`, or what `as_field` turns into one; parameters that require no gradient stay fixed.
             views: photographs with masks; only the training views are used.
-            minutes, iterations: how long; exactly one of them.
+            minutes, iterations: the duration; give exactly one of them.
             recipe: weights and schedules.
-            terms: terms of the loss beside those of the recipe, see `warpdvr.fitting.terms.Term`.
-            seed: of the rays that are drawn.
-            intersect: how the surface is found; by default a `CachedMarch`, or what the recipe's `samples` say. That,
-                or the `grid` of another one, is refreshed as the field changes.
+            terms: a `Term` each (`warpdvr.fitting.terms`), besides those of the recipe.
+            seed: seed of the rays that are drawn.
+            intersect: the solver that finds the surface; by default a `CachedMarch`, or a `DenseMarch` if the recipe
+                has `samples`. Values that it remembers, or its `grid`, are refreshed as the field changes.
 
         Raises:
             ValueError: if not exactly one positive duration is given, no training view has a mask or depth, depth is
-                to be learnt from and none is known, a term makes no sense, or there is nothing to change.
+                to be learnt from and none is known, a term makes no sense, or there is nothing to optimise.
         """
         field = as_field(field)
         super().__init__("fit", minutes=minutes, iterations=iterations, seed=seed, single_thread=True)
@@ -80,14 +81,14 @@ class Fit(TrainingLoop):
             self.clipped += self.poses.parameters()
             groups.append({"params": list(self.poses.parameters()), "rate": self.recipe.cameras})
         if not self.clipped:
-            raise ValueError(f"fit: no parameter of {field.name} wants a gradient, and cameras are kept")
+            raise ValueError(f"fit: no parameter of {field.name} wants a gradient, and cameras stay fixed")
         self.background = self._new_background(seed)
         if self.background:
             groups.append({"params": list(self.background.parameters()), "rate": RATE})
         self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
-        own = recipe_terms(self.recipe, field, self.background)
-        check_terms(terms, [*WEIGHTS, "prior", "total", *(term.name for term in own)])
-        self.terms = [*own, *terms]
+        weighted = recipe_terms(self.recipe, field, self.background)
+        taken_names = [*WEIGHTS, "prior", "total", *(term.name for term in weighted)]
+        self.terms = [*weighted, *check_terms(terms, taken_names)]
         self.intersect = as_solver(
             intersect
             or (DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else CachedMarch(cells=self.recipe.cells))
@@ -97,7 +98,7 @@ class Fit(TrainingLoop):
 
     @property
     def cameras(self) -> tuple[Camera, ...]:
-        """The cameras of all views, those of the training views as they are refined [scene unit]."""
+        """The cameras of all views; those of the training views as refined so far [scene unit]."""
         cameras = list(self.views.cameras)
         if self.poses:
             for view, pose in zip(self.views.train, self.poses().detach().cpu().double(), strict=True):
@@ -105,7 +106,7 @@ class Fit(TrainingLoop):
         return tuple(cameras)
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that a later session needs beside the field's weights, as tensors."""
+        """Return everything that a later session needs besides the field's weights, as tensors."""
         state = super().state() | self.intersect.state()
         if self.poses:
             state["cameras"] = self.poses.twist.detach().clone()
@@ -114,10 +115,10 @@ class Fit(TrainingLoop):
         return state
 
     def resume(self, state: dict[str, Tensor]) -> None:
-        """Go on from a `state`; the field must have the weights that belong to it.
+        """Continue from a `state`; the field must have the weights that belong to it.
 
         Raises:
-            ValueError: if the state is of another field, or none.
+            ValueError: if the state belongs to another field, or is no state of a fit.
         """
         self._resume_counts(state)
         self.intersect.resume(state)
@@ -139,13 +140,13 @@ class Fit(TrainingLoop):
         return progress
 
     def losses(self, progress: float) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Draw rays, find what they see, and compare.
+        """Draw rays, find what they see, and compare it with the photographs.
 
         Raises:
             RuntimeError: if the level set has vanished or fills the view, so that there is nothing to learn from.
         """
         self.field.anneal(progress)
-        self._look(self.iteration)
+        self._refresh(self.iteration)
         pose = self.poses() if self.poses else None
         batch = self.pixels.draw(self.recipe.rays, self.generator, patches=self.recipe.blocks, pose=pose)
         solver = self._solver(progress)
@@ -167,14 +168,14 @@ class Fit(TrainingLoop):
         n = self.recipe.march(progress) if self.scheduled else None
         return self.intersect if n is None else DenseMarch(n, splits=0)
 
-    def _look(self, iteration: int) -> None:
+    def _refresh(self, iteration: int) -> None:
         """Bring what is remembered of the field up to date."""
         if iteration in EARLY or iteration % MEASURE == 0:
             self.evaluations += self.field.bound_slope()
         self.evaluations += self.intersect.refresh(self.field, iteration)
 
     def _new_background(self, seed: int) -> Background | None:
-        """Return what learns the background, if colours are learnt and any pixel shows it."""
+        """Return a background to learn, if colours are learnt and any pixel shows it."""
         shown = self.recipe.learn_background and self.recipe.color > 0
         if not shown or not bool((self.pixels.label == BACKGROUND).any()):
             return None
@@ -182,7 +183,7 @@ class Fit(TrainingLoop):
 
     def _check(self, hit: Hit) -> None:
         self.without_hit = 0 if len(hit.ray) else self.without_hit + 1
-        if self.without_hit < PATIENCE or self.recipe.known:  # which brings a surface to where none is
+        if self.without_hit < PATIENCE or self.recipe.known:  # which pulls a surface to where there is none
             return
         inside = float((hit.status == int(Status.INSIDE)).float().mean())
         what = "fills the cameras' surroundings" if inside > 0.5 else "is empty"

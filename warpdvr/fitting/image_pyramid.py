@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -12,37 +13,37 @@ from warpdvr.cameras.rays import Rays, pixel_centres
 from warpdvr.datasets.morphology import dilate
 
 COARSEST = 25
-"""Longer side of the coarsest picture [pixel]; each further one has twice as many."""
+"""Longer side of the coarsest picture [pixel]; each next one is twice as large."""
 
 BLUR, FINEST_BLUR = 1.0, 0.5
-"""Standard deviation of the blur of masks, in pixels of each picture; and of the last one, which is there twice: a blur
-moves curved outlines a little."""
+"""Standard deviation of the blur of masks [pixel of each picture]. The finest picture is used twice, the second time
+with the smaller blur, because a blur moves curved outlines a little."""
 
 MAX_PIXELS = 5000
-"""The most pixels of a picture that are compared: those at the outline, and some of the others."""
+"""Largest number of pixels of a picture that are compared: two thirds at the outline, the rest anywhere."""
 
 
 @dataclass(frozen=True)
 class Level:
     """The pixels of a picture, at one size, that are compared."""
 
-    K: Tensor
-    """Intrinsic matrix for pictures of this size, shape (3, 3) [pixel]."""
+    K: Float[Tensor, "3 3"]
+    """Intrinsic matrix for pictures of this size [pixel]."""
     projection: Projection
     """The camera model."""
-    pixel: Tensor
-    """Where they are, shape (n, 2) [pixel]."""
-    color: Tensor
-    """sRGB in [0, 1], shape (n, 3)."""
-    cover: Tensor
-    """Part of the pixel that the object covers, blurred, shape (n,); NaN where it is unknown."""
-    depth: Tensor
-    """z-depth along the camera's forward axis, shape (n,); NaN where it is unknown [scene unit]."""
+    pixel: Float[Tensor, "n 2"]
+    """Their positions [pixel]."""
+    color: Float[Tensor, "n 3"]
+    """sRGB in [0, 1]."""
+    cover: Float[Tensor, " n"]
+    """Part of the pixel that the object covers, blurred; NaN where it is unknown."""
+    depth: Float[Tensor, " n"]
+    """z-depth along the camera's forward axis; NaN where it is unknown [scene unit]."""
     blur: float
     """Standard deviation of the profile of a straight outline in `cover` [pixel]."""
 
-    def rays(self, pose: Tensor) -> Rays:
-        """Return the rays of a pose (4, 4)."""
+    def rays(self, pose: Float[Tensor, "4 4"]) -> Rays:
+        """Return the rays of a pose."""
         view = torch.zeros(len(self.pixel), dtype=torch.int32, device=self.pixel.device)
         return self.projection.rays(self.K[None].to(pose), pose[None].to(self.pixel.device), view, self.pixel)
 
@@ -52,17 +53,22 @@ class Level:
 
 
 def pyramid(
-    camera: Camera, image: Tensor, mask: Tensor | None, depth: Tensor | None, longest: int, device: torch.device | str
+    camera: Camera,
+    image: UInt8[Tensor, "h w 3"],
+    mask: Bool[Tensor, "h w"] | None,
+    depth: Float[Tensor, "h w"] | None,
+    longest: int,
+    device: torch.device | str,
 ) -> list[Level]:
-    """Return a photograph at sizes from `COARSEST` to `longest` or its own [pixel].
+    """Return a photograph at sizes from `COARSEST` up to `longest` or its own size [pixel].
 
     Args:
         camera: its camera.
-        image: shape (h, w, 3), uint8.
-        mask: shape (h, w), bool, or None.
-        depth: shape (h, w), NaN where it is missing, or None.
-        longest: longer side of the finest picture at most [pixel].
-        device: of the pixels.
+        image: the photograph.
+        mask: True on the object, if the view has a mask.
+        depth: NaN where it is missing, if the view has a depth map.
+        longest: the longer side of the finest picture, at most [pixel].
+        device: where the pixels are to be.
     """
     side = max(camera.width, camera.height)
     factor = max(1, math.ceil(side / longest))
@@ -76,8 +82,9 @@ def pyramid(
     return [*(_level(camera, stack, k, BLUR) for k in reversed(factors)), _level(camera, stack, factor, FINEST_BLUR)]
 
 
-def _level(camera: Camera, stack: Tensor, factor: int, blur: float) -> Level:
-    """Return the picture of blocks of `factor` x `factor` pixels; the remainder at the right and below is dropped."""
+def _level(camera: Camera, stack: Float[Tensor, "h w 5"], factor: int, blur: float) -> Level:
+    """Return the picture of blocks of `factor` x `factor` pixels; the remainder at the right and the bottom is
+    dropped."""
     small = torch.nn.functional.avg_pool2d(stack.permute(2, 0, 1)[None], factor)[0]
     height, width = small.shape[1:]
     K = camera.K.clone()
@@ -97,8 +104,8 @@ def _level(camera: Camera, stack: Tensor, factor: int, blur: float) -> Level:
     )
 
 
-def _blurred(cover: Tensor, blur: float) -> Tensor:
-    """Return a mask (h, w) under a Gaussian; the picture goes on at its borders as it ends there."""
+def _blurred(cover: Float[Tensor, "h w"], blur: float) -> Float[Tensor, "h w"]:
+    """Return a mask blurred by a Gaussian; pixels at the border are repeated outwards."""
     if blur == 0:
         return cover
     radius = min(math.ceil(3 * blur), min(cover.shape) - 1)
@@ -110,8 +117,8 @@ def _blurred(cover: Tensor, blur: float) -> Tensor:
     return torch.nn.functional.conv2d(across, bell.view(1, 1, -1, 1))[0, 0]
 
 
-def _choose(cover: Tensor) -> Tensor:
-    """Return the indices of pixels to compare, always the same: most at the outline, the rest anywhere."""
+def _choose(cover: Float[Tensor, "h w"]) -> Int[Tensor, " n"]:
+    """Return the indices of pixels to compare, the same in every call: most at the outline, the rest anywhere."""
     n = cover.numel()
     if n <= MAX_PIXELS:
         return torch.arange(n, device=cover.device)

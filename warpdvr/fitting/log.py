@@ -1,4 +1,4 @@
-"""A log of a training, step by step: JSON, a line for each row."""
+"""The log of a training: a JSON object per line."""
 
 import json
 import math
@@ -9,15 +9,15 @@ from warpdvr.fitting.loop import Step
 from warpdvr.runtime.files import replacing
 
 
-def append(log: TextIO, step: Step, **more: float) -> None:
-    """Write a row about a step; numbers that are not finite are left out."""
-    row = {"iteration": step.iteration, "progress": step.progress, "seconds": step.seconds} | step.losses | more
+def append(log: TextIO, step: Step, **scores: float) -> None:
+    """Write the row of a step; numbers that are not finite are left out."""
+    row = {"iteration": step.iteration, "progress": step.progress, "seconds": step.seconds} | step.losses | scores
     log.write(json.dumps({k: round(v, 6) for k, v in row.items() if math.isfinite(v)}) + "\n")
     log.flush()
 
 
 def truncate(log: Path, iteration: int) -> None:
-    """Drop the rows of a log after the step from which a training goes on, and rows that were left unfinished."""
+    """Drop the rows of a log after the step from which a training is continued, and rows that are incomplete."""
     if log.is_file():
         rows = [row for row in log.read_text().splitlines() if _iteration(row) <= iteration]
         with replacing(log) as unfinished:
@@ -25,7 +25,7 @@ def truncate(log: Path, iteration: int) -> None:
 
 
 def _iteration(row: str) -> float:
-    """Return the step of a row; infinity for one that is no row."""
+    """Return the step of a row; infinity if it cannot be read."""
     try:
         return float(json.loads(row)["iteration"])
     except (ValueError, KeyError, TypeError):

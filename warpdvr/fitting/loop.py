@@ -1,4 +1,4 @@
-"""The training loop: schedule, loss, gradient and step of an optimizer, for so many minutes or iterations."""
+"""The training loop: schedule, loss, gradient and optimizer step, for a number of minutes or iterations."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from warpdvr.fitting.recipe import schedule
 from warpdvr.runtime.threads import one_thread
 
 LONGEST_GRADIENT = 1.0
-"""Gradients that are longer are scaled down to this length."""
+"""Longer gradients are scaled down to this length."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Step:
     progress: float
     """From 0 to 1: of the iterations or the minutes, whichever was given."""
     seconds: float
-    """Time spent training, earlier sessions included, without the time that reports take."""
+    """Time spent training [s], earlier sessions included, without the time between steps."""
     losses: dict[str, float]
     """The terms of the loss by name before their weights, and the weighted sum as `total`."""
     evaluations: int
@@ -37,13 +37,13 @@ class Step:
 class TrainingLoop(ABC):
     """Something that is trained: `for step in loop` does it, and between two steps its state can be saved.
 
-    The time that is spent between steps is not counted. A subclass makes the `optimizer`, whose groups hold their
-    highest learning rate as `rate`, and says which loss is minimised.
+    The time between steps is not counted. A subclass makes the `optimizer`, whose groups hold their highest learning
+    rate as `rate`, and defines the loss.
     """
 
     optimizer: torch.optim.Optimizer
     clipped: Sequence[Tensor]
-    """Parameters whose common gradient is not to be longer than `LONGEST_GRADIENT`; the others are left alone."""
+    """Parameters whose joint gradient is clipped to `LONGEST_GRADIENT`; the gradients of all others are not."""
 
     def __init__(
         self,
@@ -57,9 +57,9 @@ class TrainingLoop(ABC):
         """Prepare to train.
 
         Args:
-            command: what error messages begin with.
-            minutes, iterations: how long; exactly one of them.
-            seed: of `generator`.
+            command: the name that error messages begin with.
+            minutes, iterations: the duration; give exactly one of them.
+            seed: seed of `generator`.
             single_thread: whether a step is computed on one thread of Torch, which is faster for small batches.
 
         Raises:
@@ -104,7 +104,7 @@ class TrainingLoop(ABC):
 
     @abstractmethod
     def losses(self, progress: float) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Return the terms of the loss by name, and their weights; add what was asked of the field to `evaluations`."""
+        """Return the terms of the loss by name, and their weights; add the field evaluations to `evaluations`."""
 
     @abstractmethod
     def phase(self, progress: float) -> float:
@@ -112,10 +112,10 @@ class TrainingLoop(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """Do what is left to do after the last step."""
+        """Do what remains after the last step."""
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that a later session needs beside the weights, as tensors."""
+        """Return everything that a later session needs besides the weights, as tensors."""
         counts = torch.tensor([self.iteration, self.evaluations, self.seconds], dtype=torch.float64)
         return {**pack(self.optimizer), "counts": counts, "generator": self.generator.get_state()}
 
@@ -146,15 +146,15 @@ class TrainingLoop(ABC):
                 f"{self.command}: the loss {' and '.join(wrong)} is {losses[wrong[0]]} at step {self.iteration + 1}; "
                 "the weights of the step before are kept, try a smaller rate"
             )
-        first, *others = [weights[name] * term for name, term in terms.items()]
-        total = sum(others, first)
+        first, *rest = [weights[name] * term for name, term in terms.items()]
+        total = sum(rest, first)
         self._descend(total)
         return losses | {"total": float(total.detach())}
 
     def _descend(self, total: Tensor) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
         self.optimizer.zero_grad()
-        total.backward(inputs=parameters)  # no gradient by the points, which nobody asks for
+        total.backward(inputs=parameters)  # not with respect to the points, which nothing needs
         norm = torch.nn.utils.clip_grad_norm_(self.clipped, LONGEST_GRADIENT)
         if not bool(torch.isfinite(norm)):
             raise RuntimeError(

@@ -1,7 +1,7 @@
-"""Cameras refined against a field that stays as it is.
+"""Refine cameras against a fixed field.
 
-Each camera by itself, by damped Gauss-Newton steps (Levenberg 1944, Marquardt 1963) on the twist of
-`warpdvr.cameras.pose.perturb`. Compared are colours, silhouette and depth, as in Liu et al., "DIST" (2020), section 4,
+Each camera is refined by itself, by damped Gauss-Newton steps (Levenberg 1944, Marquardt 1963) on the twist of
+`warpdvr.cameras.pose.perturb`. Colours, silhouette and depth are compared, as in Liu et al., "DIST" (2020), section 4,
 from coarse pictures to fine ones (`warpdvr.fitting.pose_residuals`).
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -24,19 +25,19 @@ from warpdvr.intersection.cached import CachedMarch
 from warpdvr.runtime.threads import one_thread
 
 TRIES = 25
-"""The most poses that are tried at each size of the picture."""
+"""Largest number of poses that are tried at each size of the picture."""
 
 CELLS = 64
-"""Of the `CachedMarch`, along the longest side of the field's bounds."""
+"""Cells of the `CachedMarch` along the longest side of the field's bounds."""
 
 MIN_STEP = 0.003
-"""A step shorter than this ends a size [pixel / focal length: radian; scene unit]."""
+"""A step shorter than this ends the search at one size [pixel / focal length: radian; scene unit]."""
 
 FIRST_FREE = (2, 3, 4, 5)
-"""Entries of the twist that change at the first size: roll and shift. The others hardly show there."""
+"""Entries of the twist that change at the first size: roll and shift. The others hardly show at that size."""
 
 MIN_GAIN = 1e-5
-"""A step that lowers the loss by less than this share ends it too."""
+"""So does a step that lowers the loss by less than this share."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,16 @@ def refine(
     intersect: SolverLike | None = None,
     callback: Callable[[int, RefinedCamera], None] | None = None,
 ) -> tuple[Camera, ...]:
-    """Refine the cameras of some views against a field that stays as it is; one view is enough.
+    """Refine the cameras of some views against a fixed field; one view is enough.
 
-    Colours are compared if the field has some of its own, masks and depth maps where the views have them.
+    Colours are compared if the field has its own, masks and depth maps where the views have them.
 
     Args:
         field: of one shape; a `Field`, or what `as_field` makes one of.
         views: photographs with cameras to begin from, in the scene frame.
-        indices: indices of the views whose cameras are refined; all of them if not given.
+        indices: indices of the views whose cameras are refined; all of them by default.
         kinds: what is compared.
-        longest: pictures are compared at this size of their longer side at most [pixel].
+        longest: the longer side of the pictures that are compared, at most [pixel].
         intersect: how the surface is found; by default a `CachedMarch`.
         callback: called with the index of a view and its refined camera.
 
@@ -118,8 +119,8 @@ def _refine_camera(
         problem.scales = (
             problem.measure_scales(pose) if poses_tried else SCALES if mask is None else {"mask": SCALES["mask"]}
         )
-        pose, after, more = _descend(problem, pose, range(6) if poses_tried else FIRST_FREE)
-        poses_tried += more
+        pose, after, tried = _descend(problem, pose, range(6) if poses_tried else FIRST_FREE)
+        poses_tried += tried
     if not math.isfinite(after):
         raise ValueError(f"refine: view {name} sees nothing of the object, its camera is too far off to be refined")
     return RefinedCamera(replace(camera, pose=pose), problem(start)[0], after, poses_tried)
@@ -137,8 +138,10 @@ def _check_visible(field: Field, camera: Camera, name: str) -> None:
         raise ValueError(f"refine: view {name}: its camera looks past the object, and cannot be refined from there")
 
 
-def _descend(problem: PoseResiduals, pose: Tensor, entries: Sequence[int]) -> tuple[Tensor, float, int]:
-    """Return a better pose (4, 4), its loss, and how many poses were tried; only `entries` of the twist change."""
+def _descend(
+    problem: PoseResiduals, pose: Float[Tensor, "4 4"], entries: Sequence[int]
+) -> tuple[Float[Tensor, "4 4"], float, int]:
+    """Return a better pose, its loss, and how many poses were tried; only `entries` of the twist change."""
     loss, g, H = problem(pose)
     free = torch.tensor(entries)
     damping, poses_tried = 1e-2, 1

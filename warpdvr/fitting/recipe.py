@@ -1,8 +1,8 @@
-"""How a field is fitted: weights, rates, and what changes as the fit goes on."""
+"""Recipes: the weights, rates and schedules of a fit."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from torch import Tensor, nn
 
@@ -19,55 +19,56 @@ MILESTONES = 0.125, 0.25, 0.625
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a field is fitted. What changes over time follows the fit's progress from 0 to 1."""
+    """The weights, rates and schedules of a fit. Schedules follow its progress from 0 to 1."""
 
     rays: int = 2048
     """Rays in a step."""
     rate: float | None = None
-    """Highest learning rate of Adam, see `schedule`; without one, the field's own (`Field.rates`)."""
+    """Highest learning rate of Adam [1 / step]; if not given, that of the field (`Field.rates`)."""
     color: float = 6.0
     """Weight of the photometric loss [1 / sRGB difference]."""
     square: float = 3.0
-    """How many times their median differences of colours may be to count squared; 0 counts all of them absolute, as DVR
-    and IDR do."""
+    """Differences of colours up to this multiple of their median count by their square, larger ones by their size; 0:
+    all count by their size, as in DVR and IDR."""
     learn_background: bool = True
-    """Whether what is seen beside the object is learnt as well (`warpdvr.rendering.background`), as the term
-    `background_color` of weight 1. The field has no part in it."""
+    """Learn the surroundings of the object as well, by a small network beside the field
+    (`warpdvr.rendering.background`); the term `background_color`, of weight 1."""
     mask: float = 1.0
-    """Weight of the silhouette loss [1 / nat], which is divided by the growth of its sharpness."""
+    """Weight of the silhouette loss [1 / nat], divided by the growth of `sharpness`."""
     hinge: float = 0.0
-    """Weight of the hinge loss of the silhouette, which needs no sharpness [1 / field value]."""
+    """Weight of the hinge loss of the silhouette [1 / field value], which needs no `sharpness`."""
     outline: float = 0.0
-    """Weight of the photometric loss over all pixels, whatever their masks say [1 / sRGB difference]: colours then move
-    outlines, see `warpdvr.rendering.visibility`. For photographs in front of a plain `background`; rays are drawn as
+    """Weight of the photometric loss over all pixels, whatever their masks say [1 / sRGB difference], so that colours
+    move outlines (`warpdvr.rendering.visibility`). For photographs in front of a plain `background`; rays are drawn in
     blocks of 2 x 2 pixels."""
-    background: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """sRGB colour in [0, 1] where nothing is hit, for the term `outline`."""
+    background: tuple[float, ...] = field(default=(1.0, 1.0, 1.0), metadata={"type": tuple[float, float, float]})
+    """sRGB colour in [0, 1] of pixels where nothing is hit, for `outline`."""
     eikonal: float = 0.1
-    """Weight of the eikonal loss, the squared deviation of slopes from 1; for fields that are distances."""
+    """Weight of the eikonal loss [1 / squared deviation of the slope from 1], for fields that are distances."""
     smooth: float = 0.005
-    """Weight of the smoothness of normals [1 / length of the difference of unit normals]."""
+    """Weight of the smoothness loss [1 / length of the difference of neighbouring unit normals]."""
     gradient: float = 0.0
-    """Weight of the image gradient loss [pixel / sRGB difference]; rays are then drawn as blocks of 2 x 2 pixels."""
+    """Weight of the image gradient loss [pixel / sRGB difference]; rays are then drawn in blocks of 2 x 2 pixels."""
     depth: float = 0.0
-    """Weight of the depth loss [1 / scene unit], for views with depth maps or with single points of known depth."""
+    """Weight of the depth loss [1 / scene unit], for views with depth maps or single points of known depth."""
     known: float = 0.0
-    """Weight of |value| at points of known depth [1 / field value], which teaches where no ray hits as well
-    (`losses.on_surface`); for fields that are distances near their surface."""
+    """Weight of |value| at points of known depth [1 / field value], which also works where no ray hits; for fields that
+    are distances near their surface (`losses.on_surface`)."""
     freespace: float = 0.0
-    """Weight of the freespace loss [1 / nat], which asks at a random point of a ray, or its hit; `mask` asks at the
-    nearest."""
+    """Weight of the free-space loss of DVR [1 / nat], at the hit or a random point of each ray beside the object;
+    `mask` takes the nearest point."""
     occupancy: float = 0.0
-    """Weight of the occupancy loss [1 / nat], which does the same for rays of the object that do not hit."""
+    """Weight of the occupancy loss of DVR [1 / nat], at a random point of each ray that should hit the object but does
+    not."""
     samples: tuple[int, ...] = ()
-    """Samples on a ray of a `DenseMarch` that finds the hits: one number, or four that change at `MILESTONES`; none:
-    remember values, see `warpdvr.intersection.cached`."""
+    """Samples on each ray of a `DenseMarch`: one number, or four that follow one another at 1/8, 1/4 and 5/8 of the
+    fit; none: a `CachedMarch`, which remembers values."""
     cells: int = 64
-    """Cells of the grid in which values are remembered, along the longest side of the bounds."""
+    """Cells of the grid of the `CachedMarch`, along the longest side of the bounds."""
     cameras: float = 0.0
-    """Learning rate of the cameras [radian, scene unit]; 0 takes them as they are."""
+    """Highest learning rate of the cameras [radian and scene unit / step]; 0: they stay fixed."""
     sharpness: tuple[float, float] = (60.0, 600.0)
-    """First and last sharpness of the soft mask [1 / scene unit]; occupancy logits are sharp by themselves and take
+    """First and last sharpness of the soft mask [1 / scene unit]; occupancy fields are sharp by themselves and use
     1."""
 
     def __post_init__(self) -> None:
@@ -93,7 +94,7 @@ class Recipe:
         """Return the same recipe with other values, by name.
 
         Raises:
-            ValueError: if a name is unknown, which the sentence says with the nearest one, or a value makes no sense.
+            ValueError: if a name is unknown (the message suggests the nearest one), or a value makes no sense.
         """
         names = [f.name for f in fields(self)]
         for name in values:
@@ -103,7 +104,7 @@ class Recipe:
 
     @property
     def blocks(self) -> bool:
-        """Whether rays are drawn as blocks of 2 x 2 pixels."""
+        """Whether rays are drawn in blocks of 2 x 2 pixels."""
         return self.gradient > 0 or self.outline > 0
 
     def sharp(self, progress: float) -> float:
@@ -112,17 +113,17 @@ class Recipe:
         return first * math.pow(last / first, progress)
 
     def march(self, progress: float) -> int | None:
-        """Return how many samples there are on a ray, or None if there is no fixed number."""
+        """Return the number of samples on a ray, or None if there is no fixed number."""
         if len(self.samples) < 2:
             return self.samples[0] if self.samples else None
         return self.samples[sum(progress >= m for m in MILESTONES)]
 
     def groups(self, field: nn.Module, rates: Mapping[str, float]) -> list[dict[str, object]]:
-        """Return the parameters that want a gradient, those of one learning rate together, as `rate` and `params`.
+        """Return the parameters that require a gradient, grouped by learning rate, as `rate` and `params`.
 
         Args:
-            field: its named parameters are taken.
-            rates: learning rates by how a name ends; the longest ending counts, "" is for all others.
+            field: the module that has the parameters.
+            rates: learning rates by the ending of a parameter's name; the longest ending counts, "" is for all others.
 
         Raises:
             ValueError: if there is no rate for all others.

@@ -1,10 +1,11 @@
-"""The terms that a recipe weighs, each a mean over the set that `warpdvr.fitting.losses` states for it."""
+"""The terms of a recipe; `warpdvr.fitting.losses` states the set that each is a mean over."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -17,17 +18,18 @@ from warpdvr.fitting.terms import Term, TermContext
 from warpdvr.rendering.background import Background
 from warpdvr.rendering.visibility import VisibleImage, boundary
 
-Evaluated = tuple[Tensor, int]
-"""A term before its weight, and how many points the field was asked at."""
+Evaluated = tuple[Float[Tensor, ""], int]
+"""A term before its weight, and the number of field evaluations [point]."""
 
 
 @dataclass(frozen=True)
 class Photometric:
-    """Compares colours; differences are squared up to `square` times their median, so small ones keep their say."""
+    """Compares colours; differences up to `square` times their median count by their square, larger ones by their
+    size."""
 
     square: float
 
-    def __call__(self, color: Tensor, target: Tensor) -> Tensor:
+    def __call__(self, color: Float[Tensor, "k 3"], target: Float[Tensor, "k 3"]) -> Float[Tensor, ""]:
         if not self.square or not len(color):
             return losses.photometric(color, target)
         median = float((color.detach() - target).abs().median())
@@ -49,7 +51,7 @@ class Color:
 
 @dataclass(frozen=True)
 class ImageGradient:
-    """Differences of colours in blocks of 2 x 2 pixels that show the object everywhere."""
+    """Image gradients in blocks of 2 x 2 pixels that show the object in every pixel."""
 
     name: ClassVar[str] = "gradient"
     weight: float
@@ -67,7 +69,7 @@ class ImageGradient:
 
 @dataclass(frozen=True)
 class BackgroundColor:
-    """Colours of pixels beside the object, whatever the field is like; rays of the object that miss it say nothing."""
+    """Colours of pixels beside the object, whatever the field shows there; rays of the object do not count."""
 
     name: ClassVar[str] = "background_color"
     weight: float
@@ -115,13 +117,13 @@ class Known:
 
 @dataclass(frozen=True)
 class Outline:
-    """All colours of whole blocks. A pixel has half of its neighbours in its block, hence the factor of 2."""
+    """All colours of whole blocks. A block holds half of each pixel's neighbours, hence the factor of 2."""
 
     name: ClassVar[str] = "outline"
     weight: float
     rays: int
     """Rays in a step; those of blocks come first."""
-    background: tuple[float, float, float]
+    background: tuple[float, ...]
     """sRGB colour in [0, 1] where nothing is hit."""
 
     def __call__(self, context: TermContext) -> Evaluated:
@@ -133,8 +135,8 @@ class Outline:
         t = surface.t.new_full((n,), torch.nan).index_copy(0, ray, surface.t[:hits]).detach()
         normal = torch.zeros_like(background).index_copy(0, ray, surface.normal[:hits]).detach()
         image = VisibleImage(batch.rays[:n], (n // 4, 2, 2), surface.hit.status[:n], t, normal, background)
-        moved, evaluations = boundary(context.field, image, context.solver)
-        rgb = background.index_copy(0, ray, color) + 2 * moved
+        outline_color, evaluations = boundary(context.field, image, context.solver)
+        rgb = background.index_copy(0, ray, color) + 2 * outline_color
         return losses.photometric(rgb, batch.color[:n].to(rgb)), evaluations
 
 
@@ -154,7 +156,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class Hinge:
-    """The silhouette, as far as it is wrong."""
+    """The silhouette, by how far it is wrong."""
 
     name: ClassVar[str] = "hinge"
     weight: float
@@ -217,15 +219,15 @@ class Eikonal:
 
 
 def recipe_terms(recipe: Recipe, field: Field, background: Background | None = None) -> list[Term]:
-    """Return the terms that a recipe gives a weight, in the order in which they draw random numbers.
+    """Return the terms that have a weight in a recipe, in the order in which they draw random numbers.
 
     Args:
         recipe: weights and schedules.
-        field: what is fitted; eikonal is for distances, and occupancy logits need no sharpness.
-        background: what lies behind the object, if that is learnt.
+        field: the field to fit; eikonal is for distances, and occupancy logits need no sharpness.
+        background: the surroundings of the object, if they are learnt.
 
     Raises:
-        ValueError: if eikonal alone has a weight, but the field is no distance: nothing would be learnt.
+        ValueError: if eikonal alone has a weight but the field is not a distance, so that nothing would be learnt.
     """
     is_distance = field.kind == "distance"
     if not is_distance and not any(getattr(recipe, name) for name in WEIGHTS if name != "eikonal"):

@@ -22,9 +22,9 @@ class RunFolder(ABC):
 
     folder: Path
     CONFIG: ClassVar[str]
-    """Name of the file that says what is trained, and how; it makes a folder a run."""
+    """Name of the configuration file, whose presence makes a folder a run."""
     PRODUCTS: ClassVar[tuple[str, ...]]
-    """Names of files that are made of what was trained, and are out of date when it is trained again."""
+    """Names of files that are made from the trained weights, and are out of date once the training continues."""
 
     @property
     def config(self) -> Path:
@@ -47,7 +47,7 @@ class RunFolder(ABC):
         """
 
     def drop_products(self) -> None:
-        """Delete what is out of date as soon as the training goes on."""
+        """Delete the files that are out of date as soon as the training continues."""
         for name in self.PRODUCTS:
             (self.folder / name).unlink(missing_ok=True)
 
@@ -65,7 +65,7 @@ class RunFolder(ABC):
                     f"{self.folder}: already holds a run; continue it with --resume, replace it with --overwrite, or "
                     "choose another folder"
                 )
-            self.check_config()  # else it is another program's, and so is all that lies beside it
+            self.check_config()  # else it is another program's, and so are the files beside it
             for path in (self.config, self.checkpoint, self.log):
                 path.unlink(missing_ok=True)
             self.drop_products()
@@ -80,7 +80,7 @@ class RunFolder(ABC):
 
 
 def saved_steps(loop: TrainingLoop, save: Callable[[], None]) -> Generator[Step, None, None]:
-    """Train, and save at the start, every `SAVE` seconds, and at the end, also when it is interrupted or fails."""
+    """Train; save at the start, every `SAVE` seconds and at the end, even if the training is interrupted or fails."""
     try:
         save()
         saved = time.monotonic()

@@ -1,6 +1,6 @@
-"""Where the terms of a fit ask the field, apart from hits: nearest points of rays, free space, points near hits.
+"""Samples of the field that the terms of a fit need besides hits: nearest points of rays, free space, points near hits.
 
-Each sampler is called with a `TermContext` and returns its sample with the number of field evaluations. Terms share
+Each sampler is called with a `TermContext` and returns its sample and the number of field evaluations. Terms share
 samples through `TermContext.sample`.
 """
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.datasets.pixels import OBJECT
@@ -16,71 +17,71 @@ from warpdvr.fitting.terms import TermContext
 from warpdvr.intersection.hit import Status
 
 NEAR = 0.02
-"""Standard deviation of the offset from a hit to the point whose normal should be alike [scene unit]."""
+"""Standard deviation of the offset from a hit to the point whose normal should be similar [scene unit]."""
 
 GUESSES = 16
-"""Places on a ray that are tried, where a point of it is wanted that lies in the hull of the masks."""
+"""Random points on a ray among which one in the hull of the masks is looked for."""
 
 
 @dataclass(frozen=True)
 class NearestValues:
-    """Values at the nearest points of rays whose mask does not agree with what they hit."""
+    """Values at the nearest points of the rays that do not hit the object where the mask has it."""
 
-    value: Tensor
-    """Smallest value on the ray, (k,); differentiable."""
-    target: Tensor
-    """Whether the mask has the object, (k,)."""
+    value: Float[Tensor, " k"]
+    """Smallest value on the ray; differentiable."""
+    target: Bool[Tensor, " k"]
+    """Whether the mask has the object."""
     n: int
-    """Rays that meet the bounds and have a mask."""
+    """Number of rays that meet the bounds and have a mask."""
 
 
 def nearest_values(context: TermContext) -> tuple[NearestValues, int]:
-    """Ask at the nearest point of each ray with a mask that does not hit the object where the mask has it."""
+    """Evaluate the nearest point of each ray with a mask that does not hit the object where the mask has it."""
     masked = context.masked()
-    chosen = masked & context.unsettled()
-    x = context.batch.rays.at(context.surface.hit.nearest.nan_to_num())[chosen].to(context.field.bounds.dtype)
-    target = context.batch.label[chosen] == OBJECT
+    unsettled = masked & context.unsettled()
+    x = context.batch.rays.at(context.surface.hit.nearest.nan_to_num())[unsettled].to(context.field.bounds.dtype)
+    target = context.batch.label[unsettled] == OBJECT
     return NearestValues(context.field.value(x), target, int(masked.sum())), len(x)
 
 
 @dataclass(frozen=True)
 class SpaceLogits:
-    """Logits of occupancy at points of rays that should be free, and of rays that should be occupied."""
+    """Logits of occupancy at points that should be free, and at points that should be occupied; differentiable."""
 
-    free: Tensor
-    """(f,); differentiable."""
-    occupied: Tensor
-    """(o,); differentiable."""
+    free: Float[Tensor, " f"]
+    """At points of rays beside the object."""
+    occupied: Float[Tensor, " o"]
+    """At points of rays of the object."""
     n: int
-    """Rays that meet the bounds and have a mask."""
+    """Number of rays that meet the bounds and have a mask."""
 
 
 @dataclass(frozen=True)
 class SpaceSampler:
-    """Ask at a point of each ray beside the object, or of the object, that does not hit it."""
+    """Evaluates a point of each ray that does not hit the object where the mask has it."""
 
     free: bool
-    """Whether rays beside the object are wanted."""
+    """Whether rays beside the object are evaluated."""
     occupied: bool
-    """Whether rays of the object are wanted."""
+    """Whether rays of the object are evaluated."""
     sharpness: Callable[[float], float]
-    """The factor from minus a value to a logit, for a progress."""
+    """The factor from minus a value to a logit, as a function of the progress."""
 
     def __call__(self, context: TermContext) -> tuple[SpaceLogits, int]:
         x, inside, _ = self.places(context)
-        wanted = torch.where(inside, self.occupied, self.free)
-        x, inside = x[wanted], inside[wanted]
+        evaluated = torch.where(inside, self.occupied, self.free)
+        x, inside = x[evaluated], inside[evaluated]
         logit = -self.sharpness(context.progress) * context.field.value(x)
         return SpaceLogits(logit[~inside], logit[inside], int(context.masked().sum())), len(x)
 
     @torch.no_grad()
-    def places(self, context: TermContext) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a point on each of m unsettled rays, (m, 3), whether it should be inside, (m,), and the rays, (m,).
+    def places(self, context: TermContext) -> tuple[Float[Tensor, "m 3"], Bool[Tensor, " m"], Int[Tensor, " m"]]:
+        """Return a point on each of m unsettled rays, whether it should be inside, and the rays.
 
-        For a ray beside the object that is its hit, or a random place between the ends of the bounds; for a ray of the
-        object its known depth, or one of `GUESSES` places that lies in the hull of the masks: if none does, nothing is
-        asked (Niemeyer et al. 2020, section 3.4 and supplement). A ray whose first sample is inside already should find
-        its beginning free, whatever it is a ray of.
+        For a ray beside the object that is its hit, or a random place inside of the bounds; for a ray of the object its
+        known depth, or one of `GUESSES` places that lies in the hull of the masks: if none does, the ray is left out
+        (Niemeyer et al. 2020, section 3.4 and supplement). If the first sample of a ray is inside already, its start
+        should be free, whatever the mask says.
         """
         batch, hit = context.batch, context.surface.hit
         near, far = batch.rays.clip(context.field.bounds)
@@ -97,34 +98,34 @@ class SpaceSampler:
         depth = (batch.depth / batch.forward)[ray]
         deep = inside & (near <= depth) & (depth <= far)
         at_hit = torch.full_like(batch.forward, torch.nan).index_copy(0, hit.ray, hit.t)[ray]
-        for where, place in ((deep, depth), (~inside & ~at_hit.isnan(), at_hit), (begins, near)):
-            t = torch.where(where, place, t)
-        chosen = ~inside | deep | in_hull.any(1)
+        for condition, place in ((deep, depth), (~inside & ~at_hit.isnan(), at_hit), (begins, near)):
+            t = torch.where(condition, place, t)
+        evaluated = ~inside | deep | in_hull.any(1)
         x = (rays.origin + t[:, None] * rays.direction).to(context.field.bounds.dtype)
-        return x[chosen], inside[chosen], ray[chosen]
+        return x[evaluated], inside[evaluated], ray[evaluated]
 
 
-def _in_hull(context: TermContext, x: Tensor) -> Tensor:
-    """Return whether no view sees background at points (n, 3), and at least half of them look there, (n,)."""
-    against, within = context.pixels.votes(x, context.batch.pose)
-    return (against == 0) & (2 * within >= len(context.batch.pose))
+def _in_hull(context: TermContext, x: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+    """Return whether no view sees background at a point, and at least half of them have it in their image."""
+    background_views, views = context.pixels.votes(x, context.batch.pose)
+    return (background_views == 0) & (2 * views >= len(context.batch.pose))
 
 
 @dataclass(frozen=True)
 class Slopes:
-    """Gradients of the field at points near hits and, if wanted, at points anywhere in the bounds."""
+    """Gradients of the field at points near hits and, if asked for, at random points of the bounds; differentiable."""
 
-    length: Tensor
-    """|grad value| at all points, (n,); differentiable."""
-    neighbour: Tensor
-    """Unit normals near hits, (m, 3); differentiable."""
-    pick: Tensor
-    """The hit that each of these is near to, (m,)."""
+    length: Float[Tensor, " n"]
+    """|grad value| at all points."""
+    neighbour: Float[Tensor, "m 3"]
+    """Unit normals near hits."""
+    pick: Int[Tensor, " m"]
+    """The hit that each of these normals is near to."""
 
 
 @dataclass(frozen=True)
 class SlopeSampler:
-    """Ask for slopes at `n` points near hits and, with `everywhere`, at n points of the bounds."""
+    """Takes gradients at `n` points near hits and, with `everywhere`, at n random points of the bounds."""
 
     n: int
     everywhere: bool
@@ -136,8 +137,8 @@ class SlopeSampler:
         neighbour = unit(slope[len(slope) - len(pick) :])
         return Slopes(slope.norm(dim=-1), neighbour, pick), evaluations_per_gradient(context.field) * len(points)
 
-    def points(self, context: TermContext) -> tuple[Tensor, Tensor]:
-        """Return n random points of the bounds followed, if there are hits, by n near to hits, and near to which."""
+    def points(self, context: TermContext) -> tuple[Float[Tensor, "p 3"], Int[Tensor, " m"]]:
+        """Return n random points of the bounds, followed by n points near hits if there are any, and those hits."""
         x, generator = context.surface.x.detach(), context.generator
         low, high = context.field.bounds
         points = low + (high - low) * torch.rand(self.n, 3, generator=generator).to(low)

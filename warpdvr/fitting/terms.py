@@ -1,12 +1,13 @@
-"""The terms of a fit's loss: objects with a name and a weight, called on what a step has drawn and what it has seen."""
+"""The terms of a fit's loss: objects with a name and a weight, called with the rays of a step and what they see."""
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from warpdvr.datasets.pixels import OBJECT, UNKNOWN, PixelBatch, Pixels
@@ -20,31 +21,31 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TermContext:
-    """What a step of a fit has drawn and seen. All terms of the step are given the same one."""
+    """The rays of a step of a fit, and what they see. All terms of the step are called with the same context."""
 
     field: Field
-    """What is fitted."""
+    """The field that is fitted."""
     pixels: Pixels
     """All pixels of the training views."""
     batch: PixelBatch
-    """n rays, and what the photographs say about them; in blocks of 2 x 2 pixels if `Recipe.blocks`."""
+    """n rays and what the photographs say about them; in blocks of 2 x 2 pixels if `Recipe.blocks`."""
     surface: Surface
     """What k of these rays see; differentiable with respect to the field and, through the rays, to the cameras."""
     solver: Solver
-    """How the surface was found."""
+    """The solver that found the surface."""
     progress: float
-    """Of the fit, from 0 to 1."""
+    """Progress of the fit, from 0 to 1."""
     generator: torch.Generator
-    """Of all that is left to chance."""
+    """Source of all random numbers."""
     _samples: dict[object, object] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def sample(self, sampler: Callable[["TermContext"], tuple[T, int]]) -> tuple[T, int]:
-        """Return what a sampler takes from this step, and its field evaluations: none if it was asked before.
+        """Return the sample of a sampler and its field evaluations, which are 0 if it was called before.
 
-        So terms that need the same values share them.
+        Terms that need the same values share them in this way.
 
         Args:
-            sampler: called with this; equal samplers take the same sample.
+            sampler: called with this context, once for all samplers that are equal.
         """
         if sampler in self._samples:
             return cast(T, self._samples[sampler]), 0
@@ -52,8 +53,8 @@ class TermContext:
         self._samples[sampler] = value
         return value, evaluations
 
-    def object_hits(self) -> Tensor:
-        """Return which hits show the object, (k,): the mask says so or, in a view without one, those of the others."""
+    def object_hits(self) -> Bool[Tensor, " k"]:
+        """Return which hits show the object, by the mask of the view or, if it has none, by those of the others."""
         label = self.batch.label[self.surface.hit.ray]
         on_object = label == OBJECT
         unmasked = torch.nonzero(label == UNKNOWN)[:, 0]
@@ -62,12 +63,12 @@ class TermContext:
             on_object[unmasked] = self.pixels.inside(x, self.batch.pose)
         return on_object
 
-    def masked(self) -> Tensor:
-        """Return which rays meet the bounds and have a mask, (n,)."""
+    def masked(self) -> Bool[Tensor, " n"]:
+        """Return which rays meet the bounds and have a mask."""
         return (self.batch.label != UNKNOWN) & ~self.surface.hit.nearest.isnan()
 
-    def unsettled(self) -> Tensor:
-        """Return which rays have a mask, but do not hit the object where the mask has it, (n,)."""
+    def unsettled(self) -> Bool[Tensor, " n"]:
+        """Return which rays have a mask, but do not hit the object where the mask has it."""
         label, ray = self.batch.label, self.surface.hit.ray
         settled = torch.zeros_like(label, dtype=torch.bool).index_copy(0, ray, label[ray] == OBJECT)
         return (label != UNKNOWN) & ~settled
@@ -79,27 +80,28 @@ class Term(Protocol):
 
     @property
     def name(self) -> str:
-        """How it is called in `Step.losses`; no other term of the fit has this name."""
+        """Its key in `Step.losses`; no other term of the fit has this name."""
 
     @property
     def weight(self) -> float:
-        """What it is multiplied by in the sum; finite, not negative."""
+        """Its factor in the sum; finite, not negative."""
 
     def __call__(self, context: TermContext) -> tuple[Tensor, int]:
-        """Return the term before its weight, a differentiable scalar, and how many points the field was asked at."""
+        """Return the term before its weight, a differentiable scalar, and the number of field evaluations [point]."""
 
 
-def check_terms(terms: Sequence[Term], taken: Sequence[str]) -> None:
-    """Check terms that a user has written.
+def check_terms(terms: Iterable[object], taken_names: Sequence[str]) -> list[Term]:
+    """Return the terms that a user has written, checked.
 
     Args:
         terms: the user's terms.
-        taken: names of other terms.
+        taken_names: names of other terms.
 
     Raises:
-        ValueError: if something is no term, its weight makes no sense, or its name is in use.
+        ValueError: if one is not a term, its weight makes no sense, or its name is in use.
     """
-    names = set(taken)
+    checked: list[Term] = []
+    names = set(taken_names)
     for term in terms:
         if not isinstance(term, Term):
             missing = [name for name in ("name", "weight", "__call__") if not hasattr(term, name)]
@@ -114,12 +116,14 @@ def check_terms(terms: Sequence[Term], taken: Sequence[str]) -> None:
         if term.name in names:
             raise ValueError(f"fit: there is more than one term named {term.name!r}; give yours another name")
         names.add(term.name)
+        checked.append(term)
+    return checked
 
 
 def evaluate_terms(terms: Sequence[Term], context: TermContext) -> tuple[dict[str, Tensor], int]:
-    """Return the terms by name, before their weights, and how many points the field was asked at, shading included.
+    """Return the terms by name, before their weights, and the number of field evaluations, shading included.
 
-    The field is not asked anything for terms of weight 0, which are left out.
+    Terms of weight 0 are left out, without evaluating the field.
     """
     losses: dict[str, Tensor] = {}
     evaluations = (1 + evaluations_per_gradient(context.field)) * len(context.surface.hit.ray)

@@ -1,1 +1,1 @@
-"""Scene files, and the folder that a fit writes."""
+"""Scene files, and the runs that fits write."""

@@ -1,4 +1,4 @@
-"""The tables of a scene file as frozen dataclasses, which the command line has as well."""
+"""The tables of a scene file as frozen dataclasses, which the command line uses as well."""
 
 import ast
 import inspect
@@ -21,7 +21,7 @@ O = TypeVar("O", bound="Options")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Options(Mapping[str, Any]):
-    """Options by name; None is one that was not chosen. As a mapping, it holds those that were."""
+    """Options by name; None means not chosen. As a mapping, it holds the options that were chosen."""
 
     def __getitem__(self, key: str) -> Any:
         value = getattr(self, key) if any(key == f.name for f in fields(self)) else None
@@ -38,19 +38,19 @@ class Options(Mapping[str, Any]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Mapping) and dict(self) == dict(other)
 
-    def __or__(self, other: Mapping[str, Any]) -> Table:
+    def __or__(self, other: Mapping[str, object]) -> Table:
         return {**self, **other}
 
-    def __ror__(self, other: Mapping[str, Any]) -> Table:
+    def __ror__(self, other: Mapping[str, object]) -> Table:
         return {**other, **self}
 
     @classmethod
-    def from_table(cls: type[O], name: str, table: Mapping[str, Any]) -> O:
-        """Return the options in a table of a scene file, whose name is for messages only.
+    def from_table(cls: type[O], name: str, table: object) -> O:
+        """Return the options in a table of a scene file; its name is used in messages.
 
         Raises:
-            ValueError: if an option is unknown, or its value has another type; the sentence says which is expected.
-            TypeError: if it is no table.
+            ValueError: if an option is unknown or its value has the wrong type; the message says what is expected.
+            TypeError: if the table is not a mapping.
         """
         if not isinstance(table, Mapping):
             raise TypeError(f"[{name}] must be a table, got {table!r}")
@@ -58,8 +58,8 @@ class Options(Mapping[str, Any]):
         values: Table = {}
         for key, value in table.items():
             if key not in options:
-                known = ", ".join(sorted(options))
-                raise ValueError(f"scene: [{name}] has no option {key!r}; known are {known}{suggest(key, options)}")
+                names = ", ".join(sorted(options))
+                raise ValueError(f"scene: [{name}] has no option {key!r}; known are {names}{suggest(key, options)}")
             try:
                 values[key] = convert(value, option_type(cls, options[key]))
             except TypeError as error:
@@ -69,12 +69,12 @@ class Options(Mapping[str, Any]):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PhotographOptions(Options):
-    """[views] of photographs in a folder, see `warpdvr.datasets.load.load`."""
+    """[views]: photographs in a folder, see `warpdvr.datasets.load.load`."""
 
     folder: str | None = None
-    """The data set."""
+    """Folder of the data set."""
     normalise: bool | None = None
-    """Put the object into the unit sphere; false: the scene frame is the data's own."""
+    """Move and scale the object into the unit sphere; false: keep the frame of the data."""
     hold_out: int | None = None
     """Hold out views 0, hold_out, 2 hold_out, ... from training; 0: none."""
     cameras: str | None = None
@@ -85,12 +85,12 @@ class PhotographOptions(Options):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SyntheticOptions(Options):
-    """[views] that are rendered from a mesh, see `warpdvr.datasets.synthetic.mesh_views`."""
+    """[views]: pictures that are rendered from a mesh, see `warpdvr.datasets.synthetic.mesh_views`."""
 
     mesh: str | None = None
     """Mesh file, or "warp:NAME" for an asset that comes with Warp."""
     normalise: bool | None = None
-    """Put the object into the unit sphere; false: the scene frame is the data's own."""
+    """Move and scale the object into the unit sphere; false: keep the frame of the data."""
     count: int | None = None
     """Number of views to fit."""
     test: int | None = None
@@ -102,7 +102,7 @@ class SyntheticOptions(Options):
     distance: float | None = None
     """Distance of the cameras from the origin [scene unit]."""
     up: str | None = None
-    """Axis of the mesh that points upwards, "y" or "z"."""
+    """Axis of the mesh that points up, "y" or "z"."""
     seed: int | None = None
     """Seed of the small displacements of the cameras."""
     depth: bool | None = None
@@ -120,58 +120,59 @@ class MeshOptions(Options):
     project: int | None = None
     """Number of Newton steps that pull each vertex onto the surface."""
     colors: bool | None = None
-    """Ask the field for the colours of the vertices."""
+    """Give the vertices the colours of the field."""
     largest: bool | None = None
-    """Keep the largest connected piece only."""
+    """Keep only the largest connected piece."""
     cavities: bool | None = None
     """Keep the walls of closed cavities."""
     grid: bool | None = None
-    """Leave out boxes in which a bound excludes the surface."""
+    """Skip boxes in which bounds of the field exclude the surface."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Duration(Options):
-    """How long a fit takes, and how it starts."""
+    """The duration and the seed of a fit."""
 
     minutes: float | None = field(default=None, metadata={"metavar": "M", "exclusive": "duration"})
     """Fit for M minutes."""
     iterations: int | None = field(default=None, metadata={"metavar": "N", "exclusive": "duration"})
     """Fit for N steps."""
     seed: int | None = field(default=None, metadata={"metavar": "S", "usual": "0"})
-    """Seed of weights and rays."""
+    """Seed of the first weights and of the rays."""
 
 
 def _weights() -> type[Options]:
-    """Return a dataclass that has the names, types and docstrings of a recipe, each None unless it is chosen."""
+    """Return a dataclass with the names, types and docstrings of a recipe, whose values are None unless chosen."""
     hints, documentation = get_type_hints(Recipe), field_documentation(Recipe)
     options = []
     for f in fields(Recipe):
-        if not is_plain(hints[f.name]):
+        kind = f.metadata.get("type", hints[f.name])
+        if not is_plain(kind):
             continue
-        about = {"type": hints[f.name], "documentation": documentation.get(f.name, ""), "usual": _usual(f.name)}
-        options.append((f.name, hints[f.name] | None, field(default=None, metadata=about)))
-    about_class = {"__module__": __name__, "__doc__": "What is to be another way than in a recipe."}
+        about = {"type": kind, "documentation": documentation.get(f.name, ""), "usual": _usual(f.name)}
+        options.append((f.name, kind | None, field(default=None, metadata=about)))
+    about_class = {"__module__": __name__, "__doc__": "Values that replace those of a recipe."}
     return make_dataclass(
         "Weights", options, bases=(Options,), frozen=True, eq=False, kw_only=True, namespace=about_class
     )
 
 
 def _usual(name: str) -> str:
-    """Return what an option of a recipe is if nothing is said, and in the recipes that have it otherwise."""
+    """Return the default of an option of a recipe in words, and its values in recipes where they differ."""
 
     def written(value: object) -> str:
         if isinstance(value, bool):
             return str(value).lower()
         if isinstance(value, tuple):
             return " ".join(map(written, value)) or "none"
-        return f"{value:g}" if isinstance(value, float) else str(value).replace("None", "the field's own")
+        return f"{value:g}" if isinstance(value, float) else str(value).replace("None", "that of the field")
 
     values = {recipe: written(getattr(r, name)) for recipe, r in RECIPES.items()}
     usual, *_ = values.values()
     return "; ".join([usual, *(f"{recipe}: {value}" for recipe, value in values.items() if value != usual)])
 
 
-def option_type(cls: type, option: "Field[Any]") -> object:
+def option_type(cls: type, option: "Field[object]") -> object:
     """Return the type that the value of an option must have: its annotation without None."""
     if "type" in option.metadata:
         return option.metadata["type"]
@@ -181,33 +182,33 @@ def option_type(cls: type, option: "Field[Any]") -> object:
 def without_none(hint: object) -> object:
     """Return a type without the None of its union."""
     if get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint):
-        return Union[tuple(part for part in get_args(hint) if part is not NoneType)]  # noqa: UP007 (not known before)
+        return Union[tuple(part for part in get_args(hint) if part is not NoneType)]  # noqa: UP007 (only known at run time)
     return hint
 
 
 @cache
 def field_documentation(cls: type) -> dict[str, str]:
-    """Return the docstrings below the fields of a dataclass and of its bases, each in one line."""
-    found: dict[str, str] = {}
+    """Return the docstrings below the fields of a dataclass and of its bases, each on one line."""
+    texts: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if not hasattr(base, "__dataclass_fields__"):
             continue
         try:
             (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        except (OSError, TypeError):  # made at run time
+        except (OSError, TypeError):  # a class made at run time
             continue
         lines = definition.body if isinstance(definition, ast.ClassDef) else []
         for line, below in pairwise(lines):
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(below, ast.Expr):
                 text = ast.literal_eval(below.value)
-                found[line.target.id] = " ".join(text.split())
-    return found | {f.name: f.metadata["documentation"] for f in fields(cls) if "documentation" in f.metadata}
+                texts[line.target.id] = " ".join(text.split())
+    return texts | {f.name: f.metadata["documentation"] for f in fields(cls) if "documentation" in f.metadata}
 
 
 if TYPE_CHECKING:
 
     class Weights(Options):
-        """What a recipe holds; those that are to be another way than in it."""
+        """Values that replace those of a recipe."""
 
 else:
     Weights = _weights()
@@ -215,9 +216,9 @@ else:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FitOptions(Weights, Duration):
-    """[fit]: a recipe by name, what is to be another way than in it, and how long."""
+    """[fit]: a recipe by name, values that replace its own, and the duration."""
 
     recipe: str | None = None
-    """A key of `warpdvr.fitting.recipe.RECIPES`; "quick" if none is chosen."""
+    """A key of `warpdvr.fitting.recipe.RECIPES`; by default "quick"."""
     shape: str | None = None
-    """For a field `repaint`: the run whose surface it has."""
+    """For a field of kind `repaint`: the run whose surface it has."""

@@ -1,4 +1,4 @@
-"""What is made of a run: pictures, mesh, USD, scores."""
+"""The products of a run: pictures, mesh, USD, scores."""
 
 import json
 import math
@@ -30,17 +30,17 @@ from warpdvr.usd.scene import write_usd
 
 
 def write_pictures(run: Run, field: Field, *, size: int = 512) -> Path:
-    """Write two pictures from where the photographs were taken, of colours and of normals; return the first."""
-    (camera,) = _around(run.load(), 1, size)
+    """Write a picture of the colours and one of the normals, from the side of the photographs; return the first."""
+    (camera,) = _turntable(run.load(), 1, size)
     (image,) = turntable.turn(field, [camera])
-    for what in ("rgb", "normal"):
-        _picture(run.images / f"view_{what}.png", image.picture(what))
+    for channel in ("rgb", "normal"):
+        _picture(run.images / f"view_{channel}.png", image.picture(channel))
     return run.images / "view_rgb.png"
 
 
 def write_turntable(run: Run, field: Field, *, frames: int, size: int) -> Path:
-    """Write the pictures of a turntable and an animated file; return the latter."""
-    path = _around(run.load(), frames, size)
+    """Write the pictures of a turntable and an animated GIF; return the path of the GIF."""
+    path = _turntable(run.load(), frames, size)
     for old in run.images.glob("turntable_*.png"):
         old.unlink()
     pictures = []
@@ -52,9 +52,9 @@ def write_turntable(run: Run, field: Field, *, frames: int, size: int) -> Path:
 
 
 def write_mesh(run: Run, field: Field, path: Path | None = None, **options: Any) -> Mesh:
-    """Extract the surface in the data's own units and write it, to mesh.ply if no other path is given.
+    """Extract the surface in the data's own units and write it, by default to mesh.ply.
 
-    Photographs say nothing about cavities inside, so their walls are left out if the options do not say otherwise.
+    Photographs do not show closed cavities, so their walls are left out unless the options ask for them.
     """
     mesh = extract(field, **({"cavities": False} | options)).transformed(run.load().transform.matrix)
     mesh.save(path or run.mesh)
@@ -62,7 +62,7 @@ def write_mesh(run: Run, field: Field, path: Path | None = None, **options: Any)
 
 
 def write_scene(run: Run, mesh: Mesh, path: Path | None = None) -> Path:
-    """Write mesh and cameras as USD, to scene.usdc if no other path is given; Z is up where an axis is known as up."""
+    """Write mesh and cameras as USD, by default to scene.usdc; Z is up where the up direction is known."""
     checkpoint = run.load()
     path = path or run.usd
     data = checkpoint.transform.matrix
@@ -74,7 +74,7 @@ def write_scene(run: Run, mesh: Mesh, path: Path | None = None) -> Path:
 
 
 def write_scores(run: Run, field: Field, views: Views, mesh: Mesh | None, truth: Mesh | None) -> dict[str, Any]:
-    """Evaluate on the held-out views, and against the true mesh where one is known; write and return eval.json."""
+    """Evaluate on the held-out views, and against the true mesh if there is one; write eval.json and return it."""
 
     def show(i: int, image: Image, photograph: Tensor) -> None:
         pair = np.concatenate([(photograph * 255).round().byte().numpy(), image.picture()], 1)
@@ -109,8 +109,8 @@ def _picture(path: Path, pixels: NDArray[np.uint8]) -> None:
         PIL.Image.fromarray(pixels).save(unfinished)
 
 
-def _around(checkpoint: Checkpoint, frames: int, size: int) -> list[Camera]:
-    """Return a turntable that begins where the photographs were taken from, and shows the unit sphere as a whole."""
+def _turntable(checkpoint: Checkpoint, frames: int, size: int) -> list[Camera]:
+    """Return a turntable that starts on the side of the photographs and shows the whole unit sphere."""
     centre = torch.stack([camera.centre for camera in checkpoint.cameras])
     distance = max(float(centre.norm(dim=-1).median()), 1.2)
     mean = centre.mean(0)

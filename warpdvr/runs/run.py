@@ -1,11 +1,10 @@
-"""A run: one folder that holds a fitted field and all that came of it.
+"""A run: one folder that holds a fitted field and everything made from it.
 
 config.toml  checkpoint.safetensors  log.jsonl  images/  mesh.ply  scene.usdc  eval.json
 """
 
 import math
 import shutil
-import tomllib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,17 +22,17 @@ from warpdvr.fitting.checkpoint import Checkpoint
 from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.loop import Step
 from warpdvr.fitting.run_folder import RunFolder, saved_steps
-from warpdvr.runs.scene import Scene
+from warpdvr.runs.scene import Scene, from_tables, read_tables
 from warpdvr.runtime.threads import one_thread
 
 REPORTS = 10
-"""How often during a fit held-out views are scored."""
+"""Number of times that held-out views are scored during a fit."""
 
 REPORT_VIEWS = 7
-"""How many of them at most."""
+"""Largest number of held-out views that are scored then."""
 
 LOG = 20
-"""Steps between two rows of the log."""
+"""Number of steps between two rows of the log."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class Run(RunFolder):
         """
         run = cls(folder)
         if not run.config.is_file():
-            found = "a folder without config.toml" if folder.is_dir() else "a file" if folder.exists() else "nothing"
-            raise ValueError(f"{folder}: expected the folder of a run, found {found}")
+            content = "a folder without config.toml" if folder.is_dir() else "a file" if folder.exists() else "nothing"
+            raise ValueError(f"{folder}: expected the folder of a run, found {content}")
         return run
 
     @classmethod
@@ -98,11 +97,19 @@ class Run(RunFolder):
         return self.folder / "eval.json"
 
     def scene(self) -> Scene:
-        """Return the scene that was fitted."""
+        """Return the scene that was fitted.
+
+        Raises:
+            ValueError: if config.toml holds no scene; the message names the file.
+        """
         try:
-            return Scene(**tomllib.loads(self.config.read_text()))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
-            raise ValueError(f"{self.config}: expected the tables of a scene, found something else ({error})") from None
+            tables = read_tables(self.config)
+        except ValueError as error:
+            reason = str(error).removeprefix(f"{self.config}: ")
+            raise ValueError(
+                f"{self.config}: expected the tables of a scene, found something else ({reason})"
+            ) from None
+        return from_tables(self.config, tables)
 
     def load(self) -> Checkpoint:
         """Return the last checkpoint."""
@@ -111,14 +118,14 @@ class Run(RunFolder):
     def field(self, device: torch.device | str = "cpu") -> Field:
         """Return the fitted field, ready to be used on `device`."""
         field: Field = self.load().field().to(device)
-        field.bound_slope()  # a fit measures it now and then only
+        field.bound_slope()  # a fit measures it only now and then
         return field
 
 
 def fit(run: Run, scene: Scene, views: Views, field: Field, job: Fit) -> Iterator[tuple[Step, str]]:
-    """Run a fit; yield every step with a note, which is empty until held-out views are scored.
+    """Run a fit; yield each step with a note, which is empty until held-out views are scored.
 
-    The field is saved at the start, every `SAVE` seconds, and at the end, also when the fit is interrupted or fails.
+    The field is saved at the start, every `SAVE` seconds and at the end, even if the fit is interrupted or fails.
     """
     up = paths.estimate_up(torch.stack([camera.pose for camera in views.cameras]))
 
@@ -142,7 +149,7 @@ def fit(run: Run, scene: Scene, views: Views, field: Field, job: Fit) -> Iterato
         for step in steps:
             if step.progress * REPORTS >= due:
                 due = math.floor(step.progress * REPORTS) + 1
-                with one_thread():  # as the fit itself
+                with one_thread():  # like the fit itself
                     scores = evaluate(
                         field, views, scored, intersect=job.intersect, longest=200, background=job.background
                     )

@@ -1,11 +1,10 @@
-"""Scene files: where views come from, which field, how to fit it, what to export."""
+"""Scene files: the views, the field, how it is fitted, and how its mesh is extracted."""
 
 import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from warpdvr.datasets.load import load
 from warpdvr.datasets.synthetic import mesh_views
@@ -17,34 +16,34 @@ from warpdvr.runs.options import FitOptions, MeshOptions, PhotographOptions, Syn
 from warpdvr.runtime.validate import suggest
 
 DEFAULT_FIELD: Table = {"kind": "hashgrid", "bounds": 1.1}
-"""What is fitted if nothing else is asked for. A little larger than the unit sphere: hulls of masks are not exact."""
+"""The field that is fitted by default. A little larger than the unit sphere, since hulls of masks are not exact."""
 
 
 @dataclass(frozen=True, init=False)
 class Scene:
-    """The four tables of a scene file; each may be left out, and each holds what was chosen only."""
+    """The four tables of a scene file; each may be left out, and holds only the options that were chosen."""
 
     views: PhotographOptions | SyntheticOptions
-    """Photographs in a `folder`, or a `mesh` that is rendered."""
+    """Photographs in a `folder`, or a `mesh` to render."""
     field: Table
-    """`kind`, the field's name, and its options."""
+    """`kind`, the name of the field, and its options."""
     fit: FitOptions
-    """A `recipe` by name, what is to be another way than in it, and how long."""
+    """A `recipe` by name, values that replace its own, and the duration."""
     mesh: MeshOptions
     """How the surface is extracted."""
 
     def __init__(
         self,
-        views: Mapping[str, Any] | None = None,
-        field: Mapping[str, Any] | None = None,
-        fit: Mapping[str, Any] | None = None,
-        mesh: Mapping[str, Any] | None = None,
+        views: Mapping[str, object] | None = None,
+        field: Mapping[str, object] | None = None,
+        fit: Mapping[str, object] | None = None,
+        mesh: Mapping[str, object] | None = None,
     ):
-        """Check tables as a scene file has them, or options as another scene has them.
+        """Check the tables of a scene file, or the options of another scene.
 
         Raises:
-            ValueError: if an option or a name is unknown or has a wrong value; the sentence names those that are known.
-            TypeError: if one is no table.
+            ValueError: if an option or a name is unknown or a value is wrong; the message lists the known names.
+            TypeError: if one of them is not a table.
         """
         views, field = {} if views is None else views, DEFAULT_FIELD if field is None else field
         fit, mesh = {} if fit is None else fit, {} if mesh is None else mesh
@@ -62,7 +61,7 @@ class Scene:
         self._check()
 
     def _check(self) -> None:
-        """Refuse values that no fit could take, before anything is loaded."""
+        """Refuse values that no fit could use, before anything is loaded."""
         if self.mesh.get("resolution", 1) < 1:
             raise ValueError(f"scene: [mesh] resolution must be at least 1, got {self.mesh.resolution}")
         if not 0 <= self.fit.get("seed", 0) < 2**63:
@@ -89,10 +88,10 @@ class Scene:
         raise ValueError("scene: there is no [views] table, so there are no photographs to work with")
 
     def make_field(self) -> Field:
-        """Make the field, with its first weights."""
+        """Make the field with its first weights."""
         try:
             return make(self.field["kind"], **self.options)
-        except TypeError as error:  # of an option whose annotation says nothing
+        except TypeError as error:  # from an option without a useful annotation
             raise ValueError(f"scene: [field] holds a value of another type than expected ({error})") from None
 
     @property
@@ -102,36 +101,50 @@ class Scene:
 
     @property
     def recipe(self) -> Recipe:
-        """How to fit."""
+        """The recipe of the fit, with the values that replace its own."""
         name = self.fit.get("recipe", "quick")
         if name not in RECIPES:
             raise ValueError(
                 f"scene: [fit] unknown recipe {name!r}; known are {', '.join(RECIPES)}{suggest(name, RECIPES)}"
             )
-        chosen = {f.name: self.fit[f.name] for f in fields(Recipe) if f.name in self.fit}
-        return dataclasses.replace(RECIPES[name], **chosen)
+        values = {f.name: self.fit[f.name] for f in fields(Recipe) if f.name in self.fit}
+        return dataclasses.replace(RECIPES[name], **values)
 
-    def with_fit(self, fit: Mapping[str, Any]) -> "Scene":
+    def with_fit(self, fit: Mapping[str, object]) -> "Scene":
         """Return the scene with another table [fit]."""
         return Scene(self.views, self.field, fit, self.mesh)
 
     def tables(self) -> dict[str, Table]:
-        """Return the scene as it is written to a file: what was chosen, and nothing else."""
+        """Return the scene as it is written to a file: only the options that were chosen."""
         return {f.name: dict(table) for f in fields(self) if (table := getattr(self, f.name))}
 
 
 def read(path: Path) -> Scene:
-    """Read a scene file; a folder of photographs is a scene with every other choice left open.
+    """Read a scene file, or make the scene of a folder of photographs, with defaults for everything else.
 
-    A relative `folder` or `mesh` file in a scene file starts at the scene file.
+    A relative path of a `folder`, a `mesh` or a `shape` is relative to the scene file.
 
     Raises:
-        ValueError: if there is nothing at `path`, or it is no scene.
+        ValueError: if there is nothing at `path`, or it is not a scene; the message names the file.
     """
     if path.is_dir():
         return Scene(views={"folder": str(path.resolve())})
     if not path.is_file():
         raise ValueError(f"{path}: expected a scene file (.toml) or a folder of photographs, found nothing")
+    tables = read_tables(path)
+    for table, key in (("views", "folder"), ("views", "mesh"), ("fit", "shape")):
+        value = tables.get(table, {}).get(key)
+        if isinstance(value, str) and not value.startswith("warp:"):
+            tables[table][key] = str((path.parent / value).resolve())
+    return from_tables(path, tables)
+
+
+def read_tables(path: Path) -> dict[str, Table]:
+    """Read the tables of a scene file, without checking their options.
+
+    Raises:
+        ValueError: if the file is not TOML, or has anything but tables of a scene; the message names the file.
+    """
     try:
         tables = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -139,10 +152,15 @@ def read(path: Path) -> Scene:
     unknown = set(tables) - {f.name for f in fields(Scene)}
     if unknown or not all(isinstance(table, dict) for table in tables.values()):
         raise ValueError(f"{path}: expected the tables views, field, fit and mesh, found {', '.join(sorted(tables))}")
-    for table, key in (("views", "folder"), ("views", "mesh"), ("fit", "shape")):
-        value = tables.get(table, {}).get(key)
-        if isinstance(value, str) and not value.startswith("warp:"):
-            tables[table][key] = str((path.parent / value).resolve())
+    return tables
+
+
+def from_tables(path: Path, tables: Mapping[str, Table]) -> Scene:
+    """Return the scene of the tables of a file.
+
+    Raises:
+        ValueError: if an option or a name is unknown or a value is wrong; the message names the file.
+    """
     try:
         return Scene(**tables)
     except ValueError as error:

@@ -1,9 +1,10 @@
-"""Pictures of shapes that nobody photographed: learnt shapes from other viewpoints, and mixtures of them."""
+"""Augmentation: rendered pictures of learnt shapes from other viewpoints, and of mixtures of them."""
 
 from collections.abc import Collection
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from warpdvr.cameras.projection import PINHOLE
@@ -16,55 +17,56 @@ from warpdvr.singleview.preprocess import SIZE
 from warpdvr.singleview.shape_bank import SIDE, ShapeBank
 
 CELLS = 64
-"""Cells along the bounds, of the meshes that are rendered."""
+"""Cells along the bounds of the meshes that are rendered."""
 
 VIEWS = 32
 """Pictures of each shape."""
 
 OUTLINES = 200
-"""Outlines of each known shape."""
+"""Outlines of each learnt shape."""
 
 MIXTURES = 300
 """Shapes between two similar ones."""
 
-MOST = 1000
-"""Shapes at most; one takes 400 kB, or 600 with its outlines."""
+MAX_SHAPES = 1000
+"""Largest number of shapes; each takes 400 kB, or 600 kB with its outlines."""
 
 NEIGHBOURS = 15
-"""How many other codes are near enough to a code to be mixed with it."""
+"""Number of nearest codes that a code can be mixed with."""
 
 
 class Augmentation:
-    """What a decoder can show beyond the pictures that it learnt from, one shape after the other.
+    """Pictures that a decoder renders of learnt shapes and of mixtures of two similar codes, shape by shape.
 
-    First the known shapes, then mixtures of two similar codes; each from cameras that pictures of other objects were
-    taken with. An encoder that learns from them as well sees more shapes, and each from more sides; and of a known
-    shape there is then an outline from nearly everywhere.
+    Each shape is rendered from the cameras of pictures of other objects. An encoder that learns from these pictures as
+    well sees more shapes, each from more sides. For the learnt shapes, outlines from nearly all sides are kept.
     """
 
     def __init__(
         self, decoder: Decoder, shape_bank: ShapeBank, generator: torch.Generator, outlined: Collection[int] = ()
     ):
-        """Begin with nothing.
+        """Queue the shapes, without rendering any.
 
         Args:
-            decoder: makes shapes of codes, see `warpdvr.fields.conditional.Shapes`; it must stay as it is.
+            decoder: turns codes into shapes, see `warpdvr.fields.conditional.Shapes`; it must not change.
             shape_bank: the codes of its shapes, and the cameras.
-            generator: of all that is left to chance.
-            outlined: known shapes that need no more outlines.
+            generator: source of all random numbers.
+            outlined: indices of learnt shapes that need no more outlines.
         """
         self.decoder, self.generator, self.outlined = decoder, generator, outlined
         self.pose, self.K = shape_bank.pose, shape_bank.K
         order = torch.randperm(len(shape_bank.codes), generator=generator).tolist()
         mixtures = [(None, code) for code in self._mixed(shape_bank.codes)]
-        self.waiting: list[tuple[int | None, Tensor]] = [*((k, shape_bank.codes[k]) for k in order), *mixtures][:MOST]
+        self.waiting: list[tuple[int | None, Tensor]] = [*((k, shape_bank.codes[k]) for k in order), *mixtures][
+            :MAX_SHAPES
+        ]
         self.codes: list[Tensor] = []
         self.pictures: list[Tensor] = []
         self.outlines: list[tuple[Tensor, ...]] = []
 
     @torch.no_grad()
     def render_next(self) -> None:
-        """Render one more shape, if there are any left; one that the decoder leaves empty has no pictures."""
+        """Render the next shape, if any are left; a shape that the decoder leaves empty has no pictures."""
         if not self.waiting:
             return
         shape_index, code = self.waiting.pop(0)
@@ -87,20 +89,20 @@ class Augmentation:
             covered = (255 * _halved((_first_faces(tree, pose, K, SIDE)[0] >= 0).float())).round().to(torch.uint8)
             self.outlines.append((torch.full((len(pose),), shape_index), covered, pose, K))
 
-    def draw(self, n: int) -> tuple[Tensor, Tensor]:
-        """Return n random pictures (n, 3, SIZE, SIZE), uint8, over white, and the codes of their shapes (n, code)."""
+    def draw(self, n: int) -> tuple[UInt8[Tensor, "n 3 size size"], Float[Tensor, "n code"]]:
+        """Return n random pictures over white, of `SIZE` x `SIZE` pixels, and the codes of their shapes."""
         shape = torch.randint(len(self.codes), (n,), generator=self.generator).tolist()
         view = [int(torch.randint(len(self.pictures[k]), (1,), generator=self.generator)) for k in shape]
         pictures = torch.stack([self.pictures[k][i] for k, i in zip(shape, view, strict=True)])
         return pictures, torch.stack([self.codes[k] for k in shape])
 
-    def _cameras(self, n: int) -> tuple[Tensor, Tensor]:
-        """Return poses and intrinsics of n of the known cameras, or of all."""
-        chosen = torch.randperm(len(self.pose), generator=self.generator)[:n]
-        return self.pose[chosen], self.K[chosen]
+    def _cameras(self, n: int) -> tuple[Float[Tensor, "m 4 4"], Float[Tensor, "m 3 3"]]:
+        """Return poses and intrinsics of n random cameras of the shape bank, or of all if there are fewer."""
+        index = torch.randperm(len(self.pose), generator=self.generator)[:n]
+        return self.pose[index], self.K[index]
 
-    def _mixed(self, codes: Tensor) -> Tensor:
-        """Return codes between one of `codes` and one of its `NEIGHBOURS`, nearer to the first, (MIXTURES, code)."""
+    def _mixed(self, codes: Float[Tensor, "s code"]) -> Float[Tensor, "m code"]:
+        """Return `MIXTURES` codes between one of `codes` and one of its `NEIGHBOURS`, nearer to the first."""
         near = min(NEIGHBOURS, len(codes) - 1)
         if near < 1:
             return codes[:0]
@@ -111,8 +113,13 @@ class Augmentation:
         return torch.lerp(codes[first], codes[second], part)
 
 
-def _first_faces(tree: Any, pose: Tensor, K: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Return the triangle that is seen, (m, 2 side, 2 side), -1 for none, from m cameras, and where in it (..., 3)."""
+def _first_faces(
+    tree: Any, pose: Float[Tensor, "m 4 4"], K: Float[Tensor, "m 3 3"], side: int
+) -> tuple[Int[Tensor, "m h w"], Float[Tensor, "m h w 3"]]:
+    """Return the triangles that m cameras see and the barycentric coordinates there; -1: none.
+
+    The images have twice `side` pixels in each direction.
+    """
     m, n = len(pose), 2 * side
     view = torch.arange(m).repeat_interleave(n**2)
     rays = PINHOLE.rays(torch.tensor([[n], [n], [1.0]]) * K, pose, view, pixel_centres(n, n).repeat(m, 1))
@@ -120,6 +127,6 @@ def _first_faces(tree: Any, pose: Tensor, K: Tensor, side: int) -> tuple[Tensor,
     return face.view(m, n, n), weight.view(m, n, n, 3)
 
 
-def _halved(pictures: Tensor) -> Tensor:
+def _halved(pictures: Float[Tensor, "... h w"]) -> Float[Tensor, "... h2 w2"]:
     """Return the means of 2 x 2 pixels."""
     return torch.nn.functional.avg_pool2d(pictures, 2)

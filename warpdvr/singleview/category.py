@@ -1,4 +1,4 @@
-"""A category: many objects in one frame, each photographed from several sides."""
+"""A category: many objects in one common frame, each photographed from several sides."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -15,21 +16,21 @@ from warpdvr.datasets.pixels import OBJECT, Pixels
 from warpdvr.datasets.views import Views
 
 EVERY = 6
-"""One object in so many is held out."""
+"""One in this many objects is held out."""
 
 MARGIN = 0.02
 """Room that a category's bounds leave around the objects [scene unit]."""
 
 PLACES = 100_000
-"""Points that are looked up in the masks of an object."""
+"""Number of points that are looked up in the masks of an object."""
 
 OFFSET = 0.04
-"""Standard deviation of the offset from a point of a visual hull to one near it [scene unit]."""
+"""Standard deviation of the offset from a point of a visual hull to a point near it [scene unit]."""
 
 
 @dataclass(frozen=True)
 class Category:
-    """Objects that share their axes, their scale and what they are."""
+    """Objects of one kind, with the same axes and at the same scale."""
 
     names: tuple[str, ...]
     """Per object, the name of its folder."""
@@ -45,11 +46,11 @@ class Category:
 
 
 def read(folder: Path, *, every: int = EVERY) -> Category:
-    """Read the objects of a category, one folder each, in any form that `warpdvr.datasets.load.load` knows.
+    """Read the objects of a category, one folder each, in any format that `warpdvr.datasets.load.load` knows.
 
     Args:
-        folder: with a folder for each object; other files in it are not looked at.
-        every: one object in so many is held out, from the middle of the first so many on.
+        folder: a folder with a sub-folder for each object; other files in it are ignored.
+        every: one in this many objects is held out, starting in the middle of the first group.
 
     Raises:
         ValueError: if there are fewer than three objects, one cannot be read or has a view without a mask, or all would
@@ -66,8 +67,8 @@ def read(folder: Path, *, every: int = EVERY) -> Category:
             "object, use `warpdvr fit`"
         )
     views = tuple(load(home, hold_out=0) for home in homes)
-    for home, own in zip(homes, views, strict=True):
-        if any(mask is None for mask in own.masks):
+    for home, object_views in zip(homes, views, strict=True):
+        if any(mask is None for mask in object_views.masks):
             raise ValueError(f"{home}: expected a mask for every view, found views without one")
     test = tuple(range(min(every // 2, len(homes) - 1), len(homes), every))
     train = tuple(i for i in range(len(homes)) if i not in test)
@@ -75,23 +76,25 @@ def read(folder: Path, *, every: int = EVERY) -> Category:
 
 
 class Pool:
-    """The pixels of several objects, from which a batch of some of them draws its rays."""
+    """The pixels of several objects, from which the rays of a batch are drawn."""
 
-    def __init__(self, objects: Sequence[Views], bounds: Tensor | None = None):
-        """Flatten the objects' pictures; with bounds (2, 3), find points in and beside their visual hulls too."""
+    def __init__(self, objects: Sequence[Views], bounds: Float[Tensor, "2 3"] | None = None):
+        """Flatten the objects' pictures; with bounds, find points in and beside their visual hulls too."""
         self.pixels = [Pixels(views) for views in objects]
         self.hulls = [] if bounds is None else [_hull(pixels, bounds) for pixels in self.pixels]
 
-    def points(self, objects: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def points(
+        self, objects: Int[Tensor, " b"], n: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "m 3"], Int[Tensor, " m"], Bool[Tensor, " m"]]:
         """Return n points of each of b objects: half of them in or near its visual hull, the rest anywhere.
 
         Args:
-            objects: indices (b,).
-            n: for each object.
-            generator: of the random numbers.
+            objects: indices of the objects.
+            n: number of points of each object.
+            generator: source of the random numbers.
 
         Returns:
-            points (b * n, 3) [scene unit], which of the b objects they belong to (b * n,), and whether they are inside.
+            m = b * n points [scene unit], which of the b objects they belong to, and whether they are inside.
         """
         x, inside = [], []
         for i in objects.tolist():
@@ -101,18 +104,19 @@ class Pool:
                 inside.append(label[pick])
         return torch.cat(x), torch.arange(len(objects)).repeat_interleave(2 * (n // 2)), torch.cat(inside)
 
-    def draw(self, objects: Tensor, rays: int, generator: torch.Generator) -> tuple[Rays, Tensor, Tensor, Tensor]:
-        """Return rays through pixels of each of b objects, those of one after the other.
+    def draw(
+        self, objects: Int[Tensor, " b"], rays: int, generator: torch.Generator
+    ) -> tuple[Rays, Float[Tensor, "n 3"], Bool[Tensor, " n"], Float[Tensor, " n"]]:
+        """Return rays through pixels of each of b objects, object by object.
 
         Args:
-            objects: indices (b,).
-            rays: for each object; one with sparse points of known depth adds an eighth as many through those.
-            generator: of the random numbers.
+            objects: indices of the objects.
+            rays: number of rays of each object; sparse points of known depth add an eighth as many through them.
+            generator: source of the random numbers.
 
         Returns:
-            n rays, b * rays without sparse points, with `Rays.shape_index` counting the objects of the batch; their
-            colours (n, 3), whether they see the object (n,), and their depths along the ray, NaN where unknown (n,)
-            [scene unit].
+            n rays (b * rays without sparse points), whose `Rays.shape_index` counts the objects of the batch; their
+            colours; whether they see the object; and their depths along the ray, NaN where unknown [scene unit].
         """
         batches = [self.pixels[i].draw(rays, generator) for i in objects.tolist()]
         shape_index = torch.arange(len(batches)).repeat_interleave(torch.tensor([len(a.rays) for a in batches]))
@@ -126,11 +130,13 @@ class Pool:
         )
 
 
-def _hull(pixels: Pixels, bounds: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return points and whether they are inside of the visual hull, first in and near it, then anywhere.
+def _hull(
+    pixels: Pixels, bounds: Float[Tensor, "2 3"]
+) -> tuple[tuple[Float[Tensor, "n 3"], Bool[Tensor, " n"]], tuple[Float[Tensor, "m 3"], Bool[Tensor, " m"]]]:
+    """Return points in and near the visual hull, then points anywhere in the bounds, and whether they are inside.
 
-    Nothing is said where a single view sees background, since a thin part that is seen from its edge may be missed
-    there, and where more than a quarter of the views do not look.
+    Points are left out where a single view sees background, since it may miss a thin part that it sees edge-on, and
+    where more than a quarter of the views do not have them in their image.
     """
     low, high = bounds
     generator = torch.Generator().manual_seed(0)
@@ -141,36 +147,36 @@ def _hull(pixels: Pixels, bounds: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[
     return _decided(pixels, near + OFFSET * torch.randn(near.shape, generator=generator)), (x[subset], label[subset])
 
 
-def _decided(pixels: Pixels, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return those points (n, 3) of which the masks say something, and whether they are inside."""
-    against, within = pixels.votes(x)
-    decided = (against >= 2) | ((against == 0) & (4 * within >= 3 * len(pixels.pose)))
-    return x[decided], against[decided] == 0
+def _decided(pixels: Pixels, x: Float[Tensor, "m 3"]) -> tuple[Float[Tensor, "n 3"], Bool[Tensor, " n"]]:
+    """Return the points that the masks decide on, and whether they are inside."""
+    background_views, views = pixels.votes(x)
+    decided = (background_views >= 2) | ((background_views == 0) & (4 * views >= 3 * len(pixels.pose)))
+    return x[decided], background_views[decided] == 0
 
 
-def bounds(objects: Sequence[Views], *, cells: int = 48) -> Tensor:
-    """Return a box (2, 3) around the objects' visual hulls [scene unit]: what any view sees as background is outside.
+def bounds(objects: Sequence[Views], *, cells: int = 48) -> Float[Tensor, "2 3"]:
+    """Return a box around the objects' visual hulls [scene unit]: what any view sees as background is outside.
 
-    A cell counts if the hull may come into it, since parts thinner than a cell need not contain a cell's centre.
+    A cell counts if the hull may reach into it, since parts thinner than a cell need not contain a cell's centre.
     """
     steps = (torch.arange(cells) + 0.5) / cells * 2 - 1
     x = torch.cartesian_prod(steps, steps, steps)
     occupied = torch.zeros(len(x), dtype=torch.bool)
     for views in objects:
-        rest = ~occupied
-        occupied[rest] = Pixels(_dilated(views, 3**0.5 / cells)).inside(x[rest])
-    kept = x[occupied]
-    if len(kept) == 0:
+        empty = ~occupied
+        occupied[empty] = Pixels(_dilated(views, 3**0.5 / cells)).inside(x[empty])
+    centres = x[occupied]
+    if len(centres) == 0:
         raise ValueError("category: the masks have no place in common, check that the cameras belong to the pictures")
     room = MARGIN + 1 / cells
-    return torch.stack([kept.amin(0) - room, kept.amax(0) + room])
+    return torch.stack([centres.amin(0) - room, centres.amax(0) + room])
 
 
 def _dilated(objects: Views, by: float) -> Views:
-    """Return views with dilated masks: by a length in the unit sphere [scene unit], and by a pixel."""
+    """Return views whose masks are dilated by a length in the unit sphere [scene unit] and by one pixel more."""
     masks = []
     for camera, mask in zip(objects.cameras, objects.masks, strict=True):
         near = max(float(camera.centre.norm()) - 1, 0.5)
-        radius = 1 + math.ceil(float(camera.K.diagonal()[:2].max()) * by / near)  # 1: half covered ones are left out
+        radius = 1 + math.ceil(by / float(camera.pixel_size(near).min()))  # 1: masks leave out half covered pixels
         masks.append(None if mask is None else dilate(mask, radius))
     return replace(objects, masks=tuple(masks))

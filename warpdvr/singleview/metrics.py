@@ -1,9 +1,10 @@
-"""How well shapes are reconstructed from one picture, and how good the mean shape and the nearest known one are."""
+"""Scores of shapes that are reconstructed from one picture, and of two baselines: the mean and the nearest shape."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -22,7 +23,7 @@ from warpdvr.singleview.reconstructor import CategoryCheckpoint, Reconstructor
 from warpdvr.singleview.test_time import Refinement, refine
 
 UNSEEN = 8
-"""Views from which silhouettes are compared; none of them is among the pictures."""
+"""Number of views from which silhouettes are compared; none of them is among the pictures."""
 
 SIZE = 128
 """Width and height of the silhouettes [pixel]."""
@@ -33,7 +34,7 @@ SAMPLES = 20_000
 
 @dataclass(frozen=True)
 class ShapeScores:
-    """How far a mesh is from the true one, in the category's frame."""
+    """How far a mesh is from the true mesh, in the category's frame."""
 
     chamfer_l1: float
     """Half the sum of both mean distances from points to the other surface, as a share of the largest extent."""
@@ -49,7 +50,7 @@ def shape_scores(predicted: Mesh, truth: Mesh, *, visible: Mesh | None = None) -
     Args:
         predicted: the mesh to score.
         truth: the true mesh, for silhouettes.
-        visible: the part of it that can be seen, for distances; all of it if not given.
+        visible: the visible part of the true mesh, for distances; by default all of it.
     """
     distances = chamfer(predicted, truth if visible is None else visible, samples=SAMPLES)
     predicted_mask, true_mask = (silhouettes(mesh) for mesh in (predicted, truth))
@@ -60,11 +61,11 @@ def shape_scores(predicted: Mesh, truth: Mesh, *, visible: Mesh | None = None) -
 def mean_scores(scores: Sequence[ShapeScores]) -> ShapeScores:
     """Return the mean of each score."""
     names = "chamfer_l1", "f_score", "iou"
-    return ShapeScores(*(sum(getattr(one, name) for one in scores) / max(len(scores), 1) for name in names))
+    return ShapeScores(*(sum(getattr(score, name) for score in scores) / max(len(scores), 1) for name in names))
 
 
-def silhouettes(mesh: Mesh, cameras: Sequence[Camera] | None = None) -> Tensor:
-    """Return the masks of a mesh from `UNSEEN` views around it, or from others, shape (v, h, w), by ray casting."""
+def silhouettes(mesh: Mesh, cameras: Sequence[Camera] | None = None) -> Bool[Tensor, "v h w"]:
+    """Return the masks of a mesh from `UNSEEN` views around it, or from given cameras, by ray casting."""
     tree = triangle_mesh(mesh.vertices.float(), mesh.faces)
     masks = []
     for camera in cameras or score_cameras(UNSEEN, SIZE):
@@ -99,13 +100,13 @@ def reconstruct(
 
 @torch.no_grad()
 def mean_shape(checkpoint: CategoryCheckpoint, *, resolution: int = 128) -> Mesh:
-    """Return the decoder's shape for the mean code of the objects that were learnt from."""
+    """Return the decoder's shape for the mean code of the training objects."""
     field = Shapes(checkpoint.model.decode, checkpoint.shape_bank.codes.mean(0, keepdim=True))
     return _mesh(field, "the network's mean shape", resolution)
 
 
 def nearest_shape(truth: Mesh, candidates: Sequence[Mesh], *, samples: int = 2_000) -> int:
-    """Return which of the candidates has the smallest Chamfer-L1 to the true one: a choice that knows the truth."""
+    """Return the index of the candidate with the smallest Chamfer-L1 to the true mesh; the choice needs the truth."""
     return min(range(len(candidates)), key=lambda i: chamfer(candidates[i], truth, samples=samples).chamfer_l1)
 
 
@@ -115,8 +116,8 @@ def held_out_iou(model: Reconstructor, category: Category, indices: Sequence[int
 
     Args:
         model: the network.
-        category: whose pictures are compared.
-        indices: indices of the objects; the held-out ones if not given.
+        category: the category whose pictures are compared.
+        indices: indices of the objects; by default the held-out ones.
     """
     scores = []
     for i in category.test if indices is None else indices:

@@ -1,10 +1,12 @@
 """From one picture to a shape: an encoder and a decoder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from warpdvr.fields.base import Bounds
@@ -15,7 +17,7 @@ from warpdvr.singleview.shape_bank import ShapeBank
 
 
 class ReconstructorOptions(TypedDict):
-    """What a `Reconstructor` is made with."""
+    """The arguments of a `Reconstructor`."""
 
     code: int
     encoder: int
@@ -66,27 +68,27 @@ class Reconstructor(nn.Module):
         shape = code, width, blocks, frequencies, radius, steepness
         self.decode = ConditionalOccupancy(*shape, bounds=bounds, symmetric=symmetric)
 
-    def forward(self, pictures: Tensor) -> Shapes:
-        """Return the shapes that pictures (b, 3, h, w) show, as one field."""
+    def forward(self, pictures: Float[Tensor, "b 3 h w"]) -> Shapes:
+        """Return the shapes that pictures show, as one field."""
         return Shapes(self.decode, self.encode(pictures))
 
 
 @dataclass(frozen=True)
-class CategoryHeader:
-    """What the checkpoint of a category holds beside tensors, see `CategoryCheckpoint`."""
+class CategoryHeader(checkpoint.Header):
+    """What the checkpoint of a category holds besides tensors, see `CategoryCheckpoint`."""
 
     category: str
-    held_out: tuple[str, ...]
+    held_out: Sequence[str]
     options: ReconstructorOptions
 
 
 @dataclass(frozen=True)
 class CategoryCheckpoint:
-    """A reconstructor on disk, with what belongs to it."""
+    """A reconstructor with the data that its refinement and training need."""
 
     model: Reconstructor
     folder: str
-    """The category that it learnt from."""
+    """The folder of the category that it learnt from."""
     held_out: tuple[str, ...]
     """Names of the objects that it did not see."""
     shape_bank: ShapeBank
@@ -95,7 +97,7 @@ class CategoryCheckpoint:
     """`Trainer.state()`."""
 
     def save(self, path: Path) -> None:
-        """Write it; a file of that name is replaced at once or not at all."""
+        """Write the checkpoint; a file of that name is replaced at once or not at all."""
         header = CategoryHeader(self.folder, self.held_out, self.model.options)
         weights = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         shape_bank = {f"shape_bank.{k}": v for k, v in self.shape_bank.tensors().items()}

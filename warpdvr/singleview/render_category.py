@@ -1,4 +1,4 @@
-"""Photograph a category of meshes: posed pictures with masks and depth of each, in the layout of DVR."""
+"""Photograph a category of meshes: posed pictures of each with masks and depth, in the layout of DVR."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -25,7 +26,7 @@ from warpdvr.runtime.files import replacing
 from warpdvr.shading.materials import Lambert
 
 RECORD = "render.json"
-"""The file in the category's folder that says how its pictures were taken."""
+"""The file in the category's folder that records how its pictures were taken."""
 
 
 def photograph(
@@ -43,18 +44,18 @@ def photograph(
     """Render each mesh of a category from all sides into `out`/NAME, in the layout of DVR (`warpdvr.datasets.dvr`).
 
     Each object is centred on its bounding box and scaled so that its farthest vertex is at 0.9; all keep their axes,
-    +y is up. Objects that are in `out` already are left as they are, so that a run can be taken up again.
+    +y is up. Objects that are in `out` already are skipped, so that an interrupted run can be continued.
 
     Args:
         source: a folder or zip archive with a sub-folder, or a mesh file, for each object; .obj with .mtl and textures,
             .glb, or .ply, .off and .stl with or without colours of the vertices.
-        out: the folder of the category; it is made where there is none.
-        views: number of cameras on a sphere around each object, below it too, all of them looking at its middle.
+        out: the folder of the category; it is created if needed.
+        views: number of cameras on a sphere around each object, below it too, all looking at its middle.
         size: width and height of the images [pixel].
         samples: a pixel's colour and mask are those of samples x samples rays; its depth is that of its centre.
-        seed: of the small displacements of the cameras, which differ among objects.
+        seed: seed of the small displacements of the cameras, which differ between objects.
         fov: field of view [degree].
-        distance: of the cameras from the origin [scene unit].
+        distance: distance of the cameras from the origin [scene unit].
         progress: called with the share of objects that are done.
 
     Returns:
@@ -78,7 +79,7 @@ def photograph(
 
 
 def _render_object(settings: "RenderSettings", file: MeshFile, out: Path) -> list[str]:
-    """Render one object into its folder, which is there complete or not at all; return what the user should know."""
+    """Render one object into its folder, completely or not at all; return messages for the user."""
     try:
         mesh = read_textured(file)
         views = settings.photograph(mesh, file.name)
@@ -97,7 +98,7 @@ def _render_object(settings: "RenderSettings", file: MeshFile, out: Path) -> lis
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """How pictures are taken; the members are the arguments of `photograph`."""
+    """How pictures are taken; the fields are the arguments of `photograph`."""
 
     views: int
     size: int
@@ -114,7 +115,7 @@ class RenderSettings:
             )
 
     def photograph(self, mesh: TexturedMesh, name: str) -> Views:
-        """Return all views of a mesh; scene and data have the same units here."""
+        """Return all views of a mesh; the scene has the units of the data."""
         shown = CategoryMesh(mesh)
         cameras = self._cameras(name)
         images, masks, depths = zip(*(shown.picture(camera, self.samples) for camera in cameras), strict=True)
@@ -135,10 +136,10 @@ class RenderSettings:
 
 
 class CategoryMesh:
-    """An object in its category's frame: the box's middle at the origin, the farthest vertex at 0.9."""
+    """An object in its category's frame: the middle of its box at the origin, its farthest vertex at 0.9."""
 
     def __init__(self, textured: TexturedMesh):
-        """Take a mesh as it was read.
+        """Normalise a mesh that was read from a file.
 
         Raises:
             ValueError: if it has no size or no area.
@@ -150,22 +151,24 @@ class CategoryMesh:
             raise ValueError("its triangles have no area")
         self.mesh = Mesh(vertices.float(), textured.faces)
         normals = torch.nn.functional.normalize(across, dim=1, eps=1e-30).float()
-        material, lights = Lambert(two_sided=True), studio_lights()  # sheets have one side only
+        material, lights = Lambert(two_sided=True), studio_lights()  # sheets are one-sided
 
-        def light(hits: MeshHits) -> Tensor:
+        def light(hits: MeshHits) -> Float[Tensor, "n 3"]:
             color = textured.color(hits.face, hits.weight)
             return material.reflected(color, normals[hits.face], hits.rays.direction, lights)
 
         self.studio = Studio(self.mesh.vertices, self.mesh.faces, light)
 
-    def picture(self, camera: Camera, samples: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image (h, w, 3) uint8, straight colours, mask (h, w): more than half is covered, and depth (h, w)."""
+    def picture(
+        self, camera: Camera, samples: int
+    ) -> tuple[UInt8[Tensor, "h w 3"], Bool[Tensor, "h w"], Float[Tensor, "h w"]]:
+        """Return an image of straight colours, the mask of pixels that are covered by more than half, and the depth."""
         side = (torch.arange(samples) + 0.5) / samples
         return *self.studio.photograph(camera, torch.cartesian_prod(side, side)), self.studio.depth(camera)
 
 
 def category_meshes(source: Path, names: Collection[str]) -> dict[str, CategoryMesh]:
-    """Return the objects of these names from what `photograph` was given, as it took their pictures.
+    """Return the objects of these names from the source of `photograph`, normalised as in their pictures.
 
     Raises:
         ValueError: if one of them is not there or cannot be read.
@@ -177,8 +180,9 @@ def category_meshes(source: Path, names: Collection[str]) -> dict[str, CategoryM
         return {name: CategoryMesh(read_textured(files[name])) for name in sorted(names)}
 
 
-def _normalised_vertices(mesh: TexturedMesh) -> Tensor:
-    """Return the vertices, the box's middle at the origin and the farthest at `RADIUS`; unused ones do not count."""
+def _normalised_vertices(mesh: TexturedMesh) -> Float[Tensor, "n 3"]:
+    """Return the vertices, the middle of the box at the origin and the farthest at `RADIUS`; unused ones do not
+    count."""
     centre, radius = bounding_ball(mesh.vertices[mesh.faces.unique()])
     return (mesh.vertices - centre) * (RADIUS / radius)
 
@@ -194,13 +198,13 @@ def _check_names(files: list[MeshFile], source: Path) -> None:
 
 
 def _record_settings(settings: RenderSettings, out: Path) -> None:
-    """Note in `out` how its pictures are taken; refuse a folder whose pictures were taken in another way."""
+    """Record in `out` how its pictures are taken; refuse a folder whose pictures were taken in another way."""
     out.mkdir(parents=True, exist_ok=True)
     record, expected = out / RECORD, asdict(settings)
     if not record.exists():
         with replacing(record) as unfinished:
             unfinished.write_text(json.dumps(expected) + "\n")
         return
-    found = json.loads(record.read_text())
-    if found != expected:
-        raise ValueError(f"{record}: expected {json.dumps(expected)} as asked for, found {json.dumps(found)}")
+    recorded = json.loads(record.read_text())
+    if recorded != expected:
+        raise ValueError(f"{record}: expected {json.dumps(expected)} as asked for, found {json.dumps(recorded)}")

@@ -1,10 +1,11 @@
-"""A page of pictures: the input, its reconstruction, and the truth."""
+"""A page of pictures: each input, its reconstruction, and the true shape."""
 
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -23,10 +24,10 @@ from warpdvr.singleview.render_category import CategoryMesh, category_meshes
 from warpdvr.singleview.test_time import Refinement
 
 SIDES = (-2.0, 1.2, 1.9), (1.6, -0.9, 2.4)
-"""Where the cameras stand: in front and above, and behind and below."""
+"""Positions of the cameras: in front and above, behind and below."""
 
 ROWS = "reconstruction", "without refinement", "mean shape", "nearest shape"
-"""What is compared with the truth."""
+"""The shapes that are compared with the truth."""
 
 SIZE = 128
 """Width and height of a picture on the page [pixel]."""
@@ -35,16 +36,15 @@ SIZE = 128
 def compare(
     checkpoint: CategoryCheckpoint, category: Category, meshes: Path, out: Path, *, refinement: Refinement | None = None
 ) -> dict[str, list[ShapeScores]]:
-    """Reconstruct each held-out object from its first picture, score that beside two baselines, and write a page.
+    """Reconstruct each held-out object from its first picture, score it beside two baselines, and write a page.
 
-    The baselines are the decoder's shape for the mean code, and the nearest of the true meshes that were learnt from,
-    chosen by the true shape.
+    The baselines are the decoder's shape for the mean code, and the training mesh that is nearest to the true shape.
 
     Args:
         checkpoint: the network that reconstructs.
-        category: what it learnt from.
-        meshes: folder or archive of the true ones, as `photograph` takes it.
-        out: the picture file: a row for each object with input, reconstruction from two sides, truth from two sides.
+        category: the category that it learnt from.
+        meshes: folder or archive of the true meshes, as `photograph` takes it.
+        out: the picture file; a row for each object: the input, its reconstruction and the truth from two sides each.
         refinement: how the reconstructions are fitted to the pictures.
 
     Returns:
@@ -53,7 +53,7 @@ def compare(
     """
     true = category_meshes(meshes, category.names)
     visible = {name: visible_surface(model.mesh) for name, model in true.items()}
-    known = [category.names[i] for i in category.train]
+    train_names = [category.names[i] for i in category.train]
     average = metrics.mean_shape(checkpoint)
     scores: dict[str, list[ShapeScores]] = {name: [] for name in ROWS}
     rows = []
@@ -63,7 +63,7 @@ def compare(
         with error_prefix(name):
             _, guess = metrics.reconstruct(checkpoint, picture, refinement=Refinement(steps=0))
             field, mesh = metrics.reconstruct(checkpoint, picture, refinement=refinement)
-        nearest = known[metrics.nearest_shape(visible[name], [visible[other] for other in known])]
+        nearest = train_names[metrics.nearest_shape(visible[name], [visible[candidate] for candidate in train_names])]
         for what, shape in zip(scores, (mesh, guess, average, true[nearest].mesh), strict=True):
             scores[what].append(metrics.shape_scores(shape, true[name].mesh, visible=visible[name]))
         rows.append([_enlarged(picture), *sides(field), *_photographs(true[name])])
@@ -77,13 +77,13 @@ def two_sides(field: Field, out: Path) -> None:
 
 
 @torch.no_grad()
-def sides(field: Field) -> list[Tensor]:
-    """Return pictures (h, w, 3) of a field from `SIDES`, uint8."""
+def sides(field: Field) -> list[UInt8[Tensor, "h w 3"]]:
+    """Return pictures of a field from `SIDES`."""
     intersect, _ = gridded_intersect(field)
     return [torch.from_numpy(render(field, camera, intersect=intersect).picture()) for camera in cameras()]
 
 
-def _photographs(model: CategoryMesh) -> list[Tensor]:
+def _photographs(model: CategoryMesh) -> list[UInt8[Tensor, "h w 3"]]:
     parts = [model.picture(camera, 3) for camera in cameras()]
     return [torch.where(mask[..., None], image, 255) for image, mask, _ in parts]
 
@@ -93,7 +93,7 @@ def cameras() -> list[Camera]:
     return [Camera.look_at(eye, up=(0, 1, 0), fov=38, width=SIZE, height=SIZE) for eye in SIDES]
 
 
-def _enlarged(picture: InputPicture) -> Tensor:
+def _enlarged(picture: InputPicture) -> UInt8[Tensor, "h w 3"]:
     large = torch.nn.functional.interpolate(picture.image[None], size=(SIZE, SIZE), mode="nearest")[0]
     return (large.permute(1, 2, 0) * 255).round().to(torch.uint8)
 

@@ -1,4 +1,4 @@
-"""A category run: one folder that holds what a network has learnt about a category, and how good it is.
+"""A category run: the folder of a reconstructor that was trained on a category, with its log and its scores.
 
 category.toml  checkpoint.safetensors  log.jsonl  scores.json  page.png
 """
@@ -21,12 +21,12 @@ from warpdvr.singleview.reconstructor import CategoryCheckpoint, Reconstructor, 
 from warpdvr.singleview.training import Trainer, TrainingConfig
 
 LOG = 10
-"""Steps that a row of the log is the mean of."""
+"""Number of steps that a row of the log is the mean of."""
 
 
 @dataclass(frozen=True)
 class CategoryRun(RunFolder):
-    """The folder of a category run, and what category.toml says."""
+    """The folder of a category run, and the content of its category.toml."""
 
     CONFIG: ClassVar[str] = "category.toml"
     PRODUCTS: ClassVar[tuple[str, ...]] = ("scores.json", "page.png")
@@ -34,12 +34,13 @@ class CategoryRun(RunFolder):
     category: Path
     """The folder of the category, one sub-folder for each object."""
     minutes: float
+    """Duration of the training [min]."""
     training: TrainingConfig
     seed: int = 0
     every: int = objects.EVERY
-    """One object in so many is held out."""
+    """One in this many objects is held out."""
     symmetric: str = ""
-    """The axis, x, y or z, along which all objects are their own mirror images; nothing if they need not be."""
+    """The axis, x, y or z, along which all objects are their own mirror images; empty if they need not be."""
 
     @classmethod
     def open(cls, folder: Path) -> "CategoryRun":
@@ -56,7 +57,8 @@ class CategoryRun(RunFolder):
             training = TrainingConfig(**dict(table.pop("training")))
             return cls(folder, Path(table.pop("category")), float(table.pop("minutes")), training, **table)
         except (ValueError, TypeError, KeyError) as error:  # of TOML and of UTF-8 too
-            raise ValueError(f"{path}: expected what train-category wrote, found something else ({error})") from None
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path}: expected what train-category wrote, found something else ({reason})") from None
 
     def create(self, *, overwrite: bool = False) -> None:
         """Make the folder and write category.toml.
@@ -71,10 +73,10 @@ class CategoryRun(RunFolder):
         self._write(self._table())
 
     def check_config(self) -> None:
-        """Check that category.toml is one.
+        """Check that category.toml was written by this program.
 
         Raises:
-            ValueError: if it is not.
+            ValueError: if it was not.
         """
         CategoryRun.open(self.folder)
 
@@ -83,7 +85,7 @@ class CategoryRun(RunFolder):
         return objects.read(self.category, every=self.every)
 
     def trainer(self, category: Category, *, resume: bool = False) -> Trainer:
-        """Return the training, from its beginning or from where it was stopped."""
+        """Return the training, from the start or from where it was stopped."""
         if resume:
             checkpoint = self.load()
             trainer = Trainer(checkpoint.model, category, minutes=self.minutes, config=self.training, seed=self.seed)
@@ -104,9 +106,9 @@ class CategoryRun(RunFolder):
 
 
 def train(run: CategoryRun, category: Category, job: Trainer) -> Iterator[tuple[Step, str]]:
-    """Train; yield every `LOG`-th step, its losses being means since the one before, with an empty note.
+    """Train; yield every `LOG`-th step, whose losses are means over these steps, and an empty note.
 
-    The model is saved at the start, every `SAVE` seconds, and at the end, also when it is interrupted or fails.
+    The model is saved at the start, every `SAVE` seconds and at the end, even if training is interrupted or fails.
     """
     held_out = tuple(category.names[i] for i in category.test)
 
@@ -127,6 +129,6 @@ def train(run: CategoryRun, category: Category, job: Trainer) -> Iterator[tuple[
 
 
 def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of each loss over the rows that have it."""
+    """Return the mean of each loss, over the rows that have it."""
     values = {name: [row[name] for row in rows if name in row] for row in rows for name in row}
     return {name: sum(column) / len(column) for name, column in values.items()}

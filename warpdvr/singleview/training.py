@@ -1,9 +1,10 @@
-"""Learn a category: pictures in, shapes out, compared with other pictures of the same objects."""
+"""Train a reconstructor: from a picture to a shape, which is compared with other pictures of the same object."""
 
 import math
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -22,32 +23,32 @@ from warpdvr.singleview.reconstructor import Reconstructor
 from warpdvr.singleview.shape_bank import ShapeBank
 
 SPREAD = 0.05
-"""Standard deviation of free codes at first; small, so that similar objects come to have similar ones."""
+"""Standard deviation of free codes at the start; small, so that similar objects come to have similar codes."""
 
 PAUSE = 4
-"""Steps of the encoder in one of which the decoder renders one more shape."""
+"""The decoder renders one more shape in one of this many steps of the encoder."""
 
 CODES = 5.0
-"""Learning rate of free codes, as a multiple of the others'."""
+"""Learning rate of free codes, as a multiple of that of the weights."""
 
-BEHIND, REACH = 6, 0.4
-"""Points on a ray behind its hit, and how far they reach [scene unit], among which the smallest value is looked for."""
+DEPTHS, MAX_DEPTH = 6, 0.4
+"""Points on a ray behind its hit among which the smallest value is looked for, and how far they extend [scene unit]."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a category is learnt. Weights are per unit of what they weigh."""
+    """Weights, rates and sizes of the training of a category."""
 
     objects: int = 16
     """Objects in a step, one picture of each for the encoder."""
     rays: int = 96
-    """Rays for each of them, through any of its pictures."""
+    """Rays for each object, through any of its pictures."""
     points: int = 256
-    """Points for each of them, in and beside its visual hull."""
+    """Points for each object, in and beside its visual hull."""
     samples: int = 16
-    """Samples on a ray, as in DVR at first (`DenseMarch`)."""
+    """Samples on each ray, as in DVR at the start (`DenseMarch`)."""
     splits: int = 2
-    """How often an interval between two of them that may hide a thin part is halved (`DenseMarch`)."""
+    """How often an interval between two samples that may hide a thin part is halved (`DenseMarch`)."""
     rate: float = 1e-3
     """Highest learning rate of Adam, see `warpdvr.fitting.recipe.schedule`."""
     color: float = 1.0
@@ -55,24 +56,24 @@ class TrainingConfig:
     mask: float = 1.0
     """Weight of the silhouette loss [1 / nat]."""
     hull: float = 1.0
-    """Weight of the occupancy loss at points that the masks call inside or outside [1 / nat]. It is learnt from far
-    sooner than rays are; what is hollow is left to these."""
+    """Weight of the occupancy loss at points that the masks place inside or outside [1 / nat]. It is learnt from much
+    sooner than from rays; hollow parts are left to the rays."""
     depth: float = 0.0
     """Weight of the depth loss [1 / scene unit], for categories with depth maps (2.5D supervision; DVR takes 10)."""
     decoder: float = 0.65
-    """Progress up to which the decoder learns, each object having a free code, as in an auto-decoder (Park et al.,
-    "DeepSDF", 2019); from then on the encoder learns to guess these codes from pictures."""
+    """Progress up to which the decoder learns, with a free code for each object, as in an auto-decoder (Park et al.,
+    "DeepSDF", 2019); after that the encoder learns to guess these codes from pictures."""
     pictures: int = 64
     """Pictures in a step of the encoder alone."""
     rendered: float = 0.5
-    """Share of them that the decoder makes, of known shapes and mixtures of them
+    """Share of these pictures that the decoder renders, of learnt shapes and mixtures of them
     (`warpdvr.singleview.augmentation`)."""
     zoom: float = 0.1
-    """Share by which a picture is enlarged or shrunk by chance, so that the encoder does not learn it by heart."""
+    """Largest share by which a picture is randomly enlarged or shrunk, so that the encoder does not memorise it."""
     noise: float = 0.03
-    """Standard deviation of what is added to free codes, so that near codes come to mean similar shapes."""
+    """Standard deviation of the noise on free codes, so that similar codes come to mean similar shapes."""
     tint: float = 0.2
-    """Share by which its colours are changed by chance."""
+    """Largest share by which the colours of a picture are randomly changed."""
 
     def __post_init__(self) -> None:
         if not 0 < self.decoder <= 1:
@@ -92,7 +93,7 @@ class TrainingConfig:
 
 
 class Trainer(TrainingLoop):
-    """A reconstructor on its way: `for step in Trainer(...)` trains it."""
+    """The training of a reconstructor: `for step in Trainer(...)` runs it."""
 
     def __init__(
         self,
@@ -103,14 +104,14 @@ class Trainer(TrainingLoop):
         config: TrainingConfig | None = None,
         seed: int = 0,
     ):
-        """Prepare to learn from the category's training objects; the model is changed in place.
+        """Prepare to train on the category's training objects; the model is changed in place.
 
         Args:
             model: the reconstructor.
-            category: its held-out objects are not looked at.
-            minutes: how long to train; only steps count.
+            category: the objects; its held-out ones are not used.
+            minutes: duration of the training [min]; only the time of steps counts.
             config: weights, rates and sizes.
-            seed: of the objects, pictures and rays that are drawn.
+            seed: seed of the objects, pictures and rays that are drawn.
 
         Raises:
             ValueError: if the duration is not positive, or depth is to be learnt from and some object has none.
@@ -118,10 +119,10 @@ class Trainer(TrainingLoop):
         super().__init__("train-category", minutes=minutes, iterations=None, seed=seed, single_thread=False)
         self.model, self.config = model, config or TrainingConfig()
         objects = [category.views[i] for i in category.train]
-        if self.config.depth and (without := [i for i in category.train if not category.views[i].depths]):
+        if self.config.depth and (without_depth := [i for i in category.train if not category.views[i].depths]):
             raise ValueError(
-                f"train-category: depth is to be learnt from, but {category.names[without[0]]} has none "
-                f"({len(without)} objects without)"
+                f"train-category: depth is to be learnt from, but {category.names[without_depth[0]]} has none "
+                f"({len(without_depth)} objects without)"
             )
         self.pictures = [pictures(views) for views in objects]
         self.pool = Pool(objects, box(model.decode.bounds) if self.config.hull else None)
@@ -153,20 +154,20 @@ class Trainer(TrainingLoop):
         self.model.eval()
 
     def shape_bank(self) -> ShapeBank:
-        """Return what a reconstruction needs to know of the objects, with their present codes."""
+        """Return the shape bank of the objects with their current codes, which a reconstruction needs."""
         bank = replace(self._shape_bank, codes=self.codes.detach().clone())
         return bank.joined(self._augmentation.outlines) if self._augmentation else bank
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that a later session needs beside the model's weights, as tensors."""
+        """Return everything that a later session needs besides the model's weights, as tensors."""
         return {**super().state(), "codes": self.codes.detach().clone()}
 
     def resume(self, state: dict[str, Tensor], shape_bank: ShapeBank | None = None) -> None:
-        """Go on from a `state`; the model must have the weights that belong to it.
+        """Continue from a `state`; the model must have the weights that belong to it.
 
         Args:
-            state: of the training that was stopped.
-            shape_bank: what it knew of the objects; its outlines are kept if the decoder learns no more.
+            state: state of the training that was stopped.
+            shape_bank: its shape bank; the outlines are kept if the decoder has finished learning.
         """
         self._resume_counts(state)
         with torch.no_grad():
@@ -176,10 +177,10 @@ class Trainer(TrainingLoop):
             self._outlined = frozenset(shape_bank.shape_index[len(self._shape_bank.shape_index) :].tolist())
             self._shape_bank = shape_bank
 
-    def _encoder_loss(self) -> Tensor:
-        """Return how far the codes that the encoder guesses are from those of the shapes in the pictures.
+    def _encoder_loss(self) -> Float[Tensor, ""]:
+        """Return the mean squared difference of the codes that the encoder guesses from those of the shapes.
 
-        Every `PAUSE` steps one more shape is rendered, as long as there are any.
+        Every `PAUSE` steps one more shape is rendered, as long as any are left.
         """
         config = self.config
         pictures, codes = self._rendered(round(config.rendered * config.pictures))
@@ -187,12 +188,12 @@ class Trainer(TrainingLoop):
         pictures = torch.cat([pictures, self._photographs(objects)])
         codes = torch.cat([codes, self.codes[objects].detach()])
         mirrored = self.model.decode.symmetric is not None  # then a mirrored picture shows the same shape
-        shown = jitter(pictures, self.generator, zoom=config.zoom, tint=config.tint, mirrored=mirrored)
-        guessed: Tensor = self.model.encode(shown)
+        jittered = jitter(pictures, self.generator, zoom=config.zoom, tint=config.tint, mirrored=mirrored)
+        guessed: Tensor = self.model.encode(jittered)
         return (guessed - codes).square().mean()
 
-    def _rendered(self, n: int) -> tuple[Tensor, Tensor]:
-        """Return up to n pictures that the decoder makes, two of a shape at first, and the codes of their shapes.
+    def _rendered(self, n: int) -> tuple[UInt8[Tensor, "m 3 size size"], Float[Tensor, "m code"]]:
+        """Return up to n pictures that the decoder renders, at first two of each shape, and the codes of their shapes.
 
         One more shape is rendered in one of `PAUSE` steps: it takes as long as two steps.
         """
@@ -207,7 +208,7 @@ class Trainer(TrainingLoop):
         return self.pictures[0][:0], self.codes[:0].detach()
 
     def _decoder_losses(self) -> dict[str, Tensor]:
-        """Return the terms of rays and points of some objects, decoded from their free codes."""
+        """Return the terms of rays and points of random objects, decoded from their free codes."""
         config, n = self.config, min(self.config.objects, len(self.pictures))
         objects = torch.randperm(len(self.pictures), generator=self.generator)[:n]
         noise = config.noise * torch.randn(n, self.codes.shape[1], generator=self.generator)
@@ -222,20 +223,23 @@ class Trainer(TrainingLoop):
         return terms
 
     def _ray_losses(
-        self, shapes: Shapes, batch: tuple[Rays, Tensor, Tensor, Tensor], visible: Surface
+        self,
+        shapes: Shapes,
+        batch: tuple[Rays, Float[Tensor, "n 3"], Bool[Tensor, " n"], Float[Tensor, " n"]],
+        visible: Surface,
     ) -> dict[str, Tensor]:
-        """Return the terms of rays, given with their colours, whether they see the object, and their depths.
+        """Return the terms of rays, which come with their colours, whether they see the object, and their depths.
 
-        All rays that meet the bounds count in the silhouette's, those that hit by how deep they go. With only the
-        others, those beside the object push the surface inwards and nothing pushes back: thin parts become thinner.
+        All rays that meet the bounds count in the silhouette term; those that hit, by how deep they go. Without these,
+        rays beside the object push the surface inwards and nothing pushes back, so that thin parts become thinner.
         """
         (rays, color, label, t), ray = batch, visible.hit.ray
         right = label[ray]
-        lowest, behind = lowest_on(shapes, rays, visible.hit, depths=BEHIND, max_depth=REACH)
+        lowest, evaluations = lowest_on(shapes, rays, visible.hit, depths=DEPTHS, max_depth=MAX_DEPTH)
         crosses = ~lowest.isnan()
         x = rays.at(lowest.nan_to_num())[crosses]
         logit = -select_shape(shapes, rays.shape_index, crosses).value(x)
-        self.evaluations += visible.hit.evaluations + behind + 2 * len(ray) + len(x)
+        self.evaluations += visible.hit.evaluations + evaluations + 2 * len(ray) + len(x)
         terms = {
             "color": losses.photometric(visible.color[right], color[ray][right]),
             "mask": losses.silhouette(logit, label[crosses], len(x)),
@@ -245,15 +249,15 @@ class Trainer(TrainingLoop):
             terms["depth"] = losses.depth(visible.t[deep], t[ray][deep])
         return terms
 
-    def _photographs(self, objects: Tensor) -> Tensor:
-        """Return a picture of each of some objects, (b, 3, SIZE, SIZE), uint8."""
+    def _photographs(self, objects: Int[Tensor, " b"]) -> UInt8[Tensor, "b 3 size size"]:
+        """Return a random picture of each object."""
         stacks = [self.pictures[i] for i in objects.tolist()]
-        chosen = [int(torch.randint(len(stack), (1,), generator=self.generator)) for stack in stacks]
-        none = self.pictures[0][:0]  # there may be no objects
-        return torch.cat([none, *(stack[i : i + 1] for stack, i in zip(stacks, chosen, strict=True))])
+        index = [int(torch.randint(len(stack), (1,), generator=self.generator)) for stack in stacks]
+        empty = self.pictures[0][:0]  # there may be no objects
+        return torch.cat([empty, *(stack[i : i + 1] for stack, i in zip(stacks, index, strict=True))])
 
 
-def pictures(views: Views) -> Tensor:
-    """Return the pictures of an object as the encoder sees them, (v, 3, SIZE, SIZE), uint8; not those held out."""
+def pictures(views: Views) -> UInt8[Tensor, "v 3 size size"]:
+    """Return the training pictures of an object as the encoder sees them."""
     squares = [square_picture(views.images[i], mask) for i in views.train if (mask := views.masks[i]) is not None]
     return (torch.stack(squares) * 255).round().to(torch.uint8)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -228,3 +228,21 @@ def _vector(a: Vector) -> Float[Tensor, "3"]:
 
 def _matrix(a: Matrix) -> Float[Tensor, "..."]:
     return torch.as_tensor(a, dtype=torch.float64)
+
+
+def mixed_rays(
+    projections: Sequence[Projection],
+    K: Float[Tensor, "v 3 3"],
+    pose: Float[Tensor, "v 4 4"],
+    view: Int[Tensor, " n"],
+    pixel: Float[Tensor, "n 2"],
+) -> Rays:
+    """Return the rays of `Projection.rays` for cameras of several models, with one projection for each camera."""
+    distinct = {id(projection): projection for projection in projections}
+    if len(distinct) == 1:
+        return projections[0].rays(K, pose, view, pixel)
+    model = torch.tensor([list(distinct).index(id(projection)) for projection in projections]).to(view.device)[view]
+    index = [torch.nonzero(model == i)[:, 0] for i in range(len(distinct))]
+    parts = [p.rays(K, pose, view[i], pixel[i]) for p, i in zip(distinct.values(), index, strict=True)]
+    order = torch.cat(index).argsort()
+    return Rays(torch.cat([part.origin for part in parts])[order], torch.cat([part.direction for part in parts])[order])

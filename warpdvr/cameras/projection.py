@@ -5,7 +5,7 @@ right, y down, z forward) unless said otherwise; the centre of the top-left pixe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
@@ -262,24 +262,6 @@ def projection_of(description: Mapping[str, object]) -> Projection:
     return _REGISTRY[name](**tensors)
 
 
-def mixed_rays(
-    projections: Sequence[Projection],
-    K: Float[Tensor, "v 3 3"],
-    pose: Float[Tensor, "v 4 4"],
-    view: Int[Tensor, " n"],
-    pixel: Float[Tensor, "n 2"],
-) -> Rays:
-    """Return the rays of `Projection.rays` for cameras of several models, with one projection for each camera."""
-    distinct = {id(projection): projection for projection in projections}
-    if len(distinct) == 1:
-        return projections[0].rays(K, pose, view, pixel)
-    model = torch.tensor([list(distinct).index(id(projection)) for projection in projections]).to(view.device)[view]
-    index = [torch.nonzero(model == i)[:, 0] for i in range(len(distinct))]
-    parts = [p.rays(K, pose, view[i], pixel[i]) for p, i in zip(distinct.values(), index, strict=True)]
-    order = torch.cat(index).argsort()
-    return Rays(torch.cat([part.origin for part in parts])[order], torch.cat([part.direction for part in parts])[order])
-
-
 class _ByKernel(torch.autograd.Function):
     """Forward by the projection's kernel; backward by the derivative of its `local_rays`."""
 
@@ -295,17 +277,9 @@ class _ByKernel(torch.autograd.Function):
     ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
         view, pixel = view.int().contiguous(), pixel.detach().float().contiguous()
         origin, direction = pixel.new_empty(2, len(view), 3)
-        inputs = (
-            [a.detach().float().contiguous() for a in (K, pose)],
-            [a.detach().float().contiguous() for a in parameters],
-        )
-        launch(
-            projection.kernel,
-            len(view),
-            [*inputs[0], view, pixel, *inputs[1]],
-            [origin, direction],
-            per_row=[view, pixel],
-        )
+        k, camera_pose, *tensors = (a.detach().float().contiguous() for a in (K, pose, *parameters))
+        inputs = [k, camera_pose, view, pixel, *tensors]
+        launch(projection.kernel, len(view), inputs, [origin, direction], per_row=[view, pixel])
         ctx.projection = projection
         ctx.save_for_backward(K, pose, view, pixel, *parameters)
         return origin, direction
@@ -319,7 +293,6 @@ class _ByKernel(torch.autograd.Function):
             names = ctx.projection.tensors()
             projection = ctx.projection.with_parameters(**dict(zip(names, leaves[2:], strict=True)))
             rays = projection.world_rays(leaves[0], leaves[1], view, pixel)
-            by = torch.autograd.grad(
-                rays, leaves, [g.to(a) for g, a in zip(grads, rays, strict=True)], allow_unused=True
-            )
+            outputs = [g.to(a) for g, a in zip(grads, rays, strict=True)]
+            by = torch.autograd.grad(rays, leaves, outputs, allow_unused=True)
         return None, by[0], by[1], None, None, *by[2:]

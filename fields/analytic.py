@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Bounds, Field, FieldLike, Kind
 
-Vector = Sequence[float] | Tensor
+Vector = Sequence[float] | Float[Tensor, "3"]
 
 
 class _Distance(Field):
@@ -27,7 +28,7 @@ class Sphere(_Distance):
         super().__init__(bounds)
         self.radius, self.center = _parameter(radius), _parameter(center)
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return (x - self.center).norm(dim=-1) - self.radius
 
 
@@ -38,7 +39,7 @@ class Box(_Distance):
         super().__init__(bounds)
         self.size, self.center = _parameter(size), _parameter(center)
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         q = (x - self.center).abs() - 0.5 * self.size
         square = q.clamp_min(0).square().sum(-1)
         outside = square > 0  # a norm has no second derivative at 0
@@ -52,19 +53,19 @@ class Torus(_Distance):
         super().__init__(bounds)
         self.major, self.minor = _parameter(major), _parameter(minor)
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         ring = x[:, :2].norm(dim=-1) - self.major
         return torch.stack([ring, x[:, 2]], -1).norm(dim=-1) - self.minor
 
 
 class Plane(_Distance):
-    """The half space below a plane: `normal` points out of it, `offset` is how far from the origin [scene unit]."""
+    """The half space below a plane with outward `normal`, at the distance `offset` from the origin [scene unit]."""
 
     def __init__(self, normal: Vector = (0.0, 0.0, 1.0), offset: float = 0.0, bounds: Bounds = 1.0):
         super().__init__(bounds)
         self.normal, self.offset = _parameter(normal), _parameter(offset)
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return x @ nn.functional.normalize(self.normal, dim=0) - self.offset
 
 
@@ -79,14 +80,14 @@ class Union(Field):
         self.parts = cast("Sequence[Field]", nn.ModuleList(fields))
         self.kind, self.lipschitz = _common(fields), _largest(field.lipschitz for field in fields)
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return torch.stack([part.value(x) for part in self.parts]).amin(0)
 
 
 class SmoothUnion(Union):
     """All of `parts`, blended where they come closer than about `blend` [scene unit].
 
-    -blend log(sum(exp(-value / blend))): at most blend log(n) below the plain union, with no larger a slope.
+    -blend log(sum(exp(-value / blend))): at most blend log(n) below the plain union, and no steeper.
     """
 
     def __init__(self, parts: Sequence[FieldLike], blend: float = 0.05, bounds: Bounds = 1.0):
@@ -95,7 +96,7 @@ class SmoothUnion(Union):
             raise ValueError(f"smooth-union: blend must be positive, got {blend}")
         self.blend = _parameter(blend)
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         values = torch.stack([part.value(x) for part in self.parts])
         return -self.blend * torch.logsumexp(-values / self.blend, 0)
 
@@ -108,7 +109,7 @@ class Translate(Field):
         self.part, self.offset = as_field(part), _parameter(offset)
         self.kind, self.lipschitz = self.part.kind, self.part.lipschitz
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return self.part.value(x - self.offset)
 
 
@@ -120,7 +121,7 @@ class Rotate(Field):
         self.part, self.rotation = as_field(part), _parameter(rotation)
         self.kind, self.lipschitz = self.part.kind, self.part.lipschitz
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         a, b, c = self.rotation.unbind()
         zero = torch.zeros_like(a)
         skew = torch.stack([zero, -c, b, c, zero, -a, -b, a, zero]).reshape(3, 3)
@@ -137,7 +138,7 @@ class Scale(Field):
         self.part, self.factor = as_field(part), _parameter(factor)
         self.kind, self.lipschitz = self.part.kind, self.part.lipschitz
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return self.part.value(x / self.factor) * self.factor
 
 
@@ -146,11 +147,12 @@ def _parameter(a: float | Vector) -> nn.Parameter:
 
 
 def _common(fields: Sequence[Field]) -> Kind:
-    """Return what values of all parts mean together: distances if each of them is one."""
+    """Return the kind of a combination: distances if all parts are distances."""
     return "distance" if all(field.kind == "distance" for field in fields) else "occupancy"
 
 
 def _largest(bounds: Iterable[float | None]) -> float | None:
-    listed = list(bounds)
-    known = [bound for bound in listed if bound is not None]
-    return max(known) if len(known) == len(listed) else None
+    """Return the largest bound, or None if one of them is unknown."""
+    slopes = list(bounds)
+    proven = [slope for slope in slopes if slope is not None]
+    return max(proven) if len(proven) == len(slopes) else None

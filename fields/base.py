@@ -1,15 +1,15 @@
-"""The contract between a field and the renderer, whole: what a field must have, what it may have, and how it is asked.
+"""The contract between a field and the renderer: what a field must have, what it may have, and how it is evaluated.
 
-Inside of the package a field is a `Field`; `as_field` makes one of any module or function (warpdvr/fields/adapter.py),
-once, at every public door.
+Inside the package a field is a `Field`. Every public function that takes a field calls `as_field` once, which makes a
+`Field` of any module or function (warpdvr/fields/adapter.py).
 
-How a field is asked:
+A field is evaluated
 
-- at points (n, 3) of its own `bounds.dtype` on `bounds.device`, and it answers in that type, on that device, with
-  shape (n,); n may be 0 or 1;
-- in the mode that it is in: nothing here calls `train()` or `eval()`, so layers whose answer depends on the rest of a
-  batch or on chance (batch normalisation, dropout) must be switched off by whoever owns them;
-- with autograd recording only where a derivative is wanted.
+- at points (n, 3) in its own `bounds.dtype` on `bounds.device`; it returns values (n,) in that type, on that device;
+  n may be 0 or 1;
+- in its current mode: the renderer never calls `train()` or `eval()`, so layers that depend on the rest of a batch or
+  on chance (batch normalisation, dropout) must be switched off beforehand;
+- with autograd recording only where a derivative is needed.
 """
 
 from abc import ABC, abstractmethod
@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from warpdvr.fields.layers import Layer
@@ -26,72 +27,76 @@ Bounds = Sequence[Sequence[float]] | Tensor | float
 """Two corners (low, high), or half the side of a cube around the origin [scene unit]."""
 
 Plain = None | bool | int | float | str | Sequence["Plain"] | Mapping[str, "Plain"]
-"""What a file of settings or the header of a checkpoint can hold."""
+"""A value that a settings file or the header of a checkpoint can hold."""
 
 Kind = Literal["distance", "occupancy"]
-"""What the number means: a signed distance [scene unit], or an occupancy as logit(level) - logit(occupancy)."""
+"""What a value means: a signed distance [scene unit], or an occupancy as logit(level) - logit(occupancy)."""
 
 CHUNK = 1 << 16
-"""Points in one evaluation of a field, where many are asked at once."""
+"""Most points in one evaluation of a field by `query_all`."""
 
 
 class Field(nn.Module, ABC):
     """A surface {value = 0} with colours on it.
 
-    Only `value` must be written; every other member is optional and has its default here. The renderer asks a field
-    for what it can do, never for its type. `warpdvr.testing.check_field` tests all of
-    it.
+    A subclass must define `value`; all other members are optional, with their defaults here. The renderer relies on
+    these members only, never on the type of a field. `warpdvr.testing.check_field` checks the whole contract.
     """
 
-    bounds: Tensor
-    """Corners (low, high) of the box outside of which nothing is looked for, shape (2, 3) [scene unit]."""
+    bounds: Float[Tensor, "2 3"]
+    """Corners (low, high) of the box in which the renderer looks for the surface [scene unit]."""
 
     kind: Kind = "distance"
-    """What the value means. A fit keeps the slope of a distance near 1 (the eikonal term) and takes the logits of an
-    occupancy as they are."""
+    """What the value means. A fit keeps the slope of a distance near 1 (the eikonal term), but not that of logits."""
 
     lipschitz: float | None = None
-    """An upper bound of |grad value| inside of the bounds, if there is one; sphere tracing needs it. It says nothing
-    about what the value means."""
+    """An upper bound of |grad value| inside the bounds, if there is one; sphere tracing needs it. It does not say what
+    the value means."""
 
     lipschitz_is_measured: bool = False
-    """Whether `lipschitz` is what `bound_slope` found at some points, and no promise."""
+    """Whether `lipschitz` was measured by `bound_slope` at some points, and so is not proven."""
 
     step: float | None = None
-    """Width of the central differences by which slopes and normals are taken [scene unit]; None: exact derivatives."""
+    """Width of the central differences for slopes and normals [scene unit]; None: exact derivatives."""
 
     options: Mapping[str, Plain] | None = None
-    """What `make` needs to make this field again for the weights of a checkpoint, in plain values; None: what it was
-    made with. For fields that are made from a file, which may be gone by then."""
+    """The options with which `make` rebuilds this field for the weights of a checkpoint; None: those it was made with.
+    For fields that are made from a file, which may be gone by then."""
 
     rates: Mapping[str, float] = {"": 2e-3}
-    """Learning rates of a fit, by how a parameter's name ends; the longest ending counts."""
+    """Learning rates of a fit, by the ending of a parameter's name; the longest matching ending counts."""
 
     probed: int = 0
-    """How many points `as_field` asked of it; a fit counts them."""
+    """Number of points that `as_field` evaluated; a fit counts them."""
 
     def __init__(self, bounds: Bounds = 1.0):
-        """Set the bounds: two corners, or half the side of a cube around the origin."""
+        """Set the bounds: two corners, or half the side of a cube around the origin [scene unit]."""
         super().__init__()
         self.register_buffer("bounds", box(bounds))
 
     @abstractmethod
-    def value(self, x: Tensor) -> Tensor:
-        """Return the value (n,) at points (n, 3): < 0 inside, 0 on the surface, > 0 outside; differentiable."""
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Return the value at points: < 0 inside, 0 on the surface, > 0 outside; differentiable."""
 
-    def geometry(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the value (n,) and features for the colour (n, k) or None; `value` is its first part."""
+    def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"] | None]:
+        """Return the value, as `value` does, and features for the colour or None; differentiable."""
         return self.value(x), None
 
-    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
-        """Return the sRGB colour (n, 3) in [0, 1] that leaves x against the ray direction.
+    def color(
+        self,
+        x: Float[Tensor, "n 3"],
+        normal: Float[Tensor, "n 3"],
+        direction: Float[Tensor, "n 3"],
+        feature: Float[Tensor, "n k"] | None,
+    ) -> Float[Tensor, "n 3"]:
+        """Return the sRGB colour in [0, 1] that leaves x against the ray direction; differentiable.
 
-        A field that has nothing to say about colour looks like grey clay under a lamp at the camera.
+        By default a field looks like grey clay under a lamp at the camera.
 
         Args:
-            x: points on the surface, shape (n, 3).
-            normal: unit normals there, outward, shape (n, 3).
-            direction: unit directions of the rays, shape (n, 3).
+            x: points on the surface [scene unit].
+            normal: outward unit normals at x.
+            direction: unit directions of the rays.
             feature: the second part of `geometry(x)`.
         """
         facing = (normal * direction).sum(-1, keepdim=True).abs()
@@ -99,89 +104,91 @@ class Field(nn.Module, ABC):
 
     @property
     def has_color(self) -> bool:
-        """Whether the field has colours of its own, not the clay of `Field.color`."""
+        """Whether the field defines colours, instead of the default clay of `Field.color`."""
         return type(self).color is not Field.color
 
-    def select(self, shape_index: Tensor) -> "Field":
-        """Return the field as it answers at n points when it is told for each which shape is meant, (n,) int64.
+    def select(self, shape_index: Int[Tensor, " n"]) -> "Field":
+        """Return the field for n points, each of its own shape: the one with that index, int64.
 
-        Only a field that holds several shapes, told apart by latent codes, has something to return.
+        Only a field of several shapes, each with its latent code, supports this.
 
         Raises:
-            ValueError: for all others.
+            ValueError: if the field is one shape.
         """
         raise ValueError(f"{self.name}: is one shape, but rays ask for one of several (Rays.shape_index)")
 
     def bound_slope(self) -> int:
-        """Bring `lipschitz` up to date after the weights moved, and return how many points were asked for it.
+        """Update `lipschitz` after a change of the weights, and return the number of points evaluated for it.
 
-        A fit calls it now and then. Nothing to do for a field whose bound does not change, or that has none.
+        A fit calls it now and then. By default it does nothing, for a bound that does not change, or none.
         """
         return 0
 
     def as_layers(self) -> Sequence[Layer] | None:
-        """Return what `value` does as a list of plain layers (warpdvr/fields/layers.py); None if it is no such network.
+        """Return `value` as a list of plain layers (warpdvr/fields/layers.py), or None if it is not such a network.
 
-        With it, `RangeMarch` proves where no surface is.
+        `RangeMarch` uses them to prove where there is no surface.
         """
         return None
 
-    def prior(self) -> Tensor | None:
-        """Return what the field itself would like to be small, with its weight: a differentiable scalar, or None.
+    def prior(self) -> Float[Tensor, ""] | None:
+        """Return a weighted penalty on unlikely parameters, such as latent codes: a differentiable scalar, or None.
 
-        A fit adds it to its loss. It is how a field says which of its parameters are likely, such as latent codes.
+        A fit adds it to its loss.
         """
         return None
 
     def anneal(self, progress: float) -> None:
-        """Show as much detail as a fit should teach at `progress`, from 0 to 1; nothing to do for most fields."""
+        """Limit the level of detail to what a fit should learn at `progress`, from 0 to 1; by default do nothing."""
 
     @property
     def name(self) -> str:
-        """What messages call the field: the name of its class."""
+        """The name of the field in messages: that of its class."""
         return type(self).__name__
 
 
 FieldLike = Field | nn.Module | Callable[[Tensor], Tensor]
-"""What `as_field` makes a field of."""
+"""Anything that `as_field` turns into a field."""
 
 
 class Decoder(nn.Module, ABC):
-    """A field of any shape of a category, told by a latent code; `Shapes(decoder, codes)` is a `Field`."""
+    """The shapes of a category, each given by a latent code; `Shapes(decoder, codes)` is a `Field`."""
 
     code: int
     """Length of a latent code."""
 
     bounds: Bounds
-    """Where its shapes lie, as of a `Field`."""
+    """Where its shapes lie, see `Field.bounds`."""
 
     kind: Kind = "distance"
-    """What its value means, as of a `Field`."""
+    """What its value means, see `Field.kind`."""
 
     symmetric: int | None = None
-    """Axis (0, 1, 2 for x, y, z) along which all its shapes are their own mirror images, or None."""
+    """Axis (0, 1, 2 for x, y, z) along which all its shapes are mirror symmetric, or None."""
 
     @abstractmethod
-    def prepared(self, codes: Tensor) -> Sequence[Tensor]:
-        """Return what codes (s, code) add to the layers, worked out once for all points: for each an (s, width)."""
+    def prepared(self, codes: Float[Tensor, "s code"]) -> Sequence[Float[Tensor, "s _"]]:
+        """Return what the codes add to each layer that depends on them, computed once for all points."""
 
     @abstractmethod
-    def geometry(self, x: Tensor, shifts: Sequence[Tensor], shape_index: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return value (n,) and features (n, k) at points (n, 3) of the shapes `shape_index` (n,), or the only one.
+    def geometry(
+        self, x: Float[Tensor, "n 3"], shifts: Sequence[Float[Tensor, "s _"]], shape_index: Int[Tensor, " n"] | None
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
+        """Return the value and the features at points of several shapes, or of the only one; differentiable.
 
         Args:
-            x: points, shape (n, 3).
-            shifts: what `prepared` returned.
-            shape_index: the row of its code for each point, shape (n,), int64; None where there is one code.
+            x: points [scene unit].
+            shifts: the result of `prepared`.
+            shape_index: the row of its code for each point, int64; None if there is only one code.
         """
 
     @abstractmethod
-    def color(self, feature: Tensor) -> Tensor:
-        """Return sRGB colours (n, 3) in [0, 1] from features (n, k)."""
+    def color(self, feature: Float[Tensor, "n k"]) -> Float[Tensor, "n 3"]:
+        """Return sRGB colours in [0, 1] from features."""
 
 
-def query(field: Field, x: Tensor) -> Tensor:
-    """Return `field.value` at float32 points (n, 3) as float32 (n,), whatever the field's own precision.
+def query(field: Field, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+    """Return `field.value` at float32 points as float32, whatever the field's own precision.
 
     Raises:
         ValueError: if the field returns anything but a tensor of that shape.
@@ -190,28 +197,28 @@ def query(field: Field, x: Tensor) -> Tensor:
     return value.float().contiguous()
 
 
-def query_all(field: Field, x: Tensor) -> Tensor:
-    """Return `query` of any number of points, so many at a time that memory does not grow with them."""
+def query_all(field: Field, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+    """Return `query` at any number of points, in chunks, so that memory does not grow with their number."""
     return torch.cat([query(field, part) for part in x.split(CHUNK)])
 
 
-def select_shape(field: Field, shape_index: Tensor | None, index: Tensor | None = None) -> Field:
-    """Return the field as it answers at n points.
+def select_shape(field: Field, shape_index: Int[Tensor, " s"] | None, index: Int[Tensor, " n"] | None = None) -> Field:
+    """Return the field for n points, each of its own shape.
 
     Args:
         field: of one shape, or of several.
-        shape_index: of its shapes, one for each point or, with `index`, for each of something that points belong to;
-            None for a field of one shape, which is returned as it is.
-        index: what each point belongs to, such as its ray, shape (n,).
+        shape_index: the shape of each point or, with `index`, of each ray or other group of points; None for a field of
+            one shape, which is returned unchanged.
+        index: the row of `shape_index` for each point, such as its ray.
     """
     return field if shape_index is None else field.select(shape_index if index is None else shape_index[index])
 
 
-def box(bounds: Bounds) -> Tensor:
-    """Return the corners (low, high) of bounds, shape (2, 3), float32.
+def box(bounds: Bounds) -> Float[Tensor, "2 3"]:
+    """Return the corners (low, high) of bounds, float32.
 
     Raises:
-        ValueError: if they are none.
+        ValueError: if the bounds are neither a positive number nor two finite corners low < high.
     """
     corners = torch.as_tensor(bounds, dtype=torch.float32)
     if corners.ndim == 0:
@@ -221,8 +228,8 @@ def box(bounds: Bounds) -> Tensor:
     return corners.clone()
 
 
-def check_answer(field: Field, x: Tensor, value: object) -> Tensor:
-    """Return what a field answered at points x (n, 3) if it is a tensor of shape (n,), whatever its type.
+def check_answer(field: Field, x: Float[Tensor, "n 3"], value: object) -> Float[Tensor, " n"]:
+    """Return the `value` that a field returned at points x, if it is a tensor of shape (n,).
 
     Raises:
         ValueError: if it is anything else.

@@ -1,9 +1,10 @@
-"""Several shapes in one field, told apart by latent codes."""
+"""Several shapes in one field, each with its latent code."""
 
 from collections.abc import Sequence
 from typing import cast
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from warpdvr.fields.base import Bounds, Decoder, Field, Kind
@@ -15,8 +16,8 @@ class ConditionalOccupancy(Decoder):
     """Occupancy and colour of any shape of a category, given its latent code: DVR's decoder.
 
     A residual network; each of its blocks adds a linear map of the code (Niemeyer et al. 2020, supplement; Mescheder et
-    al., "Occupancy Networks", 2019). As in `Occupancy` it adds to the logit of a sphere, from which it starts. It is no
-    field yet: `Shapes(decoder, codes)` is one.
+    al., "Occupancy Networks", 2019). As in `Occupancy` it adds to the logit of a sphere, from which it starts. It is
+    not yet a field; `Shapes(decoder, codes)` is one.
 
     Args:
         code: length of a latent code.
@@ -28,8 +29,8 @@ class ConditionalOccupancy(Decoder):
         level: the occupancy probability on the surface.
         bounds: see `Field`.
         symmetric: axis (0, 1, 2 for x, y, z) along which all shapes are their own mirror image about the origin, so
-            that one half has to be learnt and a picture of one side says what the other is like; colours too. None:
-            no such thing is assumed. What is not symmetric cannot be represented then.
+            that only one half must be learnt and a picture of one side shows the other, colours included; shapes that
+            are not symmetric cannot be represented. None: no symmetry is assumed.
     """
 
     kind: Kind = "occupancy"
@@ -68,12 +69,14 @@ class ConditionalOccupancy(Decoder):
             self.last.weight[0] = 0.0
             self.last.bias[0] = 0.0
 
-    def prepared(self, codes: Tensor) -> Sequence[Tensor]:
-        """Return what codes (s, code) add in front of each block, each (s, width)."""
+    def prepared(self, codes: Float[Tensor, "s code"]) -> Sequence[Float[Tensor, "s _"]]:
+        """Return what the codes add in front of each block."""
         return self.shift(codes).view(len(codes), len(self.inner), -1).unbind(1)
 
-    def geometry(self, x: Tensor, shifts: Sequence[Tensor], shape_index: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return value (n,) and features (n, 3) at points (n, 3) of the shapes `shape_index` (n,), or the only one."""
+    def geometry(
+        self, x: Float[Tensor, "n 3"], shifts: Sequence[Float[Tensor, "s _"]], shape_index: Int[Tensor, " n"] | None
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
+        """Return the value and 3 features at points of the shapes `shape_index`, or of the only one."""
         h = self.first(self.encode(self._folded(x)))
         for shift, inner, outer in zip(shifts, self.inner, self.outer, strict=True):
             h = h + (shift if shape_index is None else shift[shape_index])
@@ -81,36 +84,34 @@ class ConditionalOccupancy(Decoder):
         out = self.last(torch.relu(h))
         return self.offset + ball(x, self.radius, self.steepness) - self.steepness * out[:, 0], out[:, 1:]
 
-    def _folded(self, x: Tensor) -> Tensor:
-        """Return points (n, 3), those on the far side of the plane of symmetry as their mirror images."""
+    def _folded(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Return points with those on the far side of the plane of symmetry replaced by their mirror images."""
         if self.symmetric is None:
             return x
         return torch.stack([p.abs() if i == self.symmetric else p for i, p in enumerate(x.unbind(-1))], -1)
 
-    def color(self, feature: Tensor) -> Tensor:
-        """Return colours (n, 3) from the features of the geometry; they do not depend on the direction."""
+    def color(self, feature: Float[Tensor, "n k"]) -> Float[Tensor, "n 3"]:
+        """Return colours from the features of the geometry; they do not depend on the direction."""
         return torch.sigmoid(feature)
 
 
 class Shapes(Field):
     """The shapes of a decoder that belong to latent codes.
 
-    With one code it is a field as any other: it can be rendered, meshed, viewed. With several, rays say which shape
-    each of them looks at (`Rays.shape_index`), and the renderer asks `select(shape_index)`. Differentiable with respect
-    to points, codes (so to whatever made them: an encoder, or a table of free codes), stretch and the decoder's
-    weights.
+    With one code it is a field like any other: it can be rendered, meshed and viewed. With several, each ray names its
+    shape (`Rays.shape_index`), and the renderer calls `select(shape_index)`. Differentiable with respect to points,
+    codes (and so whatever computed them: an encoder, or a table of free codes), stretch and the decoder's weights.
 
     Args:
         decoder: `ConditionalOccupancy`, or another `Decoder`.
-        codes: one row for each shape, (s, code); taken as they are, not copied.
-        stretch: how many times as long as the decoder makes it each shape is along each axis, (s, 3), from the origin;
-            None: as long.
+        codes: one row for each shape, (s, code); not copied.
+        stretch: factors by which each shape is stretched along each axis from the origin, (s, 3); None: not at all.
 
     Raises:
         ValueError: if the codes do not have the decoder's length or there are none, or `stretch` has another shape.
     """
 
-    def __init__(self, decoder: Decoder, codes: Tensor, stretch: Tensor | None = None):
+    def __init__(self, decoder: Decoder, codes: Float[Tensor, "..."], stretch: Float[Tensor, "..."] | None = None):
         if not isinstance(decoder, Decoder):
             raise ValueError(f"shapes: expected a Decoder (warpdvr.fields.base), got {type(decoder).__name__}")
         super().__init__(decoder.bounds)
@@ -123,14 +124,14 @@ class Shapes(Field):
         self.decoder, self.codes, self.stretch = decoder, codes, stretch
         self.ready = decoder.prepared(codes)
         self.bounds = self.bounds.to(codes) * (1 if stretch is None else stretch.detach().amax(0))
-        self.shape_index: Tensor | None = None
+        self.shape_index: Int[Tensor, " n"] | None = None
 
     @property
     def kind(self) -> Kind:  # type: ignore[override]
         return self.decoder.kind
 
-    def select(self, shape_index: Tensor) -> "Shapes":
-        """Return the field as it answers at n points of the shapes `shape_index` (n,).
+    def select(self, shape_index: Int[Tensor, " n"]) -> "Shapes":
+        """Return the field for n points of the shapes `shape_index`.
 
         Raises:
             ValueError: if there is no code for one of them.
@@ -143,17 +144,23 @@ class Shapes(Field):
         selected.__dict__ = {**self.__dict__, "shape_index": shape_index}
         return selected
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return self.geometry(x)[0]
 
-    def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
         if self.shape_index is None and len(self.codes) > 1:
-            raise ValueError(f"shapes: holds {len(self.codes)} shapes, but was not told which one is meant")
+            raise ValueError(f"shapes: holds {len(self.codes)} shapes, but no ray says which one it looks at")
         if self.stretch is not None:
             x = x / (self.stretch if self.shape_index is None else self.stretch[self.shape_index])
         return self.decoder.geometry(x, self.ready, self.shape_index)
 
-    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+    def color(
+        self,
+        x: Float[Tensor, "n 3"],
+        normal: Float[Tensor, "n 3"],
+        direction: Float[Tensor, "n 3"],
+        feature: Float[Tensor, "n k"] | None,
+    ) -> Float[Tensor, "n 3"]:
         if feature is None:
             raise ValueError("shapes: color needs the features that geometry returns")
         return self.decoder.color(feature)

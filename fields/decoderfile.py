@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -17,26 +18,29 @@ LAYER_NAME = re.compile(r"(?:module\.)?(?:lin(\d+)\.(?:parametrizations\.)?(weig
 """Names of arrays that belong to a layer: those of facebookresearch/DeepSDF, or w0, b0, w1, ..."""
 
 READ_ERRORS = pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile
-"""Errors that the libraries raise about unreadable files, besides Python's own."""
+"""Errors that the libraries raise for unreadable files, besides Python's own."""
 
 Entries = dict[str, object]
-"""The content of a file by name; anything may stand there until it is checked."""
+"""The content of a file by name; not yet checked, so of any type."""
+
+Weights = tuple[Float[Tensor, "_ _"], ...]
+Biases = tuple[Float[Tensor, " _"], ...]
 
 Parts = dict[tuple[int, str], object]
-"""The same by index of the layer and part of it: "weight", "bias", or "g" and "v" (see `_part`)."""
+"""The content by layer index and part of the layer: "weight", "bias", or "g" and "v" (see `_part`)."""
 
 
 @dataclass(frozen=True)
 class TrainedDecoder:
     """A decoder's layers, each y = W x + b, with a ReLU after all but the last, and a tanh after that."""
 
-    weights: tuple[Tensor, ...]
-    """Shape (outputs, inputs), float32. The first takes code and point, code first; so does a skip, after the rest."""
-    biases: tuple[Tensor, ...]
+    weights: Weights
+    """(outputs, inputs) of each layer, float32. The first takes code and point, code first; a skip takes them last."""
+    biases: Biases
     skips: tuple[int, ...]
     """Indices of the layers that take code and point again."""
-    codes: Tensor
-    """Latent codes of the shapes that it was trained with, shape (s, code); s = 0 if they are unknown."""
+    codes: Float[Tensor, "s code"]
+    """Latent codes of the shapes that it was trained with; s = 0 if they are unknown."""
 
 
 def read(path: Path, latents: Path | None = None) -> TrainedDecoder:
@@ -50,10 +54,10 @@ def read(path: Path, latents: Path | None = None) -> TrainedDecoder:
 
     Args:
         path: the decoder.
-        latents: the codes, if they are in a file of their own: `latent_codes` of facebookresearch/DeepSDF, or `codes`.
+        latents: the codes, if they are in a separate file: `latent_codes` of facebookresearch/DeepSDF, or `codes`.
 
     Raises:
-        ValueError: if a file is missing, damaged or something else, or layers do not fit together.
+        ValueError: if a file is missing, damaged or of another format, or if layers do not fit together.
     """
     entries, architecture = _read_entries(path)
     weights, biases = _layers(path, entries, architecture)
@@ -75,7 +79,7 @@ def read(path: Path, latents: Path | None = None) -> TrainedDecoder:
 
 
 def _read_entries(path: Path) -> tuple[Entries, object]:
-    """Return what a file holds by name, and the architecture that comes with it or None."""
+    """Return the contents of a file by name, and the architecture that comes with it or None."""
     if not path.is_file():
         raise ValueError(f"{path}: expected the file of a decoder, found {'a folder' if path.is_dir() else 'nothing'}")
     sidecar = path.with_name("architecture.json")
@@ -101,14 +105,14 @@ def _read_entries(path: Path) -> tuple[Entries, object]:
 
 
 def _refusal(error: Exception) -> str:
-    """Return why a file was refused, without the advice that libraries give: to load it all the same, code and all."""
+    """Return why a file was refused, without the libraries' advice to load it anyway, code included."""
     reason = " ".join(str(error).split())[:200]
     if isinstance(error, pickle.UnpicklingError | KeyError) or "pickle" in reason:  # plain text is taken for a pickle
         return "is something else, is damaged, or holds code, which is not run"
     return f"cannot be read ({reason})"
 
 
-def _layers(path: Path, entries: Entries, architecture: object) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def _layers(path: Path, entries: Entries, architecture: object) -> tuple[Weights, Biases]:
     """Return weights and biases of the layers, weight normalisation folded."""
     if any(re.search(r"(^|\.)bn\d+\.", name) for name in entries):
         raise ValueError(f"{path}: expected a decoder with weight normalisation or none, found layer normalisation")
@@ -131,14 +135,14 @@ def _layers(path: Path, entries: Entries, architecture: object) -> tuple[tuple[T
 
 
 def _part(name: str, kind: str) -> str:
-    """Return what of a layer an array is: weight, bias, or length ("g") and direction ("v") of the rows of a weight."""
+    """Return which part of a layer an array is: weight, bias, or length ("g") or direction ("v") of a weight's rows."""
     for ending, part in (("_g", "g"), ("_v", "v"), (".original0", "g"), (".original1", "v")):
         if name.endswith(kind + ending):
             return part
     return kind
 
 
-def _weight(path: Path, parts: Parts, i: int) -> Tensor:
+def _weight(path: Path, parts: Parts, i: int) -> Float[Tensor, "outputs inputs"]:
     """Return the weight of a layer; g v / |v| per row where it is normalised (Salimans and Kingma 2016, eq. 2)."""
     g = parts.get((i, "g"))
     if (i, "weight") not in parts and (i, "v") in parts and isinstance(g, Tensor):
@@ -155,7 +159,7 @@ def _tensor(path: Path, parts: Parts, i: int, part: str, ndim: int) -> Tensor:
     return value.detach().float()
 
 
-def _skips(path: Path, weights: tuple[Tensor, ...], biases: tuple[Tensor, ...]) -> tuple[int, ...]:
+def _skips(path: Path, weights: Weights, biases: Biases) -> tuple[int, ...]:
     """Return the layers that take code and point again; refuse layers that do not fit together."""
     skips, first = [], weights[0].shape[1]
     if first < 4:
@@ -188,8 +192,8 @@ def _layer_names(path: Path, architecture: object) -> list[dict[str, str]]:
     return [{"weight": str(layer["weight"]), "bias": str(layer["bias"])} for layer in layers]
 
 
-def _codes(path: Path, entries: Entries) -> Tensor | None:
-    """Return the latent codes (s, code) in a file, or None."""
+def _codes(path: Path, entries: Entries) -> Float[Tensor, "s code"] | None:
+    """Return the latent codes in a file, or None."""
     codes = entries.get("latent_codes", entries.get("codes"))
     codes = codes.get("weight") if isinstance(codes, dict) else codes
     if codes is None:

@@ -1,10 +1,11 @@
-"""Signed distances of any shape of a trained category, told by a latent code (Park et al., "DeepSDF", 2019)."""
+"""Signed distances of any shape of a trained category, given its latent code (Park et al., "DeepSDF", 2019)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, cast
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from warpdvr.fields import decoderfile
@@ -13,7 +14,7 @@ from warpdvr.fields.slope import MeasuredSlope
 
 
 class Architecture(TypedDict):
-    """What a checkpoint knows of a decoder whose file may be gone: the arguments of `DeepSDFDecoder`."""
+    """The arguments of `DeepSDFDecoder`, kept in a checkpoint because the decoder's file may be gone."""
 
     code: int
     outputs: Sequence[int]
@@ -21,16 +22,16 @@ class Architecture(TypedDict):
 
 
 class DeepSDFDecoder(Decoder):
-    """The decoder: value(code, point). It is no field yet: `DeepSDF` is one, and so is `Shapes(decoder, codes)`.
+    """The decoder: value(code, point). It is not yet a field; `DeepSDF` and `Shapes(decoder, codes)` are.
 
-    A perceptron with ReLUs and a tanh at the end; some of its layers are given code and point again. What codes add to
-    those and to the first layer is worked out once for all points (`prepared`).
+    A perceptron with ReLUs and a tanh at the end; some of its layers take code and point again. What codes add to
+    those and to the first layer is computed once for all points (`prepared`).
 
     Args:
         code: length of a latent code.
         outputs: of each layer, the last of them 1.
-        skips: indices of the layers that are given code and point again, after what the layer before returns.
-        bounds: see `Field`; in the frame that it was trained in, where shapes lie in the unit sphere.
+        skips: indices of the layers that take code and point again, after the outputs of the previous layer.
+        bounds: see `Field`; in the frame of its training, where shapes lie in the unit sphere.
     """
 
     def __init__(self, code: int, outputs: Sequence[int], skips: Sequence[int] = (), bounds: Bounds = 1.0):
@@ -47,7 +48,9 @@ class DeepSDFDecoder(Decoder):
         self.layers = cast("Sequence[nn.Linear]", nn.ModuleList(layers))
 
     @classmethod
-    def read(cls, path: Path, latents: Path | None = None, bounds: Bounds = 1.0) -> tuple["DeepSDFDecoder", Tensor]:
+    def read(
+        cls, path: Path, latents: Path | None = None, bounds: Bounds = 1.0
+    ) -> tuple["DeepSDFDecoder", Float[Tensor, "s code"]]:
         """Return a trained decoder and the codes that came with it, (s, code); `decoderfile.read` says which files.
 
         Raises:
@@ -55,56 +58,59 @@ class DeepSDFDecoder(Decoder):
         """
         trained = decoderfile.read(path, latents)
         weights = trained.weights
-        made = cls(weights[0].shape[1] - 3, [len(w) for w in weights], trained.skips, bounds)
+        decoder = cls(weights[0].shape[1] - 3, [len(w) for w in weights], trained.skips, bounds)
         with torch.no_grad():
-            for layer, weight, bias in zip(made.layers, weights, trained.biases, strict=True):
+            for layer, weight, bias in zip(decoder.layers, weights, trained.biases, strict=True):
                 layer.weight.copy_(weight)
                 layer.bias.copy_(bias)
-        return made, trained.codes
+        return decoder, trained.codes
 
-    def prepared(self, codes: Tensor) -> list[Tensor]:
-        """Return what codes (s, code) add in the layers that are given them, each (s, outputs of that layer)."""
-        given = [self.layers[i] for i in (0, *self.skips)]
-        return [nn.functional.linear(codes, g.weight[:, -self.code - 3 : -3], g.bias) for g in given]
+    def prepared(self, codes: Float[Tensor, "s code"]) -> list[Float[Tensor, "s _"]]:
+        """Return what the codes add in each layer that takes them, with that layer's number of outputs."""
+        layers = [self.layers[i] for i in (0, *self.skips)]
+        return [nn.functional.linear(codes, layer.weight[:, -self.code - 3 : -3], layer.bias) for layer in layers]
 
-    def geometry(self, x: Tensor, shifts: Sequence[Tensor], shape_index: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return value (n,) and no features (n, 0) at points (n, 3) of the shapes `shape_index` (n,), or the only
-        one."""
+    def geometry(
+        self, x: Float[Tensor, "n 3"], shifts: Sequence[Float[Tensor, "s _"]], shape_index: Int[Tensor, " n"] | None
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
+        """Return the value and no features (k = 0) at points of the shapes `shape_index`, or of the only one."""
         later = iter(shifts)
         h = x
         for i, layer in enumerate(self.layers):
             if i == 0 or i in self.skips:
                 shift = next(later)
-                own = torch.addmm(shift if shape_index is None else shift[shape_index], x, layer.weight[:, -3:].T)
-                h = own if i == 0 else torch.addmm(own, h, layer.weight[:, : -self.code - 3].T)
+                from_point = torch.addmm(
+                    shift if shape_index is None else shift[shape_index], x, layer.weight[:, -3:].T
+                )
+                h = from_point if i == 0 else torch.addmm(from_point, h, layer.weight[:, : -self.code - 3].T)
             else:
                 h = layer(h)
             h = torch.relu(h) if i < len(self.layers) - 1 else torch.tanh(h)
         return h[:, 0], h[:, 1:]
 
-    def color(self, feature: Tensor) -> Tensor:
-        """Return grey (n, 3): it knows of no colours."""
+    def color(self, feature: Float[Tensor, "n k"]) -> Float[Tensor, "n 3"]:
+        """Return grey: a DeepSDF decoder has no colours."""
         return feature.new_full((len(feature), 3), 0.7)
 
 
 class DeepSDF(MeasuredSlope):
-    """One shape of a trained decoder; what can be fitted is its latent code. Grey clay: there are no colours.
+    """One shape of a trained decoder, whose latent code can be fitted. It looks like grey clay: there are no colours.
 
-    Its frame is that of the decoder. Decoders are trained with clamped distances, and a tanh ends them: far from the
-    surface values are smaller than distances, which costs steps but is safe.
+    Its frame is that of the decoder. Decoders are trained with clamped distances and end in a tanh: far from the
+    surface, values are smaller than distances, which costs steps but is safe.
 
     Args:
         decoder: file of the decoder, see `warpdvr.fields.decoderfile.read`.
-        latents: file of the codes of known shapes, where they are in one of their own.
+        latents: file of the codes of known shapes, if it is a separate one.
         index: which known shape to start from; None is the mean of all codes, or zeros where none are known.
         prior: weight of `prior()`.
         frozen: keep the decoder as it was trained, and fit the code alone.
-        architecture: what a checkpoint knows instead of a file (`options`): code, outputs and skips of the decoder.
+        architecture: code, outputs and skips of the decoder, which a checkpoint has instead of a file (`options`).
         bounds: see `Field`.
     """
 
     rates: Mapping[str, float] = {"": 5e-3, "weight": 1e-5, "bias": 1e-5}
-    """Of the code, and of a decoder that is not frozen."""
+    """Learning rates of the code, and of a decoder that is not frozen."""
 
     slope_points = 4096
     centre: Tensor
@@ -124,7 +130,7 @@ class DeepSDF(MeasuredSlope):
         if not 0 <= prior < float("inf"):
             raise ValueError(f"deepsdf: prior must be a number and not negative, got {prior}")
         if (decoder == "") == (architecture is None):
-            raise ValueError("deepsdf: needs the file of a decoder, or the architecture of one, one of them")
+            raise ValueError("deepsdf: needs the file of a decoder, or the architecture of one, but not both")
         self.decoder, codes = _decoder(decoder, latents, architecture, bounds)
         self.decoder.requires_grad_(not frozen)
         if index is not None and not 0 <= index < len(codes):
@@ -140,20 +146,20 @@ class DeepSDF(MeasuredSlope):
             },
             "bounds": self.bounds.tolist(),
         }
-        centre, spread = _around(codes, self.decoder.code)
+        centre, spread = _mean_and_spread(codes, self.decoder.code)
         self.register_buffer("centre", centre)
         self.register_buffer("spread", spread)
         self.code = nn.Parameter((centre if index is None else codes[index]).clone())
         self.bound_slope()
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return self.geometry(x)[0]
 
-    def geometry(self, x: Tensor) -> tuple[Tensor, None]:
+    def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], None]:
         return self.decoder.geometry(x, self.decoder.prepared(self.code[None]), None)[0], None
 
-    def prior(self) -> Tensor:
-        """Return how far the code is from the mean of the known ones, squared, in units of their mean square.
+    def prior(self) -> Float[Tensor, ""]:
+        """Return the squared distance of the code from the mean of the known ones, in units of their mean square.
 
         DeepSDF and DIST take the squared length of the code (Park et al. 2019, eq. 10; Liu et al. 2020, section 4);
         their codes lie around 0, and in a space of unit size. With few known codes neither needs to hold.
@@ -164,7 +170,7 @@ class DeepSDF(MeasuredSlope):
 def _decoder(
     file: str, latents: str, architecture: Architecture | None, bounds: Bounds
 ) -> tuple[DeepSDFDecoder, Tensor]:
-    """Return the decoder of a file with its codes, or an untrained one that waits for the weights of a checkpoint."""
+    """Return the decoder of a file with its codes, or an untrained one for the weights of a checkpoint."""
     if file:
         return DeepSDFDecoder.read(Path(file), Path(latents) if latents else None, bounds)
     if architecture is None:
@@ -176,10 +182,10 @@ def _decoder(
     return DeepSDFDecoder(code, outputs, skips, bounds), torch.empty(0, code)
 
 
-def _around(codes: Tensor, length: int) -> tuple[Tensor, Tensor]:
+def _mean_and_spread(codes: Float[Tensor, "s code"], length: int) -> tuple[Float[Tensor, " code"], Float[Tensor, ""]]:
     """Return the mean of known codes (length,), and the root of the mean squared distance from it.
 
-    Of a decoder without known codes nothing but its training is known: theirs lie around 0, at distances of about 1
+    A decoder without known codes gets those of its training: they lie around 0, at distances of about 1
     (facebookresearch/DeepSDF draws them with a standard deviation of 1 / sqrt(length)).
     """
     if len(codes) == 0:

@@ -1,9 +1,10 @@
-"""A multiresolution hash encoding: features of a position that are looked up in a table."""
+"""A multiresolution hash encoding: look up features of a position in a table."""
 
 import math
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from warpdvr.fields.base import Bounds, box
@@ -11,7 +12,7 @@ from warpdvr.fields.lookup import encode, scatter, slope
 from warpdvr.runtime.autograd import Context
 
 MEMORY = Path("/proc/meminfo")
-"""Where Linux says how much memory is free; elsewhere it is not known."""
+"""Where Linux says how much memory is free; other systems are not checked."""
 
 PRIMES = (2654435761, 805459861)
 """Strides along y and z of a hashed level (Mueller et al. 2022, eq. 4; along x the stride is 1)."""
@@ -21,11 +22,11 @@ class HashEncoding(nn.Module):
     """Features of positions on grids of growing resolution, as Mueller et al., "Instant NGP" (2022), section 3.
 
     Level l has floor(coarsest * b^l) cells along each axis of the bounds, with b such that the last one has `finest`. A
-    level whose corners all fit into `size` rows is stored as it is, a finer one shares `size` rows through a hash. The
-    features are differentiable by table and position, and their gradient by position is so once more.
+    level whose corners all fit into `size` rows is stored directly; a finer one shares `size` rows through a hash. The
+    features are differentiable with respect to table and position, and so is their gradient by position.
 
     Outside of the bounds the features are those of the nearest point inside; across the boundary they have no slope. A
-    position that is not a number has features that are not numbers, and adds to no gradient of the table; while
+    position that is NaN has NaN features and adds nothing to the gradient of the table; while
     `torch.autograd.set_detect_anomaly` is on, it is refused.
 
     Args:
@@ -70,9 +71,9 @@ class HashEncoding(nn.Module):
 
     @property
     def active(self) -> float:
-        """How many levels take part, from coarse to fine, 0 to `levels`: a fraction fades the last one in.
+        """How many levels are active, from coarse to fine, 0 to `levels`: a fraction fades the last one in.
 
-        The features of the others are 0 and cost nothing. It is kept in the buffer `weight`, the factor of each level.
+        The features of the others are 0 and cost nothing. The buffer `weight` holds this as a factor for each level.
         """
         return float(self.weight.sum())
 
@@ -83,15 +84,19 @@ class HashEncoding(nn.Module):
 
     @property
     def cell(self) -> float:
-        """The longest side of a cell of the finest level that takes part [scene unit].
+        """The longest side of a cell of the finest active level [scene unit].
 
         A field that takes its slope by finite differences steps this far (Li et al., "Neuralangelo", 2023, sec. 3.2).
         """
         finest = max(int((self.weight > 0).sum()), 1) - 1
         return float((self.bounds[1] - self.bounds[0]).max()) / self.resolutions[finest]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the features (n, levels * features) of points (n, 3)."""
+    def forward(self, x: Tensor) -> Tensor:  # `torch.compile` cannot trace a check of shapes
+        """Return the features (n, levels * features) of points (n, 3).
+
+        Raises:
+            ValueError: if the points have another shape, or a type that does not fit the table.
+        """
         if x.ndim != 2 or x.shape[1] != 3:
             raise ValueError(f"HashEncoding: expected points of shape (n, 3), got {tuple(x.shape)}")
         table = self.table
@@ -112,17 +117,17 @@ class HashEncoding(nn.Module):
 class _ByPosition(torch.autograd.Function):
     """The features as a function of the position alone; autograd does not see the table.
 
-    Autograd tells a node that has two inputs to compute both gradients even where one is asked for. With a node for
-    each, the gradient by position, taken for the normals, does not wait for one of the size of the table.
+    Autograd makes a node with two inputs compute both gradients even if only one is needed. With one node for each
+    input, the gradient by position, which normals need, does not wait for one as large as the table.
     """
 
     @staticmethod
-    def forward(ctx: Context, x: Tensor, rest: tuple[Tensor, ...]) -> Tensor:
-        ctx.save_for_backward(x, *rest)
-        return encode(x, *rest)
+    def forward(ctx: Context, x: Float[Tensor, "n 3"], grid: tuple[Tensor, ...]) -> Float[Tensor, "n width"]:
+        ctx.save_for_backward(x, *grid)
+        return encode(x, *grid)
 
     @staticmethod
-    def backward(ctx: Context, *grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Context, *grad: Float[Tensor, "n width"]) -> tuple[Float[Tensor, "n 3"], None]:
         return slope(grad[0], *ctx.saved_tensors), None
 
 
@@ -130,13 +135,15 @@ class _ByTable(torch.autograd.Function):
     """Zeros of the features' shape, whose gradient by table is that of the features."""
 
     @staticmethod
-    def forward(ctx: Context, table: Tensor, rest: tuple[Tensor, ...]) -> Tensor:
-        ctx.save_for_backward(*rest, table.new_empty(0, len(table)))  # its type and its rows, not itself
-        x, _, weight, _ = rest
+    def forward(
+        ctx: Context, table: Float[Tensor, "rows features"], points: tuple[Tensor, ...]
+    ) -> Float[Tensor, "n width"]:
+        ctx.save_for_backward(*points, table.new_empty(0, len(table)))  # its type and its rows, not itself
+        x, _, weight, _ = points
         return x.new_zeros(()).expand(len(x), len(weight) * table.shape[1])
 
     @staticmethod
-    def backward(ctx: Context, *grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Context, *grad: Float[Tensor, "n width"]) -> tuple[Float[Tensor, "rows features"], None]:
         *frame, like = ctx.saved_tensors
         return scatter(grad[0], *frame, like.shape[1]).to(like.dtype), None
 
@@ -145,11 +152,15 @@ class _Join(torch.autograd.Function):
     """The sum of features and zeros."""
 
     @staticmethod
-    def forward(ctx: Context, features: Tensor, zeros: Tensor) -> Tensor:
+    def forward(
+        ctx: Context, features: Float[Tensor, "n width"], zeros: Float[Tensor, "n width"]
+    ) -> Float[Tensor, "n width"]:
         return features.view_as(features)
 
     @staticmethod
-    def backward(ctx: Context, *grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(
+        ctx: Context, *grad: Float[Tensor, "n width"]
+    ) -> tuple[Float[Tensor, "n width"], Float[Tensor, "n width"]]:
         return grad[0], grad[0]
 
 
@@ -179,7 +190,7 @@ def _layout(levels: int, features: int, size: int, coarsest: int, finest: int) -
 
 
 def _require_memory(rows: int, features: int, dtype: torch.dtype) -> None:
-    """Refuse a table that does not fit into the memory of the device that tensors are made on."""
+    """Refuse a table that does not fit into the memory of Torch's default device."""
     need, free, device = rows * features * dtype.itemsize, math.inf, torch.get_default_device()
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]

@@ -1,21 +1,24 @@
 """Gradients of fields with respect to points.
 
-Two functions, because two things are asked for. `gradient` is what a surface looks like: its result is differentiable
-in turn (an eikonal loss, a colour that depends on the normal) and honours the field's `step`. `value_and_gradient` is
-what Newton's method and the implicit function theorem divide by: exact, and a constant. `warpdvr.testing.check_field`
-uses neither, because it checks what both take for granted.
+There are two functions for two purposes. `gradient` is for normals: its result is differentiable in turn (for an
+eikonal loss, or a colour that depends on the normal) and honours the field's `step`. `value_and_gradient` is for
+divisors, as in Newton's method and the implicit function theorem: exact, and a constant. `warpdvr.testing.check_field`
+uses neither, because it checks what both rely on.
 """
 
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.fields.base import Field
 
 
-def gradient(field: Field, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return value (n,), its gradient with respect to x (n, 3), and the features, at points (n, 3).
+def gradient(
+    field: Field, x: Float[Tensor, "n 3"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"], Float[Tensor, "n k"] | None]:
+    """Return the value at points x, its gradient with respect to x, and the features.
 
     Differentiable with respect to x and the field's weights where autograd is recording. The gradient is exact, or by
     central differences over the field's `step` if it has one: from half a step on one side to half a step on the other.
@@ -38,12 +41,14 @@ def gradient(field: Field, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
 
 
 def evaluations_per_gradient(field: Field) -> int:
-    """Return how many evaluations of the field `gradient` takes at a point: 7 where it goes by differences, else 1."""
+    """Return the number of evaluations that `gradient` takes at a point: 7 with central differences, otherwise 1."""
     return 1 if field.step is None else 7
 
 
-def value_and_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the values (n,) of a function at points (n, 3), and their exact gradients with respect to x (n, 3).
+def value_and_gradient(
+    function: Callable[[Tensor], Tensor], x: Float[Tensor, "n 3"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
+    """Return the values of a function at points x, and their exact gradients with respect to x.
 
     The values are differentiable with respect to x and whatever the function depends on where autograd is recording;
     the gradients are constants.
@@ -57,6 +62,6 @@ def value_and_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple
     return value if recording else value.detach(), slope
 
 
-def unit(v: Tensor) -> Tensor:
-    """Return vectors (n, 3) scaled to length 1; a zero vector stays zero."""
+def unit(v: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    """Return vectors scaled to length 1; a zero vector stays zero."""
     return torch.nn.functional.normalize(v, dim=-1, eps=1e-12)

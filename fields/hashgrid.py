@@ -1,9 +1,10 @@
-"""Fields on multiresolution hash grids: much detail for few operations."""
+"""Fields on multiresolution hash grids: fine detail for few operations."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from warpdvr.fields.base import Bounds, Field, Kind
@@ -13,11 +14,11 @@ from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
 from warpdvr.fields.slope import SLOPE_POINTS, steepest
 
 RATES: Mapping[str, float] = {"": 1e-2, "table": 2e-3}
-"""Tables learn more slowly: their entries at once change the slope by as much as their level is fine."""
+"""Tables get a lower rate: the finer a level, the more its entries change the slope."""
 
 
 class GridSize(NamedTuple):
-    """A hash grid: number of levels, cells along an axis of the first and the last, rows of a hashed level."""
+    """The size of a hash grid: levels, cells along an axis of the first and the last level, rows of a hashed level."""
 
     levels: int
     coarsest: int
@@ -26,7 +27,7 @@ class GridSize(NamedTuple):
 
 
 class _HashGridField(Field):
-    """What distance and occupancy share: a perceptron on one hash grid, and a colour on another."""
+    """Common base of distance and occupancy: a perceptron on one hash grid, and a colour on another."""
 
     rates = RATES
     slope_points = SLOPE_POINTS
@@ -39,39 +40,45 @@ class _HashGridField(Field):
         self.encode = HashEncoding(**grid._asdict(), bounds=self.bounds)
         self.perceptron = MLP(3 + self.encode.width, width, depth, 1 + features, activation)
 
-    def _outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the first output of the perceptron (n,) at points (n, 3), and the features (n, k)."""
+    def _outputs(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
+        """Return the first output of the perceptron at points, and the features."""
         out = self.perceptron(torch.cat([x, self.encode(x)], -1))
         return out[:, 0], out[:, 1:]
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return self.geometry(x)[0]
 
-    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+    def color(
+        self,
+        x: Float[Tensor, "n 3"],
+        normal: Float[Tensor, "n 3"],
+        direction: Float[Tensor, "n 3"],
+        feature: Float[Tensor, "n k"] | None,
+    ) -> Float[Tensor, "n 3"]:
         return self.radiance(x, normal, direction, feature)
 
     def anneal(self, progress: float) -> None:
-        show(progress, self.encode, self.radiance.encode)
+        activate_levels(progress, self.encode, self.radiance.encode)
 
 
 class HashGrid(_HashGridField):
-    """Signed distance and radiance, each from a hash encoding of its own and a small perceptron.
+    """Signed distance and radiance, each from its own hash encoding and a small perceptron.
 
-    Encoding after Mueller et al., "Instant NGP" (2022); distance, its start as a sphere and a colour that sees
-    position, normal, direction and features after Yariv et al., IDR (2020). A fit shows the levels one
-    after the other, coarse to fine (Li et al., "Neuralangelo", 2023, section 3.2).
+    Encoding after Mueller et al., "Instant NGP" (2022); distance, its start as a sphere and a colour that depends
+    on position, normal, direction and features after Yariv et al., IDR (2020). A fit activates the levels one after the
+    other, coarse to fine (Li et al., "Neuralangelo", 2023, section 3.2).
 
     Args:
         levels, coarsest, finest: grids of the geometry, and the cells of the first and the last along an axis.
         size: rows of a hashed level, a power of two.
         width, depth: hidden layers of the geometry.
-        features: how many numbers the geometry hands to the colour.
+        features: number of features that the geometry passes to the colour.
         color_levels, color_finest, color_size: grids of the colour.
         color_width, color_depth: hidden layers of the colour.
         view_frequencies: octaves of the encoding of the viewing direction; 0 takes the direction as it is.
         radius: of the sphere that it starts from [scene unit].
         sharpness: of the smooth ReLU in the geometry.
-        numerical: take normals from central differences over a cell of the finest level shown so far, instead of
+        numerical: take normals from central differences over a cell of the finest active level, instead of
             exact derivatives: smoother surfaces (Neuralangelo, section 3.1) for seven evaluations instead of one.
         bounds: see `Field`.
     """
@@ -107,7 +114,9 @@ class HashGrid(_HashGridField):
         self.radiance = Radiance(features, color_grid, color_width, color_depth, view_frequencies, self.bounds)
         self.perceptron.start_as_sphere(radius)
         with torch.no_grad():
-            self.perceptron.layers[0].weight[:, 3:].normal_(0.0, 0.1)  # else neither they nor the table would learn
+            self.perceptron.layers[0].weight[:, 3:].normal_(
+                0.0, 0.1
+            )  # otherwise neither they nor the table would learn
             x = radius * nn.functional.normalize(torch.randn(4096, 3), dim=-1)
             self.perceptron.layers[-1].bias[0] -= self.value(x).mean()
         self.bound_slope()
@@ -118,14 +127,14 @@ class HashGrid(_HashGridField):
 
     @property
     def lipschitz(self) -> float:  # type: ignore[override]
-        """The bound that `bound_slope` found last."""
+        """The bound from the last call of `bound_slope`."""
         return float(self.slope)
 
     def bound_slope(self) -> int:
         self.slope.fill_(steepest(self, self.slope_points))
         return self.slope_points
 
-    def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
         return self._outputs(x)
 
 
@@ -173,7 +182,7 @@ class HashGridOccupancy(_HashGridField):
             self.perceptron.layers[-1].weight[0] = 0.0
             self.perceptron.layers[-1].bias[0] = 0.0
 
-    def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
         out, feature = self._outputs(x)
         return self.offset + ball(x, self.radius, self.steepness) - self.steepness * out, feature
 
@@ -181,8 +190,8 @@ class HashGridOccupancy(_HashGridField):
 class Radiance(nn.Module):
     """Colour from position (as it is, and on a hash grid), normal, direction and the features of the geometry.
 
-    It is told how far the normal faces the eye (a cosine), too, as in Ref-NeRF (Verbin et al. 2022): a light that moves
-    with the camera shows in it, and a product of inputs is hard to learn for a small perceptron.
+    A further input is the cosine between normal and view, as in Ref-NeRF (Verbin et al. 2022): it shows a light that
+    moves with the camera, and a product of inputs is hard to learn for a small perceptron.
     """
 
     def __init__(
@@ -192,14 +201,20 @@ class Radiance(nn.Module):
         width: int,
         depth: int,
         frequencies: int,
-        bounds: Tensor,
+        bounds: Float[Tensor, "2 3"],
     ):
         super().__init__()
         self.encode = HashEncoding(**grid._asdict(), bounds=bounds)
         self.encode_view = PositionalEncoding(frequencies)
         self.network = MLP(7 + self.encode_view.width + features + self.encode.width, width, depth, 3, torch.relu)
 
-    def forward(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x: Float[Tensor, "n 3"],
+        normal: Float[Tensor, "n 3"],
+        direction: Float[Tensor, "n 3"],
+        feature: Float[Tensor, "n k"] | None,
+    ) -> Float[Tensor, "n 3"]:
         if feature is None:
             raise ValueError("hashgrid: color needs the features that geometry returns")
         facing = -(normal * direction).sum(-1, keepdim=True)
@@ -207,12 +222,12 @@ class Radiance(nn.Module):
         return torch.sigmoid(self.network(torch.cat(inputs, -1)))
 
 
-def show(progress: float, *encodings: HashEncoding) -> None:
-    """Let encodings show as many levels as a fit does at `progress`."""
+def activate_levels(progress: float, *encodings: HashEncoding) -> None:
+    """Activate as many levels of the encodings as a fit has at `progress`, from 0 to 1."""
     for encode in encodings:
-        encode.active = shown(len(encode.resolutions), progress)
+        encode.active = active_levels(len(encode.resolutions), progress)
 
 
-def shown(levels: int, progress: float, first: int = 3, by: float = 0.6) -> float:
-    """Return how many levels a fit shows: `first` at the start, all of them after `by` of it; fractions fade in."""
+def active_levels(levels: int, progress: float, first: int = 3, by: float = 0.6) -> float:
+    """Return the number of active levels: `first` at the start of a fit, all after the part `by`; fractions fade in."""
     return min(levels, first + max(levels - first, 0) * progress / by)

@@ -1,12 +1,13 @@
-"""How a field says that it is a plain network: the list of what it does to a point, one after the other.
+"""Describe a field that is a plain network as a list of layers.
 
-A field that has a method `as_layers()` which returns such a list can be proven to hold no surface somewhere
-(`warpdvr.intersection.range_march`). The list must do what `value` does: from points (n, 3) to (n, 1), the value.
-Weights are taken as they are when it is asked for.
+A field whose `as_layers()` returns such a list can be proven to have no surface in a region
+(`warpdvr.intersection.range_march`). The layers must compute `value`, from points (n, 3) to (n, 1). The list refers to
+the weights of the moment at which it is made.
 """
 
 from dataclasses import dataclass
 
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -14,35 +15,32 @@ from torch import Tensor
 class Dense:
     """x -> x weight^T + bias, as `nn.Linear`."""
 
-    weight: Tensor
-    """Shape (outputs, inputs)."""
-    bias: Tensor
-    """Shape (outputs,)."""
+    weight: Float[Tensor, "outputs inputs"]
+    bias: Float[Tensor, " outputs"]
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A function of every number on its own."""
+    """An elementwise function."""
 
     kind: str
     """One of `warpdvr.intersection.affine.KINDS`: relu, elu, softplus, squareplus, tanh, sine, cosine."""
     parameter: float = 1.0
-    """softplus: beta, as `nn.Softplus`; squareplus: b, as `warpdvr.fields.mlp.Squareplus`; else it says nothing."""
+    """softplus: beta, as `nn.Softplus`; squareplus: b, as `warpdvr.fields.mlp.Squareplus`; otherwise unused."""
 
 
 @dataclass(frozen=True)
 class Skip:
-    """h -> scale (h, x): the network's input once more, behind what came of it; after `Encode` the encoded one."""
+    """h -> scale (h, x): the network's input, encoded if there is an `Encode`, appended to the activations."""
 
     scale: float = 1.0
 
 
 @dataclass(frozen=True)
 class Encode:
-    """x -> (x, sin(scale x), cos(scale x)), as `warpdvr.fields.mlp.PositionalEncoding`; stands first or not at all."""
+    """x -> (x, sin(scale x), cos(scale x)), as `warpdvr.fields.mlp.PositionalEncoding`; only as the first layer."""
 
-    scales: Tensor
-    """Shape (frequencies,)."""
+    scales: Float[Tensor, " frequencies"]
 
 
 Layer = Dense | Activation | Skip | Encode

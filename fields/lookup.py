@@ -1,13 +1,15 @@
 """Features of positions, looked up in the table of a multiresolution hash encoding: the kernels as Torch operators.
 
 `encode` is linear in the table and, between the grid's planes, trilinear in the position. Its gradients are operators
-themselves, and differentiable once more: that is what a loss on normals or an eikonal term needs.
+themselves, and differentiable once more: a loss on normals or an eikonal term needs that. Their annotations are plain
+`Tensor`, because Torch reads the schemas of operators from them.
 """
 
 from typing import Any
 
 import torch
 import warp as wp
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.fields.scratch import zeros
@@ -17,7 +19,7 @@ from warpdvr.runtime.autograd import Context
 from warpdvr.runtime.launch import launch_parts
 
 SPAN = 1024
-"""Points that a thread of a CPU launch takes; what is not more is not worth a second one."""
+"""Points for each thread of a CPU launch; fewer are not worth a second thread."""
 
 
 @torch.library.custom_op("warpdvr::encode", mutates_args=())
@@ -29,7 +31,7 @@ def encode(x: Tensor, table: Tensor, bounds: Tensor, weight: Tensor, layout: Ten
         table: features of the corners, shape (rows, features); float16, or of the type of x.
         bounds: corners of the grids' box, shape (2, 3).
         weight: factor of each level, shape (levels,).
-        layout: where a level is in the table, shape (levels, 5), int32: see kernels/encode.py.
+        layout: where each level lies in the table, shape (levels, 5), int32: see kernels/encode.py.
     """
     y = x.new_empty(len(x), len(layout), table.shape[1])
     _launch(_kernels(x, table, layout).encode, x, [x, table, bounds, weight, layout], [y])
@@ -77,7 +79,7 @@ def scatter_bend(
     return by_table
 
 
-def _split(grad: Tensor, layout: Tensor) -> Tensor:
+def _split(grad: Float[Tensor, "n width"], layout: Int[Tensor, "levels 5"]) -> Float[Tensor, "n levels features"]:
     return grad.reshape(len(grad), len(layout), grad.shape[1] // len(layout))
 
 

@@ -1,4 +1,4 @@
-"""What neural fields are made of: positional encoding and small perceptrons."""
+"""Building blocks of neural fields: positional encoding and small perceptrons."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -19,7 +20,7 @@ class PositionalEncoding(nn.Module):
         self.width = inputs * (1 + 2 * frequencies)
         self.register_buffer("scales", 2.0 ** torch.arange(frequencies), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n inputs"]) -> Float[Tensor, "n width"]:
         angle = (x[:, None, :] * self.scales[:, None]).flatten(1)
         return torch.cat([x, angle.sin(), angle.cos()], -1)
 
@@ -27,7 +28,7 @@ class PositionalEncoding(nn.Module):
 class Squareplus(nn.Module):
     """A smooth ReLU, (x + sqrt(x^2 + b)) / 2 (Barron 2021), b such that it is `1 / sharpness` wide like a softplus.
 
-    IDR takes softplus(100 x) / 100. On a CPU this one is three times cheaper and serves as well: it is as large at 0.
+    IDR uses softplus(100 x) / 100. On a CPU squareplus is three times cheaper; both have the same value at 0.
     """
 
     def __init__(self, sharpness: float):
@@ -36,7 +37,7 @@ class Squareplus(nn.Module):
             raise ValueError(f"sharpness must be positive, got {sharpness}")
         self.b = (2 * math.log(2) / sharpness) ** 2
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         if torch.is_grad_enabled():
             return 0.5 * (x + (x * x + self.b).sqrt())
         return (x * x).add_(self.b).sqrt_().add_(x).mul_(0.5)
@@ -53,7 +54,7 @@ class MLP(nn.Module):
         self.layers = cast("Sequence[nn.Linear]", nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes)))
         self.activation = activation
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n inputs"]) -> Float[Tensor, "n outputs"]:
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
         return self.layers[-1](x)

@@ -1,6 +1,7 @@
 """An occupancy field in a residual network."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from warpdvr.fields.base import Bounds, Field, Kind
@@ -17,7 +18,7 @@ class Occupancy(Field):
     Args:
         width: of the residual blocks.
         blocks: how many there are.
-        frequencies: octaves of a positional encoding, with which detail is learnt sooner; 0 as in DVR.
+        frequencies: octaves of a positional encoding, which makes detail faster to learn; DVR has 0.
         radius: of the sphere that it starts from [scene unit].
         steepness: slope of that sphere's logit, and factor of what the network adds [1 / scene unit].
         level: the occupancy probability on the surface, tau in the paper.
@@ -48,17 +49,23 @@ class Occupancy(Field):
             self.last.weight[0] = 0.0
             self.last.bias[0] = 0.0
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return self.geometry(x)[0]
 
-    def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
         h = self.first(self.encode(x))
         for block in self.blocks:
             h = block(h)
         out = self.last(torch.relu(h))
         return self.offset + ball(x, self.radius, self.steepness) - self.steepness * out[:, 0], out[:, 1:]
 
-    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+    def color(
+        self,
+        x: Float[Tensor, "n 3"],
+        normal: Float[Tensor, "n 3"],
+        direction: Float[Tensor, "n 3"],
+        feature: Float[Tensor, "n k"] | None,
+    ) -> Float[Tensor, "n 3"]:
         if feature is None:
             raise ValueError("occupancy: color needs the features that geometry returns")
         return torch.sigmoid(feature)
@@ -72,5 +79,5 @@ class _Block(nn.Module):
         self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
         nn.init.zeros_(self.outer.weight)
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Float[Tensor, "n width"]) -> Float[Tensor, "n width"]:
         return h + self.outer(torch.relu(self.inner(torch.relu(h))))

@@ -1,9 +1,9 @@
-"""Fields by name."""
+"""Register fields by name, and make them from it."""
 
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from inspect import Parameter, signature
-from typing import Any, TypeVar, get_type_hints
+from typing import TypeVar, get_type_hints
 
 from torch import nn
 
@@ -34,10 +34,10 @@ def names() -> list[str]:
     return sorted({*_registered, *(entry.name for entry in entry_points(group=GROUP))})
 
 
-def make(name: str, **options: Any) -> Field:
-    """Make a field by name; an unregistered name is looked up among the installed packages, by that name only.
+def make(name: str, **options: object) -> Field:
+    """Make a field by name; an unregistered name is looked up in the entry points of installed packages.
 
-    An option that is a table with a `kind` (or a list of such) is a field itself, so that scene files can nest them:
+    An option that is a table with a `kind` (or a list of such tables) becomes a field, so that scene files can nest:
     `make("translate", part={"kind": "sphere", "radius": 0.4}, offset=[0.1, 0, 0])`.
 
     Raises:
@@ -55,12 +55,12 @@ def make(name: str, **options: Any) -> Field:
     return as_field(factory(**{key: _nested(value) for key, value in options.items()}))
 
 
-def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Check options as a scene file gives them, without making the field; some may be missing yet.
+def check_options(name: str, options: Mapping[str, object]) -> None:
+    """Check the options of a scene file without making the field; required options may still be missing.
 
     Raises:
         ValueError: if the name or an option is unknown.
-        TypeError: if an option has another type than its annotation says, where that is one of plain values.
+        TypeError: if the type of an option disagrees with its annotation, where that is a type of plain values.
     """
     factory = _factory(name)
     _parameters(name, factory, options)
@@ -73,13 +73,13 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             if isinstance(part, dict) and "kind" in part:
                 check_options(part["kind"], {k: v for k, v in part.items() if k != "kind"})
         try:
-            convert(value, hints.get(key, Any))
+            convert(value, hints.get(key, object))
         except TypeError as error:
             raise TypeError(f"{key} of {name} {error}") from None
 
 
 def _factory(name: str) -> Callable[..., nn.Module]:
-    """Return what makes the fields of this name."""
+    """Return the class or function that makes the fields of this name."""
     if name in _registered:
         return _registered[name]
     installed = list(entry_points(group=GROUP, name=name))
@@ -89,17 +89,20 @@ def _factory(name: str) -> Callable[..., nn.Module]:
     return factory
 
 
-def _parameters(name: str, factory: Callable[..., nn.Module], options: Mapping[str, Any]) -> Mapping[str, Parameter]:
-    """Return the parameters of a factory; refuse options that are none of them."""
+def _parameters(name: str, factory: Callable[..., nn.Module], options: Mapping[str, object]) -> Mapping[str, Parameter]:
+    """Return the parameters of a factory; refuse options that are not among them."""
     parameters = signature(factory).parameters
     for key in options:
         if key not in parameters:
-            known = ", ".join(parameters)
-            raise ValueError(f"field {name!r} has no option {key!r}; its options are {known}{suggest(key, parameters)}")
+            options_text = ", ".join(parameters)
+            raise ValueError(
+                f"field {name!r} has no option {key!r}; its options are {options_text}{suggest(key, parameters)}"
+            )
     return parameters
 
 
-def _nested(value: Any) -> Any:
+def _nested(value: object) -> object:
+    """Return the value with tables that have a `kind` replaced by their fields."""
     if isinstance(value, dict) and "kind" in value:
         return make(value["kind"], **{key: item for key, item in value.items() if key != "kind"})
     if isinstance(value, list):

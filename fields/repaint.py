@@ -1,20 +1,21 @@
-"""A surface that is known already, in new colours."""
+"""Learn new colours for a fixed surface."""
 
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike, Kind
-from warpdvr.fields.hashgrid import RATES, GridSize, Radiance, show
+from warpdvr.fields.hashgrid import RATES, GridSize, Radiance, activate_levels
 
 
 class Repaint(Field):
-    """The surface of another field, which stays as it is, with a radiance that is learnt anew.
+    """The surface of another field, which is kept fixed, with newly learnt colours.
 
-    After Liu et al., "DIST" (2020), section 4.3, "texture re-rendering". A fit changes the colours only; the field's
-    own colour, if it has one, is not asked.
+    After Liu et al., "DIST" (2020), section 4.3, "texture re-rendering". A fit changes the colours only; the
+    colour of the other field is ignored.
 
     Args:
-        shape: a field; in a scene file a table with its `kind`. Its parameters want no gradient any more.
+        shape: a field; in a scene file, a table with its `kind`. Its parameters no longer require gradients.
         levels, coarsest, finest, size: grids of the colour, see `HashGrid`.
         width, depth, view_frequencies: network of the colour, see `HashGrid`.
     """
@@ -24,7 +25,7 @@ class Repaint(Field):
 
     def __init__(
         self,
-        shape: FieldLike,
+        shape: FieldLike | object,
         levels: int = 8,
         coarsest: int = 16,
         finest: int = 512,
@@ -34,12 +35,12 @@ class Repaint(Field):
         view_frequencies: int = 0,
     ):
         try:
-            shape = as_field(shape)
+            surface = as_field(shape)
         except ValueError:
-            found = "repaint: shape must be a field, or a table with the kind of one, got"
-            raise ValueError(f"{found} {shape!r}") from None
-        super().__init__(shape.bounds)
-        self.shape = shape.requires_grad_(False)
+            message = "repaint: shape must be a field, or a table with the kind of one, got"
+            raise ValueError(f"{message} {shape!r}") from None
+        super().__init__(surface.bounds)
+        self.shape = surface.requires_grad_(False)
         self.radiance = Radiance(
             0, GridSize(levels, coarsest, finest, size), width, depth, view_frequencies, self.bounds
         )
@@ -60,17 +61,23 @@ class Repaint(Field):
     def step(self) -> float | None:  # type: ignore[override]
         return self.shape.step
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return self.shape.value(x)
 
-    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+    def color(
+        self,
+        x: Float[Tensor, "n 3"],
+        normal: Float[Tensor, "n 3"],
+        direction: Float[Tensor, "n 3"],
+        feature: Float[Tensor, "n k"] | None,
+    ) -> Float[Tensor, "n 3"]:
         return self.radiance(x, normal, direction, x.new_empty(len(x), 0))
 
     def bound_slope(self) -> int:
         return self.shape.bound_slope()
 
     def anneal(self, progress: float) -> None:
-        show(progress, self.radiance.encode)
+        activate_levels(progress, self.radiance.encode)
 
     def requires_grad_(self, requires_grad: bool = True) -> "Repaint":
         self.radiance.requires_grad_(requires_grad)

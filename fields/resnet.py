@@ -1,23 +1,24 @@
-"""An encoder that looks at a picture and says which shape it shows."""
+"""An encoder from a picture to the latent code of the shape that it shows."""
 
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 WIDTHS = 64, 128, 256, 512
 """Channels of the four stages of ResNet-18."""
 
 GROUPS = 8
-"""Channels are normalised in so many groups."""
+"""Number of groups in which channels are normalised."""
 
 
 class ImageEncoder(nn.Module):
-    """Pictures (b, 3, h, w) in [0, 1] to latent codes (b, code): the layout of ResNet-18, with own weights.
+    """Pictures (b, 3, h, w) in [0, 1] to latent codes (b, code): the layout of ResNet-18, trained from scratch.
 
     He et al., "Deep Residual Learning for Image Recognition" (2016), table 1; the classifier is replaced by a linear
     map to the code, as in DVR (Niemeyer et al. 2020). Normalised in groups of channels (Wu and He, "Group
-    Normalization", 2018), not over the batch: batches are small, and a picture means the same whatever is beside it.
+    Normalization", 2018), not over the batch: batches are small, and a code must not depend on other pictures.
 
     Args:
         code: length of a latent code.
@@ -36,7 +37,7 @@ class ImageEncoder(nn.Module):
         self.layers = nn.Sequential(*stem, *blocks)
         self.last = nn.Linear(widths[-1], code)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b code"]:
         h = self.layers(2 * image - 1)
         code: Tensor = self.last(h.mean((2, 3)))
         return code
@@ -63,5 +64,5 @@ class _Block(nn.Module):
             nn.Identity() if same else nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), _norm(after))
         )
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Float[Tensor, "b _ _ _"]) -> Float[Tensor, "b _ _ _"]:
         return torch.relu(self.body(h) + self.shortcut(h))

@@ -1,4 +1,4 @@
-"""Memory for gradients as large as a table: handing out new pages takes the system longer than filling them."""
+"""Reuse memory for gradients as large as a table: new pages take the system longer than filling them."""
 
 import math
 import weakref
@@ -7,26 +7,26 @@ import torch
 from torch import Tensor
 
 LARGE = 32 << 20
-"""Tensors of at least this size are made of memory that is kept [byte]; the heap keeps smaller ones by itself."""
+"""Tensors of at least this size use memory that is kept [byte]; the heap keeps smaller blocks by itself."""
 
-KEPT = 2
-"""Blocks that are kept for their next use."""
+MAX_FREE_BLOCKS = 2
+"""Most free blocks that are kept for reuse."""
 
 _free: list[bytearray] = []
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return zeros; a large tensor on a CPU lies where an earlier one was, which is free again when nobody has it."""
+    """Return zeros; a large tensor on a CPU reuses the memory of an earlier one that no longer exists."""
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE or device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     fitting = next((i for i, block in enumerate(_free) if len(block) == size), None)
     block = bytearray(size) if fitting is None else _free.pop(fitting)
-    shown = memoryview(block)
-    weakref.finalize(shown, _keep, block).atexit = False
-    return torch.frombuffer(shown, dtype=dtype).zero_().view(shape)
+    view = memoryview(block)
+    weakref.finalize(view, _keep, block).atexit = False
+    return torch.frombuffer(view, dtype=dtype).zero_().view(shape)
 
 
 def _keep(block: bytearray) -> None:
     _free.append(block)
-    del _free[:-KEPT]
+    del _free[:-MAX_FREE_BLOCKS]

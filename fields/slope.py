@@ -1,20 +1,21 @@
-"""Fields whose Lipschitz bound is measured: a network has none that is both proven and useful."""
+"""Fields whose Lipschitz bound is measured, because a network has none that is both proven and useful."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.fields.base import Bounds, Field
 from warpdvr.fields.gradient import value_and_gradient
 
 SLOPE_POINTS = 8192
-"""Points at which a slope is measured, if a field does not say otherwise."""
+"""Default number of points at which a slope is measured."""
 
 
 class MeasuredSlope(Field):
-    """A field with a `lipschitz` that `bound_slope` measures, kept with the weights; 1 until it is called."""
+    """A field whose `lipschitz` is measured by `bound_slope` and stored with the weights; 1 before the first call."""
 
     slope_points: int = SLOPE_POINTS
-    """Points at which `bound_slope` measures."""
+    """Number of points at which `bound_slope` measures."""
     lipschitz_is_measured = True
     slope: Tensor
 
@@ -24,22 +25,22 @@ class MeasuredSlope(Field):
 
     @property
     def lipschitz(self) -> float:  # type: ignore[override]
-        """The bound that `bound_slope` found last."""
+        """The bound from the last call of `bound_slope`."""
         return float(self.slope)
 
     def bound_slope(self) -> int:
-        """Measure |grad value| at `slope_points` random points of the bounds, and return how many they are."""
+        """Measure |grad value| at `slope_points` random points of the bounds, and return their number."""
         self.slope.fill_(steepest(self, self.slope_points))
         return self.slope_points
 
 
-def steepest(field: Field, points: int, margin: float = 1.25) -> Tensor:
-    """Return the largest |grad value| at random points of the bounds, always the same, times a margin, shape ().
+def steepest(field: Field, points: int, margin: float = 1.25) -> Float[Tensor, ""]:
+    """Return the largest |grad value| at random points of the bounds (from a fixed seed), times a margin.
 
     Args:
-        field: asked with its gradient.
-        points: how many.
-        margin: for what lies between them.
+        field: evaluated with its gradient.
+        points: number of points.
+        margin: factor for the slopes between the points.
     """
     low, high = field.bounds
     generator = torch.Generator().manual_seed(0)

@@ -4,13 +4,14 @@ import math
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from warpdvr.fields.base import Bounds, Field, Kind
 from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import logit
 
-FINEST = 1289
+MAX_RESOLUTION = 1289
 """The largest resolution whose corners can be counted in 32 bits."""
 
 
@@ -36,21 +37,27 @@ class VoxelSDF(Field):
 
     @property
     def lipschitz(self) -> float:  # type: ignore[override]
-        """The bound that `bound_slope` found last."""
+        """The bound from the last call of `bound_slope`."""
         return float(self.slope)
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return self.distance(x)[:, 0]
 
-    def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
         return self.value(x), self.radiance(x)
 
-    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+    def color(
+        self,
+        x: Float[Tensor, "n 3"],
+        normal: Float[Tensor, "n 3"],
+        direction: Float[Tensor, "n 3"],
+        feature: Float[Tensor, "n k"] | None,
+    ) -> Float[Tensor, "n 3"]:
         return _color("voxel-sdf", feature)
 
     @torch.no_grad()
     def bound_slope(self) -> int:
-        """Bound |grad value| by the values at the corners; `lipschitz` is that bound. No point is asked for it.
+        """Bound |grad value| by the values at the corners; `lipschitz` is that bound. Takes no evaluations.
 
         Inside of a cell each component of the gradient is an average of the slopes of its four edges along that axis,
         so that the steepest of each axis bound it; outside of the bounds the value moves no more than on them.
@@ -61,9 +68,9 @@ class VoxelSDF(Field):
         square = torch.zeros(r, r, r).to(value)
         for axis in range(3):
             steep = value.diff(dim=2 - axis).abs() / edge[axis]
-            around = [1 if a == axis else 2 for a in (2, 1, 0)]
-            square += nn.functional.max_pool3d(steep[None, None], around, stride=1)[0, 0].square()
-        self.slope.fill_(square.max().sqrt() * (1 + 1e-5))  # more than what float32 loses
+            window = [1 if a == axis else 2 for a in (2, 1, 0)]
+            square += nn.functional.max_pool3d(steep[None, None], window, stride=1)[0, 0].square()
+        self.slope.fill_(square.max().sqrt() * (1 + 1e-5))  # more than float32 rounding
         return 0
 
 
@@ -96,29 +103,39 @@ class VoxelOccupancy(Field):
         self.logit, self.radiance = _grids("voxel-occupancy", resolution, radius, self.bounds)
         self.logit.table.data[:, 0] = -steepness * _sphere(self.logit, radius)
 
-    def value(self, x: Tensor) -> Tensor:
+    def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return self.offset - self.logit(x)[:, 0]
 
-    def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
         return self.value(x), self.radiance(x)
 
-    def color(self, x: Tensor, normal: Tensor, direction: Tensor, feature: Tensor | None) -> Tensor:
+    def color(
+        self,
+        x: Float[Tensor, "n 3"],
+        normal: Float[Tensor, "n 3"],
+        direction: Float[Tensor, "n 3"],
+        feature: Float[Tensor, "n k"] | None,
+    ) -> Float[Tensor, "n 3"]:
         return _color("voxel-occupancy", feature)
 
 
-def _grids(name: str, resolution: int, radius: float, bounds: Tensor) -> tuple[HashEncoding, HashEncoding]:
+def _grids(
+    name: str, resolution: int, radius: float, bounds: Float[Tensor, "2 3"]
+) -> tuple[HashEncoding, HashEncoding]:
     """Return a grid of values and one of colours: each is a hash encoding of one level that needs no hash."""
-    if not 2 <= resolution <= FINEST or not radius > 0:
-        raise ValueError(f"{name}: needs a resolution of 2 to {FINEST} and a radius > 0, got {resolution} and {radius}")
+    if not 2 <= resolution <= MAX_RESOLUTION or not radius > 0:
+        raise ValueError(
+            f"{name}: needs a resolution of 2 to {MAX_RESOLUTION} and a radius > 0, got {resolution} and {radius}"
+        )
     size = 2 ** math.ceil(3 * math.log2(resolution + 1))
     options = {"levels": 1, "coarsest": resolution, "finest": resolution, "size": size, "bounds": bounds}
     return HashEncoding(features=1, **options), HashEncoding(features=3, **options)
 
 
-def _sphere(grid: HashEncoding, radius: float) -> Tensor:
-    """Return the distance to a sphere at the corners of a grid, in the order of its table, shape (rows,).
+def _sphere(grid: HashEncoding, radius: float) -> Float[Tensor, " rows"]:
+    """Return the distance to a sphere at the corners of a grid, in the order of its table.
 
-    It is rounded off over the length of a cell, or the slope would be sqrt(3) around the centre of the sphere.
+    It is rounded off over the length of a cell; otherwise the slope at the centre of the sphere would be sqrt(3).
     """
     line = torch.linspace(0, 1, grid.resolutions[0] + 1).to(grid.bounds)
     z, y, x = torch.meshgrid(line, line, line, indexing="ij")
@@ -127,7 +144,7 @@ def _sphere(grid: HashEncoding, radius: float) -> Tensor:
     return (corner.square().sum(-1) + grid.cell**2).sqrt() - math.hypot(radius, grid.cell)
 
 
-def _color(name: str, feature: Tensor | None) -> Tensor:
+def _color(name: str, feature: Float[Tensor, "n 3"] | None) -> Float[Tensor, "n 3"]:
     if feature is None:
         raise ValueError(f"{name}: color needs the features that geometry returns")
     return torch.sigmoid(feature)

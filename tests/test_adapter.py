@@ -136,7 +136,7 @@ def test_what_cannot_be_a_field_is_refused():
     with pytest.raises(ValueError, match=r"^as_field: ball has no bounds; give as_field\(..., bounds=1.0\)"):
         as_field(ball)
     with pytest.raises(ValueError, match=r"^as_field: expected a field, a module or a function, got int$"):
-        as_field(3)  # type: ignore[arg-type]
+        as_field(3)
     with pytest.raises(ValueError, match="bounds must be a positive number or two corners"):
         as_field(ball, bounds=-1.0)
 

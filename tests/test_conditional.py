@@ -166,7 +166,7 @@ def test_the_decoder_starts_as_a_ball(device: torch.device) -> None:
 def test_what_cannot_be_asked_says_so(device: torch.device) -> None:
     rays = mixed(10, 3, device)
     several = Shapes(Balls(), balls().to(device))
-    with pytest.raises(ValueError, match="3 shapes, but was not told which"):
+    with pytest.raises(ValueError, match="3 shapes, but no ray says which"):
         surface(several, Rays(rays.origin, rays.direction), DenseMarch())
     with pytest.raises(ValueError, match="ask for shape 2, but there are 2 codes"):
         several.__class__(Balls(), balls()[:2].to(device)).select(torch.tensor([0, 2]))

@@ -14,7 +14,7 @@ from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.evaluation.images import evaluate
 from warpdvr.fields.gradient import gradient
-from warpdvr.fields.hashgrid import HashGrid, HashGridOccupancy, shown
+from warpdvr.fields.hashgrid import HashGrid, HashGridOccupancy, active_levels
 from warpdvr.fitting.checkpoint import Checkpoint, load
 from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.recipe import Recipe
@@ -130,9 +130,9 @@ def test_the_grids_of_the_colour_are_shown_alike(kind):
 
 
 def test_levels_shown():
-    assert [shown(8, p) for p in (0.0, 0.3, 0.6, 0.9)] == pytest.approx([3, 5.5, 8, 8])
-    assert [shown(2, p) for p in (0.0, 0.5, 1.0)] == [2, 2, 2] and shown(3, 0.4) == 3
-    assert shown(10, 0.5, first=4, by=1.0) == pytest.approx(7)
+    assert [active_levels(8, p) for p in (0.0, 0.3, 0.6, 0.9)] == pytest.approx([3, 5.5, 8, 8])
+    assert [active_levels(2, p) for p in (0.0, 0.5, 1.0)] == [2, 2, 2] and active_levels(3, 0.4) == 3
+    assert active_levels(10, 0.5, first=4, by=1.0) == pytest.approx(7)
 
 
 def test_normals_by_differences_step_one_cell_of_the_finest_level_shown(device):

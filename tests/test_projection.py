@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from warpdvr import Camera, Fit, Recipe, SphereTrace, Views, extract, render
+from warpdvr.cameras.camera import mixed_rays
 from warpdvr.cameras.projection import (
     ORTHOGRAPHIC,
     PINHOLE,
     Projection,
-    mixed_rays,
     projection_of,
     register_projection,
     to_pixel,

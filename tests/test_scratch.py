@@ -42,7 +42,7 @@ def test_few_blocks_are_kept():
     held = [scratch.zeros((2000 + i,), torch.float32, CPU) for i in range(5)]
     assert not scratch._free
     held.clear()
-    assert len(scratch._free) == scratch.KEPT == 2
+    assert len(scratch._free) == scratch.MAX_FREE_BLOCKS == 2
 
 
 def test_results_that_outlive_one_another_are_apart():

@@ -1,1 +1,1 @@
-"""Cameras, their rays and projections, where they stand, and the way between scene and data."""
+"""Cameras: rays, projections, poses, camera paths, and the transform between scene and data."""

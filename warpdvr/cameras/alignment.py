@@ -1,9 +1,10 @@
-"""Errors of estimated cameras, after the alignment of a frame that photographs leave undetermined."""
+"""Errors of estimated cameras, after aligning the frame that photographs leave undetermined."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -12,12 +13,12 @@ from warpdvr.cameras.transform import SceneTransform
 
 @dataclass(frozen=True)
 class CameraErrors:
-    """How far each of n cameras is from its reference."""
+    """Errors of each of n cameras with respect to its reference."""
 
-    rotation: Tensor
-    """Angle between the rotations, shape (n,), float64 [degree]."""
-    centre: Tensor
-    """Distance between the centres, shape (n,), float64 [unit of the reference]."""
+    rotation: Float[Tensor, " n"]
+    """Angle between the rotations, float64 [degree]."""
+    centre: Float[Tensor, " n"]
+    """Distance between the centres, float64 [unit of the reference]."""
 
     def __str__(self) -> str:
         r, c = self.rotation, self.centre
@@ -31,10 +32,10 @@ def camera_errors(cameras: Sequence[Camera], reference: Sequence[Camera], *, ali
     """Compare estimated cameras with reference cameras.
 
     Args:
-        cameras, reference: of the same views, in the same order.
-        aligned: first apply the similarity that fits the centres best, as is needed for cameras that were estimated
-            together with a shape: photographs do not determine where the scene lies and how large it is. This takes at
-            least 3 cameras.
+        cameras, reference: cameras of the same views, in the same order.
+        aligned: first apply the similarity that fits the centres best. Cameras that were estimated together with a
+            shape need it, because photographs do not determine the pose and the size of the scene. This takes at least
+            3 cameras.
 
     Raises:
         ValueError: if their numbers differ, or the centres determine no similarity.
@@ -50,38 +51,39 @@ def camera_errors(cameras: Sequence[Camera], reference: Sequence[Camera], *, ali
     )
 
 
-def similarity(points: Tensor, reference: Tensor) -> SceneTransform:
-    """Return the similarity that takes points (n, 3) to reference points (n, 3) with the least squared distance.
+def similarity(points: Float[Tensor, "..."], reference: Float[Tensor, "..."]) -> SceneTransform:
+    """Return the similarity that maps points (n, 3) to reference points (n, 3) with the least squared distance.
 
     Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (1991), eq. 40 to 43.
 
     Raises:
-        ValueError: if the shapes differ, or the points are too few or lie on a line: a rotation is then left open.
+        ValueError: if the shapes differ, or the points are too few or lie on a line, which leaves a rotation
+            undetermined.
     """
     if points.shape != reference.shape or points.ndim != 2 or points.shape[1] != 3:
         raise ValueError(f"similarity: expected two times (n, 3), got {tuple(points.shape)}, {tuple(reference.shape)}")
     x, y = points.detach().cpu().double(), reference.detach().cpu().double()
     a, b = x - x.mean(0), y - y.mean(0)
-    left, size, right = torch.linalg.svd(b.T @ a / max(len(x), 1))
+    left_vectors, size, right_vectors = torch.linalg.svd(b.T @ a / max(len(x), 1))
     if not size[1] > 1e-9 * size[0]:
         raise ValueError(f"similarity: expected at least 3 points that are not on one line, got {len(x)} on one")
     sign = torch.ones(3, dtype=torch.float64)
-    sign[2] = torch.linalg.det(left) * torch.linalg.det(right)  # never a mirror image
+    sign[2] = torch.linalg.det(left_vectors) * torch.linalg.det(right_vectors)  # never a mirror image
     scale = (size * sign).sum() / a.square().sum(1).mean()
     matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:3, :3] = scale * (left * sign) @ right
+    matrix[:3, :3] = scale * (left_vectors * sign) @ right_vectors
     matrix[:3, 3] = y.mean(0) - matrix[:3, :3] @ x.mean(0)
     return SceneTransform(matrix)
 
 
-def rotation_angles(first: Tensor, second: Tensor) -> Tensor:
-    """Return the angles between rotations (n, 3, 3), shape (n,) [degree].
+def rotation_angles(first: Float[Tensor, "n 3 3"], second: Float[Tensor, "n 3 3"]) -> Float[Tensor, " n"]:
+    """Return the angles between rotations [degree].
 
-    By the chord |A - B| = sqrt(8) sin(angle / 2), which keeps its digits at small angles, where the trace loses them.
+    From the chord |A - B| = sqrt(8) sin(angle / 2), which is accurate at small angles, unlike the trace.
     """
     chord = (first - second).flatten(1).norm(dim=1) / 8**0.5
     return torch.rad2deg(2 * torch.asin(chord.clamp_max(1)))
 
 
-def _poses(cameras: Sequence[Camera]) -> Tensor:
+def _poses(cameras: Sequence[Camera]) -> Float[Tensor, "n 4 4"]:
     return torch.stack([camera.pose.detach().cpu().double() for camera in cameras])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,17 +26,17 @@ OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera: where it stands, what it sees, how many pixels it has.
+    """A camera: its intrinsics, pose, image size and projection.
 
-    Float64 by default, so that a calibration goes through unharmed; rays are float32.
+    Float64 by default, so that a calibration keeps its precision; rays are float32.
 
     Raises:
         ValueError: if a matrix has the wrong shape, is not finite, or K or the rotation is singular.
     """
 
-    K: Tensor
+    K: Float[Tensor, "_ _"]
     """Intrinsic matrix, shape (3, 3) [pixel]; of an orthographic camera [pixel / scene unit]."""
-    pose: Tensor
+    pose: Float[Tensor, "_ _"]
     """Camera to world, shape (4, 4), OpenCV axes; the translation is the camera centre [scene unit]."""
     width: int
     """Columns of the image."""
@@ -80,7 +81,7 @@ class Camera:
             eye: camera centre, shape (3,) [scene unit].
             at: the point in the middle of the image, shape (3,) [scene unit].
             up: direction that appears upwards in the image, shape (3,).
-            fov: vertical field of view [degree]; for another projection than the pinhole's, that of its K.
+            fov: vertical field of view [degree] of a pinhole with the same K, whatever the projection.
             width, height: size of the image [pixel].
             projection: the camera model.
         """
@@ -100,13 +101,13 @@ class Camera:
         width: int = 512,
         height: int = 512,
     ) -> "Camera":
-        """Place an orthographic camera at `eye` that looks towards `at`; it sees what lies in front of its plane.
+        """Place an orthographic camera at `eye` that looks towards `at`; only points in front of its plane are visible.
 
         Args:
             eye: camera centre, shape (3,) [scene unit].
             at: the point in the middle of the image, shape (3,) [scene unit].
             up: direction that appears upwards in the image, shape (3,).
-            extent: height of what the image shows [scene unit].
+            extent: height of the image in the scene [scene unit].
             width, height: size of the image [pixel].
         """
         if not 0 < extent < math.inf:
@@ -126,7 +127,7 @@ class Camera:
 
     @classmethod
     def from_projection(cls, P: Matrix, width: int, height: int) -> "Camera":
-        """Build a camera from a 3x4 projection matrix P = s K [R | t], s any number but 0, pixel centres at +0.5.
+        """Build a camera from a 3x4 projection matrix P = s K [R | t], s any number except 0, pixel centres at +0.5.
 
         RQ decomposition (Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 6.2.4), with the signs chosen
         so that both focal lengths are positive and R is a rotation: points in front of the camera have positive depth.
@@ -137,10 +138,10 @@ class Camera:
             raise ValueError(f"camera: P must have shape (3, 4), got {tuple(p.shape)}")
         if not p.isfinite().all():
             raise ValueError("camera: P holds a number that is not finite")
-        left = p[:, :3]
-        if left.det().abs() <= 1e-12 * left.norm() ** 3:
+        square = p[:, :3]
+        if square.det().abs() <= 1e-12 * square.norm() ** 3:
             raise ValueError("camera: P is singular, its left 3x3 part has no inverse")
-        p = p * left.det().sign()
+        p = p * square.det().sign()
         q, r = torch.linalg.qr(p[:, :3].flip(0).T)
         k, rotation = r.T.flip(0, 1), q.T.flip(0)
         sign = k.diagonal().sign().diag()
@@ -148,39 +149,39 @@ class Camera:
         return cls.from_krt(k / k[2, 2], rotation, torch.linalg.solve(k, p[:, 3]), width, height)
 
     @property
-    def centre(self) -> Tensor:
-        """Camera centre in the world, shape (3,) [scene unit]."""
+    def centre(self) -> Float[Tensor, "3"]:
+        """Return the camera centre in the world [scene unit]."""
         return self.pose[:3, 3]
 
     @property
     def pixel(self) -> float:
-        """Side of a pixel on a plane in front of the camera at distance 1, the smaller one of width and height."""
+        """Return the smaller side of a pixel on the plane at depth 1 [scene unit]."""
         return float(self.pixel_size(1.0).min())
 
-    def pixel_size(self, z: Tensor | float) -> Tensor:
-        """Return width and height of a pixel on planes at depths `z` (...), shape (..., 2) [scene unit]."""
+    def pixel_size(self, z: Float[Tensor, "..."] | float) -> Float[Tensor, "... 2"]:
+        """Return width and height of a pixel on planes at depths `z` [scene unit]."""
         return self.projection.pixel_size(self.K, z)
 
-    def krt(self) -> tuple[Tensor, Tensor, Tensor]:
+    def krt(self) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3 3"], Float[Tensor, "3"]]:
         """Return K, R and t with x_camera = R x_world + t."""
         inverse = torch.linalg.inv(self.pose)
         return self.K, inverse[:3, :3], inverse[:3, 3]
 
-    def matrix(self) -> Tensor:
+    def matrix(self) -> Float[Tensor, "3 4"]:
         """Return the 3x4 projection matrix P = K [R | t].
 
         Raises:
-            ValueError: if the camera is no pinhole.
+            ValueError: if the camera is not a pinhole.
         """
         if not isinstance(self.projection, Pinhole):
             raise ValueError(f"camera: only a pinhole has a projection matrix K [R | t], not {self.projection.name}")
         K, R, t = self.krt()
         return K @ torch.cat([R, t[:, None]], 1)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Project points (n, 3) to pixels (n, 2) and z-depths (n,) [scene unit]; differentiable.
+    def project(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
+        """Project points to pixels and z-depths [scene unit]; differentiable.
 
-        Pixels of points that do not lie in front of the camera (z <= 0) mean nothing.
+        Pixels of points that do not lie in front of the camera (z <= 0) are meaningless.
         """
         return self.projection.project(self.K, self.pose, x)
 
@@ -193,8 +194,8 @@ class Camera:
         """Return the camera with its matrices and its projection on `device`."""
         return replace(self, K=self.K.to(device), pose=self.pose.to(device), projection=self.projection.to(device))
 
-    def rays(self, pixel: Tensor | None = None) -> Rays:
-        """Return the rays through the centres of all pixels in row-major order, or through positions `pixel` (n, 2).
+    def rays(self, pixel: Float[Tensor, "n 2"] | None = None) -> Rays:
+        """Return the rays through the centres of all pixels in row-major order, or through positions `pixel`.
 
         Differentiable with respect to K, pose and the tensors of the projection.
         """
@@ -204,12 +205,12 @@ class Camera:
         return self.projection.rays(self.K[None], self.pose[None], view, pixel)
 
 
-def _intrinsics(focal: float, width: int, height: int) -> Tensor:
+def _intrinsics(focal: float, width: int, height: int) -> Float[Tensor, "3 3"]:
     return torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float64)
 
 
-def _facing(eye: Vector, at: Vector, up: Vector) -> Tensor:
-    """Return the pose (4, 4) of a camera at `eye` that looks at `at`."""
+def _facing(eye: Vector, at: Vector, up: Vector) -> Float[Tensor, "4 4"]:
+    """Return the pose of a camera at `eye` that looks at `at`."""
     centre, target, upward = (_vector(a) for a in (eye, at, up))
     z = target - centre
     x = torch.linalg.cross(z, upward)
@@ -221,9 +222,27 @@ def _facing(eye: Vector, at: Vector, up: Vector) -> Tensor:
     return pose
 
 
-def _vector(a: Vector) -> Tensor:
+def _vector(a: Vector) -> Float[Tensor, "3"]:
     return torch.as_tensor(a, dtype=torch.float64).reshape(3)
 
 
-def _matrix(a: Matrix) -> Tensor:
+def _matrix(a: Matrix) -> Float[Tensor, "..."]:
     return torch.as_tensor(a, dtype=torch.float64)
+
+
+def mixed_rays(
+    projections: Sequence[Projection],
+    K: Float[Tensor, "v 3 3"],
+    pose: Float[Tensor, "v 4 4"],
+    view: Int[Tensor, " n"],
+    pixel: Float[Tensor, "n 2"],
+) -> Rays:
+    """Return the rays of `Projection.rays` for cameras of several models, with one projection for each camera."""
+    distinct = {id(projection): projection for projection in projections}
+    if len(distinct) == 1:
+        return projections[0].rays(K, pose, view, pixel)
+    model = torch.tensor([list(distinct).index(id(projection)) for projection in projections]).to(view.device)[view]
+    index = [torch.nonzero(model == i)[:, 0] for i in range(len(distinct))]
+    parts = [p.rays(K, pose, view[i], pixel[i]) for p, i in zip(distinct.values(), index, strict=True)]
+    order = torch.cat(index).argsort()
+    return Rays(torch.cat([part.origin for part in parts])[order], torch.cat([part.direction for part in parts])[order])

@@ -1,23 +1,24 @@
-"""Where cameras stand: spread over a sphere, or on a circle around an object; and which way is up for them."""
+"""Place cameras on a sphere or on a circle around an object, and estimate their up direction."""
 
 import math
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 
 
-def fibonacci_sphere(n: int, *, max_height: float = 1.0, phase: float = 0.0) -> Tensor:
-    """Return n directions that are evenly spread, from top to bottom around the y axis, unit length, (n, 3), float64.
+def fibonacci_sphere(n: int, *, max_height: float = 1.0, phase: float = 0.0) -> Float[Tensor, "n 3"]:
+    """Return n evenly spread unit directions, from top to bottom around the y axis, float64.
 
     Each lies a golden angle further around than the one before; a lattice as in Gonzalez, "Measurement of Areas on a
     Sphere Using Fibonacci and Latitude-Longitude Lattices" (2010).
 
     Args:
-        max_height: they stay below this y, and above its negative.
-        phase: added to how far each lies around [radian]; the first lies at half a golden angle.
+        max_height: the directions stay below this y, and above its negative.
+        phase: added to the angle of each about the axis [radian]; the first lies at half a golden angle.
     """
     i = torch.arange(n, dtype=torch.float64) + 0.5
     height, turn = max_height * (1 - 2 * i / n), i * math.pi * (3 - 5**0.5) + phase
@@ -38,14 +39,14 @@ def turntable(
     """Return cameras evenly spread on a circle around the origin.
 
     Args:
-        frames: how many.
+        frames: number of cameras.
         up: the direction that points upwards in the pictures, shape (3,).
         size: width and height [pixel].
         fov: field of view [degree].
         distance: from the origin [scene unit].
         elevation: above the horizon [degree].
-        front: the direction in which the first camera stands, as far as it is level, shape (3,); if not given, half-way
-            between the usual front (+z where y is up, -y where z is up) and the right.
+        front: the direction of the first camera, projected onto the horizon, shape (3,); by default half-way between
+            the usual front (+z where y is up, -y where z is up) and the right.
     """
     for name, number in (("frames", frames), ("size", size)):
         if number < 1:
@@ -54,8 +55,8 @@ def turntable(
     x = torch.as_tensor(front or (0.0, 0.0, 0.0), dtype=torch.float64)
     x = x - (x @ z) * z
     if x.norm() < 1e-3:
-        ahead = torch.linalg.cross(torch.eye(3, dtype=torch.float64)[int(z.abs().argmin())], z)
-        x = ahead + 0.6 * torch.linalg.cross(z, ahead)
+        level = torch.linalg.cross(torch.eye(3, dtype=torch.float64)[int(z.abs().argmin())], z)
+        x = level + 0.6 * torch.linalg.cross(z, level)
     x = x / x.norm()
     y = torch.linalg.cross(z, x)
     rise = math.radians(elevation)
@@ -64,10 +65,10 @@ def turntable(
     return [Camera.look_at(eye, up=z, fov=fov, width=size, height=size) for eye in eyes]
 
 
-def estimate_up(poses: Tensor) -> tuple[float, float, float]:
-    """Guess which direction is up from camera poses (n, 4, 4): what their images have at the top, on average.
+def estimate_up(poses: Float[Tensor, "v 4 4"]) -> tuple[float, float, float]:
+    """Estimate the up direction from camera poses: the average of the up directions of their images.
 
-    Where the images disagree (cameras rolled by half a turn), the normal of the plane that the camera centres lie near.
+    Where these disagree (cameras rolled by half a turn), it is the normal of the plane through the camera centres.
     The result is snapped to an axis that is within 30 degrees.
     """
     mean = -poses[:, :3, 1].double().mean(0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from warpdvr.cameras.projection import mixed_rays
+from warpdvr.cameras.camera import mixed_rays
 from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.morphology import dilate, outline_band
 from warpdvr.datasets.views import Views

@@ -1,4 +1,4 @@
-"""What Torch hands to the two halves of an operator with a derivative of its own."""
+"""The type of the context that Torch passes to a `torch.autograd.Function`."""
 
 from typing import Protocol, runtime_checkable
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 @runtime_checkable
 class Context(Protocol):
-    """The context of a `torch.autograd.Function`, as far as it is used here; Torch itself leaves it untyped."""
+    """The used part of the context of a `torch.autograd.Function`, which Torch leaves untyped."""
 
     saved_tensors: tuple[Tensor, ...]
-    """What `save_for_backward` kept."""
+    """The tensors from `save_for_backward`."""
     needs_input_grad: tuple[bool, ...]
-    """Whether a gradient is wanted, for each argument of the forward half."""
+    """Whether a gradient is needed, for each argument of `forward`."""
 
     def save_for_backward(self, *tensors: Tensor) -> None:
-        """Keep tensors for the backward half."""
+        """Keep tensors for `backward`."""
 
     def mark_non_differentiable(self, *tensors: Tensor) -> None:
-        """Say that no gradient passes through these outputs."""
+        """Mark outputs through which no gradient passes."""

@@ -1,4 +1,4 @@
-"""Devices by name, and the one that is used unless another is named."""
+"""Find devices by name, and the default one."""
 
 import torch
 
@@ -12,7 +12,7 @@ def find_device(name: str | None = None) -> torch.device:
     """Return a device by name, such as "cpu", "cuda" or "cuda:1"; None: `default_device()`.
 
     Raises:
-        ValueError: if it is neither a CPU nor a GPU that is there.
+        ValueError: if it is neither a CPU nor an existing GPU.
     """
     if name is None:
         return default_device()

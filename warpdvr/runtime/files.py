@@ -1,4 +1,4 @@
-"""Replace files atomically, and keep paths inside of a folder."""
+"""Replace files atomically, and keep paths inside a folder."""
 
 import os
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def path_inside(folder: Path, path: str | Path) -> Path:
     """Return folder / path.
 
     Raises:
-        ValueError: if that leads outside of the folder, be it by an absolute path, by `..` or by a symbolic link.
+        ValueError: if it leads outside the folder, through an absolute path, `..` or a symbolic link.
     """
     full = folder / path
     if not full.resolve().is_relative_to(folder.resolve()):

@@ -1,4 +1,4 @@
-"""Launch Warp kernels on Torch tensors: the only file that knows both."""
+"""Launch Warp kernels on Torch tensors: the only module that knows both."""
 
 import os
 import sys
@@ -14,28 +14,28 @@ from torch import Tensor
 
 from warpdvr.runtime.threads import run_ranges
 
-wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)  # no banner: what a command prints is its own
+wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)  # no banner in the output of commands
 
 
 def launch(
     kernel: Any,
     n: int | tuple[int, ...],
-    inputs: Sequence[Any],
+    inputs: Sequence[object],
     outputs: Sequence[Tensor],
     *,
     per_row: Sequence[Tensor] = (),
     state: "Sequence[Tensor | Packed]" = (),
 ) -> None:
-    """Launch `kernel` over `n` rows; tensors go in as they are, without a copy and without a gradient.
+    """Launch `kernel` over `n` rows; tensors are passed without a copy and without a gradient.
 
     The kernel receives `inputs`, then `state`, then `outputs`. Warp reads past the end of a short array in silence, so
     every tensor in `outputs` and `per_row` must have `n` rows (the first axis of `n`, if that is a tuple). `state` is
-    what the kernel updates in place at rows that it looks up itself. A vector array is a contiguous float32 (n, 3)
+    updated in place, at rows that the kernel looks up itself. A vector array is a contiguous float32 (n, 3)
     tensor; a struct is `Packed`.
 
     Raises:
-        ValueError: if a tensor has another number of rows than `n`, of axes than its array, or is on another device.
-        RuntimeError: if a tensor's type does not fit its array.
+        ValueError: if a tensor has another number of rows than `n` or of axes than its array, or is on another device.
+        RuntimeError: if the type of a tensor does not fit its array.
     """
     rows = n if isinstance(n, int) else n[0]
     for tensor in (*outputs, *per_row):
@@ -50,12 +50,12 @@ def launch(
 
 
 def launch_parts(
-    kernel: Any, n: tuple[int, int], inputs: Sequence[Any], outputs: Sequence[Tensor], axis: int | None
+    kernel: Any, n: tuple[int, int], inputs: Sequence[object], outputs: Sequence[Tensor], axis: int | None
 ) -> None:
-    """Launch `kernel` over `n` rows and columns; on a CPU in parts side by side, on as many threads as Torch has.
+    """Launch `kernel` over `n` rows and columns; on a CPU in parallel parts, on as many threads as Torch has.
 
     The kernel receives the first index of its part along `axis` (None: there is one part), then `inputs`, then
-    `outputs`. It answers for the lengths of all arrays itself, and no two parts may write to the same place.
+    `outputs`. The caller is responsible for the lengths of all arrays, and no two parts may write to the same place.
     """
     if 0 in n:
         return
@@ -72,13 +72,13 @@ def launch_parts(
     if axis is None or threads == 1:
         part(0, n[axis or 0])
     else:
-        wp.load_module(kernel.module, device=place["device"])  # compiling is not for several threads
-        count = min(4 * threads, n[axis])  # more parts than threads: they take different times
+        wp.load_module(kernel.module, device=place["device"])  # compile before the threads start
+        count = min(4 * threads, n[axis])  # more parts than threads, because they take different times
         run_ranges(part, [n[axis] * i // count for i in range(count + 1)], threads)
 
 
 def _place(device: torch.device) -> dict[str, Any]:
-    """Return where Warp is to launch: Torch's device, and its stream."""
+    """Return Torch's device and stream as arguments of a Warp launch."""
     stream = wp.stream_from_torch(device) if device.type == "cuda" else None
     return {"device": wp.device_from_torch(device), "stream": stream}
 
@@ -86,15 +86,15 @@ def _place(device: torch.device) -> dict[str, Any]:
 class Packed:
     """A `wp.struct` filled with tensors and numbers, for many launches.
 
-    Its tensors are described to Warp once, which is what a launch costs most for: about 3 us per array. They are kept
-    alive, and must be changed in place only: the struct goes on meaning the memory that they had.
+    Its tensors are described to Warp only once, which saves most of the cost of a launch, about 3 us per array. They
+    are kept alive, and must only be changed in place: the struct keeps pointing to the same memory.
     """
 
-    def __init__(self, kind: Any, **members: Any):
+    def __init__(self, kind: Any, **members: object):
         """Fill a struct.
 
         Args:
-            kind: the struct, as kernels name it.
+            kind: the struct type of the kernels.
             members: all of its members by name.
 
         Raises:
@@ -108,7 +108,7 @@ class Packed:
         start_warp()
         self.members, self.value = members, kind()
         self.device = next((a.device for a in members.values() if isinstance(a, Tensor)), None)
-        """Of its tensors; None if it has none."""
+        """The device of its tensors; None if it has none."""
         for name, member in members.items():
             if isinstance(member, Tensor):
                 expected = kind.vars[name].type
@@ -116,8 +116,8 @@ class Packed:
             setattr(self.value, name, member)
 
 
-def _argument(kernel: Any, i: int, value: Any, device: torch.device) -> Any:
-    """Return what Warp makes of an argument; left to `wp.launch`, a tensor takes twice as long."""
+def _argument(kernel: Any, i: int, value: object, device: torch.device) -> Any:
+    """Return an argument as Warp takes it; a tensor takes twice as long if `wp.launch` converts it."""
     expected = kernel.adj.args[i]
     if isinstance(value, Packed):
         if value.device not in (None, device):
@@ -131,7 +131,7 @@ def _argument(kernel: Any, i: int, value: Any, device: torch.device) -> Any:
 def _described(
     key: str, label: str, expected: Any, tensor: Tensor, device: torch.device | None, *, return_ctype: bool
 ) -> Any:
-    """Return a tensor as the array that `key` expects under a name."""
+    """Return a tensor as the array that the kernel or struct `key` expects."""
     if tensor.device != device:
         raise ValueError(f"{key}: {label} is on {tensor.device}, expected {device}")
     described = wp.from_torch(tensor, dtype=expected.dtype, requires_grad=False, return_ctype=return_ctype)
@@ -142,10 +142,10 @@ def _described(
 
 @cache
 def start_warp() -> None:
-    """Start Warp, once; `wp.device_from_torch` and friends fail before this.
+    """Start Warp, once; `wp.device_from_torch` and similar functions fail before this.
 
-    Where there is no CUDA driver, Warp's native part writes a line about it to stderr whatever its log level; on a
-    laptop that is no news, so this line is taken out.
+    Without a CUDA driver, Warp's native part writes a line about it to stderr at any log level; that is normal on a
+    laptop, so the line is removed.
     """
     with tempfile.TemporaryFile() as stderr_text:
         stderr = os.dup(2)
@@ -156,9 +156,9 @@ def start_warp() -> None:
             os.dup2(stderr, 2)
             os.close(stderr)
         stderr_text.seek(0)
-        rest = [line for line in stderr_text.read().decode(errors="replace").splitlines() if "CUDA driver" not in line]
-    if rest:
-        print(*rest, sep="\n", file=sys.stderr)
+        lines = [line for line in stderr_text.read().decode(errors="replace").splitlines() if "CUDA driver" not in line]
+    if lines:
+        print(*lines, sep="\n", file=sys.stderr)
 
 
 def warp_device(device: torch.device) -> Any:

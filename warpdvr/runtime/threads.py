@@ -1,4 +1,4 @@
-"""Keep Torch on one thread where that is faster, and spread other work over several."""
+"""Limit Torch to one thread where that is faster, and spread other work over several."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +12,10 @@ import torch
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep Torch on one thread inside of the block.
+    """Limit Torch to one thread inside the block.
 
-    Torch's threads wait for each other after every operation. Where operations are small, several gain little (a step
-    of a fit on two idle cores is 1.15 times as fast with two), and on a busy machine they cost a lot (10 times slower).
+    Torch's threads wait for each other after every operation. For small operations several threads gain little (a step
+    of a fit on two idle cores is 1.15 times as fast with two), and on a busy machine they are 10 times slower.
     """
     n = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -26,9 +26,10 @@ def one_thread() -> Iterator[None]:
 
 
 def run_ranges(task: Callable[[int, int], None], bounds: Sequence[int], threads: int) -> None:
-    """Call task(first, end) for all ranges between successive bounds; each thread takes the next one as it gets free.
+    """Call task(first, end) for all ranges between successive bounds, on several threads.
 
-    For work that releases Python's global lock, such as the launch of a kernel.
+    Each thread takes the next range when it is free. For work that releases Python's global lock, such as the launch of
+    a kernel.
     """
     ranges = iter(list(pairwise(bounds)))
 

@@ -1,12 +1,12 @@
-"""Options from a file: whether a value has the type that is wanted, and which name was meant."""
+"""Check options from a file against their types, and suggest names for misspelt ones."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Literal, Union, get_args, get_origin
 
 PLAIN = (bool, int, float, str, NoneType)
-"""Types of single values in a TOML file, and of what is left out."""
+"""Types of single values in a TOML file, and of a missing one."""
 
 
 def suggest(name: str, names: Iterable[str], *, prefix: str = "") -> str:
@@ -16,7 +16,7 @@ def suggest(name: str, names: Iterable[str], *, prefix: str = "") -> str:
 
 
 def is_plain(hint: object) -> bool:
-    """Return whether a type is made of what a TOML file can hold: numbers, text, truth values and lists of them."""
+    """Return whether a TOML file can hold a type: numbers, text, booleans, and lists of them."""
     kind, parts = get_origin(hint), get_args(hint)
     if kind is Literal:
         return True
@@ -30,20 +30,21 @@ def type_name(hint: object) -> str:
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
 
 
-def convert(value: object, hint: object) -> Any:
-    """Return a value from a TOML file as a plain type: a list as a tuple, a whole number as a float if one is wanted.
+def convert(value: object, hint: object) -> object:
+    """Convert a value from a TOML file to a plain type: a list to a tuple, or an integer to a float, if so annotated.
 
-    Nothing else is converted: neither text to numbers, nor numbers to truth values. What `is_plain` does not hold for
-    is returned as it is.
+    Nothing else is converted: neither text to numbers, nor numbers to booleans. If the type is not plain (`is_plain`),
+    the value is returned unchanged.
 
     Raises:
-        TypeError: if the value is of another type; the sentence begins with "must".
+        TypeError: if the value is of another type; the message begins with "must".
     """
     import msgspec
 
     if not is_plain(hint):
         return value
     try:
-        return msgspec.convert(value, hint)
+        converted: object = msgspec.convert(value, hint)
+        return converted
     except msgspec.ValidationError:
         raise TypeError(f"must be of type {type_name(hint)}, got {value!r}") from None

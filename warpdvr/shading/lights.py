@@ -1,10 +1,11 @@
-"""Lights, in linear Rec.709: how much light reaches a surface."""
+"""Lights, and how much light they give to a surface, in linear Rec.709."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 Intensity = float | tuple[float, float, float]
@@ -12,33 +13,33 @@ Intensity = float | tuple[float, float, float]
 
 
 class Light(ABC):
-    """Something that a surface is lit by."""
+    """A source of light."""
 
     @abstractmethod
-    def irradiance(self, normal: Tensor) -> Tensor:
-        """Return the light that arrives at surfaces with outward unit normals (n, 3), linear, shape (n, 1) or (n, 3).
+    def irradiance(self, normal: Float[Tensor, "n 3"]) -> Float[Tensor, "n _"]:
+        """Return the linear light, in 1 or 3 columns, at surfaces with outward unit normals; differentiable.
 
-        The unit is that of white: a white matte surface under an irradiance of 1 is white. Differentiable.
+        A white matte surface under an irradiance of 1 is white.
         """
 
 
 @dataclass(frozen=True)
 class AmbientLight(Light):
-    """Light that comes from everywhere alike."""
+    """Light that is equal from all directions."""
 
     intensity: Intensity = 0.3
     """Irradiance of any surface, see `Light.irradiance`."""
 
-    def irradiance(self, normal: Tensor) -> Tensor:
+    def irradiance(self, normal: Float[Tensor, "n 3"]) -> Float[Tensor, "n _"]:
         return _row(self.intensity, normal).expand(len(normal), -1)
 
 
 @dataclass(frozen=True)
 class DirectionalLight(Light):
-    """A lamp so far away that its rays are parallel, such as the sun. It casts no shadows."""
+    """A distant lamp with parallel rays, such as the sun. It casts no shadows."""
 
     direction: Sequence[float] | Tensor
-    """From the surface towards the lamp, shape (3,), of any length but 0."""
+    """From the surface towards the lamp, shape (3,), of any length except 0."""
     intensity: Intensity = 0.7
     """Irradiance of a surface that faces the lamp, see `Light.irradiance`."""
 
@@ -47,17 +48,17 @@ class DirectionalLight(Light):
         if tuple(direction.shape) != (3,) or not 0 < float(direction.norm()) < torch.inf:
             raise ValueError(f"DirectionalLight: direction must be three numbers, not all 0, got {self.direction}")
 
-    def irradiance(self, normal: Tensor) -> Tensor:
+    def irradiance(self, normal: Float[Tensor, "n 3"]) -> Float[Tensor, "n _"]:
         direction = torch.as_tensor(self.direction)
         direction = direction if direction.is_floating_point() else direction.double()
         towards = torch.nn.functional.normalize(direction, dim=0).to(normal)
         return _row(self.intensity, normal) * (normal @ towards).clamp_min(0)[:, None]
 
 
-def total_irradiance(lights: Sequence[Light], normal: Tensor) -> Tensor:
-    """Return the sum of what several lights give to surfaces with unit normals (n, 3), shape (n, 1) or (n, 3)."""
+def total_irradiance(lights: Sequence[Light], normal: Float[Tensor, "n 3"]) -> Float[Tensor, "n _"]:
+    """Return the sum of the irradiance of several lights, in 1 or 3 columns; differentiable."""
     return sum((light.irradiance(normal) for light in lights), start=normal.new_zeros(len(normal), 1))
 
 
-def _row(intensity: Intensity, like: Tensor) -> Tensor:
+def _row(intensity: Intensity, like: Tensor) -> Float[Tensor, "1 _"]:
     return torch.as_tensor(intensity, dtype=like.dtype, device=like.device).view(1, -1)

@@ -1,10 +1,11 @@
-"""Materials: what a surface sends back of the light that reaches it, in linear Rec.709."""
+"""Materials: how a surface reflects light, in linear Rec.709."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.shading.lights import Light, total_irradiance
@@ -15,27 +16,39 @@ class Material(ABC):
     """How a surface reflects."""
 
     @abstractmethod
-    def reflected(self, color: Tensor, normal: Tensor, direction: Tensor, lights: Sequence[Light]) -> Tensor:
-        """Return the linear light (n, 3) that leaves a surface against the rays; differentiable.
+    def reflected(
+        self,
+        color: Float[Tensor, "n 3"],
+        normal: Float[Tensor, "n 3"],
+        direction: Float[Tensor, "n 3"],
+        lights: Sequence[Light],
+    ) -> Float[Tensor, "n 3"]:
+        """Return the linear light that leaves a surface against the rays; differentiable.
 
         Args:
-            color: the surface's own colour, linear, shape (n, 3).
-            normal: outward unit normals, shape (n, 3).
-            direction: unit directions of the rays that see it, shape (n, 3).
-            lights: what it is lit by.
+            color: linear colour of the surface.
+            normal: outward unit normals.
+            direction: unit directions of the rays that see the surface.
+            lights: the lights.
         """
 
 
 @dataclass(frozen=True)
 class Lambert(Material):
-    """A matte surface: as bright from every side as the light that it gets (Lambert 1760)."""
+    """A matte surface, equally bright from every direction (Lambert 1760)."""
 
     albedo: tuple[float, float, float] | None = None
-    """sRGB colour in [0, 1] of all of it, such as clay; None: the surface's own."""
+    """sRGB colour in [0, 1] of the whole surface, such as clay; None: the colour of the field."""
     two_sided: bool = False
-    """Light the side that is seen, for sheets whose normals may point away from the camera."""
+    """Light the visible side, for sheets whose normals may point away from the camera."""
 
-    def reflected(self, color: Tensor, normal: Tensor, direction: Tensor, lights: Sequence[Light]) -> Tensor:
+    def reflected(
+        self,
+        color: Float[Tensor, "n 3"],
+        normal: Float[Tensor, "n 3"],
+        direction: Float[Tensor, "n 3"],
+        lights: Sequence[Light],
+    ) -> Float[Tensor, "n 3"]:
         if self.albedo is not None:
             color = linear(torch.tensor(self.albedo).to(color)).expand_as(color)
         if self.two_sided:

@@ -1,4 +1,4 @@
-"""Checks for the fields of others."""
+"""Checks for third-party fields."""
 
 from warpdvr.testing.field import check_field
 

@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from warpdvr.fields.layers import Layer
@@ -202,14 +202,18 @@ def query_all(field: Field, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
     return torch.cat([query(field, part) for part in x.split(CHUNK)])
 
 
-def select_shape(field: Field, shape_index: Int[Tensor, " s"] | None, index: Int[Tensor, " n"] | None = None) -> Field:
+def select_shape(
+    field: Field,
+    shape_index: Int[Tensor, " s"] | None,
+    index: Int[Tensor, " n"] | Bool[Tensor, " s"] | None = None,
+) -> Field:
     """Return the field for n points, each of its own shape.
 
     Args:
         field: of one shape, or of several.
         shape_index: the shape of each point or, with `index`, of each ray or other group of points; None for a field of
             one shape, which is returned unchanged.
-        index: the row of `shape_index` for each point, such as its ray.
+        index: the row of `shape_index` for each point, such as its ray; or a mask of the rows that have a point.
     """
     return field if shape_index is None else field.select(shape_index if index is None else shape_index[index])
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.fields.scratch import zeros
-from warpdvr.kernels.corners import HELD
+from warpdvr.kernels.corners import CACHED_ROWS
 from warpdvr.kernels.encode import kernels
 from warpdvr.runtime.autograd import Context
 from warpdvr.runtime.launch import launch_parts
@@ -86,7 +86,7 @@ def _split(grad: Float[Tensor, "n width"], layout: Int[Tensor, "levels 5"]) -> F
 def _kernels(x: Tensor, table: Tensor, layout: Tensor) -> Any:
     scalar = wp.float64 if x.dtype == torch.float64 else wp.float32
     stored = wp.float16 if table.dtype == torch.float16 else scalar
-    return kernels(table.shape[1], scalar, stored, x.device.type == "cpu" and len(table) > HELD * len(layout))
+    return kernels(table.shape[1], scalar, stored, x.device.type == "cpu" and len(table) > CACHED_ROWS * len(layout))
 
 
 def _launch(kernel: Any, x: Tensor, inputs: list[Tensor], outputs: list[Tensor], by_level: bool = False) -> None:

@@ -1,7 +1,7 @@
-"""What a BoundGrid knows of the field inside of a box that may hold the surface, and how wrong that may be.
+"""The model of the field in a box of a BoundGrid that may hold the surface, with a bound of its error.
 
-It is the trilinear interpolant of the values at the corners, less the error that it has where second differences are
-those of the box. Along a ray it is a cubic, q[0] + q[1] s + q[2] s^2 + q[3] s^3, with s from 0 to 1 across the box.
+The model is the trilinear interpolant of the values at the corners, corrected by the second differences of the box.
+Along a ray it is a cubic, q[0] + q[1] s + q[2] s^2 + q[3] s^3, with s from 0 to 1 across the box.
 """
 
 import warp as wp
@@ -11,9 +11,9 @@ model = wp.types.vector(length=12, dtype=wp.float32)
 BEND = wp.constant(8)
 ERROR = wp.constant(11)
 
-KINK = wp.constant(4.0)  # a kink that makes an error e in the middle of two points h apart turns the slope by 4 e / h
-BISECTIONS = wp.constant(22)  # as many as a float32 has digits
-NEVER = wp.constant(2.0)  # behind the box
+KINK = wp.constant(4.0)  # a kink with an error e midway between two points h apart changes the slope by 4 e / h
+BISECTIONS = wp.constant(22)  # about one for each bit of precision of a float32
+NO_ROOT = wp.constant(2.0)  # a place behind the box
 
 
 @wp.func
@@ -86,7 +86,7 @@ def turning_points(q: wp.vec4) -> wp.vec2:
 
 @wp.func
 def first_below(q: wp.vec4, a: float, level: float) -> float:
-    """The first place from a to 1 where a cubic is at or below `level`, NEVER if there is none."""
+    """The first place from a to 1 where a cubic is at or below `level`, NO_ROOT if there is none."""
     if at(q, a) <= level:
         return a
     turn = turning_points(q)
@@ -103,7 +103,7 @@ def first_below(q: wp.vec4, a: float, level: float) -> float:
                         low = middle
                 return high
             low = high
-    return NEVER
+    return NO_ROOT
 
 
 @wp.func

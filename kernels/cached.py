@@ -1,4 +1,4 @@
-"""A guess where rays meet the surface, read off the field's values at the corners of a grid."""
+"""Guess where rays meet the surface, from the field's values at the corners of a grid."""
 
 import warp as wp
 
@@ -7,7 +7,7 @@ from warpdvr.kernels.status import GAVE_UP, HIT, INSIDE, MISS
 
 @wp.func
 def interpolated(value: wp.array3d[float], low: wp.vec3, per_side: wp.vec3, x: wp.vec3) -> float:
-    """The trilinear interpolant at x; outside of the grid that of the nearest point inside."""
+    """The trilinear interpolant at x; outside the grid, that of the nearest point inside."""
     p = wp.cw_mul(x - low, per_side)
     i = wp.clamp(int(p[0]), 0, value.shape[0] - 2)
     j = wp.clamp(int(p[1]), 0, value.shape[1] - 2)
@@ -49,7 +49,7 @@ def guess(
 
     `t` and `descent` are the crossing and how fast the interpolant falls there, for rays with status HIT; `nearest` is
     where it is smallest, up to the crossing, and `close` says whether that is at a corner in `near_surface`, for rays
-    with status MISS. A value that is not a number is status GAVE_UP.
+    with status MISS. A NaN value gives status GAVE_UP.
     """
     r = wp.tid()
     status[r] = MISS

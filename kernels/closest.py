@@ -14,7 +14,7 @@ def nearest(
 ):
     """Unsigned distance from each point to the surface of `mesh`, and the face it is nearest to.
 
-    `face` is -1, and `d` is `far`, where there is none within `far`. Warp leaves out faces that are next to needles.
+    `face` is -1, and `d` is `far`, where there is none within `far`. Warp ignores faces next to needles.
     """
     i = wp.tid()
     query = wp.mesh_query_point_no_sign(mesh, point[i], far)

@@ -1,7 +1,7 @@
-"""One step of sphere tracing with a cone, which decides for many rays from one eye at once.
+"""One step of sphere tracing with a cone, which decides about many rays from one eye at once.
 
-A sample on the axis with a free ball around it proves every ray of the cone free between the two places where the ball
-lets the cone's edge out. Rays take over where that ends.
+A sample on the axis with a free ball around it proves that every ray of the cone is free between the two places where
+the edge of the cone crosses the ball. Rays continue where that ends.
 """
 
 import warp as wp
@@ -10,9 +10,9 @@ GOING = wp.constant(wp.int32(0))
 ENDED = wp.constant(wp.int32(1))  # the surface is too near: narrower cones, or rays, must go on
 MISSED = wp.constant(wp.int32(2))  # no ray of the cone meets the surface
 
-SAME = wp.constant(1.0e-5)  # between samples closer together there is no slope to be measured [scene unit]
-SLACK = wp.constant(0.9)  # part of the gap that may stay open between two balls that is counted on
-ROUNDING = wp.constant(5.0e-7)  # of values where the bound is 1, as a part of how far off the eye and the origin lie
+MIN_SPACING = wp.constant(1.0e-5)  # samples closer together than this give no reliable slope [scene unit]
+GAP_SHARE = wp.constant(0.9)  # share of the permitted gap between two balls that steps make use of
+ROUNDING = wp.constant(5.0e-7)  # of values where the bound is 1, relative to the distances from the eye and the origin
 
 
 @wp.struct
@@ -51,7 +51,7 @@ def leap(free_until: float, radius: float, fall: float, here: float, sine: float
 
 @wp.func
 def relative_slope(change: float, spacing: float, off: float) -> float:
-    """How steep values are that change by so much over `spacing`, in units of the bound, less what rounding does."""
+    """The slope of a change of the value over `spacing`, in units of the bound, less the rounding error."""
     return (wp.abs(change) - ROUNDING * off) / spacing
 
 
@@ -61,13 +61,13 @@ def begin(
     # state
     cones: Cones,
 ):
-    """Let each cone look where the one that it is a part of lets it hope for free space, or end where there is none.
+    """Place the first sample of each cone where its parent cone leaves hope for free space; end it if there is none.
 
-    Only the part of the axis between `enter` and `leave`, inside of the bounds, is looked at.
+    Samples lie on the part of the axis between `enter` and `leave`, inside the bounds.
     """
     i = wp.tid()
     t = cones.free_until[i]
-    from_here = t + SLACK * thinnest
+    from_here = t + GAP_SHARE * thinnest
     narrower = not wp.isnan(cones.last[i])
     if narrower:
         t = leap(from_here, cones.radius[i], cones.fall[i], cones.last[i], cones.sine[i])
@@ -97,7 +97,7 @@ def widen(
     last = cones.last[k]
     ball = f / lipschitz
     edge = here * cones.sine[k]
-    if wp.abs(here - last) > SAME:
+    if wp.abs(here - last) > MIN_SPACING:
         change = cones.radius[k] - ball
         slope = relative_slope(change, wp.abs(here - last), wp.length(eye) + here)
         cones.steepest[k] = wp.max(cones.steepest[k], slope)
@@ -114,7 +114,7 @@ def widen(
     if half == 0.0 or here * cones.cosine[k] - half > free_until + thinnest:
         # where it is free up to, a ball begins early enough, if it is large enough at all
         cones.t[k] = wp.clamp(free_until, cones.enter[k], cones.leave[k])
-        if here <= cones.t[k] + SAME:
+        if here <= cones.t[k] + MIN_SPACING:
             cones.status[k] = ENDED
         return
     end = here * cones.cosine[k] + half
@@ -124,8 +124,8 @@ def widen(
     if free_until > cones.far[k]:
         cones.status[k] = MISSED
         return
-    from_here = free_until + SLACK * thinnest
+    from_here = free_until + GAP_SHARE * thinnest
     t = wp.clamp(leap(from_here, ball, cones.fall[k], here, cones.sine[k]), cones.enter[k], cones.leave[k])
     cones.t[k] = t
-    if gain < 0.3 * edge or t <= from_here or t <= here + SAME:
+    if gain < 0.3 * edge or t <= from_here or t <= here + MIN_SPACING:
         cones.status[k] = ENDED

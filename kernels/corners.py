@@ -1,4 +1,4 @@
-"""Where the corners of a cell are in the table of a hash encoding; see kernels/encode.py for what a row of `levels` is.
+"""Find the corners of a cell in the table of a hash encoding; kernels/encode.py describes the rows of `levels`.
 
 Corner k of a cell has the bits (x, y, z), lowest first.
 """
@@ -11,11 +11,11 @@ from warpdvr.kernels.trilinear import locate
 
 rows8 = wp.types.vector(8, wp.int32)
 
-HELD = 2**16
-"""Rows of a level that stay in the cache of a core by themselves."""
+CACHED_ROWS = 2**16
+"""Rows of a level that fit into the cache of a core, without fetching."""
 
-AHEAD = 4
-"""Points that lie between fetching a row and using it."""
+PREFETCH_POINTS = 4
+"""Number of points between fetching a row and using it."""
 
 
 @wp.func
@@ -47,20 +47,20 @@ def corners(cell: wp.vec3i, level: wp.vec4ui):
 
 @wp.func
 def positive(row: wp.uint32):
-    """A row as an integer whose sign the compiler knows: it need not look whether to count from the end."""
+    """A row as an integer that the compiler knows to be >= 0, so that it does not test for a negative index."""
     return int(row & wp.uint32(0x7FFFFFFF))
 
 
 @wp.func
-def is_held(level: wp.vec4ui, r: int):
-    """Whether the rows of a level of r cells along an axis stay in a cache."""
-    return wp.where(level[3] == wp.uint32(0), (r + 1) * (r + 1) * (r + 1), int(level[3])) < HELD
+def is_cached(level: wp.vec4ui, r: int):
+    """Whether the rows of a level with r cells along an axis fit into a cache."""
+    return wp.where(level[3] == wp.uint32(0), (r + 1) * (r + 1) * (r + 1), int(level[3])) < CACHED_ROWS
 
 
 @wp.func
 def fetch_ahead(table: wp.array[Any], x: wp.array[Any], i: int, low: Any, scale: Any, r: int, level: wp.vec4ui):
-    """Ask for the rows of the point `AHEAD` of point i, so that they are in the cache when it is their turn."""
-    cell, _at, _slope = locate(x[wp.min(i + AHEAD, x.shape[0] - 1)], low, scale, r)
+    """Prefetch the rows of the point `PREFETCH_POINTS` after point i, so that they are in the cache when needed."""
+    cell, _at, _slope = locate(x[wp.min(i + PREFETCH_POINTS, x.shape[0] - 1)], low, scale, r)
     fetch(table, corners(cell, level))
 
 

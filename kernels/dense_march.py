@@ -26,10 +26,10 @@ def propose(
 
 @wp.func
 def hidden_change(before: float, start: float, end: float, after: float, safety: float) -> float:
-    """How much the value may change between `start` and `end`, if that is enough to reach 0 in between; else 0.
+    """How much the value may change between `start` and `end`, if that is enough to reach 0 in between; otherwise 0.
 
-    Judged by the descent towards the interval, the ascent behind it and the change across it, times `safety`; NaN
-    neighbours count for nothing.
+    Estimated from the descent towards the interval, the ascent behind it and the change across it, times `safety`; NaN
+    neighbours are ignored.
     """
     change = wp.abs(start - end)
     if before - start > change:

@@ -1,17 +1,17 @@
 """The multiresolution hash encoding (Mueller et al., "Instant NGP", 2022), its gradient, and the gradient of that.
 
 Each level is a grid of r cells along each axis of a box; the features of a point are those of the 8 corners around it,
-trilinear. A row of `levels` says where a level is: its resolution r, its first row in the table, two strides, a mask.
+trilinear. A row of `levels` describes a level: its resolution r, its first row in the table, two strides, a mask.
 Corner (i, j, k) is row i + j * stride_y + k * stride_z of a level whose corners are all stored (mask 0), and row
 (i xor j * stride_y xor k * stride_z) & mask of a hashed one (eq. 4 of the paper; there the strides are its primes).
 
-A thread takes one level and `span` points: on a CPU, where a launch is a loop, what belongs to the level is read once;
-on CUDA a span is one point. A launch may be a part of the whole, from `first` on: kernels that read the table are cut
-by points, those that write to it by levels, so that no two parts write to the same row. Reading and writing in one
-kernel is up to four times slower on a CPU, whenever table and gradient lie alike modulo a page.
+A thread takes one level and `span` points: on a CPU, where a launch is a loop, the data of the level is read once; on
+CUDA a span is one point. A launch may be one part of the whole, starting at `first`: kernels that read the table are
+split by points, those that write to it by levels, so that no two parts write to the same row. Reading and writing in
+one kernel is up to four times slower on a CPU, whenever table and gradient have the same address modulo a page.
 
-A level of weight 0 costs nothing. Points outside of the box are moved to its boundary; along what they were moved they
-have no slope. The features of a point that is not a number are not numbers; it adds to no gradient of the table.
+A level of weight 0 costs nothing. Points outside the box are moved to its boundary, with no slope in the direction of
+that move. A NaN point has NaN features, and adds nothing to the gradient of the table.
 """
 
 import math
@@ -21,7 +21,7 @@ from typing import Any
 
 import warp as wp
 
-from warpdvr.kernels.corners import corners, fetch_ahead, is_held, strides
+from warpdvr.kernels.corners import corners, fetch_ahead, is_cached, strides
 from warpdvr.kernels.trilinear import bends, cells_per_unit, changes, locate, slopes, weights
 
 
@@ -33,10 +33,10 @@ def kernels(features: int, scalar: Any, stored: Any, fetching: bool) -> SimpleNa
         features: width of a row of the table.
         scalar: type of positions, outputs and all sums.
         stored: type of the table, `scalar` or `wp.float16`.
-        fetching: for tables that no cache holds, on a CPU: rows are fetched some points ahead of their use.
+        fetching: prefetch rows some points before their use; for tables larger than the cache, on a CPU.
     """
     vec = wp.types.vector(features, scalar)
-    kept = wp.types.vector(features, stored)
+    row_vec = wp.types.vector(features, stored)
     vec3 = wp.types.vector(3, scalar)
     vec8 = wp.types.vector(8, scalar)
     zero = wp.constant(scalar(0.0))
@@ -46,7 +46,7 @@ def kernels(features: int, scalar: Any, stored: Any, fetching: bool) -> SimpleNa
     def encode(
         first: int,
         x: wp.array[vec3],
-        table: wp.array[kept],
+        table: wp.array[row_vec],
         bounds: wp.array[vec3],
         weight: wp.array[scalar],
         levels: wp.array2d[wp.int32],
@@ -62,7 +62,7 @@ def kernels(features: int, scalar: Any, stored: Any, fetching: bool) -> SimpleNa
         low = bounds[0]
         scale = cells_per_unit(r, bounds)
         level = strides(l, levels)
-        far = not is_held(level, r)
+        far = not is_cached(level, r)
         for i in range(start, wp.min(start + span, x.shape[0])):
             if wp.static(fetching):
                 if far:
@@ -85,7 +85,7 @@ def kernels(features: int, scalar: Any, stored: Any, fetching: bool) -> SimpleNa
         first: int,
         grad: wp.array2d[vec],
         x: wp.array[vec3],
-        table: wp.array[kept],
+        table: wp.array[row_vec],
         bounds: wp.array[vec3],
         weight: wp.array[scalar],
         levels: wp.array2d[wp.int32],
@@ -101,7 +101,7 @@ def kernels(features: int, scalar: Any, stored: Any, fetching: bool) -> SimpleNa
         low = bounds[0]
         scale = cells_per_unit(r, bounds)
         level = strides(l, levels)
-        far = not is_held(level, r)
+        far = not is_cached(level, r)
         for i in range(start, wp.min(start + span, x.shape[0])):
             if wp.static(fetching):
                 if far:
@@ -127,7 +127,7 @@ def kernels(features: int, scalar: Any, stored: Any, fetching: bool) -> SimpleNa
         along: wp.array[vec3],
         grad: wp.array2d[vec],
         x: wp.array[vec3],
-        table: wp.array[kept],
+        table: wp.array[row_vec],
         bounds: wp.array[vec3],
         weight: wp.array[scalar],
         levels: wp.array2d[wp.int32],
@@ -144,7 +144,7 @@ def kernels(features: int, scalar: Any, stored: Any, fetching: bool) -> SimpleNa
         low = bounds[0]
         scale = cells_per_unit(r, bounds)
         level = strides(l, levels)
-        far = not is_held(level, r)
+        far = not is_cached(level, r)
         for i in range(start, wp.min(start + span, x.shape[0])):
             if wp.static(fetching):
                 if far:
@@ -194,7 +194,7 @@ def kernels(features: int, scalar: Any, stored: Any, fetching: bool) -> SimpleNa
         low = bounds[0]
         scale = cells_per_unit(r, bounds)
         level = strides(l, levels)
-        far = not is_held(level, r)
+        far = not is_cached(level, r)
         if w == zero:
             return
         for i in range(start, wp.min(start + span, x.shape[0])):

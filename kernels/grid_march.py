@@ -3,7 +3,7 @@
 The grid's arrays have one row per node: the least and the largest value in the box, and (g, r): every gradient in it is
 within r of g. A march keeps a lower bound of the value along the ray: it falls no faster than the slopes allow (Ban and
 Valasek, "Generalized Lipschitz Tracing of Implicit Surfaces", 2024, with the direction of the ray taken into account)
-and rises to the least value of a box for free. Where it reaches 0, the field is evaluated. A step may hope for more;
+and rises to the least value of a box for free. Where it reaches 0, the field is evaluated. A step may go further;
 where a crossing could hide in front of a sample, the way to it is halved until none can (`SAMPLE_AHEAD`, a positive
 value), or until it is short and another crossing was found (`CROSSING`).
 
@@ -40,20 +40,20 @@ from warpdvr.kernels.ray_state import RayLines, RayState
 from warpdvr.kernels.status import HIT, MISS
 
 OVERSHOOT = wp.constant(1.05)  # a Newton step aims a little behind the root, so that the next sample closes a bracket
-HUGE = wp.constant(1.0e29)  # values above, and slopes, are taken for unknown
-BLIND = wp.constant(16.0)  # the step where nothing is known, in shortest steps
-FLAT = wp.constant(1.0e-20)  # the smallest slope
-ROUNDING = wp.constant(2.4e-7)  # of the length of a ray: less than that is no way forward
+HUGE = wp.constant(1.0e29)  # larger values and slopes mean unknown
+BLIND_STEP = wp.constant(16.0)  # the step where nothing is known, in shortest steps
+MIN_SLOPE = wp.constant(1.0e-20)  # the smallest slope
+ROUNDING = wp.constant(2.4e-7)  # relative to the length of a ray: the shortest step that advances
 
 
 @wp.struct
 class Line:
     """A ray; lengths count from `near`, where they are exact."""
 
-    o: wp.vec3  # where it is at `near`, in sides of the largest boxes
-    e: wp.vec3  # its direction, in these
+    o: wp.vec3  # its position at `near`, in sides of the largest boxes
+    e: wp.vec3  # its direction, in the same units
     near: float
-    length: float  # of the part inside of the bounds
+    length: float  # of the part inside the bounds
 
 
 @wp.struct
@@ -64,8 +64,8 @@ class Stretch:
     b: float
     corner: wp.vec3  # of the box
     side: float  # of the box, in sides of the largest boxes
-    along: float  # the slope along the ray in the middle of what it can be
-    spread: float  # and by how much it can differ from that
+    along: float  # middle of the possible slopes along the ray
+    spread: float  # largest deviation of the slope from that
     fall: float  # how fast the value can fall
     rise: float  # how fast it can rise
 
@@ -77,9 +77,9 @@ class Walk:
     t: float  # the sample that it proposes, NaN before there is one
     low: float  # the last point that is known to be positive
     free: float  # a lower bound of the value where the ray is now
-    start: float  # where it set out
-    sampled: bool  # whether the field was evaluated there
-    falling: bool  # the value may have come down to 0 after FREE_UNTIL, and falls ever since
+    start: float  # where the current step began
+    sampled: bool  # whether the field was evaluated at `start`
+    falling: bool  # the value may have come down to 0 after FREE_UNTIL, and has been falling since
     m: memory
 
 
@@ -88,9 +88,9 @@ def newton(s: Stretch, free: float, sampled_fall: float, settings: Settings) -> 
     """Where to sample a stretch, with a value of at least `free` at its start that may fall to 0 on it."""
     end = s.a + wp.max(settings.relaxation * free / s.fall, settings.thinnest)
     if s.rise <= 0.0:
-        end = s.a + OVERSHOOT * free / -s.along + settings.thinnest  # it falls all the way: no crossing is stepped over
+        end = s.a + OVERSHOOT * free / -s.along + settings.thinnest  # it falls all the way, so no crossing is skipped
     elif s.fall < 10.0 * sampled_fall and free < 4.0 * settings.thinnest * s.fall:
-        end = wp.max(end, s.a + 1.3 * free / sampled_fall)  # as the samples fall, the surface is ahead: try behind it
+        end = wp.max(end, s.a + 1.3 * free / sampled_fall)  # the falling samples show the surface ahead: try behind it
     return wp.min(end, wp.max(s.b, s.a + settings.thinnest))
 
 
@@ -109,11 +109,11 @@ def pass_free(w: Walk, s: Stretch, lower: float, upper: float, rest: float, line
 
 @wp.func
 def step_blindly(w: Walk, s: Stretch, line: Line, settings: Settings) -> Walk:
-    """Propose a sample in a box that tells bounds of the slope alone, or not even these."""
+    """Propose a sample in a box that has only bounds of the slope, or not even these."""
     certain = s.a + w.free / s.fall
     end = certain
     if w.sampled and s.spread > HUGE:
-        certain = s.a + BLIND * settings.thinnest
+        certain = s.a + BLIND_STEP * settings.thinnest
         end = certain
     elif w.sampled:
         sampled_fall = wp.where(s.a == w.start, w.m[SAMPLED_FALL], 0.0)
@@ -138,7 +138,7 @@ def land_on_model(
     line: Line,
     thinnest: float,
 ) -> Walk:
-    """Propose the root of the model, as a landing if the value is sure to fall there."""
+    """Propose the root of the model, as a landing if the value certainly falls there."""
     length = s.b - s.a
     end = s.a + root * length
     fall = -_model.slope_at(q, root) / length
@@ -213,7 +213,7 @@ def cross_box(w: Walk, a: float, nudge: float, d: wp.vec3, tree: Tree, line: Lin
     s.side = side
     s.along = g[0] * d[0] + g[1] * d[1] + g[2] * d[2]
     s.spread = g[3]
-    s.fall = wp.clamp(s.spread - s.along, FLAT, tree.lipschitz)
+    s.fall = wp.clamp(s.spread - s.along, MIN_SLOPE, tree.lipschitz)
     s.rise = wp.min(s.spread + s.along, tree.lipschitz)
     rest = w.free - s.fall * (s.b - a)
     if tree.lower[node] > 0.0:
@@ -266,7 +266,7 @@ def propose(
             if not wp.isnan(w.t) and w.m[SAMPLE_AHEAD] > w.m[FREE_UNTIL]:
                 if (
                     positive_from(w.m) <= w.m[FREE_UNTIL] + settings.thinnest
-                ):  # all is known up to there: go on behind it
+                ):  # everything is known up to there: go on behind it
                     w.low = w.m[SAMPLE_AHEAD]
                     w.free = w.m[VALUE_AHEAD]
                     w.sampled = True

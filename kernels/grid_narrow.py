@@ -1,4 +1,4 @@
-"""What a march through a BoundGrid remembers of a ray, and what it makes of the field's value at the proposed sample.
+"""The memory of a march through a BoundGrid, and its response to the field's value at a proposed sample.
 
 See kernels/grid_march.py.
 """
@@ -17,11 +17,11 @@ NEGATIVE = wp.constant(3)  # a point with a value <= 0 that was met before any p
 LOWEST_AT = wp.constant(4)  # middle of the box with the smallest mean of bounds, of those that were crossed for free
 LOWEST = wp.constant(5)  # and that mean
 FALL = wp.constant(6)  # how fast the value falls at the sample, by the model; 0 if the sample is no landing
-MIN_FALL = wp.constant(7)  # and how fast at least
-MAX_FALL = wp.constant(8)  # and at most
+MIN_FALL = wp.constant(7)  # lower bound of that
+MAX_FALL = wp.constant(8)  # upper bound of that
 MODEL_TOLERANCE = wp.constant(9)  # the largest |value| that agrees with the model
 CORRECTIONS_LEFT = wp.constant(10)  # how often a landing may still be corrected
-MODEL_FAILED = wp.constant(11)  # 1 after a value that did not agree: models count for nothing from there on
+MODEL_FAILED = wp.constant(11)  # 1 after a value that did not agree: models are ignored from there on
 SAMPLE_AHEAD = wp.constant(12)  # a point with a positive value, in front of which a crossing may hide; NaN for none
 VALUE_AHEAD = wp.constant(13)  # that value
 RISE_AHEAD = wp.constant(14)  # how fast the value may rise in front of it
@@ -32,17 +32,17 @@ MAX_CORRECTIONS = wp.constant(3.0)  # how often a landing may be corrected
 
 @wp.struct
 class Settings:
-    """How closely a march looks."""
+    """Step lengths and tolerances of a march."""
 
     relaxation: float  # factor on steps that are free of the surface, from 1 to 2
     thinnest: float  # the shortest step
-    gap: float  # a crossing is believed if no other can hide in front of it but this closely
-    tolerance: float  # a landing is one if it is certain of the surface's place up to this
+    gap: float  # a crossing is accepted if another one can only hide this close in front of it
+    tolerance: float  # a landing is accepted if its error is certainly below this
 
 
 @wp.struct
 class Ray:
-    """One ray while the value at its sample is taken in."""
+    """One ray while the value at its sample is processed."""
 
     status: wp.int32
     low: float
@@ -50,13 +50,13 @@ class Ray:
     f_low: float
     f_high: float
     advances: bool  # whether it goes on through the grid, or to the sample at t
-    undecided: bool  # whether the value is still to be taken in
+    undecided: bool  # whether the value has not been processed yet
     m: memory
 
 
 @wp.func
 def root_error(f: float, m: memory) -> float:
-    """How far off f / FALL may be at most, as the way from a point with the value f to the root."""
+    """The largest error of f / FALL as the distance from a point with the value f to the root."""
     return wp.abs(f) * wp.max(1.0 / m[MIN_FALL] - 1.0 / m[FALL], 1.0 / m[FALL] - 1.0 / m[MAX_FALL])
 
 
@@ -68,7 +68,7 @@ def positive_from(m: memory) -> float:
 
 @wp.func
 def search_positive(here: float, near: float, low: float, thinnest: float, m: memory) -> float:
-    """Where to look for a positive value, after a value <= 0 that no positive sample came before."""
+    """Where to look for a positive value, after a value <= 0 without a positive sample before it."""
     if wp.isnan(m[NEGATIVE]) and not wp.isnan(low):
         return low  # the grid calls it positive
     return wp.max(near, here - 2.0 * wp.max(m[NEGATIVE] - here, thinnest))
@@ -78,7 +78,7 @@ def search_positive(here: float, near: float, low: float, thinnest: float, m: me
 def land(ray: Ray, f: float, tolerance: float) -> Ray:
     """Take in a value where the model has its root: the ray has landed, is corrected, or the model has failed."""
     here = ray.t
-    negative = ray.m[NEGATIVE]  # Warp forgets what a constant is that it meets first in both branches of an inner `if`
+    negative = ray.m[NEGATIVE]  # Warp loses a constant that occurs first in both branches of an inner `if`
     agrees = wp.abs(f) <= wp.max(ray.m[MODEL_TOLERANCE], tolerance * ray.m[FALL])
     if agrees and root_error(f, ray.m) <= tolerance:
         ray.status = HIT

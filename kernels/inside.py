@@ -1,4 +1,4 @@
-"""Which points a closed triangle mesh encloses."""
+"""Find the points that a closed triangle mesh encloses."""
 
 import warp as wp
 
@@ -15,7 +15,7 @@ def inside(
     # outputs
     within: wp.array[wp.bool],
 ):
-    """Tell which points lie inside of `mesh`, which must be closed; how it is wound does not matter.
+    """Tell which points lie inside of `mesh`, which must be closed; the orientation of its faces does not matter.
 
     A ray from inside leaves the mesh one time more than it enters. One that grazes an edge may be counted wrongly, so
     two of three must agree. None of them runs along an axis or a diagonal, where edges of built things lie.

@@ -1,11 +1,11 @@
-"""What every march keeps of each ray of a batch: where it goes, and what became of it so far."""
+"""The state of each ray of a batch, common to all marches: its line, and its result so far."""
 
 import warp as wp
 
 
 @wp.struct
 class RayLines:
-    """The part of each ray inside of the field's bounds."""
+    """The part of each ray inside the field's bounds."""
 
     origin: wp.array[wp.vec3]
     direction: wp.array[wp.vec3]
@@ -15,7 +15,7 @@ class RayLines:
 
 @wp.struct
 class RayState:
-    """What the steps of a march change of each ray."""
+    """The part of a ray's state that the steps of a march change."""
 
     status: wp.array[wp.int32]  # see kernels/status.py
     low: wp.array[float]  # with status HIT: the crossing lies in (low, high), with values f_low > 0 >= f_high

@@ -13,7 +13,7 @@ def first_hit(
     t: wp.array[float],
     weight: wp.array[wp.vec3],
 ):
-    """Find where each ray first meets the mesh: `face` is -1 where it does not, and the rest is then left alone.
+    """Find where each ray first meets the mesh: `face` is -1 for a miss, which leaves the other outputs unchanged.
 
     `weight` are the barycentric weights of the face's three corners; `t` is in lengths of `direction`.
     """

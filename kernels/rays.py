@@ -1,4 +1,4 @@
-"""Rays through pixels, and the part of each ray that lies inside of the bounds."""
+"""Rays through pixels, and the part of each ray that lies inside the bounds."""
 
 import warp as wp
 

@@ -1,4 +1,4 @@
-"""Steps of a root finder in a bracket: Chandrupatla's method, which cannot get stuck.
+"""Steps of a root finder in a bracket: Chandrupatla's method, which always converges.
 
 T. R. Chandrupatla, "A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function without
 using derivatives", Advances in Engineering Software 28 (1997). Inverse quadratic interpolation where it is safe,

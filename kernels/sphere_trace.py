@@ -1,4 +1,4 @@
-"""One step of sphere tracing that looks as far ahead as values let it hope, and keeps samples that came too early.
+"""One step of sphere tracing with steps as long as the values permit, which keeps samples that came too early.
 
 Around each sample lies a free ball, and the balls must touch: Keinert et al., "Enhanced Sphere Tracing" (2014). How far
 the next one may lie away follows from how fast values fall: Balint and Valasek, "Accelerating Sphere Tracing" (2018). A
@@ -14,7 +14,7 @@ from warpdvr.kernels.ray_state import RayLines, RayState, note_value
 from warpdvr.kernels.status import GAVE_UP, HIT, INSIDE, MISS
 
 memory = wp.types.vector(length=6, dtype=wp.float32)
-"""What a ray remembers: FREE_UNTIL .. STEEPEST."""
+"""The memory of a ray: FREE_UNTIL .. STEEPEST."""
 FREE_UNTIL = wp.constant(0)  # up to here it is free, but for gaps of `thinnest`
 FALL = wp.constant(1)  # how fast values fell between the last two samples, in units of the bound
 SPACING = wp.constant(2)  # and how far apart these were
@@ -22,15 +22,15 @@ SAMPLE_AHEAD = wp.constant(3)  # a sample that was taken too early, NaN if there
 VALUE_AHEAD = wp.constant(4)  # the value there
 STEEPEST = wp.constant(5)  # the steepest difference of values, in units of the bound
 
-SLACK = wp.constant(0.95)  # part of the open gap that is counted on
+GAP_SHARE = wp.constant(0.95)  # share of the permitted gap that steps make use of
 PAST_ROOT = wp.constant(1.05)  # how far past the expected root a ray lands, so that the sample closes a bracket
 CAUTION = wp.constant(2.0)  # factor on slopes between samples, where a part may hide between two of them
-SHALLOW = wp.constant(0.8)  # the lowest point of a parabola is looked at if it is lower than this part of the samples
+SHALLOW = wp.constant(0.8)  # the lowest point of a parabola is sampled if it is below this share of the samples
 
 
 @wp.struct
 class Settings:
-    """How closely a ray looks."""
+    """Step lengths of a ray."""
 
     lipschitz: float  # an upper bound of |grad value|
     relaxation: float  # the longest step, as a factor on the free distance
@@ -47,7 +47,7 @@ def propose(
     # outputs
     x: wp.array[wp.vec3],
 ):
-    """The point that each active ray asks about."""
+    """The point of each active ray at which the field is evaluated."""
     i = wp.tid()
     r = index[i]
     x[i] = lines.origin[r] + lines.direction[r] * rays.high[r]
@@ -59,7 +59,7 @@ def step_ahead(here: float, free: float, relaxation: float, thinnest: float, m: 
     fall = wp.clamp(m[FALL], 0.0, 1.0)
     if free * (1.0 - fall) <= fall * thinnest:  # the ball nearly touches the root
         return here + float(wp.max(PAST_ROOT * free / fall + 0.05 * thinnest, thinnest))
-    t = leap(m[FREE_UNTIL] + SLACK * thinnest, free, fall, here, 0.0)
+    t = leap(m[FREE_UNTIL] + GAP_SHARE * thinnest, free, fall, here, 0.0)
     return wp.max(wp.min(t, here + relaxation * free + thinnest), here + thinnest)
 
 
@@ -67,7 +67,7 @@ def step_ahead(here: float, free: float, relaxation: float, thinnest: float, m: 
 def step_between(low: float, free: float, fall: float, thinnest: float, m: memory, lipschitz: float) -> float:
     """Where to look between a sample and one that was taken too early."""
     end = m[SAMPLE_AHEAD] - wp.abs(m[VALUE_AHEAD]) / lipschitz
-    t = leap(m[FREE_UNTIL] + SLACK * thinnest, free, wp.clamp(fall, 0.0, 1.0), low, 0.0)
+    t = leap(m[FREE_UNTIL] + GAP_SHARE * thinnest, free, wp.clamp(fall, 0.0, 1.0), low, 0.0)
     t = wp.min(t, 0.5 * (m[FREE_UNTIL] + end))
     return wp.max(t, wp.max(m[FREE_UNTIL], low + thinnest))  # type: ignore[return-value]
 

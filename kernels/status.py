@@ -1,4 +1,4 @@
-"""What became of a ray: shared by all kernels that move rays, and by `warpdvr.intersection.hit.Status`."""
+"""The status of a ray, shared by all kernels that move rays, and by `warpdvr.intersection.hit.Status`."""
 
 import warp as wp
 

@@ -1,6 +1,6 @@
-"""Trilinear interpolation on a grid: where a point is, the weights of the corners around it, and their derivatives.
+"""Trilinear interpolation on a grid: the cell of a point, the weights of its corners, and their derivatives.
 
-Corner k of a cell has the bits (x, y, z), lowest first; what belongs to the corners is a vector of 8.
+Corner k of a cell has the bits (x, y, z), lowest first; data of the corners is a vector of 8.
 """
 
 from typing import Any

@@ -11,7 +11,7 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 import warpdvr.fields.encoding as module
 from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.lookup import bend, encode, scatter, scatter_bend, slope
-from warpdvr.kernels.corners import HELD
+from warpdvr.kernels.corners import CACHED_ROWS
 
 BOUNDS = ((-1.0, -0.8, -0.5), (1.0, 1.2, 0.7))
 
@@ -64,8 +64,8 @@ def test_rows_of_large_levels_are_fetched_ahead_and_stay_what_they_are(dtype, de
     size = 2**18
     encoding = HashEncoding(levels=3, size=size, coarsest=30, finest=110).to(device, dtype)
     rows = [(r + 1) ** 3 if (r + 1) ** 3 <= size else size for r in encoding.resolutions]
-    assert rows[0] < HELD < rows[1] and encoding.layout[:, 4].bool().tolist() == [False, False, True]
-    assert len(encoding.table) > HELD * 3
+    assert rows[0] < CACHED_ROWS < rows[1] and encoding.layout[:, 4].bool().tolist() == [False, False, True]
+    assert len(encoding.table) > CACHED_ROWS * 3
     with torch.no_grad():
         encoding.table.normal_()
     x = points(2500, dtype, device)

@@ -21,7 +21,8 @@ def read(path: Path) -> dict[str, Tensor]:
     """Return `faces` (m, 3), int64, `vertices` and perhaps `normals` and `colors`, float32, each (n, 3).
 
     Raises:
-        ValueError: if the file is missing, cut short, of another format than its suffix, or holds a number that is not finite.
+        ValueError: if the file is missing, cut short, not in the format of its suffix, or holds a number that is not
+            finite.
     """
     parse = {".ply": _read_ply, ".obj": _read_obj, ".off": _read_off}.get(path.suffix.lower())
     if parse is None:

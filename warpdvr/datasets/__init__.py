@@ -1,1 +1,1 @@
-"""Photographs, masks, depth and cameras in; everything comes out in the scene frame."""
+"""Read photographs, masks, depth and cameras into the scene frame."""

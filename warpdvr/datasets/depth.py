@@ -1,4 +1,4 @@
-"""Depth that comes with photographs: bring maps and sparse points to the scene unit.
+"""Attach the depth that comes with photographs: convert maps and sparse points to the scene unit.
 
 Depth is z-depth everywhere: the distance along the camera's forward axis, as in the perspective formula
 z (u, v, 1) = K (R x + t), and not the length of the ray. Zeros, negatives, NaN and infinities mean "missing"; they all
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -24,16 +25,17 @@ from warpdvr.runtime.files import path_inside
 def attach_depth(
     views: Views, maps: Sequence[DepthMap | None], depth_scale: float = 1.0, *, factors: Sequence[float] | None = None
 ) -> Views:
-    """Return `views` with depth, in the scene unit; without any map, `views` as they are.
+    """Return `views` with depth in the scene unit; without any map, return `views` unchanged.
 
     Args:
-        views: in the scene frame; `views.transform` says how long the data's unit is.
-        maps: per view.
+        views: in the scene frame; `views.transform` holds the length of the data's unit.
+        maps: the stored map of each view, None where there is none.
         depth_scale: factor from the maps' unit to the data's.
-        factors: per view, a further factor; 1 by default.
+        factors: a further factor for each view; 1 by default.
 
     Raises:
-        ValueError: if a map has not the size of its image, or the depth contradicts the masks; see `check_depth`.
+        ValueError: if the size of a map differs from that of its image, or the depth contradicts the masks; see
+            `check_depth`.
     """
     paths = list(dict.fromkeys(stored.path for stored in maps if stored is not None))
     if not paths:
@@ -50,16 +52,16 @@ def attach_depth(
 
 
 def attach_points(views: Views, points: np.ndarray, visible: np.ndarray, path: Path) -> Views:
-    """Return `views` with the sparse points that each of them sees; those outside of the image are left out.
+    """Return `views` with the sparse points that each of them sees; points outside its image are left out.
 
     Args:
         views: in the scene frame.
-        points: shape (m, 3), in the data's own frame [unit of the data].
-        visible: shape (v, m), bool: which view sees which point, in the order of the views.
-        path: the file that both are from, for messages.
+        points: positions in the data's own frame, shape (m, 3) [unit of the data].
+        visible: which view sees which point, in the order of the views, shape (v, m), bool.
+        path: the file that both come from, for messages.
 
     Raises:
-        ValueError: if the arrays are of another shape or type.
+        ValueError: if an array has another shape or type.
     """
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
         raise ValueError(f"{path}: expected `points` to be numbers (m, 3), found {points.dtype} {points.shape}")
@@ -87,7 +89,7 @@ def attach_points_file(folder: Path, views: Views) -> Views:
 
 
 def _describe_depth(views: Views, source: str, inside: float) -> str:
-    """Return in words how much depth there is, and which share of it lies inside of the other views' masks."""
+    """Describe how much depth there is, and which share of it lies inside the other views' masks."""
     maps = [(d, m) for d, m in zip(views.depths, views.masks, strict=True) if d is not None]
     region = "object" if all(mask is not None for _, mask in maps) else "pixels"
     missing = [(d.isnan() if m is None else d.isnan()[m]).float().mean().item() for d, m in maps]
@@ -96,8 +98,8 @@ def _describe_depth(views: Views, source: str, inside: float) -> str:
     return f"Depth from {source} for {len(maps)} of {len(views)} views, {share}{agreement}."
 
 
-def _to_scene_unit(stored: DepthMap, unit: float, image: Tensor) -> Tensor:
-    """Return depth (h, w) [scene unit], NaN where it is missing."""
+def _to_scene_unit(stored: DepthMap, unit: float, image: UInt8[Tensor, "h w 3"]) -> Float[Tensor, "h w"]:
+    """Return the depth [scene unit], NaN where it is missing."""
     if stored.depth.shape != image.shape[:2]:
         sizes = "map of {1} x {0}, image of {3} x {2}".format(*stored.depth.shape, *image.shape)
         raise ValueError(f"{stored.path}: the depth map must have the size of its image, found a {sizes} pixels")
@@ -105,8 +107,8 @@ def _to_scene_unit(stored: DepthMap, unit: float, image: Tensor) -> Tensor:
     return depth.masked_fill_(~((depth > 0) & depth.isfinite()), torch.nan)
 
 
-def _project_points(camera: Camera, x: Tensor) -> SparseDepth:
-    """Return the depth of those points (n, 3) [scene unit] that are in front of the camera and in its image."""
+def _project_points(camera: Camera, x: Float[Tensor, "n 3"]) -> SparseDepth:
+    """Return the depth of those points [scene unit] that lie in front of the camera and in its image."""
     pixel, z = camera.project(x)
     visible = (z > 0) & pixel.isfinite().all(1) & in_image(camera, pixel)
     return SparseDepth(pixel[visible].float(), z[visible].float())

@@ -1,4 +1,4 @@
-"""Read depth maps as they are stored: one file per view, or one for all views.
+"""Read stored depth maps: one file per view, or one for all views.
 
 z-depth is expected: the distance along the camera's forward axis, not the length of the ray.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -16,27 +17,27 @@ from warpdvr.datasets.files import find_subfolder, read_arrays, sort_by_number
 from warpdvr.runtime.files import path_inside
 
 DEPTH_SUFFIXES = (".npy", ".npz", ".png")
-"""The files that are taken for depth maps."""
+"""The files that count as depth maps."""
 
 
 @dataclass(frozen=True)
 class DepthMap:
-    """A depth map as it is stored."""
+    """A stored depth map, not yet converted."""
 
-    depth: Tensor
-    """Shape (h, w), float [unit of the data], still with its invalid values."""
+    depth: Float[Tensor, "h w"]
+    """z-depth [unit of the data], including invalid values."""
     path: Path
-    """The file that it is from, for messages."""
+    """The file that it comes from, for messages."""
 
 
 def read_depth_map(path: Path) -> DepthMap:
-    """Read one map: `.npy`, `.npz` with one array or one called `depth`, or a grey PNG of 16 bits.
+    """Read one map: `.npy`, `.npz` with one array or one called `depth`, or a 16-bit grey PNG.
 
-    Floats are in the unit of the data, integers in thousandths of it: millimetres where that is metres, as nerfstudio
-    has it (depth_unit_scale_factor = 1e-3; for floats, which nerfstudio multiplies too, pass depth_scale=0.001).
+    Floats are in the unit of the data, integers in thousandths of it: millimetres if that unit is the metre, as in
+    nerfstudio (depth_unit_scale_factor = 1e-3; nerfstudio scales floats too: for those pass depth_scale=0.001).
 
     Raises:
-        ValueError: if the file is missing, cannot be read or is of another form.
+        ValueError: if the file is missing, cannot be read or has another form.
     """
     if not path.is_file():
         raise ValueError(f"{path}: the depth map is missing")
@@ -52,7 +53,7 @@ def read_depth_stack(path: Path, n: int) -> list[DepthMap]:
     """Read the maps of `n` views from one file, the array `depth` (n, h, w) of an `.npz`; units as in `read_depth_map`.
 
     Raises:
-        ValueError: if the file cannot be read or the array is of another shape.
+        ValueError: if the file cannot be read or the array has another shape.
     """
     array = _read_array(path)
     if array.ndim != 3 or len(array) != n:
@@ -66,7 +67,7 @@ def read_depth_folder(folder: Path, pictures: Sequence[Path]) -> list[DepthMap |
     """Read the maps in `folder`/depth, paired with the pictures by order, or by name if there are fewer maps.
 
     Raises:
-        ValueError: if there are only files of another kind, or if a map belongs to no picture.
+        ValueError: if the folder holds files of other kinds only, or a map belongs to no picture.
     """
     subfolder = find_subfolder(folder, "depth")
     if subfolder is None:
@@ -113,9 +114,9 @@ def _read_png(path: Path) -> np.ndarray:
 
 
 def _to_float(array: np.ndarray, path: Path) -> Tensor:
-    """Return depth in the unit of the data; integers are thousandths of it."""
+    """Return the depth in the unit of the data; integers are thousandths of it."""
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{path}: expected depth as numbers, found {array.dtype}")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and so missing
+    with np.errstate(over="ignore"):  # numbers that are too large become infinite, which means missing
         numbers = torch.from_numpy(array.astype(np.float32, copy=False))
     return numbers if array.dtype.kind == "f" else numbers / 1000

@@ -1,4 +1,4 @@
-"""Read and write DVR's own data: `cameras.npz` with camera_mat beside `image/`, `mask/` and `depth/`.
+"""Read and write data in DVR's format: `cameras.npz` with camera_mat beside `image/`, `mask/` and `depth/`.
 
 Conventions as in autonomousvision/differentiable_volumetric_rendering (im2mesh/common.py, im2mesh/data/fields.py),
 Niemeyer et al., "Differentiable Volumetric Rendering", CVPR 2020: with x a point of the scene,
@@ -6,11 +6,11 @@ Niemeyer et al., "Differentiable Volumetric Rendering", CVPR 2020: with x a poin
     z (u, v, 1) = camera_mat world_mat scale_mat x,    world_mat = [R | t], world to camera, x right, y down, z forward.
 
 u and v lie in [-1, 1]. DVR's rays take -1 and 1 for the centres of the first and the last pixel (arange_pixels:
-u = 2 i / (w - 1) - 1), and so do we: column = (u + 1) (w - 1) / 2 + 0.5 with pixel centres at +0.5. Data that were
-rendered with -1 and 1 at the edges of the image are thereby up to half a pixel off at its border, in DVR as here.
+u = 2 i / (w - 1) - 1), and so does this module: column = (u + 1) (w - 1) / 2 + 0.5 with pixel centres at +0.5. Data
+rendered with -1 and 1 at the edges of the image are therefore up to half a pixel off at its border, in DVR as here.
 Depth is the z of this formula: z-depth in units of the data, as `depthfile.read_depth_map` reads it. `pcl.npz` holds
 points of structure from motion: `points` (m, 3) [unit of the data], `visibility_0000`, ... and `is_in_visual_hull`
-(m,). `visual_hull_depth/` is not read. DTU data in DVR's own packaging have K in world_mat: those are IDR's form.
+(m,). `visual_hull_depth/` is not read. DTU data as DVR packages them have K in world_mat: that is IDR's format.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -56,14 +57,14 @@ class DVR(Format):
         try:
             arrays = read_arrays(path, "(world|camera)_mat_0")
             world, camera = (matrices.get_matrix(path, arrays, f"{kind}_mat_0") for kind in ("world", "camera"))
-        except ValueError:  # the format that is tried next says what is wrong
+        except ValueError:  # the next format that is tried reports what is wrong
             return False
         return matrices.is_scaled_rotation(world[:3, :3]) and bool((camera[:2, 2].abs() < 2).all())
 
     def read(self, data: Detection, options: ReadOptions) -> Views:
         """Return the data set in the scene frame that scale_mat leads from.
 
-        Where that is the identity and the cameras do not look at the unit sphere, the object is put there.
+        If that is the identity and the cameras do not look at the unit sphere, the object is moved there.
         """
         path = data.choose()
         transform, projections, factors = _matrices(path, options.min_views)
@@ -85,9 +86,9 @@ class DVR(Format):
         return _attach_cloud(data.folder, capture.views(data, options))
 
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
-        """Return the camera file with other world_mat and inverses of it; all other arrays are kept.
+        """Return the camera file with new world_mat and their inverses; all other arrays are kept.
 
-        world_mat becomes [R | t] without a factor, should it have had one.
+        world_mat becomes [R | t] without a factor, even if it had one.
         """
         path = data.choose()
         arrays = read_arrays(path)
@@ -97,17 +98,17 @@ class DVR(Format):
 
 
 def write(folder: Path, views: Views) -> None:
-    """Write `views` to a new folder, or one without such data; reading it gives the same cameras, images and masks.
+    """Write `views` to a folder without such data; reading it gives the same cameras, images and masks.
 
     Pictures are called 0000.png, 0001.png, ... in the order of the views; their names, the split and sparse points are
     not kept. Depth is float32 [unit of the data], 0 where it is missing.
 
     Raises:
-        ValueError: if there are pictures, depth maps or cameras already.
+        ValueError: if the folder already holds pictures, depth maps or cameras.
     """
     for name in ("image", "mask", "depth", "cameras.npz"):
         if (folder / name).exists():
-            raise ValueError(f"{folder / name}: expected a folder without data, found this; write to a new folder")
+            raise ValueError(f"{folder / name}: expected a folder without data, but this exists; write to a new folder")
     for name, camera in zip(views.names, views.cameras, strict=True):
         if not isinstance(camera.projection, Pinhole):
             raise ValueError(
@@ -132,8 +133,10 @@ def write(folder: Path, views: Views) -> None:
 
 
 def _matrices(path: Path, min_views: int) -> tuple[SceneTransform, list[Tensor], list[float]]:
-    """Return scale_mat and, per view, camera_mat world_mat scale_mat (4, 4) and the factor from its depth to the data's
-    unit, which is not 1 where world_mat has a scale."""
+    """Return scale_mat and, per view, camera_mat world_mat scale_mat (4, 4) and the factor of its depth.
+
+    The factor converts the depth to the unit of the data; it is not 1 if world_mat has a scale.
+    """
     arrays = read_arrays(path, r"(world|camera|scale)_mat_\d+")
     n = matrices.count_cameras(arrays)
     require_view_count(path, n, min_views)
@@ -146,23 +149,23 @@ def _matrices(path: Path, min_views: int) -> tuple[SceneTransform, list[Tensor],
         matrices.require_equal_scales(path, i, scale, first)
         if not matrices.is_scaled_rotation(world[:3, :3]):
             raise ValueError(f"{path}: world_mat_{i} is not [R | t], expected a rotation as in world_mat_0")
-        left = (camera @ world)[:3, :3]
-        if not torch.linalg.det(left) > 0:
+        projection = (camera @ world)[:3, :3]
+        if not torch.linalg.det(projection) > 0:
             raise ValueError(
                 f"{path}: camera_mat_{i} and world_mat_{i} make a mirror image, expected x right, y down, z forward"
             )
         projections.append(camera @ world @ scale)
-        factors.append(1 / float(left[2].norm()))
+        factors.append(1 / float(projection[2].norm()))
     return matrices.scene_transform(path, first), projections, factors
 
 
-def _camera(path: Path, i: int, projection: Tensor, size: tuple[int, int]) -> Camera:
+def _camera(path: Path, i: int, projection: Float[Tensor, "4 4"], size: tuple[int, int]) -> Camera:
     with error_prefix(f"{path}: camera_mat_{i} world_mat_{i}"):
         return Camera.from_projection(_to_pixels(*size) @ projection[:3], *size)
 
 
 def _masks(folder: Path, photographs: Photographs) -> MaskSet:
-    """Return the masks in the folder, by order or, if there are fewer than images, by name; else those in alpha."""
+    """Return the masks in the folder, by order, or by name if there are fewer than images; else those in alpha."""
     subfolder = find_subfolder(folder, "mask", "masks")
     if subfolder is None:
         return masks_from_alpha(photographs) or MaskSet.empty(len(photographs))
@@ -173,18 +176,18 @@ def _masks(folder: Path, photographs: Photographs) -> MaskSet:
 
 
 def _is_scene_frame(transform: SceneTransform, cameras: tuple[Camera, ...]) -> bool:
-    """Return whether the object is in the unit sphere: scale_mat says so, or the cameras look at it."""
+    """Return whether the object lies in the unit sphere: because scale_mat says so, or the cameras look there."""
     if not torch.allclose(transform.matrix, torch.eye(4).to(transform.matrix)):
         return True
     try:
         centre, radius = extent_from_axes(cameras)
-    except ValueError:  # parallel cameras: nothing speaks against it
+    except ValueError:  # parallel cameras: no evidence against it
         return True
     return float(centre.norm()) < 1 and 0.1 < radius < 10
 
 
 def _attach_cloud(folder: Path, views: Views) -> Views:
-    """Return `views` with the sparse points in `pcl.npz`, those in the visual hull, if it is there."""
+    """Return `views` with the sparse points of `pcl.npz` that lie in the visual hull, if the file exists."""
     path = path_inside(folder, "pcl.npz")
     if not path.is_file():
         return views
@@ -206,8 +209,10 @@ def _attach_cloud(folder: Path, views: Views) -> Views:
     return attach_points(views, points, visible, path)
 
 
-def _to_matrices(camera: Camera, transform: SceneTransform) -> tuple[Tensor, Tensor, Tensor]:
-    """Return camera_mat, world_mat and scale_mat, each (4, 4) float64, of a camera in the scene frame."""
+def _to_matrices(
+    camera: Camera, transform: SceneTransform
+) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "4 4"], Float[Tensor, "4 4"]]:
+    """Return camera_mat, world_mat and scale_mat, float64, of a camera in the scene frame."""
     _, R, t = transform.to_data(camera).krt()
     K, world = torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
     K[:3, :3] = torch.linalg.inv(_to_pixels(camera.width, camera.height)) @ camera.K.double()
@@ -215,8 +220,8 @@ def _to_matrices(camera: Camera, transform: SceneTransform) -> tuple[Tensor, Ten
     return K, world, transform.matrix
 
 
-def _to_pixels(width: int, height: int) -> Tensor:
-    """Return the matrix (3, 3) from DVR's [-1, 1] to pixels with centres at +0.5."""
+def _to_pixels(width: int, height: int) -> Float[Tensor, "3 3"]:
+    """Return the matrix from DVR's [-1, 1] to pixels with centres at +0.5."""
     if min(width, height) < 2:
         raise ValueError(f"expected images of at least 2 x 2 pixels, found {width} x {height}")
     x, y = (width - 1) / 2, (height - 1) / 2

@@ -1,4 +1,4 @@
-"""Find the files of a data set, never outside of its folder, and read and write NumPy archives."""
+"""Find the files of a data set, never outside its folder, and read and write NumPy archives."""
 
 import io
 import re
@@ -13,7 +13,7 @@ import numpy as np
 from warpdvr.runtime.files import path_inside
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm")
-"""The files that are taken for pictures."""
+"""The files that count as pictures."""
 
 
 def find_subfolder(folder: Path, *names: str) -> Path | None:
@@ -28,7 +28,7 @@ def list_pictures(subfolder: Path, folder: Path) -> list[Path]:
 
 
 def sort_by_number(paths: Iterable[Path]) -> list[Path]:
-    """Return files sorted by name, with the numbers in names compared by value: 2.png before 10.png."""
+    """Return files sorted by name, comparing the numbers in names by value: 2.png before 10.png."""
 
     def key(path: Path) -> list[tuple[bool, int, str]]:
         parts = re.split(r"(\d+)", path.stem)
@@ -73,20 +73,20 @@ def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def require_view_count(path: Path, count: int, minimum: int) -> None:
-    """Raise ValueError if a data set has too few views to be used."""
+    """Raise ValueError if a data set has too few views."""
     if count < minimum:
         raise ValueError(f"{path}: expected at least {minimum} view{'s' * (minimum > 1)}, found {count}")
 
 
 def require_camera_count(path: Path, stored: int, new: int) -> None:
-    """Raise ValueError if another number of cameras is to be written than the file holds."""
+    """Raise ValueError if the number of cameras to write differs from the number in the file."""
     if stored != new:
         raise ValueError(f"{path}: holds {stored} cameras, expected one for each of the {new} that are to be written")
 
 
 @contextmanager
 def error_prefix(subject: object) -> Iterator[None]:
-    """Put the name of a file or a view in front of the message of a ValueError raised inside of the block."""
+    """Prefix the message of a ValueError raised in the block with the name of a file or a view."""
     try:
         yield
     except ValueError as error:

@@ -1,7 +1,7 @@
 """The contract of a data set format: how a folder is recognised, read into views, and given new cameras.
 
-A format subclasses `Format`. Its `read` collects what the folder holds in a `Capture`, whose `views` does what is the
-same for all formats: names, split, summary, scene frame and depth.
+A format subclasses `Format`. Its `read` collects the contents of the folder in a `Capture`, whose `views` does the work
+that all formats share: names, split, summary, scene frame and depth.
 """
 
 import math
@@ -16,14 +16,14 @@ from warpdvr.datasets.depth import attach_depth
 from warpdvr.datasets.depthfile import DepthMap, read_depth_folder
 from warpdvr.datasets.files import unique_names
 from warpdvr.datasets.images import MaskSet, Photographs
-from warpdvr.datasets.normalise import normalised
+from warpdvr.datasets.normalise import normalise_views
 from warpdvr.datasets.views import Views, describe_masks, describe_sizes, describe_split, split_views
 from warpdvr.runtime.files import path_inside
 
 
 @dataclass(frozen=True)
 class Detection:
-    """A folder whose format was recognised."""
+    """A folder whose format has been recognised."""
 
     format: "Format"
     folder: Path
@@ -50,7 +50,7 @@ class Detection:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the user chooses about reading, the same for all formats.
+    """The user's options for reading, the same for all formats.
 
     Raises:
         ValueError: if an option is out of range.
@@ -61,7 +61,7 @@ class ReadOptions:
     depth_scale: float = 1.0
     """Factor from the unit of the depth maps to the data's own."""
     min_views: int = 2
-    """Fewer views are refused."""
+    """Data sets with fewer views are rejected."""
 
     def __post_init__(self) -> None:
         if not 0 < self.depth_scale < math.inf:
@@ -81,7 +81,7 @@ class Format(ABC):
     """Glob pattern, relative to the folder, of the camera files that it is recognised by."""
 
     def detect(self, folder: Path, cameras: str | None = None) -> Detection | None:
-        """Return what was found in `folder`, or None if it is not of this format.
+        """Return the folder with its camera files, or None if it is not of this format.
 
         Args:
             folder: the data set.
@@ -91,7 +91,7 @@ class Format(ABC):
         return Detection(self, folder, paths) if any(map(self.recognises, paths)) else None
 
     def recognises(self, path: Path) -> bool:
-        """Return whether a file that matches `pattern` is of this format; for formats that share file names."""
+        """Return whether a file that matches `pattern` is of this format; override it if formats share file names."""
         return True
 
     @abstractmethod
@@ -99,13 +99,13 @@ class Format(ABC):
         """Return the data set in the scene frame.
 
         Raises:
-            ValueError: if a file is missing, damaged or of another form than expected, or if files do not fit together;
-                names the file, what was found and what to do.
+            ValueError: if a file is missing, damaged or in an unexpected form, or if files contradict each other; the
+                message names the file, what was found and what to do.
         """
 
     @abstractmethod
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
-        """Return the content of the camera files, by name, with other cameras in place of those stored.
+        """Return the content of the camera files, by name, with new cameras in place of those stored.
 
         Args:
             data: the data set; it is not changed.
@@ -131,19 +131,19 @@ class Capture:
     transform: SceneTransform = field(default_factory=SceneTransform.identity)
     """Leads from the frame of the cameras to the data's own."""
     transform_source: str | None = None
-    """What in the data says so; None: the object is yet to be found and put into the unit sphere."""
+    """What in the data defines `transform`; None if the object has yet to be located and moved into the unit sphere."""
     test: tuple[int, ...] | None = None
-    """The views that are held out, if the data have a split of their own."""
+    """The views that are held out, if the data define a split."""
     depth_maps: Sequence[DepthMap | None] | None = None
-    """Per view; None: those in the subfolder `depth`, if there is one."""
+    """Per view; None reads those in the subfolder `depth`, if there is one."""
     depth_factors: Sequence[float] | None = None
-    """Per view, a further factor of the depth; None: 1."""
+    """Per view, a further factor of the depth; None means 1."""
 
     def views(self, data: Detection, options: ReadOptions) -> Views:
         """Return everything in the scene frame, with depth.
 
         Raises:
-            ValueError: if the object cannot be found, or the depth is unreadable or in another unit.
+            ValueError: if the object cannot be located, or the depth is unreadable or in another unit.
         """
         n = len(self.photographs)
         images, masks = self.photographs.images, self.masks.masks
@@ -158,7 +158,7 @@ class Capture:
         names = unique_names(self.photographs.paths)
         views = Views(images, masks, self.cameras, names, train, test, self.transform, summary)
         if self.transform_source is None:
-            views = normalised(views, data.folder)
+            views = normalise_views(views, data.folder)
         else:
             scale = f"1 scene unit = {self.transform.scale:.4g} units of the data"
             views = replace(views, summary=f"{summary} Scale from {self.transform_source}: {scale}.")

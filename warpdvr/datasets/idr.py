@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -26,10 +27,10 @@ from warpdvr.datasets.images import MaskSet, Photographs, read_masks, read_photo
 from warpdvr.datasets.views import Views
 
 PREFERRED = ("cameras_sphere.npz", "cameras.npz")
-"""The camera files that are read where there are several."""
+"""The camera files to prefer if there are several."""
 
 RATIOS = (2.0, 4.0, 8.0, 0.5, 0.25, 0.125, 3.0, 1 / 3, 1.5, 2 / 3)
-"""Sizes of the images that matrices may have been made for, in sizes of the images that are there."""
+"""Candidate sizes of the images that the matrices are for, relative to the images in the folder."""
 
 
 class IDR(Format):
@@ -64,9 +65,9 @@ class IDR(Format):
         return capture.views(data, options)
 
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
-        """Return the camera file with other world_mat and inverses of it; all other arrays are kept.
+        """Return the camera file with new world_mat and their inverses; all other arrays are kept.
 
-        The matrices stay for images of the size that they were for.
+        The new matrices are for images of the same size as the old ones.
         """
         path = data.choose(*PREFERRED)
         arrays = read_arrays(path)
@@ -95,10 +96,10 @@ def _matrices(path: Path, min_views: int) -> tuple[list[Tensor], SceneTransform]
     return world, matrices.scene_transform(path, scale[0])
 
 
-def _require_intrinsics(path: Path, i: int, matrix: Tensor) -> None:
-    """Raise ValueError if world_mat is [R | t], a rotation up to scale: the focal lengths are elsewhere, in camera_mat.
+def _require_intrinsics(path: Path, i: int, matrix: Float[Tensor, "3 3"]) -> None:
+    """Raise ValueError if world_mat is [R | t], a rotation up to scale, so that it lacks the focal lengths.
 
-    The key camera_mat does not decide it: IDR's files may have it too, with another meaning.
+    The presence of camera_mat does not decide this: IDR's files may have it too, with another meaning.
     """
     if matrices.is_scaled_rotation(matrix):
         raise ValueError(
@@ -119,9 +120,10 @@ def _masks(folder: Path, photographs: Photographs) -> MaskSet:
 
 
 def _size_ratio(world: list[Tensor], sizes: list[tuple[int, int]]) -> float:
-    """Return the size that the matrices are for, in sizes of the images (w, h), judged by the principal point.
+    """Return the size of the images that the matrices are for, relative to the images in the folder (w, h).
 
-    It is near the middle of a photograph. Images stay as they are unless it is clearly nearer for another size.
+    The principal point decides: it is near the centre of a photograph. The ratio is 1 unless the principal point fits
+    another ratio clearly better.
     """
     relative = torch.stack([_principal_point(P) / torch.tensor(size) for P, size in zip(world, sizes, strict=True)])
     median = relative.nan_to_num().median(0).values
@@ -130,24 +132,25 @@ def _size_ratio(world: list[Tensor], sizes: list[tuple[int, int]]) -> float:
     return best if offset[1.0] > 0.2 and offset[best] < 0.1 else 1.0
 
 
-def _principal_point(P: Tensor) -> Tensor:
+def _principal_point(P: Float[Tensor, "4 4"]) -> Float[Tensor, "2"]:
     """Return (cx, cy) of P = s K [R | t]: K [0, 0, 1] = K R r3, and r3 is the last row of P's left part up to scale."""
-    left = P[:3, :3]
-    return (left @ left[2])[:2] / left[2].square().sum() + 0.5
+    KR = P[:3, :3]
+    return (KR @ KR[2])[:2] / KR[2].square().sum() + 0.5
 
 
-def _camera(path: Path, i: int, projection: Tensor, ratio: float, size: tuple[int, int]) -> Camera:
-    """Return the camera of world_mat scale_mat (4, 4): u_image = (u_matrix + 0.5) / ratio, pixel centres at +0.5."""
+def _camera(path: Path, i: int, projection: Float[Tensor, "4 4"], ratio: float, size: tuple[int, int]) -> Camera:
+    """Return the camera of world_mat scale_mat: u_image = (u_matrix + 0.5) / ratio, pixel centres at +0.5."""
     with error_prefix(f"{path}: world_mat_{i}"):
         return Camera.from_projection(_to_image(ratio) @ projection[:3], *size)
 
 
-def _to_image(ratio: float) -> Tensor:
-    """Return the matrix (3, 3) from pixels of the matrices, centres at integers, to those of the images."""
+def _to_image(ratio: float) -> Float[Tensor, "3 3"]:
+    """Return the matrix from pixels of the matrices, centres at integers, to pixels of the images, centres at +0.5."""
     return torch.tensor([[1 / ratio, 0, 0.5 / ratio], [0, 1 / ratio, 0.5 / ratio], [0, 0, 1]], dtype=torch.float64)
 
 
 def _describe(ratio: float) -> str:
+    """Describe how the matrices were scaled; empty if they were not."""
     if ratio == 1:
         return ""
     return f"; the matrices are for images {ratio:.3g} times as large (by the principal point) and were scaled to these"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Bool, UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -18,11 +19,11 @@ class Photographs:
     """The photographs of a data set."""
 
     paths: tuple[Path, ...]
-    """Per view."""
-    images: tuple[Tensor, ...]
-    """Per view, colours (h, w, 3), uint8."""
-    alphas: tuple[Tensor | None, ...]
-    """Per view, the alpha channel (h, w), uint8, None if there is none."""
+    """The file of each view."""
+    images: tuple[UInt8[Tensor, "_ _ 3"], ...]
+    """Per view, sRGB colours (h, w, 3)."""
+    alphas: tuple[UInt8[Tensor, "_ _"] | None, ...]
+    """Per view, the alpha channel (h, w); None if there is none."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -37,14 +38,14 @@ class Photographs:
 class MaskSet:
     """The masks of a data set."""
 
-    masks: tuple[Tensor | None, ...]
-    """Per view, shape (h, w), bool, True on the object; None for a view without."""
+    masks: tuple[Bool[Tensor, "_ _"] | None, ...]
+    """Per view, shape (h, w), True on the object; None for a view without a mask."""
     source: str
-    """Where they are from, in words."""
+    """Where they come from, in words."""
 
     @classmethod
     def empty(cls, n: int) -> "MaskSet":
-        """Return no mask for any of n views."""
+        """Return a set without a mask for any of n views."""
         return cls((None,) * n, "nowhere")
 
 
@@ -54,13 +55,13 @@ def read_photographs(paths: Sequence[Path]) -> Photographs:
     return Photographs(tuple(paths), images, alphas)
 
 
-def read_picture(path: Path, *, upright: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Return the colours (h, w, 3) and the alpha channel (h, w) of a picture, both uint8; None if it has no alpha.
+def read_picture(path: Path, *, upright: bool = False) -> tuple[UInt8[Tensor, "h w 3"], UInt8[Tensor, "h w"] | None]:
+    """Return the sRGB colours of a picture, and its alpha channel or None.
 
     Args:
         path: the picture.
-        upright: rotate it as its EXIF data say. By default pixels come as they are stored, which is what cameras are
-            calibrated for.
+        upright: rotate it as its EXIF data say. By default the pixels keep their stored order, for which cameras are
+            calibrated.
 
     Raises:
         ValueError: if the file is missing or cannot be decoded.
@@ -72,13 +73,13 @@ def read_picture(path: Path, *, upright: bool = False) -> tuple[Tensor, Tensor |
     return torch.from_numpy(np.ascontiguousarray(array[..., :3])), alpha
 
 
-def read_mask(path: Path, image: Tensor) -> Tensor:
-    """Return a mask (h, w), bool, white = object, that has the size of its image (h, w, 3).
+def read_mask(path: Path, image: UInt8[Tensor, "h w 3"]) -> Bool[Tensor, "h w"]:
+    """Read a mask, white = object, that must have the size of its image.
 
     The file may be grey, in colour or have alpha, with values 0 and 255 or 0 and 1.
 
     Raises:
-        ValueError: if the mask has another size than the image, or is empty.
+        ValueError: if the size of the mask differs from that of the image, or the mask is empty.
     """
     array = _decode(path)
     if array.ndim == 3:
@@ -90,7 +91,7 @@ def read_mask(path: Path, image: Tensor) -> Tensor:
 
 
 def read_masks(paths: Sequence[Path | None], photographs: Photographs, source: str) -> MaskSet:
-    """Read the mask of each photograph, None where there is no file; `source` says in words where they are from."""
+    """Read the mask of each photograph, None where there is no file; `source` describes where they come from."""
     pairs = zip(paths, photographs.images, strict=True)
     return MaskSet(tuple(None if path is None else read_mask(path, image) for path, image in pairs), source)
 
@@ -99,7 +100,7 @@ def masks_from_alpha(photographs: Photographs) -> MaskSet | None:
     """Return masks from the alpha channels of the photographs, or None if all of them are opaque.
 
     Raises:
-        ValueError: if a photograph that has an alpha channel is transparent everywhere.
+        ValueError: if a photograph is transparent everywhere.
     """
     if not any(alpha is not None and bool((alpha < 255).any()) for alpha in photographs.alphas):
         return None
@@ -112,8 +113,7 @@ def match_masks(pictures: Sequence[Path], subfolder: Path, folder: Path) -> list
     """Return for each picture the mask in `subfolder` that has its name up to the suffix, or None.
 
     Raises:
-        ValueError: if a mask belongs to no picture, neither to those that are used nor to others in their folders, or
-            if none belongs to those that are used.
+        ValueError: if a mask matches no picture in the folders of `pictures`, or no mask matches any of `pictures`.
     """
     masks = {f.stem: f for f in list_pictures(subfolder, folder)}
     used = {f.stem for f in pictures}
@@ -127,14 +127,15 @@ def match_masks(pictures: Sequence[Path], subfolder: Path, folder: Path) -> list
     return [masks.get(f.stem) for f in pictures]
 
 
-def _require_object(mask: Tensor, path: Path) -> Tensor:
+def _require_object(mask: Bool[Tensor, "h w"], path: Path) -> Bool[Tensor, "h w"]:
+    """Return the mask; ValueError if it is empty."""
     if not mask.any():
         raise ValueError(f"{path}: the mask is empty, expected white (or opaque) pixels on the object")
     return mask
 
 
 def _decode(path: Path, upright: bool = False) -> NDArray[np.uint8]:
-    """Return grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4)."""
+    """Return the pixels of a picture as grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4)."""
     if not path.is_file():
         raise ValueError(f"{path}: the picture is missing")
     try:
@@ -152,7 +153,7 @@ def _decode(path: Path, upright: bool = False) -> NDArray[np.uint8]:
 
 
 def _to_grey(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a mask in colour or with alpha as grey: the brightest channel, 0 where it is transparent."""
+    """Convert a mask in colour or with alpha to grey: the brightest channel, 0 where it is transparent."""
     grey: NDArray[np.uint8] = array[..., :3].max(2)
     if array.shape[2] == 3:
         return grey

@@ -1,7 +1,7 @@
 """Read photographs, masks and cameras into the scene frame, with the object in the unit sphere.
 
-How the scene frame lies in the data's follows from a file (scale_mat of IDR and DVR), else from the visual hull of the
-masks, else from where the cameras look (`normalise.normalised`); with `load(folder, normalise=False)` it is the data's.
+The scene frame follows from a file (scale_mat of IDR and DVR), else from the visual hull of the masks, else from where
+the cameras look (`normalise.normalise_views`); with `load(folder, normalise=False)` it is the frame of the data.
 
 `load` reads a folder in one of several formats (`FORMATS`), `mesh_views` renders a mesh. Both return `Views`.
 `write_cameras` writes cameras in the format that they were read from. `register_format` adds a format.
@@ -39,12 +39,12 @@ FORMATS: list[Format] = [DVR(), IDR(), Middlebury(), Nerfstudio()]
 
 
 def register_format(format: Format) -> None:
-    """Make a format known to `load`, `detect` and `write_cameras`; it is tried before those known already.
+    """Make a format known to `load`, `detect` and `write_cameras`; it is tried before those already registered.
 
     Raises:
-        ValueError: if a format of that title is known already.
+        ValueError: if a format of that title is registered already.
     """
-    if any(known.title == format.title for known in FORMATS):
+    if any(existing.title == format.title for existing in FORMATS):
         raise ValueError(f"format {format.title!r} is registered already, choose another title")
     FORMATS.insert(0, format)
 
@@ -54,7 +54,7 @@ def detect(folder: Path | str, *, cameras: str | None = None) -> Detection:
 
     Args:
         folder: the data set.
-        cameras: name of the camera file in `folder`, where it holds several.
+        cameras: name of the camera file in `folder`, if it holds several.
 
     Raises:
         ValueError: if it is of no known format; names those that are known.
@@ -85,19 +85,19 @@ def load(
     Depth is read if there is any: a map per picture in `depth/`, what a format has in addition (see its module), and
     sparse points in `points.npz`, arrays `points` (m, 3) in the data's own unit and frame and `visible` (v, m), bool,
     in the order of the views. Maps are z-depth along the camera's forward axis, not ray length; zeros, negatives, NaN
-    and infinities are missing. Depth that contradicts the masks is refused, see `depthcheck.check_depth`.
+    and infinities are missing. Depth that contradicts the masks is rejected, see `depthcheck.check_depth`.
 
     Args:
         folder: the data set.
         hold_out: views 0, hold_out, 2 hold_out, ... are held out from training; 0 holds out none.
             A test split that comes with the data (`transforms_test.json`) is used instead.
-        cameras: name of the camera file in `folder`, where it holds several.
+        cameras: name of the camera file in `folder`, if it holds several.
         depth_scale: factor from the unit of the depth maps to the data's own, that of the cameras' positions.
-        normalise: put the object into the unit sphere. False: the scene frame is the data's own, for fields that have a
-            frame of their own, such as trained decoders; then one view is enough.
+        normalise: move the object into the unit sphere. With False the scene frame is the data's own, for fields with a
+            fixed frame, such as trained decoders; then one view is enough.
 
     Raises:
-        ValueError: if a file is missing, damaged or of another form than expected, or if files do not fit together.
+        ValueError: if a file is missing, damaged or in an unexpected form, or if files contradict each other.
     """
     folder = Path(folder)
     options = ReadOptions(hold_out=hold_out, depth_scale=depth_scale, min_views=2 if normalise else 1)
@@ -118,28 +118,28 @@ def load(
 def write_cameras(
     folder: Path | str, views: Views, cameras: Sequence[Camera], out: Path, *, name: str | None = None
 ) -> list[Path]:
-    """Write camera poses in the format, the frame and under the file names of the data set that they belong to.
+    """Write camera poses in the format, the frame and the file names of the data set that they belong to.
 
-    All else in those files is kept: intrinsics, the size of the images that they are for, scale_mat, names of pictures.
+    Everything else in those files is kept: intrinsics, the image size that they refer to, scale_mat, names of pictures.
 
     Args:
         folder: the data set; it is not changed unless `out` is the same.
-        views: what `load` made of it.
-        cameras: of all views, in the scene frame.
-        out: folder for the files; made if it is not there.
-        name: name of the camera file, where `folder` holds several: `cameras` of `load`.
+        views: the views that `load` returned.
+        cameras: the cameras of all views, in the scene frame.
+        out: folder for the files; created if it does not exist.
+        name: name of the camera file, if `folder` holds several; the argument `cameras` of `load`.
 
     Returns:
         The files that were written.
 
     Raises:
-        ValueError: if there are not as many cameras as in the files, or one has another projection than its view.
+        ValueError: if the number of cameras differs from that of the views, or the projection of one from its view.
     """
     if len(cameras) != len(views):
         raise ValueError(f"{folder}: expected a camera for each of {len(views)} views, got {len(cameras)}")
-    for camera, given, view in zip(cameras, views.cameras, views.names, strict=True):
-        if camera.projection != given.projection:
-            kinds = f"{given.projection.name} in the data set, got {camera.projection.name}"
+    for camera, old, view in zip(cameras, views.cameras, views.names, strict=True):
+        if camera.projection != old.projection:
+            kinds = f"{old.projection.name} in the data set, got {camera.projection.name}"
             raise ValueError(f"{folder}: poses alone are written, but the camera of {view} is {kinds}")
     detection = detect(folder, cameras=name)
     in_data_frame = [views.transform.to_data(camera.to("cpu")) for camera in cameras]

@@ -1,4 +1,4 @@
-"""Cameras as numbered matrices in an npz file (world_mat_0, scale_mat_0, ...), as IDR and DVR store them."""
+"""Read and write cameras as numbered matrices in an npz file (world_mat_0, ...), as IDR and DVR store them."""
 
 import re
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.transform import SceneTransform
@@ -17,11 +18,11 @@ def count_cameras(arrays: dict[str, np.ndarray]) -> int:
     return sum(re.fullmatch(r"world_mat_\d+", key) is not None for key in arrays)
 
 
-def get_matrix(path: Path, arrays: dict[str, np.ndarray], key: str) -> Tensor:
-    """Return the matrix of that name, shape (4, 4), float64; (3, 4) gets the last row [0, 0, 0, 1].
+def get_matrix(path: Path, arrays: dict[str, np.ndarray], key: str) -> Float[Tensor, "4 4"]:
+    """Return the matrix of that name, float64; a (3, 4) matrix gets the last row [0, 0, 0, 1].
 
     Raises:
-        ValueError: if it is missing, not finite or of another shape.
+        ValueError: if it is missing, not finite or has another shape.
     """
     if key not in arrays:
         raise ValueError(f"{path}: {key} is missing, expected one per view, numbered from 0")
@@ -35,24 +36,24 @@ def get_matrix(path: Path, arrays: dict[str, np.ndarray], key: str) -> Tensor:
     return full
 
 
-def require_equal_scales(path: Path, i: int, scale: Tensor, first: Tensor) -> None:
-    """Raise ValueError if the i-th scale_mat is not the first one: the views would be of different scenes."""
+def require_equal_scales(path: Path, i: int, scale: Float[Tensor, "4 4"], first: Float[Tensor, "4 4"]) -> None:
+    """Raise ValueError if the i-th scale_mat differs from the first: the views would show different scenes."""
     if not torch.allclose(scale, first, rtol=1e-5):
         raise ValueError(f"{path}: scale_mat_{i} differs from scale_mat_0, expected one scene frame for all views")
 
 
-def scene_transform(path: Path, scale: Tensor) -> SceneTransform:
+def scene_transform(path: Path, scale: Float[Tensor, "4 4"]) -> SceneTransform:
     """Return scale_mat as a transform.
 
     Raises:
-        ValueError: if it has not one scale for all axes.
+        ValueError: if its scale is not the same along all axes.
     """
     with error_prefix(f"{path}: scale_mat_0"):
         return SceneTransform(scale)
 
 
-def is_scaled_rotation(matrix: Tensor) -> bool:
-    """Return whether a matrix (3, 3) is a rotation, or a reflected one, up to scale."""
+def is_scaled_rotation(matrix: Float[Tensor, "3 3"]) -> bool:
+    """Return whether a matrix is a rotation, with or without a reflection, up to scale."""
     square = matrix @ matrix.T
     size = square.diagonal().mean()
     return bool(size > 0 and (square / size - torch.eye(3).to(matrix)).abs().max() < 1e-2)
@@ -62,7 +63,7 @@ def find_pictures(folder: Path, camera_file: Path, n: int) -> list[Path]:
     """Return the `n` pictures in `folder`/image or images, as many as there are cameras in `camera_file`.
 
     Raises:
-        ValueError: if there is no such subfolder, or another number of pictures in it.
+        ValueError: if there is no such subfolder, or the number of pictures in it is not `n`.
     """
     subfolder = find_subfolder(folder, "image", "images")
     if subfolder is None:
@@ -75,8 +76,10 @@ def find_pictures(folder: Path, camera_file: Path, n: int) -> list[Path]:
     return paths
 
 
-def replace_world_matrices(path: Path, arrays: dict[str, np.ndarray], matrices: Sequence[Tensor]) -> bytes:
-    """Return the content of the npz file with other world_mat (3, 4), and inverses of them where it has such.
+def replace_world_matrices(
+    path: Path, arrays: dict[str, np.ndarray], matrices: Sequence[Float[Tensor, "3 4"]]
+) -> bytes:
+    """Return the content of the npz file with new world_mat, and with their inverses if the file stores those too.
 
     Raises:
         ValueError: if a world_mat is missing in `arrays`, the content of the file `path`.

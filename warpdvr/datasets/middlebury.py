@@ -27,7 +27,7 @@ class Middlebury(Format):
     pattern = "*_par.txt"
 
     def read(self, data: Detection, options: ReadOptions) -> Views:
-        """Return the data set with its object, which the masks or the cameras show, in the unit sphere."""
+        """Return the data set with its object, located by the masks or the cameras, in the unit sphere."""
         path = data.choose()
         entries = _entries(path, options.min_views)
         photographs = read_photographs([path_inside(data.folder, name) for name, _ in entries])
@@ -47,7 +47,7 @@ class Middlebury(Format):
         return capture.views(data, options)
 
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
-        """Return the camera file with other R and t; K and the names of the photographs are kept."""
+        """Return the camera file with new R and t; K and the names of the photographs are kept."""
         path = data.choose()
         entries = _entries(path, 1)
         require_camera_count(path, len(entries), len(cameras))
@@ -62,17 +62,18 @@ class Middlebury(Format):
 def _entries(path: Path, min_views: int) -> list[tuple[str, list[float]]]:
     """Return the name of the photograph and 21 numbers per view."""
     try:
-        first, *rest = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()] or [[]]
+        first, *lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()] or [[]]
         n = int(first[0])
     except (UnicodeDecodeError, ValueError, IndexError) as error:
         raise ValueError(f"{path}: expected the number of images in the first line, found something else") from error
-    if n != len(rest):
-        raise ValueError(f"{path}: expected {n} lines of cameras, as the first line says, found {len(rest)}")
+    if n != len(lines):
+        raise ValueError(f"{path}: expected {n} lines of cameras, as the first line says, found {len(lines)}")
     require_view_count(path, n, min_views)
-    return [(line[0], _numbers(path, line)) for line in rest]
+    return [(line[0], _numbers(path, line)) for line in lines]
 
 
 def _numbers(path: Path, line: list[str]) -> list[float]:
+    """Return the 21 numbers of a line."""
     if len(line) != 22:
         raise ValueError(
             f"{path}: {line[0]}: expected a name and 21 numbers, found {len(line) - 1} entries after the name"
@@ -82,6 +83,7 @@ def _numbers(path: Path, line: list[str]) -> list[float]:
 
 
 def _camera(source: str, numbers: list[float], size: tuple[int, int]) -> Camera:
+    """Return the camera of the numbers K, R and t; pixel centres move from integers to +0.5."""
     K, R = torch.tensor(numbers[:18], dtype=torch.float64).reshape(2, 3, 3)
     if not ((R @ R.T - torch.eye(3)).abs().max() < 1e-3 and R.det() > 0):
         raise ValueError(f"{source}: R is not a rotation, found {R.tolist()}")
@@ -91,7 +93,7 @@ def _camera(source: str, numbers: list[float], size: tuple[int, int]) -> Camera:
 
 
 def _masks(folder: Path, camera_file: Path, photographs: Photographs) -> MaskSet:
-    """Return the masks that have the name of their picture and, where there is a list of good ones, are in it."""
+    """Return the masks with the name of their picture; if there is a list of good ones, only those in it."""
     subfolder = find_subfolder(folder, "derived_masks", "mask", "masks")
     if subfolder is None:
         return MaskSet.empty(len(photographs))

@@ -1,14 +1,15 @@
-"""Masks that grow, and what lies along their outlines."""
+"""Dilate masks, and find the pixels along their outlines."""
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 
-def dilate(mask: Tensor, radius: int) -> Tensor:
-    """Return the pixels (h, w), bool, with one of the mask (h, w) at most `radius` away along rows and columns."""
+def dilate(mask: Bool[Tensor, "*views h w"], radius: int) -> Bool[Tensor, "*views h w"]:
+    """Return the pixels with a pixel of the mask at most `radius` rows and `radius` columns away."""
     return torch.nn.functional.max_pool2d(mask.float()[None], 2 * radius + 1, stride=1, padding=radius)[0] > 0
 
 
-def outline_band(mask: Tensor, radius: int) -> Tensor:
-    """Return the pixels (h, w), bool, at most `radius` away from the mask (h, w) and from what is not of it."""
+def outline_band(mask: Bool[Tensor, "*views h w"], radius: int) -> Bool[Tensor, "*views h w"]:
+    """Return the pixels at most `radius` away both from a pixel of the mask and from one outside it."""
     return dilate(mask, radius) & dilate(~mask, radius)

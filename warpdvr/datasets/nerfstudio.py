@@ -3,11 +3,11 @@
 Cameras are in `transforms.json`, or in `transforms_train.json` and `transforms_test.json`.
 
 Camera to world, OpenGL axes, pixel centres at +0.5 (docs.nerf.studio, "Data conventions"; NVlabs/instant-ngp,
-docs/nerf_dataset_tips.md). The world is taken as it is given: `applied_transform` is not undone.
+docs/nerf_dataset_tips.md). The world frame is kept: `applied_transform` is not undone.
 
 Depth is z-depth in units of the data. `depth_file_path` of a frame names its map; else `depth_train.npz` beside
 `transforms_train.json` (`depth.npz` beside `transforms.json`) holds an array `depth` (frames, h, w); else there is a
-map per picture in `depth/`. What the numbers mean, and which files are read: `depthfile.read_depth_map`.
+map per picture in `depth/`. See `depthfile.read_depth_map` for the units and the kinds of files.
 """
 
 import json
@@ -31,13 +31,13 @@ from warpdvr.runtime.files import path_inside
 
 
 class Nerfstudio(Format):
-    """`transforms.json`, or `transforms_train.json` and `transforms_test.json`; a validation split is left aside."""
+    """`transforms.json`, or `transforms_train.json` and `transforms_test.json`; a validation split is ignored."""
 
     title = "nerfstudio / instant-ngp / Blender"
     pattern = "transforms*.json"
 
     def read(self, data: Detection, options: ReadOptions) -> Views:
-        """Return the data set with its object, which the masks or the cameras show, in the unit sphere."""
+        """Return the data set with its object, located by the masks or the cameras, in the unit sphere."""
         files = _choose_files(data)
         per_file = [read_frames(data.folder, path) for path in files]
         frames = [frame for group in per_file for frame in group]
@@ -56,7 +56,7 @@ class Nerfstudio(Format):
         return capture.views(data, options)
 
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
-        """Return the camera files with other transform_matrix; all other entries are kept."""
+        """Return the camera files with new transform_matrix; all other entries are kept."""
         files = _choose_files(data)
         require_camera_count(files[0], sum(len(read_frames(data.folder, path)) for path in files), len(cameras))
         remaining, contents = iter(cameras), {}
@@ -69,7 +69,7 @@ class Nerfstudio(Format):
 
 
 def _choose_files(data: Detection) -> list[Path]:
-    """Return the files to read: that of all views, or those of the training and of the held-out views."""
+    """Return the files to read: the file of all views, or those of the training and the held-out views."""
     by_name = {path.name: path for path in data.camera_files}
     if "transforms.json" not in by_name and {"transforms_train.json", "transforms_test.json"} <= by_name.keys():
         return [by_name["transforms_train.json"], by_name["transforms_test.json"]]
@@ -127,6 +127,6 @@ def _find_depth_map(folder: Path, frame: Frame) -> DepthMap:
 
 
 def _describe_scaling(frame: Frame, width: int) -> str:
-    """Return in words by how much the intrinsics were scaled, if the image has not the width that they are for."""
+    """Describe by how much the intrinsics were scaled; empty if the image has the width that they are for."""
     expected = frame.number("w", width)
     return "" if expected == width else f", intrinsics scaled by {width / expected:.3g} to the images' size"

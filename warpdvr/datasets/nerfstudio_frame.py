@@ -1,4 +1,4 @@
-"""One frame of a `transforms.json`: what is said about its picture and its camera."""
+"""Read one frame of a `transforms.json`: its picture and its camera."""
 
 import json
 import math
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import OPENGL, Camera
@@ -20,7 +21,7 @@ DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 
 @dataclass(frozen=True)
 class Frame:
-    """One view as the file describes it."""
+    """A view, as described in the file."""
 
     entries: dict[str, object]
     """Entries of this frame over those of the whole file."""
@@ -30,7 +31,7 @@ class Frame:
     """File and number of the frame, for messages."""
 
     def number(self, key: str, default: float) -> float:
-        """Return an entry as a number, or the default if it is not there."""
+        """Return an entry as a number, or the default if it is missing."""
         value = self.entries.get(key, default)
         try:
             return float(value)  # type: ignore[arg-type]
@@ -38,7 +39,7 @@ class Frame:
             raise ValueError(f"{self.label}: expected {key} to be a number, found {value!r}") from error
 
     def file_name(self, key: str, kind: str) -> str:
-        """Return an entry that names a file of that kind ("picture").
+        """Return an entry that names a file; `kind`, such as "picture", is for the message.
 
         Raises:
             ValueError: if it is missing or not text.
@@ -56,7 +57,7 @@ class Frame:
         """
         self._refuse_distortion()
         w, h = self.number("w", width), self.number("h", height)
-        if not (w > 0 and h > 0) or abs(w * height - h * width) > max(w, h):  # a pixel of rounding
+        if not (w > 0 and h > 0) or abs(w * height - h * width) > max(w, h):  # within a pixel of rounding
             raise ValueError(
                 f"{self.label}: expected an image of {w:g} x {h:g} pixels, found one of {width} x {height}"
             )
@@ -69,6 +70,7 @@ class Frame:
             return Camera(torch.tensor(rows, dtype=torch.float64), pose, width, height)
 
     def _refuse_distortion(self) -> None:
+        """Raise ValueError if the camera is not a pinhole without distortion."""
         model = self.entries.get("camera_model", "OPENCV")
         if model not in CAMERA_MODELS or self.entries.get("is_fisheye"):
             raise ValueError(
@@ -97,8 +99,8 @@ class Frame:
             )
         return focal
 
-    def _pose(self) -> Tensor:
-        """Return the camera-to-world matrix (4, 4), OpenGL axes."""
+    def _pose(self) -> Float[Tensor, "4 4"]:
+        """Return the camera-to-world matrix, OpenGL axes."""
         rows = self.entries.get("transform_matrix")
         try:
             matrix = torch.tensor(rows, dtype=torch.float64)

@@ -1,10 +1,11 @@
-"""Find the object, from masks or from cameras alone, and put it into the unit sphere."""
+"""Locate the object, from masks or from cameras alone, and move it into the unit sphere."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -16,22 +17,22 @@ RADIUS = 0.9
 """The object lies within this distance from the origin [scene unit]."""
 
 SHARE = 2 / 3
-"""The share of the views that must have a point in their image; near the cameras few have, and the hull frays."""
+"""The share of the views that must have a point in their image: near the cameras few do, and the hull frays."""
 
 COARSE, FINE = 32, 48
-"""Cells along each side of the box that is carved, while it closes in on the hull and at last."""
+"""Cells along each side of the carved box: while it closes in on the hull, and in the last pass."""
 
 
-def normalised(views: Views, where: Path) -> Views:
-    """Return `views`, whose cameras are in the data's own frame, in the scene frame; the axes keep their directions.
+def normalise_views(views: Views, folder: Path) -> Views:
+    """Return views in the data's own frame in the scene frame; the axes keep their directions.
 
-    A single view is returned as it is: it does not tell where its object lies.
+    A single view is returned unchanged: it does not show where its object lies.
 
     The visual hull of the masks lies within `RADIUS` of the origin, to about 2 %: a cell of the carved grid. With fewer
-    than two masks the object is taken to be where the optical axes meet, and to be as large as the images allow.
+    than two masks the object is assumed to lie where the optical axes meet, and to be as large as the images allow.
 
     Raises:
-        ValueError: if the hull is empty, or the cameras do not look at anything in common; names `where`.
+        ValueError: if the hull is empty, or the cameras do not look at a common point; the message names `folder`.
     """
     if len(views) == 1:
         return views
@@ -44,7 +45,7 @@ def normalised(views: Views, where: Path) -> Views:
             centre, radius = extent_from_axes(views.cameras)
             source = "optical axes alone: there are no masks to find the object by"
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(f"{folder}: {error}") from error
     transform = SceneTransform.around(centre, radius / RADIUS)
     middle = ", ".join(f"{c:.4g}" for c in centre.tolist())
     unit = f"1 scene unit = {transform.scale:.4g} units of the data"
@@ -52,18 +53,20 @@ def normalised(views: Views, where: Path) -> Views:
     return replace(views, cameras=tuple(map(transform.to_scene, views.cameras)), transform=transform, summary=summary)
 
 
-def extent_from_masks(cameras: Sequence[Camera], masks: Sequence[Tensor]) -> tuple[Tensor, float]:
-    """Return the middle (3,) and the radius of the visual hull.
+def extent_from_masks(
+    cameras: Sequence[Camera], masks: Sequence[Bool[Tensor, "_ _"]]
+) -> tuple[Float[Tensor, "3"], float]:
+    """Return the centre and the radius of the visual hull.
 
-    A point is outside of the hull if a view sees background there. What lies outside of an image is unknown, but only
-    points that at least two thirds of the views see count.
+    A point is outside the hull if a view sees background there. A view knows nothing about points outside its image,
+    but only points in the images of at least two thirds of the views count.
 
     Raises:
-        ValueError: if nothing is left.
+        ValueError: if the hull is empty.
     """
     centre, distance = meeting_point(cameras)
     low, high = centre - distance, centre + distance
-    tables = [_summed(mask) for mask in masks]
+    tables = [_summed_area(mask) for mask in masks]
     for _ in range(3):  # whole cells, so that nothing thin is lost: the box closes in on the hull
         x, half = _cells(low, high, COARSE)
         x = _carve(x, float(half.norm()), cameras, tables)
@@ -79,8 +82,8 @@ def extent_from_masks(cameras: Sequence[Camera], masks: Sequence[Tensor]) -> tup
     return centre, float(((x - centre).abs() + half).norm(dim=1).max())
 
 
-def extent_from_axes(cameras: Sequence[Camera]) -> tuple[Tensor, float]:
-    """Return the point (3,) where the optical axes meet, and the radius that fits into the median view."""
+def extent_from_axes(cameras: Sequence[Camera]) -> tuple[Float[Tensor, "3"], float]:
+    """Return the point where the optical axes meet, and the radius that fits into the median view."""
     centre, distance = meeting_point(cameras)
     radii = []
     for camera in cameras:
@@ -91,35 +94,39 @@ def extent_from_axes(cameras: Sequence[Camera]) -> tuple[Tensor, float]:
     return centre, min(radius, 0.5 * distance) if radius > 0 else 0.5 * distance
 
 
-def meeting_point(cameras: Sequence[Camera]) -> tuple[Tensor, float]:
-    """Return the point (3,) nearest to all optical axes, and its median distance from the cameras.
+def meeting_point(cameras: Sequence[Camera]) -> tuple[Float[Tensor, "3"], float]:
+    """Return the point nearest to all optical axes, and its median distance from the cameras.
 
     Raises:
         ValueError: if the axes are parallel, or meet behind the cameras.
     """
     o = torch.stack([c.centre for c in cameras])
     d = torch.stack([c.pose[:3, 2] for c in cameras])
-    across = torch.eye(3).to(d) - d[:, :, None] * d[:, None, :]
-    total = across.sum(0)
+    perpendicular = torch.eye(3).to(d) - d[:, :, None] * d[:, None, :]
+    total = perpendicular.sum(0)
     if torch.linalg.eigvalsh(total)[0] < 1e-6 * len(cameras):
-        raise ValueError("the cameras look in parallel: there is no point that they have in common")
-    point = torch.linalg.solve(total, (across @ o[..., None]).sum(0)[:, 0])
+        raise ValueError("the cameras look in parallel: there is no point that they all look at")
+    point = torch.linalg.solve(total, (perpendicular @ o[..., None]).sum(0)[:, 0])
     depth = ((point - o) * d).sum(1)
     if (depth > 0).double().mean() < 0.5:
         raise ValueError("the optical axes meet behind the cameras: expected cameras that look at the object")
     return point, float((point - o).norm(dim=1).median())
 
 
-def _cells(low: Tensor, high: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Return the middles (n, 3) of the cells of a box, and half the size of a cell (3,)."""
-    half = (high - low) / (2 * n)
-    index = torch.arange(n).to(low)
+def _cells(
+    low: Float[Tensor, "3"], high: Float[Tensor, "3"], per_side: int
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "3"]]:
+    """Return the centres of the cells of a box, and half the size of a cell."""
+    half = (high - low) / (2 * per_side)
+    index = torch.arange(per_side).to(low)
     steps = torch.cartesian_prod(index, index, index)
     return low + half * (2 * steps + 1), half
 
 
-def _carve(x: Tensor, rho: float, cameras: Sequence[Camera], tables: Sequence[Tensor]) -> Tensor:
-    """Return those of the balls of radius `rho` around `x` (n, 3) that no view sees in the background altogether."""
+def _carve(
+    x: Float[Tensor, "n 3"], rho: float, cameras: Sequence[Camera], tables: Sequence[Int[Tensor, "_ _"]]
+) -> Float[Tensor, "k 3"]:
+    """Return the centres of those balls of radius `rho` around `x` that no view sees entirely in the background."""
     views = torch.zeros(len(x))
     with one_thread():
         for camera, table in zip(cameras, tables, strict=True):
@@ -128,8 +135,10 @@ def _carve(x: Tensor, rho: float, cameras: Sequence[Camera], tables: Sequence[Te
     return x[views >= max(2, len(cameras) * SHARE)]
 
 
-def _project_balls(x: Tensor, rho: float, camera: Camera, table: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which balls are in the image, at least in part (n,), and which lie in the background altogether (n,)."""
+def _project_balls(
+    x: Float[Tensor, "n 3"], rho: float, camera: Camera, table: Int[Tensor, "_ _"]
+) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
+    """Return which balls are in the image, at least in part, and which lie entirely in the background."""
     _, R, t = camera.krt()
     local = x @ R.T + t
     z = local[:, 2]
@@ -146,6 +155,6 @@ def _project_balls(x: Tensor, rho: float, camera: Camera, table: Tensor) -> tupl
     return visible, whole & (count == 0)
 
 
-def _summed(mask: Tensor) -> Tensor:
-    """Return, for each corner of the pixels, how many pixels above and left of it show the object, (h + 1, w + 1)."""
+def _summed_area(mask: Bool[Tensor, "h w"]) -> Int[Tensor, "h+1 w+1"]:
+    """Return, for each pixel corner, how many pixels above and left of it show the object."""
     return torch.nn.functional.pad(mask.int().cumsum(0).cumsum(1), (1, 0, 1, 0))

@@ -1,8 +1,9 @@
-"""All pixels of the training views in one pool, from which a fit draws its rays."""
+"""Collect all pixels of the training views in one pool, from which a fit draws its rays."""
 
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from warpdvr.cameras.camera import mixed_rays
@@ -12,57 +13,58 @@ from warpdvr.datasets.views import Views
 
 UNKNOWN, BACKGROUND, OBJECT = -1, 0, 1
 SHARES = 0.7, 0.2
-"""Shares of a batch on objects or near them, and on both sides of outlines; the rest lies anywhere."""
+"""Shares of a batch on objects or near them, and on both sides of outlines; the rest is spread over all pixels."""
 
 RIM = 4
-"""How far from the outline a pixel may lie to be of the second part [pixel]."""
+"""The largest distance from the outline of a pixel in the second share [pixel]."""
 
 
 @dataclass(frozen=True)
 class PixelBatch:
-    """Rays with what the photographs say about them."""
+    """Rays, with the colours, labels and depths that the photographs give them."""
 
     rays: Rays
     """n rays in the scene frame; differentiable with respect to the cameras."""
-    color: Tensor
-    """sRGB in [0, 1], shape (n, 3)."""
-    label: Tensor
-    """OBJECT, BACKGROUND or UNKNOWN, shape (n,)."""
-    depth: Tensor
-    """Depth along the camera's forward axis, shape (n,), NaN where it is not known [scene unit]."""
-    forward: Tensor
-    """Depth for a unit of ray length, shape (n,)."""
-    pose: Tensor
-    """Cameras of the training views, shape (v, 4, 4) [scene unit]."""
+    color: Float[Tensor, "n 3"]
+    """sRGB in [0, 1]."""
+    label: Int[Tensor, " n"]
+    """OBJECT, BACKGROUND or UNKNOWN."""
+    depth: Float[Tensor, " n"]
+    """Depth along the camera's forward axis, NaN where it is unknown [scene unit]."""
+    forward: Float[Tensor, " n"]
+    """Depth per unit of ray length: the cosine of the angle to the forward axis."""
+    pose: Float[Tensor, "v 4 4"]
+    """Camera-to-world matrices of the training views [scene unit]."""
 
 
 class Pixels:
-    """The pixels of the training views. Nothing is claimed about what lies outside of an image."""
+    """The pixels of the training views. Points outside an image are unknown to its view."""
 
     def __init__(self, views: Views, device: torch.device | str = "cpu"):
         """Flatten the training views.
 
-        Without any mask only pixels of known depth are drawn; the others, such as holes in a depth map, say nothing.
+        Without any mask only pixels of known depth are drawn: the others, such as holes in a depth map, hold no
+        information.
 
         Raises:
-            ValueError: if no training view has a mask or depth: nothing would say where the object is.
+            ValueError: if no training view has a mask or depth, so that nothing shows where the object is.
         """
-        chosen = views.train
-        self.color = torch.cat([views.images[i].reshape(-1, 3) for i in chosen]).to(device)
-        self.label = torch.cat([_label(views.images[i], views.masks[i]) for i in chosen]).to(device)
+        train = views.train
+        self.color = torch.cat([views.images[i].reshape(-1, 3) for i in train]).to(device)
+        self.label = torch.cat([_label(views.images[i], views.masks[i]) for i in train]).to(device)
         self.depth = _depths(views, device)
         self.sparse = _sparse(views, device)
-        self.masked = any(views.masks[i] is not None for i in chosen)
+        self.masked = any(views.masks[i] is not None for i in train)
         if not self.masked and not self.has_depth:
             raise ValueError("fit: none of the training views has a mask, at least one is needed to find the outline")
-        self.K = torch.stack([views.cameras[i].K for i in chosen]).float().to(device)
-        self.pose = torch.stack([views.cameras[i].pose for i in chosen]).float().to(device)
-        self.projections = [views.cameras[i].projection.to(device) for i in chosen]
-        size = [views.images[i].shape[:2] for i in chosen]
+        self.K = torch.stack([views.cameras[i].K for i in train]).float().to(device)
+        self.pose = torch.stack([views.cameras[i].pose for i in train]).float().to(device)
+        self.projections = [views.cameras[i].projection.to(device) for i in train]
+        size = [views.images[i].shape[:2] for i in train]
         self.width, self.height = (torch.tensor(a, device=device) for a in ([w for _, w in size], [h for h, _ in size]))
         self.start = torch.tensor([0, *[h * w for h, w in size]], device=device).cumsum(0)
-        near = torch.cat([_near(views.masks[i], views.images[i]) for i in chosen]).to(device)
-        rim = torch.cat([_rim(views.masks[i], views.images[i]) for i in chosen]).to(device)
+        near = torch.cat([_near(views.masks[i], views.images[i]) for i in train]).to(device)
+        rim = torch.cat([_rim(views.masks[i], views.images[i]) for i in train]).to(device)
         self.block = torch.arange(4, device=device)
         if not self.masked:
             near = torch.zeros_like(near) if self.depth is None else ~self.depth.isnan()
@@ -74,18 +76,18 @@ class Pixels:
         return self.sparse is not None or (self.depth is not None and not bool(self.depth.isnan().all()))
 
     def draw(
-        self, n: int, generator: torch.Generator, *, patches: bool = False, pose: Tensor | None = None
+        self, n: int, generator: torch.Generator, *, patches: bool = False, pose: Float[Tensor, "v 4 4"] | None = None
     ) -> PixelBatch:
-        """Return n random pixels as rays: `SHARES` around the object and its outline, the rest anywhere.
+        """Draw n random pixels as rays: `SHARES` of them around the object and its outline, the rest from all pixels.
 
-        Pixels on both sides of an outline are drawn equally often, else the surface would shrink or grow. If there are
-        single points of known depth, an eighth as many rays go through some of them, and come last.
+        Pixels on both sides of an outline are drawn equally often, or else the surface would shrink or grow. If there
+        are single points of known depth, n // 8 more rays go through some of them; these come last.
 
         Args:
-            n: how many.
-            generator: of the random numbers.
-            patches: draw n // 4 blocks of 2 x 2 pixels instead, those of a block one after the other.
-            pose: cameras of the training views (v, 4, 4), where they are not those of the views.
+            n: number of pixels.
+            generator: the source of random numbers.
+            patches: draw n // 4 blocks of 2 x 2 pixels instead, block after block.
+            pose: camera-to-world matrices of the training views; those of the views by default.
         """
         index = self._draw(n // 4 if patches else n, generator)
         view = torch.searchsorted(self.start, index, right=True) - 1
@@ -94,8 +96,8 @@ class Pixels:
         u, v = offset % width, offset // width
         if patches:
             u, v = (
-                (torch.minimum(a, most[view] - 2).clamp_min(0)[:, None] + side).reshape(-1)
-                for a, most, side in ((u, self.width, self.block % 2), (v, self.height, self.block // 2))
+                (torch.minimum(a, size[view] - 2).clamp_min(0)[:, None] + side).reshape(-1)
+                for a, size, side in ((u, self.width, self.block % 2), (v, self.height, self.block // 2))
             )
             view = view.repeat_interleave(4)
             index = self.start[view] + v * self.width[view] + u
@@ -116,22 +118,24 @@ class Pixels:
         forward = (rays.direction.detach() * pose.detach()[view, :3, 2]).sum(-1)
         return PixelBatch(rays, self.color[index].float() / 255, self.label[index], depth, forward, pose.detach())
 
-    def inside(self, x: Tensor, pose: Tensor | None = None) -> Tensor:
-        """Return whether points (n, 3) lie in the hull of the masks: on the object, or unknown, in every view, (n,).
+    def inside(self, x: Float[Tensor, "n 3"], pose: Float[Tensor, "v 4 4"] | None = None) -> Bool[Tensor, " n"]:
+        """Return whether points lie in the hull of the masks: on the object, or unknown, in every view.
 
         Args:
             x: the points [scene unit].
-            pose: cameras of the training views (v, 4, 4), where they are not those of the views.
+            pose: camera-to-world matrices of the training views; those of the views by default.
         """
         return self.votes(x, pose)[0] == 0
 
-    def votes(self, x: Tensor, pose: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return how many views see background at points (n, 3), and how many have them in the image, each (n,), int64.
+    def votes(
+        self, x: Float[Tensor, "n 3"], pose: Float[Tensor, "v 4 4"] | None = None
+    ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+        """Return, for each point, how many views see background there, and how many have it in their image.
 
         The arguments are those of `inside`.
         """
         pose = self.pose if pose is None else pose
-        against, within = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)
+        n_background, n_visible = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)
         for view in range(len(self.pose)):
             R, centre = pose[view, :3, :3], pose[view, :3, 3]
             local = (x - centre) @ R
@@ -139,24 +143,27 @@ class Pixels:
             u, v = self.projections[view].local_project(self.K[view], local).floor().long().unbind(1)
             visible = (z > 0) & (u >= 0) & (v >= 0) & (u < self.width[view]) & (v < self.height[view])
             index = self.start[view] + v * self.width[view] + u
-            within += visible
-            against += visible & (self.label[torch.where(visible, index, 0)] == BACKGROUND)
-        return against, within
+            n_visible += visible
+            n_background += visible & (self.label[torch.where(visible, index, 0)] == BACKGROUND)
+        return n_background, n_visible
 
-    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
+    def _draw(self, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+        """Return the indices of random pixels in the shares of `SHARES`."""
         if not self.masked:
             return self._choose(self.near, n, generator) if len(self.near) else self.near
         counts = int(SHARES[0] * n), int(SHARES[1] * n)
         parts = (self.near, counts[0]), (self.rim, counts[1]), (None, n - sum(counts))
-        return torch.cat([self._choose(among, count, generator) for among, count in parts])
+        return torch.cat([self._choose(candidates, count, generator) for candidates, count in parts])
 
-    def _choose(self, among: Tensor | None, n: int, generator: torch.Generator) -> Tensor:
-        size = len(self.color) if among is None or len(among) == 0 else len(among)
+    def _choose(self, candidates: Int[Tensor, " k"] | None, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+        """Return n random ones of the candidates, or of all pixels if there are none."""
+        candidates = None if candidates is None or len(candidates) == 0 else candidates
+        size = len(self.color) if candidates is None else len(candidates)
         pick = torch.randint(size, (n,), generator=generator).to(self.color.device)
-        return pick if among is None or len(among) == 0 else among[pick]
+        return pick if candidates is None else candidates[pick]
 
 
-def _depths(views: Views, device: torch.device | str) -> Tensor | None:
+def _depths(views: Views, device: torch.device | str) -> Float[Tensor, " n"] | None:
     """Return the depths of all pixels of the training views, or None if there are none."""
     if not any(views.depths[i] is not None for i in views.train if views.depths):
         return None
@@ -165,8 +172,10 @@ def _depths(views: Views, device: torch.device | str) -> Tensor | None:
     return torch.cat(flat).to(device)
 
 
-def _sparse(views: Views, device: torch.device | str) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Return view, pixel and depth of points of known depth in the images of training views, None if there are none."""
+def _sparse(
+    views: Views, device: torch.device | str
+) -> tuple[Int[Tensor, " m"], Float[Tensor, "m 2"], Float[Tensor, " m"]] | None:
+    """Return view, pixel and depth of the points of known depth in the training images, or None if there are none."""
     parts = []
     for view, i in enumerate(views.train if views.points else ()):
         if (points := views.points[i]) is not None:
@@ -179,14 +188,15 @@ def _sparse(views: Views, device: torch.device | str) -> tuple[Tensor, Tensor, T
     return view_of, pixel, depth.float()
 
 
-def _label(image: Tensor, mask: Tensor | None) -> Tensor:
+def _label(image: UInt8[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None) -> Int[Tensor, " n"]:
+    """Return OBJECT, BACKGROUND or UNKNOWN for each pixel, int8."""
     if mask is None:
         return torch.full((image.shape[0] * image.shape[1],), UNKNOWN, dtype=torch.int8)
     return mask.reshape(-1).to(torch.int8)
 
 
-def _near(mask: Tensor | None, image: Tensor) -> Tensor:
-    """True on the object and within about a twentieth of the image's width around it, in blocks."""
+def _near(mask: Bool[Tensor, "h w"] | None, image: UInt8[Tensor, "h w 3"]) -> Bool[Tensor, " n"]:
+    """Return which pixels lie on the object or within about a twentieth of the image's width of it, in blocks."""
     if mask is None:
         return torch.zeros(image.shape[0] * image.shape[1], dtype=torch.bool)
     height, width = mask.shape
@@ -196,8 +206,8 @@ def _near(mask: Tensor | None, image: Tensor) -> Tensor:
     return grown.repeat_interleave(block, 0).repeat_interleave(block, 1)[:height, :width].reshape(-1)
 
 
-def _rim(mask: Tensor | None, image: Tensor) -> Tensor:
-    """True within `RIM` of the object's outline, on both sides."""
+def _rim(mask: Bool[Tensor, "h w"] | None, image: UInt8[Tensor, "h w 3"]) -> Bool[Tensor, " n"]:
+    """Return which pixels lie within `RIM` of the object's outline, on either side."""
     if mask is None:
         return torch.zeros(image.shape[0] * image.shape[1], dtype=torch.bool)
     return outline_band(mask, RIM).reshape(-1)

@@ -1,9 +1,10 @@
-"""Photograph triangle meshes by ray casting: colours and masks smoothed over samples of a pixel, and depth."""
+"""Photograph triangle meshes by ray casting: colours and masks averaged over the samples of a pixel, and depth."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -16,14 +17,14 @@ TOWARDS_LAMP = (0.35, 0.8, 0.5)
 """Direction towards the lamp as (right, up, front) of the object."""
 
 AMBIENT = 0.3
-"""Share of the light that comes from everywhere."""
+"""Share of the light that is ambient."""
 
 
-def studio_lights(frame: Tensor | None = None) -> tuple[Light, ...]:
+def studio_lights(frame: Float[Tensor, "3 3"] | None = None) -> tuple[Light, ...]:
     """Return soft light and a lamp in front of the object, above it and to its right.
 
     Args:
-        frame: directions right, up and front of the object, rows (3, 3), float64; by default x, y and z.
+        frame: directions right, up and front of the object, one per row, float64; x, y and z by default.
     """
     towards = torch.tensor(TOWARDS_LAMP)
     towards = towards if frame is None else towards.double() @ frame
@@ -32,14 +33,14 @@ def studio_lights(frame: Tensor | None = None) -> tuple[Light, ...]:
 
 @dataclass(frozen=True)
 class MeshHits:
-    """Where k rays first meet a mesh."""
+    """The points where k rays first hit a mesh."""
 
-    face: Tensor
-    """Shape (k,), int64."""
-    weight: Tensor
-    """Of the corners of the face at the point, shape (k, 3)."""
-    t: Tensor
-    """Ray length, shape (k,) [scene unit]."""
+    face: Int[Tensor, " k"]
+    """Index of the face, int64."""
+    weight: Float[Tensor, "k 3"]
+    """Barycentric weights of the corners of the face."""
+    t: Float[Tensor, " k"]
+    """Ray length [scene unit]."""
     rays: Rays
     """The k rays."""
 
@@ -47,23 +48,25 @@ class MeshHits:
 class Studio:
     """A mesh in the scene, ready to be photographed."""
 
-    def __init__(self, vertices: Tensor, faces: Tensor, light: Callable[[MeshHits], Tensor]):
+    def __init__(self, vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"], light: Callable[[MeshHits], Tensor]):
         """Set up a mesh.
 
         Args:
-            vertices: shape (n, 3), float32 [scene unit].
-            faces: shape (m, 3).
+            vertices: positions, float32 [scene unit].
+            faces: indices of vertices.
             light: returns the linear light (k, 3) that points of the mesh send to the camera.
         """
         self.tree = triangle_mesh(vertices, faces)
         self.light = light
 
-    def photograph(self, camera: Camera, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Return image (h, w, 3) uint8, straight sRGB colours, and mask (h, w): more than half of a pixel is covered.
+    def photograph(
+        self, camera: Camera, places: Float[Tensor, "s 2"]
+    ) -> tuple[UInt8[Tensor, "h w 3"], Bool[Tensor, "h w"]]:
+        """Return the image, straight sRGB colours, and the mask: the pixels of which more than half is covered.
 
         Args:
             camera: the view.
-            places: where each pixel is sampled, shape (s, 2), from 0 to 1 [pixel].
+            places: sample positions within each pixel, from 0 to 1 [pixel].
         """
         v, u = torch.meshgrid(torch.arange(camera.height), torch.arange(camera.width), indexing="ij")
         corner = torch.stack([u, v], -1).reshape(-1, 1, 2)
@@ -77,8 +80,8 @@ class Studio:
         image = (encode(mean) * 255).round().to(torch.uint8)
         return image.reshape(camera.height, camera.width, 3), (2 * covered > len(places)).reshape(camera.height, -1)
 
-    def depth(self, camera: Camera) -> Tensor:
-        """Return the depth at the centres of the pixels, shape (h, w), NaN where the mesh is not seen [scene unit]."""
+    def depth(self, camera: Camera) -> Float[Tensor, "h w"]:
+        """Return the depth at the centres of the pixels, NaN where the mesh is not seen [scene unit]."""
         rays = camera.rays()
         face, t, _ = first_hit(self.tree, rays.origin, rays.direction)
         z = t * (rays.direction @ camera.pose[:3, 2].float())

@@ -1,9 +1,10 @@
-"""Render views of a mesh whose shape is known: a scene that needs no data, with a true answer."""
+"""Render views of a mesh: a scene that needs no data and whose true shape is known."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -16,7 +17,7 @@ from warpdvr.geometry.mesh import Mesh, bounding_ball, read_mesh, vertex_normals
 from warpdvr.shading.materials import Lambert
 
 SAMPLES = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
-"""Where a pixel is sampled [pixel]."""
+"""Sample positions within a pixel [pixel]."""
 
 
 def mesh_views(
@@ -32,23 +33,23 @@ def mesh_views(
     depth: bool = False,
     points: int = 0,
 ) -> Views:
-    """Render a mesh from all sides, matte and in soft colours; the mesh is then `Views.truth`.
+    """Render a mesh from all sides, matte and in soft colours; `Views.truth` is the mesh.
 
-    The scene keeps the axes of the mesh; its farthest vertex from the middle of its box is at 0.9.
+    The scene keeps the axes of the mesh; the vertex farthest from the centre of its box is at distance 0.9.
 
     Args:
         source: a mesh file, or "warp:NAME" for an asset that comes with Warp, such as "warp:bunny".
-        count, test: number of views to fit, and of held-out ones spread among them.
+        count, test: number of views to fit, and of held-out views spread among them.
         size: width and height of the images [pixel].
         fov: field of view [degree].
-        distance: of the cameras from the origin [scene unit].
-        up: the axis of the mesh that points upwards, "y" or "z"; None takes what the asset says, "y" for a file.
-        seed: of the small displacements of the cameras.
-        depth: give depth maps too.
-        points: give the depth of so many random points of each view, as structure from motion knows some.
+        distance: distance of the cameras from the origin [scene unit].
+        up: the axis of the mesh that points upwards, "y" or "z"; None takes the axis of the asset, "y" for a file.
+        seed: seed of the small displacements of the cameras.
+        depth: also return depth maps.
+        points: number of random points of known depth per view, as structure from motion gives them.
 
     Raises:
-        ValueError: if the source does not exist or holds no triangles, or a number makes no sense.
+        ValueError: if the source does not exist or holds no triangles, or a number is out of range.
     """
     _check_numbers(count, test, size, distance, points)
     vertices, faces, own_up = _read(str(source))
@@ -62,20 +63,21 @@ def mesh_views(
     depths = tuple(map(studio.depth, cameras)) if depth or points else ()
     generator = torch.Generator().manual_seed(seed)
     sparse = tuple(_random_depths(z, points, generator) for z in depths) if points else ()
-    held = tuple(int((i + 0.5) * len(cameras) / test) for i in range(test))
-    train = tuple(i for i in range(len(cameras)) if i not in held)
+    held_out = tuple(int((i + 0.5) * len(cameras) / test) for i in range(test))
+    train = tuple(i for i in range(len(cameras)) if i not in held_out)
     summary = (
-        f"Mesh {source}: {len(vertices)} vertices, {len(faces)} triangles, {_closed(faces)}, {up} is up. Rendered as "
-        f"{len(cameras)} views of {size} x {size} pixels, masks from pixel coverage. {describe_split(train, held)}. "
+        f"Mesh {source}: {len(vertices)} vertices, {len(faces)} triangles, {_describe_edges(faces)}, {up} is up. "
+        f"Rendered as {len(cameras)} views of {size} x {size} pixels, masks from pixel coverage. "
+        f"{describe_split(train, held_out)}. "
         f"1 scene unit = {transform.scale:.4g} units of the mesh."
     )
     names, truth = tuple(f"{i:03d}" for i in range(len(cameras))), Mesh(vertices.float(), faces)
     depths = depths if depth else ()
-    return Views(images, masks, cameras, names, train, held, transform, summary, truth, depths, sparse)
+    return Views(images, masks, cameras, names, train, held_out, transform, summary, truth, depths, sparse)
 
 
 def _check_numbers(count: int, test: int, size: int, distance: float, points: int) -> None:
-    """Refuse arguments of `mesh_views` that make no sense."""
+    """Raise ValueError if an argument of `mesh_views` is out of range."""
     if points < 0:
         raise ValueError(f"mesh_views: points must not be negative, found {points}")
     if count < 1 or test < 0 or count + test < 2 or size < 1 or not distance > 1:
@@ -85,11 +87,11 @@ def _check_numbers(count: int, test: int, size: int, distance: float, points: in
         )
 
 
-def _studio(vertices: Tensor, faces: Tensor, frame: Tensor) -> Studio:
-    """Return a studio with a mesh (vertices in the scene) that is smooth and matte, in soft colours."""
+def _studio(vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"], frame: Float[Tensor, "3 3"]) -> Studio:
+    """Return a studio with a mesh in the scene frame that is smooth, matte and in soft colours."""
     normals, material, lights = vertex_normals(vertices, faces).float(), Lambert(), studio_lights(frame)
 
-    def light(hits: MeshHits) -> Tensor:
+    def light(hits: MeshHits) -> Float[Tensor, "k 3"]:
         n = (normals[faces[hits.face]] * hits.weight[..., None]).sum(1)
         n = torch.nn.functional.normalize(n, dim=1)
         return material.reflected(_albedo(hits.rays.at(hits.t)), n, hits.rays.direction, lights)
@@ -97,14 +99,14 @@ def _studio(vertices: Tensor, faces: Tensor, frame: Tensor) -> Studio:
     return Studio(vertices.float(), faces, light)
 
 
-def _random_depths(depth: Tensor, n: int, generator: torch.Generator) -> SparseDepth:
-    """Return the depths of up to `n` random pixels (h, w) that see the mesh."""
+def _random_depths(depth: Float[Tensor, "h w"], n: int, generator: torch.Generator) -> SparseDepth:
+    """Return the depths of up to `n` random pixels that see the mesh."""
     v, u = torch.nonzero(~depth.isnan(), as_tuple=True)
     pick = torch.randperm(len(u), generator=generator)[:n]
     return SparseDepth(torch.stack([u, v], 1)[pick] + 0.5, depth[v, u][pick])
 
 
-def _read(source: str) -> tuple[Tensor, Tensor, str]:
+def _read(source: str) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "m 3"], str]:
     """Return vertices, float64, triangles, int64, and the axis that points upwards."""
     if source.startswith("warp:"):
         return _warp_asset(source)
@@ -114,7 +116,8 @@ def _read(source: str) -> tuple[Tensor, Tensor, str]:
     return mesh.vertices.double(), mesh.faces, "y"
 
 
-def _warp_asset(source: str) -> tuple[Tensor, Tensor, str]:
+def _warp_asset(source: str) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "m 3"], str]:
+    """Return vertices, triangles and the axis that points upwards of an asset "warp:NAME"."""
     import warp.examples
     from pxr import Usd, UsdGeom
 
@@ -133,7 +136,8 @@ def _warp_asset(source: str) -> tuple[Tensor, Tensor, str]:
     return vertices, faces, str(UsdGeom.GetStageUpAxis(stage)).lower()
 
 
-def _into_sphere(vertices: Tensor) -> SceneTransform:
+def _into_sphere(vertices: Float[Tensor, "n 3"]) -> SceneTransform:
+    """Return the transform to the vertices from a scene in which they lie within `RADIUS` of the origin."""
     try:
         centre, radius = bounding_ball(vertices)
     except ValueError as error:
@@ -141,31 +145,33 @@ def _into_sphere(vertices: Tensor) -> SceneTransform:
     return SceneTransform.around(centre, radius / RADIUS)
 
 
-def _frame(up: str) -> Tensor:
-    """Return the directions right, up and front of the object, rows of a rotation (3, 3)."""
+def _frame(up: str) -> Float[Tensor, "3 3"]:
+    """Return the directions right, up and front of the object, as the rows of a rotation."""
     rows = [[1, 0, 0], [0, 1, 0], [0, 0, 1]] if up == "y" else [[1, 0, 0], [0, 0, 1], [0, -1, 0]]
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def _cameras(n: int, frame: Tensor, size: int, fov: float, distance: float, seed: int) -> tuple[Camera, ...]:
-    """Return cameras on a Fibonacci sphere, each displaced a little, all of them looking close to the origin."""
+def _cameras(
+    n: int, frame: Float[Tensor, "3 3"], size: int, fov: float, distance: float, seed: int
+) -> tuple[Camera, ...]:
+    """Return slightly displaced cameras on a Fibonacci sphere that look close to the origin."""
     generator = torch.Generator().manual_seed(seed)
     jitter = torch.rand(2, n, 3, generator=generator, dtype=torch.float64) - 0.5
     eye = (fibonacci_sphere(n) + 0.1 * jitter[0] / n**0.5) * distance @ frame
-    at = 0.06 * jitter[1]
-    look = zip(eye, at, strict=True)
-    return tuple(Camera.look_at(e, a, up=frame[1], fov=fov, width=size, height=size) for e, a in look)
+    target = 0.06 * jitter[1]
+    pairs = zip(eye, target, strict=True)
+    return tuple(Camera.look_at(e, a, up=frame[1], fov=fov, width=size, height=size) for e, a in pairs)
 
 
-def _albedo(x: Tensor) -> Tensor:
-    """Return linear colours (n, 3): a few waves through the scene."""
+def _albedo(x: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    """Return linear colours: a few waves through the scene."""
     x, y, z = x.unbind(1)
     wave = torch.stack([4 * x + 1.5 * (3 * y).sin(), 5 * y + z + 2, 4.5 * z + 2 * x + 4], 1)
     return 0.5 + 0.42 * wave.sin()
 
 
-def _closed(faces: Tensor) -> str:
-    """Return in words whether each edge belongs to two triangles."""
+def _describe_edges(faces: Int[Tensor, "m 3"]) -> str:
+    """Describe whether each edge belongs to two triangles."""
     edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).sort(1).values
     count = np.unique(edges.numpy(), axis=0, return_counts=True)[1]
     open_edges = int((count != 2).sum())

@@ -1,7 +1,8 @@
-"""What a fit is given: images, masks and cameras in the scene frame, and the way back to the data's own units."""
+"""The input of a fit: images, masks and cameras in the scene frame, and the transform back to the data's own units."""
 
 from dataclasses import dataclass, replace
 
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -17,10 +18,10 @@ class SparseDepth:
         ValueError: if the sizes differ, or a depth is not positive and finite.
     """
 
-    pixel: Tensor
-    """Where the points are seen, shape (m, 2), float32 [pixel], centres at +0.5."""
-    depth: Tensor
-    """z-depth along the camera's forward axis, shape (m,), float32 [scene unit]."""
+    pixel: Float[Tensor, "_ 2"]
+    """Positions of the m points in the image, float32 [pixel], centres at +0.5."""
+    depth: Float[Tensor, " m"]
+    """z-depth along the camera's forward axis, float32 [scene unit]."""
 
     def __post_init__(self) -> None:
         if self.depth.ndim != 1 or tuple(self.pixel.shape) != (len(self.depth), 2):
@@ -37,35 +38,35 @@ class SparseDepth:
 
 @dataclass(frozen=True)
 class Views:
-    """Photographs of one object, with everything that is known about them.
+    """Photographs of one object, with their masks, cameras, depth and split.
 
     Raises:
         ValueError: if the numbers or sizes of images, masks, cameras and depth do not match.
     """
 
-    images: tuple[Tensor, ...]
-    """Per view, shape (h, w, 3), uint8, sRGB; straight colours, arbitrary where nothing of the object is seen."""
-    masks: tuple[Tensor | None, ...]
-    """Per view, shape (h, w), bool, True on the object; None where the object's outline is unknown."""
+    images: tuple[UInt8[Tensor, "_ _ 3"], ...]
+    """Per view, sRGB (h, w, 3); straight colours, arbitrary where the object is not seen."""
+    masks: tuple[Bool[Tensor, "_ _"] | None, ...]
+    """Per view, shape (h, w), True on the object; None where the object's outline is unknown."""
     cameras: tuple[Camera, ...]
     """Per view, in the scene frame, float64."""
     names: tuple[str, ...]
-    """Per view, a name that is unique and fit for a file."""
+    """Per view, a unique name that is valid as a file name."""
     train: tuple[int, ...]
     """Indices of the views to fit."""
     test: tuple[int, ...]
     """Indices of the views that are held out."""
     transform: SceneTransform
-    """Leads from the scene back to the data's own units."""
+    """From the scene back to the data's own frame and unit."""
     summary: str
-    """What was read, for the user: format, number and size of the views, conventions, masks, split, scale, depth."""
+    """A description for the user: format, number and size of the views, conventions, masks, split, scale, depth."""
     truth: Mesh | None = None
     """The true mesh, if it is known [unit of the data]."""
-    depths: tuple[Tensor | None, ...] = ()
+    depths: tuple[Float[Tensor, "_ _"] | None, ...] = ()
     """Per view, z-depth along the camera's forward axis, shape (h, w), float32 [scene unit], NaN where it is missing;
-    None for a view without, () if there is none at all."""
+    None for a view without depth, () if no view has any."""
     points: tuple[SparseDepth | None, ...] = ()
-    """Per view, single points of known depth; None for a view without, () if there is none at all."""
+    """Per view, single points of known depth; None for a view without points, () if no view has any."""
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -97,16 +98,17 @@ class Views:
 
     def in_data_frame(self) -> "Views":
         """Return the views with the data's own frame and unit as the scene's, so that `transform` is the identity."""
-        views = self._moved(tuple(map(self.transform.to_data, self.cameras)), self.transform.scale)
+        views = self._with_cameras(tuple(map(self.transform.to_data, self.cameras)), self.transform.scale)
         summary = f"{self.summary} The scene is left in the data's own frame and unit."
         return replace(views, transform=SceneTransform.identity(), summary=summary)
 
     def in_scene_frame(self, transform: SceneTransform) -> "Views":
         """Return views that are in the data's own frame (`in_data_frame`) in the scene frame of `transform`."""
-        views = self._moved(tuple(map(transform.to_scene, self.cameras)), 1 / transform.scale)
+        views = self._with_cameras(tuple(map(transform.to_scene, self.cameras)), 1 / transform.scale)
         return replace(views, transform=transform)
 
-    def _moved(self, cameras: tuple[Camera, ...], scale: float) -> "Views":
+    def _with_cameras(self, cameras: tuple[Camera, ...], scale: float) -> "Views":
+        """Return the views with new cameras, and all depth multiplied by `scale`."""
         return replace(
             self,
             cameras=cameras,
@@ -116,25 +118,25 @@ class Views:
 
 
 def split_views(n: int, hold_out: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the indices of the training and of the held-out views: every `hold_out`-th from the first on, or none."""
+    """Return the indices of the training and the held-out views: every `hold_out`-th view from the first, or none."""
     test = tuple(range(0, n, hold_out)) if hold_out else ()
     return tuple(i for i in range(n) if i not in test), test
 
 
 def describe_split(train: tuple[int, ...], test: tuple[int, ...]) -> str:
-    """Return in words how many views are fitted and held out."""
+    """Describe how many views are fitted and held out."""
     return f"{len(train)} views to fit, {len(test)} held out"
 
 
-def describe_sizes(images: tuple[Tensor, ...]) -> str:
-    """Return the size of the images in words [pixel]."""
+def describe_sizes(images: tuple[UInt8[Tensor, "_ _ 3"], ...]) -> str:
+    """Describe the size of the images [pixel]."""
     sizes = sorted({(image.shape[1], image.shape[0]) for image in images})
     largest = f"{sizes[-1][0]} x {sizes[-1][1]}"
     return largest if len(sizes) == 1 else f"{len(sizes)} sizes up to {largest}"
 
 
-def describe_masks(masks: tuple[Tensor | None, ...], source: str) -> str:
-    """Return in words where the masks are from, and how much of the images the object fills."""
+def describe_masks(masks: tuple[Bool[Tensor, "_ _"] | None, ...], source: str) -> str:
+    """Describe where the masks come from, and how much of the images the object fills."""
     shares = [float(mask.float().mean()) for mask in masks if mask is not None]
     if not shares:
         return "No masks"

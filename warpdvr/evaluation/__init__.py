@@ -1,1 +1,1 @@
-"""Scores: pictures, surfaces and volumes beside what is true."""
+"""Scores of pictures, surfaces and volumes against the truth."""

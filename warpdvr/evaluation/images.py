@@ -1,10 +1,11 @@
-"""How good a field is: rendered views against photographs that were held out."""
+"""Score a field: rendered views against held-out photographs."""
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -21,7 +22,7 @@ from warpdvr.rendering.image import Image
 from warpdvr.rendering.render import render
 
 CHUNK = 2**16
-"""Rays for which a background is evaluated at a time."""
+"""Number of rays in one evaluation of a background."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,14 @@ class Scores:
     """Means over views."""
 
     psnr: float
-    """Peak signal-to-noise ratio of sRGB colours inside of the true masks, mean over views [dB]; NaN without masks. A
-    background raises it, where nothing is hit and on edges: compare like with like."""
+    """Peak signal-to-noise ratio of sRGB colours inside the true masks, mean over views [dB]; NaN without masks. A
+    background raises it at missed pixels and edges: compare only scores with a background, or only scores without."""
     iou: float
     """Intersection over union of rendered and true masks, mean over views; NaN without masks."""
     views: int
-    """Number of views that were compared."""
+    """Number of views compared."""
     field_evaluations: int
-    """How often the field was evaluated to render them, counted in points."""
+    """Number of points at which the field was evaluated to render them."""
 
 
 @torch.no_grad()
@@ -50,27 +51,27 @@ def evaluate(
     background: Background | None = None,
     shown: Callable[[int, Image, Tensor], None] | None = None,
 ) -> Scores:
-    """Render views and compare them with their photographs, inside of their masks.
+    """Render views and compare them with their photographs, inside their masks.
 
-    Where the object should be but no ray hits, a pixel has the colour of the background, if there is one, and is black
-    otherwise. Views without a mask, or with an empty one, are left out.
+    A pixel of the mask whose ray misses has the colour of the background, or is black without one. Views without a
+    mask, or with an empty one, are skipped.
 
     Args:
-        field: a `Field`, or what `as_field` makes one of.
+        field: a `Field`, or anything that `as_field` accepts.
         views: photographs, masks and cameras.
-        indices: which views; the held-out ones if not given.
-        intersect: how the surface is found; by default with a `BoundGrid`, whose making is counted too.
-        longest: views are compared at this size of their longer side at most [pixel]; None takes them as they are.
-        background: what is behind the object; edges are then smooth.
+        indices: indices of the views; the held-out views by default.
+        intersect: the solver; by default with a `BoundGrid`, whose construction is counted too.
+        longest: largest size of the longer side at which views are compared [pixel]; None keeps their size.
+        background: what is behind the object; if given, edges are antialiased.
         shown: called with the index, the rendered image and the photograph (h, w, 3) of each view.
     """
     field = as_field(field)
     psnr, overlaps, evaluations = [], [], 0
-    wanted = views.test if indices is None else indices
-    chosen = [(i, mask) for i in wanted if (mask := views.masks[i]) is not None]
-    if intersect is None and chosen:
+    indices = views.test if indices is None else indices
+    masked = [(i, mask) for i in indices if (mask := views.masks[i]) is not None]
+    if intersect is None and masked:
         intersect, evaluations = gridded_intersect(field)
-    for i, mask in chosen:
+    for i, mask in masked:
         camera = views.cameras[i]
         photograph = views.images[i].float() / 255
         side = max(camera.width, camera.height)
@@ -82,8 +83,8 @@ def evaluate(
         if background is None:
             image = render(field, camera, intersect=intersect, background=(0.0, 0.0, 0.0))
         else:
-            behind = _background(background.to(field.bounds.device), camera.to(field.bounds.device))
-            image = render(field, camera, intersect=intersect, background=behind, antialias=SMOOTH)
+            backdrop = _background(background.to(field.bounds.device), camera.to(field.bounds.device))
+            image = render(field, camera, intersect=intersect, background=backdrop, antialias=SMOOTH)
         evaluations += image.evaluations
         psnr.append(_psnr(image.rgb.cpu(), photograph, mask))
         overlaps.append(float(iou(image.mask.cpu(), mask)))
@@ -92,14 +93,15 @@ def evaluate(
     return Scores(_mean(psnr), _mean(overlaps), len(overlaps), evaluations)
 
 
-def _background(background: Background, camera: Camera) -> Tensor:
-    """Return a picture (h, w, 3) of what is behind the object."""
+def _background(background: Background, camera: Camera) -> Float[Tensor, "h w 3"]:
+    """Return a picture of what is behind the object."""
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
     parts = [background(camera.rays(subset)) for subset in pixel.split(CHUNK)]
     return torch.cat(parts).view(camera.height, camera.width, 3)
 
 
-def _psnr(rgb: Tensor, photograph: Tensor, mask: Tensor) -> float:
+def _psnr(rgb: Float[Tensor, "h w 3"], photograph: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"]) -> float:
+    """Return the peak signal-to-noise ratio inside the mask [dB]."""
     error = float((rgb - photograph)[mask].square().mean())
     return -10 * math.log10(max(error, 1e-12))
 
@@ -108,10 +110,12 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _shrink(image: Tensor, height: int, width: int) -> Tensor:
+def _shrink(image: Float[Tensor, "_ _ c"], height: int, width: int) -> Float[Tensor, "h w c"]:
+    """Return the image at a smaller size, averaged over areas."""
     small = torch.nn.functional.interpolate(image.permute(2, 0, 1)[None], size=(height, width), mode="area")
     return small[0].permute(1, 2, 0)
 
 
-def _shrink_mask(mask: Tensor, camera: Camera) -> Tensor:
+def _shrink_mask(mask: Bool[Tensor, "_ _"], camera: Camera) -> Bool[Tensor, "h w"]:
+    """Return the mask at the size of the camera: the pixels of which more than half is on the object."""
     return _shrink(mask[..., None].float(), camera.height, camera.width)[..., 0] > 0.5

@@ -1,20 +1,21 @@
 """Intersection over union."""
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
-def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Return how much two masks overlap, from 0 to 1: the size of their intersection over that of their union.
+def iou(a: Shaped[Tensor, "*#batch h w"], b: Shaped[Tensor, "*#batch h w"]) -> Float[Tensor, "..."]:
+    """Return the overlap of two masks, from 0 to 1: the area of their intersection over that of their union.
 
-    Not differentiable for masks of bool. Where both are empty it is 0.
+    Differentiable unless the masks are bool. If both masks are empty it is 0.
 
     Args:
-        a, b: shape (..., h, w), one score for each picture; bool, or how much of each pixel is covered, from 0 to 1,
-            where the smaller and the larger of both count as intersection and union.
+        a, b: masks; bool, or the covered share of each pixel, from 0 to 1, with the smaller share as the intersection
+            and the larger one as the union.
 
     Returns:
-        Shape (...), float.
+        One score per pair of pictures.
     """
-    both, either = torch.minimum(a, b).sum((-2, -1)), torch.maximum(a, b).sum((-2, -1))
-    return torch.where(either > 0, both / either, 0.0)
+    intersection, union = torch.minimum(a, b).sum((-2, -1)), torch.maximum(a, b).sum((-2, -1))
+    return torch.where(union > 0, intersection / union, 0.0)

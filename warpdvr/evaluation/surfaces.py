@@ -1,8 +1,9 @@
-"""Distances between surfaces, from points of one to the triangles of the other, and the scores made of them."""
+"""Measure distances between surfaces, from points on one to the triangles of the other, and derive scores."""
 
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.evaluation.volumes import volume_iou
@@ -14,7 +15,7 @@ from warpdvr.runtime.launch import launch
 
 @dataclass(frozen=True)
 class Distances:
-    """How far two surfaces lie from each other; every length is in the unit of the meshes."""
+    """Distances and scores of two surfaces; every length is in the unit of the meshes."""
 
     accuracy: float
     """Mean distance from the predicted surface to the true one [unit of the meshes]."""
@@ -27,13 +28,13 @@ class Distances:
     samples: int
     """Number of points on each surface."""
     chamfer_dvr: float
-    """Chamfer-L1 in the unit of DVR's tables, a tenth of the extent (Niemeyer et al. 2020, as Fan et al. 2017)."""
+    """Chamfer-L1 in the unit of DVR's tables, a tenth of the extent (Niemeyer et al. 2020, after Fan et al. 2017)."""
     f_score: float
     """Harmonic mean of precision and recall, the shares of the predicted and of the true surface that lie within a
-    threshold of the other one (Tatarchenko et al. 2019), in [0, 1]."""
+    threshold of the other surface (Tatarchenko et al. 2019), in [0, 1]."""
     normal_consistency: float
-    """Mean |cosine| between the normal of a face and that of the nearest one on the other mesh, both ways averaged
-    (Mescheder et al. 2019, supplement), in [0, 1]."""
+    """Mean |cosine| between the normal of a face and that of the nearest face of the other mesh, averaged over both
+    directions (Mescheder et al. 2019, supplement), in [0, 1]."""
     volume_iou: float | None
     """Volume of the intersection over that of the union, in [0, 1]; None unless both meshes are closed."""
 
@@ -41,18 +42,18 @@ class Distances:
 def chamfer(
     predicted: Mesh, truth: Mesh, *, samples: int = 100_000, seed: int = 0, threshold: float = 0.01
 ) -> Distances:
-    """Measure the distance between two surfaces, both ways, point to surface.
+    """Measure the distance between two surfaces in both directions, from points to triangles.
 
-    Points are spread evenly over the area of each mesh. They are measured against triangles and not against points of
-    the other mesh, so that two samplings of one surface are at distance 0 (up to rounding), whatever their number.
-    DVR measures against 100,000 points: there a perfect surface still has a `chamfer_dvr` of about 0.02.
+    Points are spread evenly over the area of each mesh. They are compared with the triangles of the other mesh and not
+    with points on it, so that a surface is at distance 0 from itself (up to rounding) for any number of points. DVR
+    compares with 100,000 points: there a perfect surface still has a `chamfer_dvr` of about 0.02.
 
     Args:
         predicted: the mesh to judge.
-        truth: the mesh to judge it by, in the same frame and unit.
+        truth: the true mesh, in the same frame and unit.
         samples: number of points on each mesh.
-        seed: start of the random numbers; the same seed gives the same points on every device.
-        threshold: of the F-score, as a share of the extent.
+        seed: seed of the random points; the same seed gives the same points on every device.
+        threshold: threshold of the F-score, as a share of the extent.
 
     Raises:
         ValueError: if a mesh has no area, there are no samples, or the threshold is not positive.
@@ -77,8 +78,8 @@ def chamfer(
     )
 
 
-def sample(mesh: Mesh, n: int, *, seed: int = 0) -> Tensor:
-    """Return `n` random points on a mesh, spread evenly over its area, shape (n, 3) [unit of the mesh].
+def sample(mesh: Mesh, n: int, *, seed: int = 0) -> Float[Tensor, "n 3"]:
+    """Return `n` random points on a mesh, spread evenly over its area [unit of the mesh].
 
     Raises:
         ValueError: if the mesh has no area, or `n` is less than 1.
@@ -86,8 +87,8 @@ def sample(mesh: Mesh, n: int, *, seed: int = 0) -> Tensor:
     return _sample(mesh, n, seed)[0]
 
 
-def surface_distance(point: Tensor, mesh: Mesh) -> Tensor:
-    """Return the distance from points (n, 3) to the nearest point of a mesh, shape (n,) [unit of the mesh].
+def surface_distance(point: Float[Tensor, "n 3"], mesh: Mesh) -> Float[Tensor, " n"]:
+    """Return the distance from points to the nearest point of a mesh [unit of the mesh].
 
     Not differentiable.
 
@@ -97,16 +98,16 @@ def surface_distance(point: Tensor, mesh: Mesh) -> Tensor:
     return _nearest(point, mesh)[0]
 
 
-def _compare(one: Mesh, other: Mesh, samples: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return distance and |cosine of the normals| from points on one mesh to the other, shape (samples,) each."""
-    point, face = _sample(one, samples, seed)
-    d, nearest = _nearest(point, other)
-    cosine = (_normals(one)[face] * _normals(other)[nearest.cpu().long()]).sum(1).abs()
+def _compare(source: Mesh, target: Mesh, samples: int, seed: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Return the distance and |cosine of the normals| from random points on one mesh to the other."""
+    point, face = _sample(source, samples, seed)
+    d, nearest = _nearest(point, target)
+    cosine = (_normals(source)[face] * _normals(target)[nearest.cpu().long()]).sum(1).abs()
     return d.double(), cosine
 
 
-def _sample(mesh: Mesh, n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return random points (n, 3) on a mesh, and the faces (n,) they lie on, the latter on the CPU."""
+def _sample(mesh: Mesh, n: int, seed: int) -> tuple[Float[Tensor, "n 3"], Int[Tensor, " n"]]:
+    """Return random points on a mesh, and the faces that they lie on, the latter on the CPU."""
     if n < 1:
         raise ValueError(f"sample: at least one point is needed, got {n}")
     corner = _corners(mesh)
@@ -121,13 +122,13 @@ def _sample(mesh: Mesh, n: int, seed: int) -> tuple[Tensor, Tensor]:
     return point.to(mesh.vertices), face
 
 
-def _nearest(point: Tensor, mesh: Mesh) -> tuple[Tensor, Tensor]:
-    """Return the distance (n,) from points to a mesh, and the nearest face (n,) of each."""
+def _nearest(point: Float[Tensor, "n 3"], mesh: Mesh) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
+    """Return the distance from points to a mesh, and the face nearest to each."""
     if not len(mesh.faces):
         raise ValueError("surface_distance: the mesh has no faces")
     if not point.isfinite().all():
         raise ValueError("surface_distance: a point is not finite")
-    centre = (mesh.vertices.amax(0) + mesh.vertices.amin(0)) / 2  # small numbers: the kernel counts in float32
+    centre = (mesh.vertices.amax(0) + mesh.vertices.amin(0)) / 2  # small numbers: the kernel computes in float32
     vertices = (mesh.vertices - centre).detach()
     point = (point.to(mesh.vertices) - centre).detach().contiguous()
     d, face = point.new_empty(len(point)), point.new_empty(len(point), dtype=torch.int32)
@@ -140,12 +141,12 @@ def _nearest(point: Tensor, mesh: Mesh) -> tuple[Tensor, Tensor]:
     return d, face
 
 
-def _normals(mesh: Mesh) -> Tensor:
-    """Return the unit normals (m, 3) of the faces, 0 where there is none, float64, on the CPU."""
+def _normals(mesh: Mesh) -> Float[Tensor, "m 3"]:
+    """Return the unit normals of the faces, 0 for a face without area, float64, on the CPU."""
     a, b, c = _corners(mesh).unbind(1)
     return torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1, eps=1e-300)
 
 
-def _corners(mesh: Mesh) -> Tensor:
-    """Return the corners of the faces (m, 3, 3), float64, on the CPU."""
+def _corners(mesh: Mesh) -> Float[Tensor, "m 3 3"]:
+    """Return the corners of the faces, float64, on the CPU."""
     return mesh.vertices.detach().double().cpu()[mesh.faces.long().cpu()]

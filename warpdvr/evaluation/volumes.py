@@ -1,6 +1,7 @@
-"""How much two solids overlap."""
+"""Measure how much two solids overlap."""
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from warpdvr.evaluation.overlap import iou
@@ -11,16 +12,16 @@ from warpdvr.runtime.launch import launch
 
 
 def volume_iou(predicted: Mesh, truth: Mesh, *, samples: int = 100_000, seed: int = 0) -> float | None:
-    """Return the volume of the intersection of two solids over that of their union, or None where it means nothing.
+    """Return the volume of the intersection of two solids over that of their union, or None where it is undefined.
 
-    It is counted at random points, spread evenly over the box around both: the standard error is
-    sqrt(IoU (1 - IoU) / points in the union). It means nothing if a mesh is open, or if none of the points is in the
-    true one, such as one all of whose faces are doubled.
+    It is estimated from random points, spread evenly over the box around both, with a standard error of
+    `sqrt(IoU (1 - IoU) / points in the union)`. It is undefined if a mesh is open, or if no point lies inside the true
+    mesh, such as a mesh that repeats each of its faces.
 
     Args:
         predicted, truth: two meshes in the same frame and unit.
         samples: number of points in the box.
-        seed: start of the random numbers; the same seed gives the same points on every device.
+        seed: seed of the random points; the same seed gives the same points on every device.
 
     Raises:
         ValueError: if there are no samples.
@@ -37,11 +38,11 @@ def volume_iou(predicted: Mesh, truth: Mesh, *, samples: int = 100_000, seed: in
     return float(iou(a[None], b[None])) if b.any() else None
 
 
-def inside(point: Tensor, mesh: Mesh) -> Tensor:
-    """Tell which points (n, 3) lie inside of a closed mesh, shape (n,).
+def inside(point: Float[Tensor, "n 3"], mesh: Mesh) -> Bool[Tensor, " n"]:
+    """Return which points lie inside a closed mesh.
 
-    A point is inside if a ray from it crosses the surface an odd number of times, as Mescheder et al. (2019) decide it:
-    however the faces are wound. Where two pieces of the mesh overlap is outside.
+    A point is inside if a ray from it crosses the surface an odd number of times (Mescheder et al. 2019), however the
+    faces are wound. The overlap of two pieces of the mesh counts as outside.
 
     Raises:
         ValueError: if the mesh is open, or a point is not finite.
@@ -50,18 +51,20 @@ def inside(point: Tensor, mesh: Mesh) -> Tensor:
         raise ValueError(f"inside: the mesh of {len(mesh.faces)} faces is open, expected a closed one")
     if not point.isfinite().all():
         raise ValueError("inside: a point is not finite")
-    centre = ((mesh.vertices.amax(0) + mesh.vertices.amin(0)) / 2).detach()  # small numbers: the kernel has float32
+    centre = (
+        (mesh.vertices.amax(0) + mesh.vertices.amin(0)) / 2
+    ).detach()  # small numbers: the kernel computes in float32
     point = (point.to(mesh.vertices.device) - centre).to(mesh.vertices.dtype).detach().contiguous()
-    within = torch.empty(len(point), dtype=torch.bool, device=point.device)
+    is_inside = torch.empty(len(point), dtype=torch.bool, device=point.device)
     search = triangle_mesh(mesh.vertices - centre, mesh.faces)
-    launch(_inside.inside, len(point), [search.id, point], [within], per_row=[point])
-    return within
+    launch(_inside.inside, len(point), [search.id, point], [is_inside], per_row=[point])
+    return is_inside
 
 
 def is_closed(mesh: Mesh) -> bool:
-    """Tell whether an even number of faces, usually two, meet at each edge of a mesh that has any.
+    """Return whether an even number of faces, usually two, meet at each edge; False for a mesh without faces.
 
-    Vertices at the same place are one vertex: files often repeat them along seams and creases.
+    Vertices at the same place count as one: files often repeat them along seams and creases.
     """
     place = torch.unique(mesh.vertices.detach(), dim=0, return_inverse=True)[1]
     corner = place[mesh.faces]

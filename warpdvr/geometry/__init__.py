@@ -1,1 +1,1 @@
-"""Meshes: extracted from fields, read, written, searched."""
+"""Triangle meshes: extract them from fields, read and write them, trace rays against them."""

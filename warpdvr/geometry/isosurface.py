@@ -1,6 +1,7 @@
 """The surface of a field as a closed triangle mesh."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.fields.adapter import as_field
@@ -23,24 +24,24 @@ def extract(
 ) -> Mesh:
     """Extract the surface of a field as a closed mesh with normals.
 
-    What lies outside of the field's bounds counts as outside of the surface: a surface that leaves them is closed there
-    by a cap. A field with a `lipschitz` bound is evaluated near the surface only, at 10 to 20 points per vertex; that
-    bound must hold, or pieces vanish. Other fields are evaluated where a `BoundGrid` does not exclude the surface.
+    Everything outside the field's bounds counts as empty: a surface that leaves the bounds is closed there by a cap. A
+    field with a `lipschitz` bound is evaluated near the surface only, at 10 to 20 points per vertex; that bound must
+    hold, or pieces vanish. Other fields are evaluated where a `BoundGrid` does not exclude the surface.
 
     Args:
-        field: a `Field`, or what `as_field` makes one of; its bounds say on which device the work is done.
+        field: a `Field`, or anything that `as_field` accepts; the work is done on the device of its bounds.
         resolution: number of cells along the longest side of the bounds.
         project: number of Newton steps that pull each vertex onto the surface, each at most half a cell.
-        colors: give the vertices the field's colours, as seen along the normals.
+        colors: give the vertices the field's colours, seen along the normals.
         largest: keep only the connected piece with the largest area; the wall of a cavity is a piece of its own.
-        cavities: keep the walls of closed cavities, which nobody sees from outside; a field that was fitted to
-            photographs has accidental ones.
-        grid: a `BoundGrid` of the field, if there is one already. True makes one of 64 boxes along the longest side for
-            a field without a Lipschitz bound, if the resolution is higher; False evaluates such a field at all corners,
-            about resolution cubed points.
+        cavities: keep the walls of closed cavities, which are invisible from outside; a field that was fitted to
+            photographs may have accidental ones.
+        grid: an existing `BoundGrid` of the field. True builds one with 64 boxes along the longest side if the field
+            has no Lipschitz bound and the resolution is higher; False evaluates such a field at all corners, about
+            resolution cubed points.
 
     Raises:
-        ValueError: if the field has no surface inside its bounds, or has values that are not numbers.
+        ValueError: if the field has no surface inside its bounds, or a value there is not finite.
     """
     if resolution < 1:
         raise ValueError(f"extract: resolution must be at least 1, got {resolution}")
@@ -54,7 +55,7 @@ def extract(
         bound_grid.check(field)
     vertices, faces = triangulate(solid, lattice, bound_grid)
     solid.check()
-    vertices, slope = _newton_projected(solid, lattice, vertices, project)
+    vertices, slope = _project_by_newton(solid, lattice, vertices, project)
     faces = _without_slivers(vertices, faces, 1e-6 * float(lattice.step.min()) ** 2)
     faces = faces if cavities else _without_cavities(vertices, faces)
     faces = _largest_piece(vertices, faces) if largest else faces
@@ -67,11 +68,13 @@ def extract(
     return Mesh(vertices, faces, normals, _colors(field, vertices, normals) if colors else None)
 
 
-def _newton_projected(solid: Solid, lattice: Lattice, x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def _project_by_newton(
+    solid: Solid, lattice: Lattice, x: Float[Tensor, "n 3"], steps: int
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
     """Return the points after Newton steps onto {value = 0}, and the outward directions there.
 
-    A step is at most half a cell long; one that would make a point worse is not made, and the next one is shorter.
-    Points of a cap go to the side of the box.
+    A step is at most half a cell long. A step that would move a point away from the surface is rejected, and the next
+    one is shorter. Points of a cap move onto the side of the box.
     """
     x, outward = _with_caps(solid, lattice, x)
     cap = outward.any(1)
@@ -89,10 +92,13 @@ def _newton_projected(solid: Solid, lattice: Lattice, x: Tensor, steps: int) -> 
     return x, torch.where(cap[:, None], outward, slope)
 
 
-def _with_caps(solid: Solid, lattice: Lattice, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the points, those of a cap moved onto the box, and the box's normal there, 0 for all others.
+def _with_caps(
+    solid: Solid, lattice: Lattice, x: Float[Tensor, "n 3"]
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+    """Move the points of a cap onto the box; also return the normal of the box there, 0 at all other points.
 
-    A vertex between the two outermost layers of corners belongs to a cap if the field is negative on the box beside it.
+    A vertex between the two outermost layers of corners belongs to a cap if the field is negative at the nearest point
+    of the box.
     """
     side = (x - (solid.low + solid.high) / 2).sign()
     shell = (side * x - torch.where(side > 0, solid.high, -solid.low)) / lattice.step > -0.499
@@ -102,11 +108,11 @@ def _with_caps(solid: Solid, lattice: Lattice, x: Tensor) -> tuple[Tensor, Tenso
     return torch.where(cap[:, None], on_box, x.clamp(solid.low, solid.high)), side * (shell & cap[:, None])
 
 
-def _without_slivers(vertices: Tensor, faces: Tensor, area: float) -> Tensor:
-    """Return faces over the same vertices: the shortest side of each face below `area` is closed.
+def _without_slivers(vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"], area: float) -> Int[Tensor, "k 3"]:
+    """Return faces over the same vertices, with the shortest edge of each face smaller than `area` collapsed.
 
-    To leave such faces out would tear the mesh open, and so may closing a side where the surface nearly touches
-    itself: a sweep that does so is not made.
+    Dropping such faces would tear the mesh open. So may a collapse where the surface nearly touches itself: a sweep
+    that opens the mesh is discarded.
     """
     for _ in range(4):
         corner = vertices[faces].double()
@@ -124,15 +130,15 @@ def _without_slivers(vertices: Tensor, faces: Tensor, area: float) -> Tensor:
     return faces
 
 
-def _largest_piece(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Return the faces of the connected piece with the largest area; of equal ones, the one with the first vertex."""
+def _largest_piece(vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"]) -> Int[Tensor, "k 3"]:
+    """Return the faces of the connected piece of largest area; of equal ones, that with the lowest vertex index."""
     a, b, c = vertices[faces].double().unbind(1)
     piece = _pieces(vertices, faces)
     area = a.new_zeros(len(vertices)).index_add_(0, piece, torch.linalg.cross(b - a, c - a).norm(dim=-1))
     return faces[piece == area.argmax()]
 
 
-def _without_cavities(vertices: Tensor, faces: Tensor) -> Tensor:
+def _without_cavities(vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"]) -> Int[Tensor, "k 3"]:
     """Return the faces of the pieces that enclose a positive volume: the wall of a cavity is wound the other way."""
     a, b, c = (vertices - vertices.mean(0))[faces].double().unbind(1)
     piece = _pieces(vertices, faces)
@@ -140,15 +146,15 @@ def _without_cavities(vertices: Tensor, faces: Tensor) -> Tensor:
     return faces[volume[piece] > 0]
 
 
-def _pieces(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Return for each face the first vertex of its connected piece, shape (m,)."""
+def _pieces(vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"]) -> Int[Tensor, " m"]:
+    """Return, for each face, the lowest vertex index of its connected piece."""
     return _component_roots(len(vertices), torch.cat([faces[:, :2], faces[:, 1:]]))[faces[:, 0]]
 
 
-def _component_roots(n: int, pairs: Tensor) -> Tensor:
-    """Return for each of n vertices the smallest one that a chain of pairs leads to, shape (n,).
+def _component_roots(n: int, pairs: Int[Tensor, "k 2"]) -> Int[Tensor, " n"]:
+    """Return, for each of n vertices, the lowest vertex index that a chain of pairs leads to.
 
-    Each sweep hooks the roots of a pair onto the smaller one and halves the chains, so that few sweeps are needed.
+    Each sweep hooks the roots of a pair onto the smaller one and halves the chains, so few sweeps are needed.
     """
     label = torch.arange(n, device=pairs.device)
     for _ in range(n):
@@ -162,12 +168,13 @@ def _component_roots(n: int, pairs: Tensor) -> Tensor:
 
 
 def _is_closed(faces: Tensor) -> bool:
-    """Tell whether two faces meet at every side."""
+    """Return whether exactly two faces meet at every edge."""
     a, b = torch.cat([faces, faces.roll(-1, 1)]).reshape(2, -1).sort(0).values
     return bool((torch.unique(a * (int(faces.max()) + 1) + b, return_counts=True)[1] == 2).all())
 
 
-def _colors(field: Field, x: Tensor, normal: Tensor) -> Tensor:
+def _colors(field: Field, x: Float[Tensor, "n 3"], normal: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    """Return sRGB colours in [0, 1], seen along the normals."""
     parts = []
     with torch.no_grad():
         for p, n in zip(torch.split(x, CHUNK), torch.split(normal, CHUNK), strict=True):

@@ -1,4 +1,4 @@
-"""Which cells of a lattice a field's surface crosses, and the surface as triangles there."""
+"""Marching cubes: find the cells of a lattice that a field's surface crosses, and triangulate it there."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import warp as wp
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import max_pool3d
 
@@ -19,10 +20,13 @@ CHUNK = 1 << 17
 """Number of points in one evaluation of a field."""
 
 
-def triangulate(solid: "Solid", lattice: "Lattice", grid: BoundGrid | None) -> tuple[Tensor, Tensor]:
-    """Return vertices (v, 3) [scene unit] and faces (m, 3) of the surface, wound so that the solid lies behind them.
+def triangulate(
+    solid: "Solid", lattice: "Lattice", grid: BoundGrid | None
+) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "m 3"]]:
+    """Return vertices [scene unit] and faces of the surface, wound so that the solid lies behind them.
 
-    Asks where the grid does not exclude the surface, or without one where the Lipschitz bound does not, or everywhere.
+    The field is evaluated only where the grid does not exclude the surface; without a grid, where the Lipschitz bound
+    does not; without either, everywhere.
     """
     if grid is None and solid.lipschitz is not None:
         return sparse_marching_cubes(solid.values, lattice.low, lattice.high, lattice.cells, solid.lipschitz)
@@ -33,42 +37,42 @@ def triangulate(solid: "Solid", lattice: "Lattice", grid: BoundGrid | None) -> t
 
 
 class Solid:
-    """The part of a field that lies inside of its bounds, as a function of points anywhere."""
+    """The part of a field inside its bounds, extended to a function of all points in space."""
 
     def __init__(self, field: Field):
         self.field, self.lipschitz = field, field.lipschitz
         self.low, self.high = field.bounds.detach().float()
-        self.least, self.most = float("inf"), float("-inf")
+        self.min_value, self.max_value = float("inf"), float("-inf")
 
-    def clamped(self, x: Tensor) -> Tensor:
-        """Return the field's values (n,) at points that are moved into the bounds first."""
+    def clamped(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Return the field's values at the points, clamped to the bounds first."""
         value: Tensor = self.field.value(x.clamp(self.low, self.high).to(self.field.bounds.dtype)).float()
         if len(x):
-            least, most = torch.stack(value.detach().aminmax()).tolist()
-            if not math.isfinite(most - least):
+            low, high = torch.stack(value.detach().aminmax()).tolist()
+            if not math.isfinite(high - low):
                 raise ValueError("extract: the field has values inside its bounds that are not finite numbers")
-            self.least, self.most = min(least, self.least), max(most, self.most)
+            self.min_value, self.max_value = min(low, self.min_value), max(high, self.max_value)
         return value
 
-    def extended(self, x: Tensor) -> Tensor:
-        """Return values (n,) that are never negative outside of the bounds, and that keep the Lipschitz bound."""
+    def extended(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Return values that are never negative outside the bounds and that keep the Lipschitz bound."""
         value, out = self.clamped(x), torch.maximum(self.low - x, x - self.high).amax(-1)
         if self.lipschitz is None:
             return torch.where(out > 0, value.abs(), value)
         return torch.maximum(value, self.lipschitz * out)
 
-    def values(self, x: Tensor) -> Tensor:
+    def values(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Return `extended` of any number of points, without gradients."""
         with torch.no_grad():
             return torch.cat([self.extended(part) for part in torch.split(x, CHUNK)])
 
-    def contains(self, x: Tensor) -> Tensor:
-        """Return which of any number of points inside the bounds, (n,), have a negative value."""
+    def contains(self, x: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+        """Return which of any number of points inside the bounds have a negative value."""
         with torch.no_grad():
             return torch.cat([self.clamped(part) < 0 for part in torch.split(x, CHUNK)])
 
-    def slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the values (n,) and gradients (n, 3) at any number of points inside the bounds."""
+    def slopes(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
+        """Return the values and gradients at any number of points inside the bounds."""
         with torch.no_grad():
             parts = [value_and_gradient(self.clamped, part) for part in torch.split(x, CHUNK)]
         value, slope = zip(*parts, strict=True)
@@ -76,28 +80,29 @@ class Solid:
 
     def check(self) -> None:
         """Raise a ValueError if the field keeps one sign inside its bounds."""
-        if not self.least < 0 < self.most:
+        if not self.min_value < 0 < self.max_value:
             axes = [torch.linspace(a, b, 17) for a, b in zip(self.low.tolist(), self.high.tolist(), strict=True)]
-            self.values(torch.cartesian_prod(*axes).to(self.low))  # the message says what values there are
+            self.values(torch.cartesian_prod(*axes).to(self.low))  # for the range in the message
             raise ValueError(
                 "extract: the field has no surface inside its bounds: "
-                f"its values lie in [{self.least:.4g}, {self.most:.4g}]"
+                f"its values lie in [{self.min_value:.4g}, {self.max_value:.4g}]"
             )
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """Cells around a box; the outermost corners lie half a cell outside of it."""
+    """Cells that cover a box; the outermost corners lie half a cell outside it."""
 
-    low: Tensor
-    """The first corner, shape (3,) [scene unit]."""
-    step: Tensor
-    """Sides of a cell, shape (3,) [scene unit]."""
+    low: Float[Tensor, "3"]
+    """The lowest corner [scene unit]."""
+    step: Float[Tensor, "3"]
+    """Sides of a cell [scene unit]."""
     cells: tuple[int, int, int]
     """Number of cells along each axis."""
 
     @classmethod
-    def around(cls, bounds: Tensor, resolution: int) -> "Lattice":
+    def around(cls, bounds: Float[Tensor, "2 3"], resolution: int) -> "Lattice":
+        """Return the lattice over `bounds` [scene unit] with `resolution` cells along the longest side."""
         low, high = bounds.detach().float()
         side = high - low
         cells_inside = (side / side.max() * resolution - 1e-4).ceil().clamp_min(1)
@@ -106,17 +111,18 @@ class Lattice:
         return cls(low - step / 2, step, (x, y, z))
 
     @property
-    def high(self) -> Tensor:
+    def high(self) -> Float[Tensor, "3"]:
+        """The highest corner [scene unit]."""
         return self.low + self.step * torch.tensor(self.cells).to(self.step)
 
-    def corners(self, first: int, last: int) -> Tensor:
-        """Return the corners in the planes first <= x < last, shape (n, 3) [scene unit]."""
+    def corners(self, first: int, last: int) -> Float[Tensor, "n 3"]:
+        """Return the corners in the planes first <= x < last [scene unit]."""
         axes = [torch.arange(first, last), *(torch.arange(n + 1) for n in self.cells[1:])]
         return self.low + self.step * torch.cartesian_prod(*axes).to(self.step)
 
 
-def _crossed_cells(solid: Solid, lattice: Lattice) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield cells with values of both signs (n, 3) and the values at their corners (n, 8), slab by slab."""
+def _crossed_cells(solid: Solid, lattice: Lattice) -> Iterator[tuple[Int[Tensor, "n 3"], Float[Tensor, "n 8"]]]:
+    """Yield the cells with values of both signs and the values at their corners, slab by slab."""
     x, y, z = (n + 1 for n in lattice.cells)
     slab_planes = max(CHUNK // (y * z), 1)
     slab = solid.values(lattice.corners(0, 1)).reshape(1, y, z)
@@ -151,11 +157,13 @@ def _crossed_cells_near_grid(solid: Solid, lattice: Lattice, grid: BoundGrid) ->
         yield cell[crossed].int(), corner[crossed]
 
 
-def _open_cells(solid: Solid, lattice: Lattice, grid: BoundGrid, slab: tuple[int, int], subdivision: int) -> Tensor:
-    """Return the cells (n, 3) of a slab of which the grid does not say that all of it lies on one side.
+def _open_cells(
+    solid: Solid, lattice: Lattice, grid: BoundGrid, slab: tuple[int, int], subdivision: int
+) -> Int[Tensor, "n 3"]:
+    """Return the cells of a slab that the grid does not prove to lie entirely on one side of the surface.
 
-    It is asked `subdivision` times along each side of a cell, so often that no box of it lies between. Corners outside
-    of the bounds count as outside of the solid.
+    The grid is looked up `subdivision` times along each side of a cell, so densely that no box of the grid falls
+    between two look-ups. Corners outside the bounds count as outside the solid.
     """
     first, last = slab
     ranges = (first, last), *((0, n) for n in lattice.cells[1:])
@@ -164,20 +172,22 @@ def _open_cells(solid: Solid, lattice: Lattice, grid: BoundGrid, slab: tuple[int
     sign = grid.signs(x.clamp(solid.low, solid.high))
     out = ((x < solid.low) | (x > solid.high)).any(1)
     sign = torch.where(out, sign.clamp_min(0), sign).view([len(s) for s in steps]).float()[None, None]
-    most, least = (max_pool3d(s * sign, subdivision + 1, subdivision)[0, 0] for s in (1, -1))
-    cell = ((most >= 0) & (least >= 0)).nonzero()
+    any_outside, any_inside = (max_pool3d(s * sign, subdivision + 1, subdivision)[0, 0] for s in (1, -1))
+    cell = ((any_outside >= 0) & (any_inside >= 0)).nonzero()
     return cell + cell.new_tensor([first, 0, 0])
 
 
-def marching_cubes(cell: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
+def marching_cubes(
+    cell: Int[Tensor, "n 3"], corner: Float[Tensor, "n 8"]
+) -> tuple[Float[Tensor, "v 3"], Int[Tensor, "m 3"]]:
     """Triangulate {value = 0} in the given cells of a grid.
 
     Args:
-        cell: the lowest corner of each cell, shape (n, 3), int32, no cell twice.
-        corner: the values at the corners of each cell in the order of `cube_corners`, shape (n, 8), float32.
+        cell: the lowest corner of each cell, no cell twice.
+        corner: the values at the corners of each cell in the order of `cube_corners`, float32.
 
     Returns:
-        Vertices (v, 3) in grid units and faces (m, 3), int64, wound so that negative values lie behind them.
+        Vertices in grid units and faces, int64, wound so that negative values lie behind them.
     """
     with warp_scope(cell.device) as device:
         values = wp.from_torch(corner.reshape(-1).contiguous(), requires_grad=False)
@@ -189,18 +199,22 @@ def marching_cubes(cell: Tensor, corner: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sparse_marching_cubes(
-    value: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, cells: Sequence[int], lipschitz: float
-) -> tuple[Tensor, Tensor]:
-    """Triangulate {value = 0} in a box, asking only near the surface.
+    value: Callable[[Tensor], Tensor],
+    low: Float[Tensor, "3"],
+    high: Float[Tensor, "3"],
+    cells: Sequence[int],
+    lipschitz: float,
+) -> tuple[Float[Tensor, "v 3"], Int[Tensor, "m 3"]]:
+    """Triangulate {value = 0} in a box, evaluating only near the surface.
 
     Args:
         value: maps points (n, 3) to values (n,); called for many points at once.
-        low, high: corners of the box, shape (3,) each.
+        low, high: corners of the box.
         cells: number of cells along each axis.
         lipschitz: an upper bound of |grad value|; where it is too small, pieces vanish silently.
 
     Returns:
-        Vertices (v, 3) in the units of the box and faces (m, 3), int64, wound so that negative values lie behind them.
+        Vertices in the units of the box and faces, int64, wound so that negative values lie behind them.
     """
 
     def batch(points: Any) -> Any:

@@ -1,10 +1,11 @@
-"""Triangle meshes: arrays with a meaning, out of a file and into one."""
+"""Triangle meshes: vertices, faces, normals and colours; read from files and written to them."""
 
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.geometry import meshfile
@@ -15,17 +16,17 @@ class Mesh:
     """A triangle mesh, wound counter-clockwise as seen from outside.
 
     Raises:
-        ValueError: if a shape is wrong, or a face names a vertex that is not there.
+        ValueError: if a shape is wrong, or a face names a vertex that does not exist.
     """
 
-    vertices: Tensor
-    """Shape (n, 3), float32 [scene unit, or the unit of the file it came from]."""
-    faces: Tensor
-    """Indices of vertices, shape (m, 3), int64."""
-    normals: Tensor | None = None
-    """Unit normals of the vertices, outward, shape (n, 3)."""
-    colors: Tensor | None = None
-    """sRGB colours of the vertices in [0, 1], shape (n, 3)."""
+    vertices: Float[Tensor, "n 3"]
+    """Positions, float32 [scene unit, or the unit of the file it came from]."""
+    faces: Int[Tensor, "m 3"]
+    """Indices of vertices, int64."""
+    normals: Float[Tensor, "_ 3"] | None = None
+    """Unit normals, outward, one per vertex."""
+    colors: Float[Tensor, "_ 3"] | None = None
+    """sRGB colours in [0, 1], one per vertex."""
 
     def __post_init__(self) -> None:
         for name in ("vertices", "faces", "normals", "colors"):
@@ -38,25 +39,27 @@ class Mesh:
             raise ValueError(f"mesh: a face names vertex {low if low < 0 else high} of {len(self.vertices)} vertices")
 
     def transformed(self, matrix: Tensor) -> "Mesh":
-        """Return the mesh moved by a similarity (4, 4): a rotation, a scale, a translation, perhaps a mirror.
+        """Return the mesh moved by a similarity (4, 4): a rotation, a scale, a translation and perhaps a reflection.
 
         Raises:
-            ValueError: if the matrix is not a similarity, so that normals would not stay normals.
+            ValueError: if the matrix is not a similarity, and so would not map normals to normals.
         """
         linear, shift = matrix.to(self.vertices)[:3, :3], matrix.to(self.vertices)[:3, 3]
         scale = float(matrix.detach()[:3, :3].double().det().abs()) ** (1 / 3)
-        turn = linear / max(scale, 1e-30)
-        if tuple(matrix.shape) != (4, 4) or not torch.allclose(turn @ turn.T, torch.eye(3).to(turn), atol=1e-4):
+        rotation = linear / max(scale, 1e-30)
+        if tuple(matrix.shape) != (4, 4) or not torch.allclose(
+            rotation @ rotation.T, torch.eye(3).to(rotation), atol=1e-4
+        ):
             raise ValueError(f"mesh: a similarity of shape (4, 4) is needed, got {matrix.tolist()}")
-        normals = None if self.normals is None else torch.nn.functional.normalize(self.normals @ turn.T, dim=-1)
-        faces = self.faces.flip(1) if turn.det() < 0 else self.faces
+        normals = None if self.normals is None else torch.nn.functional.normalize(self.normals @ rotation.T, dim=-1)
+        faces = self.faces.flip(1) if rotation.det() < 0 else self.faces
         return replace(self, vertices=self.vertices @ linear.T + shift, faces=faces, normals=normals)
 
     def save(self, path: str | Path) -> None:
-        """Write the mesh as binary .ply (colours in 8 bits) or as .obj; a file of that name is replaced at once or not.
+        """Write the mesh as binary .ply (colours in 8 bits) or as .obj; an existing file is replaced atomically.
 
         Raises:
-            ValueError: if the suffix is another one, or the folder does not exist.
+            ValueError: if the suffix is not one of these, or the folder does not exist.
         """
         meshfile.write(Path(path), self.vertices, self.faces, self.normals, self.colors)
 
@@ -64,10 +67,10 @@ class Mesh:
 def read_mesh(path: str | Path) -> Mesh:
     """Read a .ply (ascii or binary), .obj or .off file; polygons become fans of triangles.
 
-    Normals and colours are read where every vertex has its own. Texture coordinates are left out.
+    Normals and colours are read if every vertex has exactly one. Texture coordinates are ignored.
 
     Raises:
-        ValueError: if the file is missing, cut short, not of its kind, or holds a number that makes no sense.
+        ValueError: if the file is missing, cut short, not in the format of its suffix, or holds an invalid number.
     """
     arrays = meshfile.read(Path(path))
     try:
@@ -76,8 +79,8 @@ def read_mesh(path: str | Path) -> Mesh:
         raise ValueError(f"{path}: not a mesh that can be read: {problem}") from problem
 
 
-def bounding_ball(vertices: Tensor) -> tuple[Tensor, float]:
-    """Return the middle (3,) of the box around vertices (n, 3), and the distance of the farthest vertex from it.
+def bounding_ball(vertices: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "3"], float]:
+    """Return the centre of the bounding box of the vertices, and the distance of the farthest vertex from it.
 
     Raises:
         ValueError: if that distance is 0 or not finite.
@@ -89,8 +92,8 @@ def bounding_ball(vertices: Tensor) -> tuple[Tensor, float]:
     return centre, radius
 
 
-def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Return unit normals (n, 3): those of the faces around each vertex, weighted by area; (0, 0, 1) where none is."""
+def vertex_normals(vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"]) -> Float[Tensor, "n 3"]:
+    """Return unit normals: the area-weighted mean over the faces around each vertex, (0, 0, 1) where there is none."""
     a, b, c = vertices[faces].double().unbind(1)
     normal = torch.zeros_like(vertices, dtype=torch.float64)
     normal.index_add_(0, faces.reshape(-1), torch.linalg.cross(b - a, c - a).repeat_interleave(3, 0))

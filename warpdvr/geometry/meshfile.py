@@ -1,24 +1,28 @@
-"""The files of triangle meshes, .ply, .obj and .off: bytes to arrays and back; see `warpdvr.geometry.mesh`."""
+"""Parse and write the files of triangle meshes: .ply, .obj and .off; see `warpdvr.geometry.mesh`."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from warpdvr.runtime.files import replacing
 
-Table = dict[str, Any]
-"""The arrays of the vertices of a mesh by name, each (n, 3): `vertices`, perhaps `normals` and `colors`."""
+Column = np.ndarray | list[np.ndarray] | list[list[int]] | list[list[float]]
+"""A row per element: an array, or lists of different lengths."""
+
+Table = dict[str, Column]
+"""Columns by name; of a mesh: `vertices`, perhaps `normals` and `colors`, each (n, 3)."""
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Return `faces`, int64, `vertices` and perhaps `normals` and `colors`, float32, each (n, 3).
+    """Return `faces` (m, 3), int64, `vertices` and perhaps `normals` and `colors`, float32, each (n, 3).
 
     Raises:
-        ValueError: if the file is missing, cut short, not of its kind, or holds a number that is not finite.
+        ValueError: if the file is missing, cut short, not in the format of its suffix, or holds a number that is not
+            finite.
     """
     parse = {".ply": _read_ply, ".obj": _read_obj, ".off": _read_off}.get(path.suffix.lower())
     if parse is None:
@@ -37,11 +41,17 @@ def read(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: not a mesh that can be read: {problem}") from problem
 
 
-def write(path: Path, vertices: Tensor, faces: Tensor, normals: Tensor | None, colors: Tensor | None) -> None:
-    """Write a binary .ply (colours in 8 bits) or an .obj; a file of that name is replaced at once or not.
+def write(
+    path: Path,
+    vertices: Float[Tensor, "n 3"],
+    faces: Int[Tensor, "m 3"],
+    normals: Float[Tensor, "n 3"] | None,
+    colors: Float[Tensor, "n 3"] | None,
+) -> None:
+    """Write a binary .ply (colours in 8 bits) or an .obj; an existing file is replaced atomically.
 
     Raises:
-        ValueError: if the suffix is another one, or the folder does not exist.
+        ValueError: if the suffix is not one of these, or the folder does not exist.
     """
     encode = {".ply": _ply_bytes, ".obj": _obj_bytes}.get(path.suffix.lower())
     if encode is None:
@@ -50,8 +60,8 @@ def write(path: Path, vertices: Tensor, faces: Tensor, normals: Tensor | None, c
         unfinished.write_bytes(encode(vertices, faces, normals, colors))
 
 
-def _fans(polygons: Any) -> NDArray[np.int64]:
-    """Return the triangles (m, 3) of polygons, a list of lists or an array with one polygon per row."""
+def _fans(polygons: Column) -> NDArray[np.int64]:
+    """Return the triangles (m, 3) of polygons, one per row."""
     if isinstance(polygons, np.ndarray):
         fans = [polygons[:, [0, i, i + 1]] for i in range(1, polygons.shape[1] - 1)]
         return np.stack(fans, 1).reshape(-1, 3).astype(np.int64)
@@ -80,15 +90,15 @@ def _read_obj(data: bytes) -> tuple[Table, NDArray[np.int64]]:
     points: list[list[float]] = []
     normals: list[list[float]] = []
     corners: list[list[list[bytes]]] = []
-    counts: list[tuple[int, int]] = []  # of both at each face: negative indices count back from there
+    counts: list[tuple[int, int]] = []  # of points and normals at each face: negative indices count back from there
     for line in data.replace(b"\\\n", b" ").splitlines():
-        word, *rest = line.split(b"#")[0].split() or [b""]
+        word, *arguments = line.split(b"#")[0].split() or [b""]
         if word == b"v":
-            points.append([float(a) for a in rest])
+            points.append([float(a) for a in arguments])
         elif word == b"vn":
-            normals.append([float(a) for a in rest[:3]])
+            normals.append([float(a) for a in arguments[:3]])
         elif word == b"f":
-            corners.append([corner.split(b"/") for corner in rest])
+            corners.append([corner.split(b"/") for corner in arguments])
             counts.append((len(points), len(normals)))
     if not points or any(len(p) < 3 for p in points):
         raise ValueError("there are no vertices, or one has fewer than 3 coordinates")
@@ -115,11 +125,11 @@ def _normals_per_vertex(
 ) -> Table:
     """Return the normals of the vertices, if each vertex has exactly one."""
     vertex, normal = (np.array([i for face in faces for i in face], int) for faces in (polygons, normal_index))
-    own = np.full(max(n, vertex.max(initial=0) + 1), -1)
-    own[vertex] = normal
-    if (own < 0).any() or not np.array_equal(own[vertex], normal):
+    normal_of = np.full(max(n, vertex.max(initial=0) + 1), -1)
+    normal_of[vertex] = normal
+    if (normal_of < 0).any() or not np.array_equal(normal_of[vertex], normal):
         return {}
-    return {"normals": normals[own[:n]]}
+    return {"normals": normals[normal_of[:n]]}
 
 
 _NAMES = "char uchar short ushort int uint float double int8 uint8 int16 uint16 int32 uint32 float32 float64".split()
@@ -133,37 +143,42 @@ def _read_ply(data: bytes) -> tuple[Table, NDArray[np.int64]]:
     lines = [line.split() for line in header.decode("ascii", "replace").splitlines()]
     if not end or lines[:1] != [["ply"]]:
         raise ValueError("there is no PLY header")
-    source: Any = body[body.index(b"\n") + 1 :]
+    rows: bytes | memoryview = body[body.index(b"\n") + 1 :]
     order = next(_ORDER[line[1]] for line in lines if line[:1] == ["format"])
-    read, source = (_ply_rows, source) if order else (_ply_words, source.split())
+    words = [] if order else bytes(rows).split()
     elements: dict[str, Table] = {}
     for i in [i for i, line in enumerate(lines) if line[:1] == ["element"]]:
         following = lines[i + 1 :]
         last = next((k for k, line in enumerate(following) if line[:1] == ["element"]), len(following))
         properties = [line[1:] for line in following[:last] if line[:1] == ["property"]]
-        elements[lines[i][1]], source = read(source, int(lines[i][2]), properties, order)
+        name, n = lines[i][1], int(lines[i][2])
+        if order:
+            elements[name], rows = _ply_rows(rows, n, properties, order)
+        else:
+            elements[name], words = _ply_words(words, n, properties)
     face = elements.get("face", {})
     return _ply_table(elements["vertex"]), _fans(face.get("vertex_indices", face.get("vertex_index", [])))
 
 
 def _ply_table(column: Table) -> Table:
-    """Return the columns that a mesh has members for; whole-numbered colours run from 0 to the largest number."""
+    """Return the columns that a mesh has members for; integer colours run from 0 to the largest integer."""
     members = {"vertices": ("x", "y", "z"), "normals": ("nx", "ny", "nz"), "colors": ("red", "green", "blue")}
     table = {
-        key: np.stack([column[k] for k in names], 1)
+        key: np.stack([np.asarray(column[k]) for k in names], 1)
         for key, names in members.items()
         if key == "vertices" or all(k in column for k in names)
     }
     if "colors" in table and table["colors"].dtype.kind in "iu":
         table["colors"] = table["colors"] / np.iinfo(table["colors"].dtype).max
-    return table
+    return {**table}
 
 
-def _ply_words(words: list[bytes], n: int, properties: list[list[str]], _: str) -> tuple[Table, list[bytes]]:
-    """Read the columns of one ascii element, and return the words that follow."""
-    column: Table = {p[-1]: [] for p in properties}
+def _ply_words(words: list[bytes], n: int, properties: list[list[str]]) -> tuple[Table, list[bytes]]:
+    """Read the columns of one ascii element; also return the words that follow."""
+    numbers = {p[-1]: list[float]() for p in properties if p[0] != "list"}
+    lists = {p[-1]: list[list[int]]() for p in properties if p[0] == "list"}
     at = 0
-    for _row in range(n):
+    for _ in range(n):
         for p in properties:
             count = int(words[at]) if p[0] == "list" else 1
             at += p[0] == "list"
@@ -171,35 +186,42 @@ def _ply_words(words: list[bytes], n: int, properties: list[list[str]], _: str) 
             at += count
             if len(row) < count:
                 raise ValueError("the file ends too early")
-            column[p[-1]].append([int(a) for a in row] if p[0] == "list" else float(row[0]))
+            if p[0] == "list":
+                lists[p[-1]].append([int(a) for a in row])
+            else:
+                numbers[p[-1]].append(float(row[0]))
     kinds = {p[-1]: _PLY[p[0]] for p in properties if p[0] != "list"}
-    return {k: np.array(c, kinds[k]) if k in kinds else c for k, c in column.items()}, words[at:]
+    return {**{k: np.array(c, kinds[k]) for k, c in numbers.items()}, **lists}, words[at:]
 
 
-def _ply_rows(body: bytes, n: int, properties: list[list[str]], order: str) -> tuple[Table, bytes]:
-    """Read the columns of one binary element, and return the bytes that follow."""
+def _ply_rows(
+    body: bytes | memoryview, n: int, properties: list[list[str]], order: str
+) -> tuple[Table, bytes | memoryview]:
+    """Read the columns of one binary element; also return the bytes that follow."""
     if not n:
-        return {p[-1]: [] for p in properties}, body
+        return {p[-1]: list[list[int]]() for p in properties}, body
     row = np.dtype(_ply_row(body, properties, order))
-    if len(body) < n * row.itemsize and n == 1:
-        raise ValueError("the file ends too early")
     counts = [name for name in row.names or () if name.startswith("#")]
+    if len(body) < n * row.itemsize and (n == 1 or not counts):
+        raise ValueError("the file ends too early")
     if len(body) >= n * row.itemsize:
         rows = np.frombuffer(body, row, n)
         if all((rows[name] == rows[name][0]).all() for name in counts):
             return {p[-1]: rows[p[-1]] for p in properties}, body[n * row.itemsize :]
-    column: Table = {p[-1]: [] for p in properties}
-    source: Any = memoryview(body)
-    for _ in range(n if counts else 1):  # lists of several lengths: row by row
-        one, source = _ply_rows(source, 1, properties, order)
-        for name, values in one.items():
-            column[name].append(values[0])
-    return column, bytes(source)
+    column = {p[-1]: list[np.ndarray]() for p in properties}
+    following: bytes | memoryview = memoryview(body)
+    for _ in range(n):  # lists of different lengths: row by row
+        first, following = _ply_rows(following, 1, properties, order)
+        for name, values in first.items():
+            column[name].append(np.asarray(values[0]))
+    return {**column}, following
 
 
-def _ply_row(body: bytes, properties: list[list[str]], order: str) -> list[Any]:
+def _ply_row(
+    body: bytes | memoryview, properties: list[list[str]], order: str
+) -> list[tuple[str, str] | tuple[str, str, tuple[int]]]:
     """Return the layout of the first row, with the length `#name` of each list before the list."""
-    layout: list[Any] = []
+    layout: list[tuple[str, str] | tuple[str, str, tuple[int]]] = []
     for p in properties:
         if p[0] != "list":
             layout.append((p[1], order + _PLY[p[0]]))
@@ -211,8 +233,13 @@ def _ply_row(body: bytes, properties: list[list[str]], order: str) -> list[Any]:
     return layout
 
 
-def _ply_bytes(vertices: Tensor, faces: Tensor, normals: Tensor | None, colors: Tensor | None) -> bytes:
-    columns: list[tuple[str, str, Any]] = []
+def _ply_bytes(
+    vertices: Float[Tensor, "n 3"],
+    faces: Int[Tensor, "m 3"],
+    normals: Float[Tensor, "n 3"] | None,
+    colors: Float[Tensor, "n 3"] | None,
+) -> bytes:
+    columns: list[tuple[str, str, np.ndarray]] = []
     for names, kind, array in (
         (("x", "y", "z"), "float", vertices),
         (("nx", "ny", "nz"), "float", normals),
@@ -231,7 +258,12 @@ def _ply_bytes(vertices: Tensor, faces: Tensor, normals: Tensor | None, colors: 
     return "\n".join(header).encode() + rows.tobytes() + triangles.tobytes()
 
 
-def _obj_bytes(vertices: Tensor, faces: Tensor, normals: Tensor | None, colors: Tensor | None) -> bytes:
+def _obj_bytes(
+    vertices: Float[Tensor, "n 3"],
+    faces: Int[Tensor, "m 3"],
+    normals: Float[Tensor, "n 3"] | None,
+    colors: Float[Tensor, "n 3"] | None,
+) -> bytes:
     points = vertices if colors is None else torch.cat([vertices, colors], 1)
     lines = ["v " + " ".join(f"{a:.9g}" for a in row) for row in points.tolist()]
     if normals is not None:

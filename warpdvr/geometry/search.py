@@ -1,32 +1,35 @@
-"""Rays and triangles: which one is met first."""
+"""Cast rays at triangle meshes: find the first triangle that each ray hits."""
 
 from typing import Any
 
 import torch
 import warp as wp
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.kernels import raycast
 from warpdvr.runtime.launch import launch, warp_scope
 
 
-def first_hit(mesh: Any, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return face (n,), -1 for a miss, ray length (n,) and corner weights (n, 3) where rays first meet a `wp.Mesh`."""
+def first_hit(
+    mesh: wp.Mesh, origin: Float[Tensor, "n 3"], direction: Float[Tensor, "n 3"]
+) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, "n 3"]]:
+    """Return the face that each ray hits first, -1 for a miss, the ray length and the barycentric weights there."""
     n = len(origin)
     face, t, weight = torch.empty(n, dtype=torch.int32), torch.zeros(n), torch.zeros(n, 3)
     launch(raycast.first_hit, n, [mesh.id, origin, direction], [face, t, weight], per_row=[origin, direction])
     return face, t, weight
 
 
-def triangle_mesh(vertices: Tensor, faces: Tensor) -> Any:
-    """Build Warp's search structure over triangles; pass its `id` to kernels and keep it alive until they ran.
+def triangle_mesh(vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"]) -> wp.Mesh:
+    """Build Warp's search structure over triangles; pass its `id` to kernels and keep it alive until they have run.
 
     Args:
-        vertices: shape (n, 3), float32.
-        faces: shape (m, 3), indices of vertices.
+        vertices: positions, float32.
+        faces: indices of vertices.
 
     Raises:
-        ValueError: if there is no triangle; a query of none would end the process.
+        ValueError: if there is no triangle; a query of an empty structure would crash the process.
     """
     if len(faces) == 0:
         raise ValueError("mesh: expected triangles to search among, found none")

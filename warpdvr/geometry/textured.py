@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,33 +22,33 @@ from warpdvr.shading.srgb import linear
 Folder = Path | zipfile.Path
 
 SUFFIXES = (".obj", ".ply", ".off", ".stl", ".glb")
-"""The files that are taken for meshes."""
+"""The files that count as meshes."""
 
 GREY = 178
-"""What has neither texture nor colour, sRGB of 255."""
+"""The colour of anything that has neither texture nor colour, sRGB of 255."""
 
 
 @dataclass(frozen=True)
 class TexturedMesh:
     """A triangle mesh with textures; the colour of a point is that of its texture times that of its vertices."""
 
-    vertices: Tensor
-    """Shape (n, 3), float64 [unit of the file]."""
-    faces: Tensor
-    """Indices of vertices, shape (m, 3), int64."""
-    tint: Tensor
-    """Linear colours of the vertices, shape (n, 3), float32."""
-    uv: Tensor
-    """Place of the vertices in their texture, shape (n, 2), float32; v counts from the bottom, the texture repeats."""
-    texture: Tensor
-    """The texture of each face, shape (m,), int64; -1 is none."""
+    vertices: Float[Tensor, "n 3"]
+    """Positions, float64 [unit of the file]."""
+    faces: Int[Tensor, "m 3"]
+    """Indices of vertices, int64."""
+    tint: Float[Tensor, "n 3"]
+    """Linear colours of the vertices, float32."""
+    uv: Float[Tensor, "n 2"]
+    """Texture coordinates of the vertices, float32; v counts from the bottom, the texture repeats."""
+    texture: Int[Tensor, " m"]
+    """Index of the texture of each face, int64; -1 for none."""
     textures: tuple[NDArray[np.uint8], ...]
     """Shape (h, w, 3) each, sRGB."""
     missing_files: tuple[str, ...] = ()
-    """Files that the mesh names, but that are not there or cannot be read."""
+    """Files that the mesh names but that are missing or cannot be read."""
 
-    def color(self, face: Tensor, weight: Tensor) -> Tensor:
-        """Return linear colours (k, 3) of points on the faces `face` (k,) with corner weights `weight` (k, 3)."""
+    def color(self, face: Int[Tensor, " k"], weight: Float[Tensor, "k 3"]) -> Float[Tensor, "k 3"]:
+        """Return the linear colours of points on the faces `face` with barycentric weights `weight`."""
         corner = self.faces[face]
         color = (self.tint[corner] * weight[..., None]).sum(1)
         uv = (self.uv[corner] * weight[..., None]).sum(1)
@@ -59,14 +60,14 @@ class TexturedMesh:
 
 @dataclass(frozen=True)
 class MeshFile:
-    """An object before it is read."""
+    """The files of an object that has not been read yet."""
 
     name: str
-    """Fit for a folder."""
+    """Its name, valid as the name of a folder."""
     folder: Folder
-    """No file outside of it is read."""
+    """The folder of its files; no file outside it is read."""
     meshes: tuple[str, ...]
-    """Paths of its mesh files in the folder; only one makes sense."""
+    """Paths of its mesh files in the folder; `read_textured` accepts exactly one."""
 
     def read(self, path: str) -> bytes:
         """Return the content of a file; ValueError if it lies outside, OSError or KeyError if there is none."""
@@ -78,7 +79,7 @@ class MeshFile:
 
 @contextmanager
 def open_folder(source: Path) -> Iterator[Folder]:
-    """Give a folder as it is, a zip archive as one; an archive is read where it is and never unpacked."""
+    """Open a folder or a zip archive as a folder; an archive is read in place and never unpacked."""
     if source.is_dir():
         yield source
         return
@@ -93,7 +94,7 @@ def open_folder(source: Path) -> Iterator[Folder]:
 def find_meshes(folder: Folder) -> list[MeshFile]:
     """Return the objects in a folder by name: its mesh files, and its sub-folders that hold one at any depth.
 
-    Where the folder holds one sub-folder and nothing else, and that several objects, those are meant.
+    If the folder holds nothing but one sub-folder with several objects, those objects are returned.
     """
     files = []
     for child in _children(folder):
@@ -107,10 +108,10 @@ def find_meshes(folder: Folder) -> list[MeshFile]:
 
 
 def read_textured(file: MeshFile) -> TexturedMesh:
-    """Read a mesh and its textures. Where a texture or material is missing, the plain colour stays, or else grey.
+    """Read a mesh and its textures; a missing texture or material leaves the plain colour, or else grey.
 
     Raises:
-        ValueError: if the mesh cannot be read, or has no triangles or no numbers that make sense.
+        ValueError: if the mesh cannot be read, has no triangles, or holds a number that is not finite.
     """
     import trimesh
 
@@ -134,24 +135,25 @@ def read_textured(file: MeshFile) -> TexturedMesh:
 
 
 class FileResolver:
-    """Where trimesh asks for the files that a mesh names."""
+    """Give trimesh the files that a mesh names, and note those that are missing."""
 
     def __init__(self, file: MeshFile, folder: str):
         self.file, self.folder = file, folder
         self.missing_files: list[str] = []
 
     def get(self, name: str) -> bytes:
+        """Return the content of a file; OSError if it is missing."""
         try:
             return self.file.read(posixpath.join(self.folder, name.replace("\\", "/")))
         except (OSError, KeyError, ValueError) as error:
             self.missing_files.append(name)
-            raise OSError(f"{name}: not found") from error  # what trimesh knows how to do without
+            raise OSError(f"{name}: not found") from error  # trimesh goes on without the file
 
     __getitem__ = get
 
 
 def _concatenated(parts: list[tuple[Any, Any]], resolver: FileResolver) -> TexturedMesh:
-    """Return trimesh's meshes, one for each material and each with its pose (4, 4), as one."""
+    """Join trimesh's meshes, one per material and each with its pose (4, 4), into one."""
     vertices, faces, tints, uvs, of_face = [], [], [], [], []
     n_vertex, textures = 0, list[NDArray[np.uint8]]()
     for part, pose in parts:
@@ -174,8 +176,10 @@ def _concatenated(parts: list[tuple[Any, Any]], resolver: FileResolver) -> Textu
     )
 
 
-def _vertex_colors(visual: Any, n: int, resolver: FileResolver) -> tuple[Any, Any, NDArray[np.uint8] | None]:
-    """Return the vertices' colours (n, 3), sRGB of 255, their places in the texture (n, 2), and the texture if any."""
+def _vertex_colors(
+    visual: Any, n: int, resolver: FileResolver
+) -> tuple[np.ndarray, np.ndarray, NDArray[np.uint8] | None]:
+    """Return the vertices' colours (n, 3), sRGB of 255, their texture coordinates (n, 2), and the texture, if any."""
     tint, uv = np.full((n, 3), GREY), np.zeros((n, 2))
     if visual.kind in ("vertex", "face"):
         return visual.vertex_colors[:, :3], uv, None
@@ -193,25 +197,27 @@ def _vertex_colors(visual: Any, n: int, resolver: FileResolver) -> tuple[Any, An
     return np.full((n, 3), material.diffuse[:3]) if has_color else tint, uv, None
 
 
-def _bilinear(texture: NDArray[np.uint8], uv: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return linear colours (k, 3) at places (k, 2) of a texture that repeats, between its four closest texels."""
+def _bilinear(texture: UInt8[np.ndarray, "h w 3"], uv: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, "k 3"]:
+    """Return the linear colours of a repeating texture, interpolated between the four nearest texels."""
     height, width = texture.shape[:2]
     at = np.stack([uv[:, 0] % 1 * width, (1 - uv[:, 1]) % 1 * height], 1) - 0.5
     low = np.floor(at).astype(int)
     x, y = (at - low).T[..., None]
-    (left, top), (right, bottom) = (low % (width, height)).T, ((low + 1) % (width, height)).T
+    (x0, y0), (x1, y1) = (low % (width, height)).T, ((low + 1) % (width, height)).T
     light = _linear_table().numpy()
-    above, below = (light[texture[row, left]] * (1 - x) + light[texture[row, right]] * x for row in (top, bottom))
+    above, below = (light[texture[row, x0]] * (1 - x) + light[texture[row, x1]] * x for row in (y0, y1))
     mixed: NDArray[np.float32] = (above * (1 - y) + below * y).astype(np.float32)
     return mixed
 
 
 @cache
-def _linear_table() -> Tensor:
+def _linear_table() -> Float[Tensor, "256"]:
+    """Return the linear value of each sRGB value of 8 bits."""
     return linear(torch.arange(256) / 255)
 
 
 def _meshes(folder: Folder, path: str) -> Iterator[str]:
+    """Yield the paths of the mesh files in a folder at any depth, each after the prefix `path`."""
     for child in _children(folder):
         if child.is_dir():
             yield from _meshes(child, f"{path}{child.name}/")
@@ -220,7 +226,7 @@ def _meshes(folder: Folder, path: str) -> Iterator[str]:
 
 
 def _children(folder: Folder) -> list[Folder]:
-    """Return what a folder holds, by name; without hidden files, and without what cannot stand in another folder."""
+    """Return the files and folders in a folder by name, without hidden ones and those with unsafe names."""
     return sorted((child for child in folder.iterdir() if _is_safe_name(child.name)), key=lambda child: child.name)
 
 
@@ -229,5 +235,5 @@ def _is_mesh(file: Folder) -> bool:
 
 
 def _is_safe_name(name: str) -> bool:
-    """Whether a name can stand in another folder: an archive's may be "..", or hold what another system splits at."""
+    """Return whether a name is safe as a file name: an archive may hold "..", or another system's separators."""
     return not name.startswith((".", "__MACOSX")) and name != "" and not set(name) & set("/\\:")

@@ -68,8 +68,8 @@ def write_scene(run: Run, mesh: Mesh, path: Path | None = None) -> Path:
     data = checkpoint.transform.matrix
     cameras = [checkpoint.transform.to_data(camera) for camera in checkpoint.cameras]
     up = (data[:3, :3] @ torch.tensor(checkpoint.up, dtype=data.dtype)).tolist()
-    source = {"scene_transform": [float(a) for row in data.tolist() for a in row], "field": str(checkpoint.kind)}
-    write_usd(path, mesh, cameras, up=up, metadata=source)
+    matrix = [float(a) for row in data.tolist() for a in row]
+    write_usd(path, mesh, cameras, up=up, metadata={"scene_transform": matrix, "field": str(checkpoint.kind)})
     return path
 
 

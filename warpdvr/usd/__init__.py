@@ -1,1 +1,1 @@
-"""USD for Omniverse."""
+"""Write USD files for Omniverse and other tools."""

@@ -1,4 +1,4 @@
-"""Write a surface and the cameras that saw it as USD."""
+"""Write a surface and cameras as USD."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from warpdvr.cameras.camera import OPENGL, Camera
@@ -16,7 +18,10 @@ from warpdvr.runtime.files import replacing
 from warpdvr.shading.srgb import linear
 
 ROOT = "/NeuralSurface"
-"""The default prim: geometry, materials and cameras lie below it."""
+"""The default prim, parent of geometry, materials and cameras."""
+
+Metadata = Mapping[str, bool | int | float | str | Sequence[float]]
+"""Custom data by key."""
 
 APERTURE = 0.036
 """Horizontal aperture of every camera [metre]; only its ratio to the focal length matters."""
@@ -28,29 +33,29 @@ def write_usd(
     cameras: Sequence[Camera] = (),
     *,
     names: Sequence[str] | None = None,
-    transform: Tensor | None = None,
+    transform: Float[Tensor, "4 4"] | None = None,
     up: Sequence[float] = (0.0, 0.0, 1.0),
     meters_per_unit: float = 1.0,
-    metadata: Mapping[str, Any] | None = None,
+    metadata: Metadata | None = None,
 ) -> None:
-    """Write a closed mesh and cameras to a .usd, .usdc or .usda file; a file of that name is replaced at once or not.
+    """Write a closed mesh and cameras to a .usd, .usdc or .usda file; an existing file is replaced atomically.
 
-    Vertex colours become `displayColor`, linear as USD wants it, with a material that shows it. A camera projects as
-    its K does, and carries K itself as custom data `warpdvr:K`.
+    Vertex colours become `displayColor`, linear as USD requires, with a material that shows it. Each camera projects as
+    its K does, and stores K itself as custom data `warpdvr:K`.
 
     Args:
         path: the file to write.
-        mesh: the surface; without normals it gets those of its faces.
+        mesh: the surface; without normals it gets those of `vertex_normals`.
         cameras: the cameras; perspective or orthographic, without skew.
-        names: one name per camera; View_000 and so on if not given.
-        transform: similarity (4, 4) from the frame of mesh and cameras to the one to write, such as a scene transform.
-        up: the direction that points upwards after `transform`, shape (3,). In the file +z does: points and poses are
-            turned if `up` is another axis, to 1e-6; where it is none, they stay as they are.
+        names: one name per camera; View_000 and so on by default.
+        transform: similarity from the frame of mesh and cameras to the frame to write, such as a scene transform.
+        up: the direction that points upwards after `transform`, three numbers. In the file +z is up: points and poses
+            are rotated if `up` is one of the other axes, to 1e-6; if it is no axis, they are not rotated.
         meters_per_unit: length of the unit after `transform` [metre].
         metadata: numbers, strings or lists of numbers to keep in the file as custom data `warpdvr:<key>`.
 
     Raises:
-        ValueError: if the suffix, the direction up or a name is wrong, the mesh is empty, or USD has no such camera.
+        ValueError: if the suffix, `up` or a name is wrong, the mesh is empty, or USD has no such camera.
     """
     path = Path(path)
     if path.suffix.lower() not in (".usd", ".usdc", ".usda"):
@@ -66,27 +71,27 @@ def write_usd(
     stage = _new_stage(meters_per_unit)
     _add_metadata(stage.GetDefaultPrim(), metadata or {})
     _add_mesh(stage, mesh.transformed(matrix.to(mesh.vertices.device)))
-    _add_cameras(stage, [_moved(camera, matrix) for camera in cameras], names, meters_per_unit)
+    _add_cameras(stage, [_transform_camera(camera, matrix) for camera in cameras], names, meters_per_unit)
     with replacing(path) as unfinished:
         if not stage.GetRootLayer().Export(str(unfinished)):
             raise ValueError(f"{path}: USD could not write this file")
 
 
-def _upright(up: Sequence[float]) -> Tensor:
-    """Return the rotation (4, 4) that turns `up` to +z if it is one of the axes, else the identity."""
+def _upright(up: Sequence[float]) -> Float[Tensor, "4 4"]:
+    """Return the rotation that turns `up` to +z if it is one of the axes, else the identity."""
     z = torch.tensor(up, dtype=torch.float64)
     if tuple(z.shape) != (3,) or not 0 < float(z.norm()) < math.inf:
         raise ValueError(f"write_usd: up must be a direction, three numbers, got {tuple(up)}")
     z = z / z.norm()
-    axis, turned = z.round(), torch.eye(4, dtype=torch.float64)
+    axis, rotation = z.round(), torch.eye(4, dtype=torch.float64)
     if (z - axis).abs().max() <= 1e-6 and axis[2] != 1:
         x = torch.eye(3, dtype=torch.float64)[1 if axis[0] else 0]
-        turned[:3, :3] = torch.stack([x, torch.linalg.cross(axis, x), axis])
-    return turned
+        rotation[:3, :3] = torch.stack([x, torch.linalg.cross(axis, x), axis])
+    return rotation
 
 
-def _moved(camera: Camera, matrix: Tensor) -> Camera:
-    """Return the camera in another frame; its axes stay orthonormal whatever the scale."""
+def _transform_camera(camera: Camera, matrix: Float[Tensor, "4 4"]) -> Camera:
+    """Return the camera in another frame; its axes stay orthonormal at any scale."""
     pose = matrix @ camera.pose.detach().double().cpu()
     scale = matrix[:3, :3].det().abs() ** (1 / 3)
     pose[:3, :3] /= scale
@@ -112,13 +117,14 @@ def _new_stage(meters_per_unit: float) -> Any:
     return stage
 
 
-def _add_metadata(prim: Any, metadata: Mapping[str, Any]) -> None:
+def _add_metadata(prim: Any, metadata: Metadata) -> None:
     from pxr import Vt
 
     for key, value in metadata.items():
-        if not isinstance(value, str | bool | int | float):
-            value = Vt.DoubleArray([float(a) for a in value])
-        prim.SetCustomDataByKey(f"warpdvr:{key}", value)
+        if isinstance(value, str | bool | int | float):
+            prim.SetCustomDataByKey(f"warpdvr:{key}", value)
+        else:
+            prim.SetCustomDataByKey(f"warpdvr:{key}", Vt.DoubleArray([float(a) for a in value]))
 
 
 def _add_mesh(stage: Any, mesh: Mesh) -> None:
@@ -141,8 +147,8 @@ def _add_mesh(stage: Any, mesh: Mesh) -> None:
     UsdShade.MaterialBindingAPI.Apply(prim.GetPrim()).Bind(_add_material(stage))
 
 
-def _add_colors(prim: Any, colors: Tensor | None) -> None:
-    """Write linear vertex colours, each different one once; a single grey if there are none."""
+def _add_colors(prim: Any, colors: Float[Tensor, "n 3"] | None) -> None:
+    """Write linear vertex colours, each distinct colour once; a single grey if there are none."""
     from pxr import Sdf, UsdGeom
 
     colors = torch.full((1, 3), 0.5) if colors is None else colors.detach().cpu()
@@ -155,7 +161,7 @@ def _add_colors(prim: Any, colors: Tensor | None) -> None:
 
 
 def _add_material(stage: Any) -> Any:
-    """Add a UsdPreviewSurface that shows `displayColor`: by itself it would ignore it."""
+    """Add a UsdPreviewSurface that reads `displayColor`, which it ignores by default."""
     from pxr import Sdf, UsdShade
 
     kinds = Sdf.ValueTypeNames
@@ -188,11 +194,11 @@ def _add_cameras(stage: Any, cameras: Sequence[Camera], names: Sequence[str], me
         _add_camera(stage, f"{ROOT}/Cameras/{name}", camera, extent, 10 * APERTURE / meters_per_unit)
 
 
-def _add_camera(stage: Any, path: str, camera: Camera, extent: Any, aperture: float) -> None:
+def _add_camera(stage: Any, path: str, camera: Camera, extent: NDArray[np.floating], aperture: float) -> None:
     """Write one camera; focal length and apertures are in tenths of a stage unit.
 
-    The formulas, and the sign of the offsets, are those that `Gf.Camera`'s own frustum agrees with. The apertures of a
-    perspective camera matter by their ratio to the focal length only, those of an orthographic one are what it shows.
+    The formulas and the signs of the offsets agree with the frustum of `Gf.Camera`. Of a perspective camera only the
+    ratio of aperture to focal length matters; the apertures of an orthographic camera are the size of its window.
     """
     from pxr import Gf, UsdGeom, Vt
 
@@ -218,13 +224,13 @@ def _add_camera(stage: Any, path: str, camera: Camera, extent: Any, aperture: fl
     UsdGeom.Xformable(prim).AddTransformOp().Set(Gf.Matrix4d(*rows))
 
 
-def _vectors(a: Tensor) -> Any:
+def _vectors(a: Float[Tensor, "n 3"]) -> Any:
     from pxr import Vt
 
     return Vt.Vec3fArray.FromNumpy(np.ascontiguousarray(a.detach().cpu().numpy(), np.float32))
 
 
-def _integers(a: Tensor) -> Any:
+def _integers(a: Int[Tensor, " n"]) -> Any:
     from pxr import Vt
 
     return Vt.IntArray.FromNumpy(np.ascontiguousarray(a.cpu().numpy(), np.int32))

@@ -1,1 +1,1 @@
-"""A window onto a field, in polyscope."""
+"""Show a field in a window, with polyscope."""

@@ -1,4 +1,4 @@
-"""A field in polyscope that is coarse while the camera moves and full when it rests."""
+"""Render a field in polyscope: coarse while the camera moves, at full resolution when it rests."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,6 +7,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,15 +23,15 @@ from warpdvr.rendering.render import render
 LEVELS = (8.0, 4.0, 2.0, 1.0)
 """Side of a rendered pixel at each stage of the refinement [pixel of the window]."""
 PATIENCE = 0.1
-"""About how long the window may stand still for one step after the first stage [s]."""
+"""About how long one step may block the window after the first stage [s]."""
 STYLES = ("colour", "normals", "clay")
-"""How a field can be shown: its own colours as they are, its normals as colours, or clay under polyscope's lights."""
+"""How to show a field: its own colours, its normals as colours, or as clay under polyscope's lights."""
 CLAY = (0.80, 0.76, 0.70)
 """Colour of clay, and of meshes."""
 
 
 class Progressive:
-    """A field in polyscope: coarse while the camera moves, then finer, then idle. Composited by depth."""
+    """A field in polyscope, composited by depth: coarse while the camera moves, then finer, then idle."""
 
     def __init__(
         self,
@@ -41,46 +42,46 @@ class Progressive:
         levels: Sequence[float] = LEVELS,
     ):
         if style not in STYLES:
-            raise ValueError(f"view: there is no style {style!r}; known are {', '.join(STYLES)}")
+            raise ValueError(f"view: there is no style {style!r}; choose one of {', '.join(STYLES)}")
         self.field, self.style, self.levels = as_field(field), style, levels
         self._solver = self._intersect = intersect
         self._shown: tuple[Image, Camera] | None = None
         self._camera: Camera | None = None
         self._stages: Iterator[None] = iter(())
-        self._speed, self._least = 0.0, 1
+        self._speed, self._min_pixels = 0.0, 1
 
     def invalidate(self) -> None:
-        """Start over at the next step: the field's weights have changed."""
+        """Start over at the next step, because the field has changed."""
         self._camera, self._intersect = None, self._solver
 
     def show(self, style: str) -> None:
-        """Show the picture in another one of `STYLES`, without an evaluation of the field."""
+        """Show the picture in another of the `STYLES`, without evaluating the field."""
         self.style = style
         if self._shown is not None:
             self._hand_over(*self._shown)
 
     def step(self) -> bool:
-        """Do the next part of the work for the view that polyscope has now; False says that there was none."""
+        """Do the next part of the work for polyscope's current view; return False if there is none left."""
         camera = view_camera()
-        if self._camera is None or not _same(camera, self._camera):
+        if self._camera is None or not _is_same(camera, self._camera):
             self._camera, self._stages = camera, self._refine(camera)
         return next(self._stages, self) is None
 
     def _refine(self, camera: Camera) -> Iterator[None]:
-        """Render and hand over one stage after the other; the first as a whole, others in bands of rows."""
+        """Render and show one stage after another; the first in one piece, the others in bands of rows."""
         for i, level in enumerate(self.levels):
             width, height = (max(1, round(side / level)) for side in (camera.width, camera.height))
             stage, top = camera.resized(width, height), 0
             bands: list[Image] = []
-            self._least = width * height if i == 0 else self._least
+            self._min_pixels = width * height if i == 0 else self._min_pixels
             while top < height:
                 if bands:
                     yield
-                most = self._speed * PATIENCE if i else 0.0
-                rows = min(height - top, max(1, int(max(self._least, most) / width)))  # thin ones cost more
+                affordable = self._speed * PATIENCE if i else 0.0  # pixels
+                rows = min(height - top, max(1, int(max(self._min_pixels, affordable) / width)))  # thin bands cost more
                 bands.append(self._render(_rows(stage, top, rows)))
                 top += rows
-            self._hand_over(_stacked(bands), camera)
+            self._hand_over(_stack(bands), camera)
             yield
 
     @torch.no_grad()
@@ -95,7 +96,7 @@ class Progressive:
     def _hand_over(self, image: Image, camera: Camera) -> None:
         import polyscope as ps
 
-        # Only at first: polyscope remembers, by the name, that the user has switched the field off.
+        # Enable it only once: polyscope remembers by name whether the user has switched the field off.
         options = {"enabled": True if self._shown is None else None, "allow_fullscreen_compositing": True}
         depth = to_numpy(torch.where(image.mask, image.depth, torch.inf))
         self._shown = image, camera
@@ -114,9 +115,9 @@ def view_camera() -> Camera:
 
     parallel = ps.get_view_projection_mode() == "orthographic"
     view, (width, height) = ps.get_view_camera_parameters(), ps.get_buffer_size()
-    extent = 2 * math.tan(math.radians(view.get_fov_vertical_deg()) / 2)  # height of the view on the plane z = 1 ...
+    extent = 2 * math.tan(math.radians(view.get_fov_vertical_deg()) / 2)  # height of the view on the plane z = 1
     if parallel:
-        extent *= 2 * ps.get_length_scale()  # ... and what polyscope makes of it where rays are parallel
+        extent *= 2 * ps.get_length_scale()  # polyscope's factor for parallel rays
     fx, fy = width / (extent * view.get_aspect()), height / extent
     K = torch.tensor([[fx, 0, width / 2], [0, fy, height / 2], [0, 0, 1]], dtype=torch.float64)
     pose = torch.linalg.inv(torch.tensor(view.get_view_mat(), dtype=torch.float64)) @ OPENGL
@@ -124,25 +125,25 @@ def view_camera() -> Camera:
 
 
 def _rows(camera: Camera, top: int, rows: int) -> Camera:
-    """Return the camera of some rows of an image."""
+    """Return the camera of `rows` rows of an image from row `top` on."""
     K = camera.K.clone()
     K[1, 2] -= top
     return replace(camera, K=K, height=rows)
 
 
-def _stacked(bands: list[Image]) -> Image:
-    """Return bands of rows as one image."""
+def _stack(bands: list[Image]) -> Image:
+    """Join bands of rows into one image."""
     names = "rgb", "depth", "normal", "mask", "status"
     parts = {name: torch.cat([getattr(band, name) for band in bands]) for name in names}
     return Image(**parts, evaluations=sum(band.evaluations for band in bands))
 
 
-def _same(a: Camera, b: Camera) -> bool:
-    same = (a.width, a.height, a.projection) == (b.width, b.height, b.projection)
-    return same and torch.equal(a.K, b.K) and torch.equal(a.pose, b.pose)
+def _is_same(a: Camera, b: Camera) -> bool:
+    same_model = (a.width, a.height, a.projection) == (b.width, b.height, b.projection)
+    return same_model and torch.equal(a.K, b.K) and torch.equal(a.pose, b.pose)
 
 
-def to_numpy(tensor: Tensor) -> NDArray[np.float32]:
-    """Return a tensor as polyscope takes it: float32, on the host."""
+def to_numpy(tensor: Float[Tensor, "..."]) -> NDArray[np.float32]:
+    """Return a tensor as polyscope expects it: float32, on the host."""
     array: NDArray[np.float32] = tensor.detach().float().cpu().numpy()
     return array

@@ -1,7 +1,7 @@
-"""See a field, meshes of it and the cameras around it in a window, or in a picture of that window.
+"""Show a field, meshes and cameras in a window, or in a picture of that window.
 
-The field itself is rendered, not a mesh of it, from wherever polyscope's camera stands. polyscope is imported inside
-functions only: it links libX11, which machines without a screen often lack.
+The field itself is rendered, not a mesh of it, from polyscope's current camera. polyscope is imported only inside
+functions: it links to libX11, which machines without a screen often lack.
 """
 
 import math
@@ -13,6 +13,7 @@ from typing import Any
 
 import PIL.Image
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -41,19 +42,19 @@ def view(
 ) -> None:
     """Open a window on a field and return when it is closed, or write a picture of it and return at once.
 
-    Everything is in the scene frame, where the object lies in the unit sphere.
+    Everything is in the scene frame, in which the object lies in the unit sphere.
 
     Args:
-        field: a `Field`; None shows the rest alone.
-        meshes: by their names in polyscope's list. In a window they are hidden at first if there is a field.
-        cameras: drawn by the rays through the corners of their images.
+        field: a `Field`, or anything that `as_field` accepts; None shows only meshes and cameras.
+        meshes: meshes by their names in polyscope's list. In a window with a field they are hidden at first.
+        cameras: cameras, drawn as the rays through the corners of their images.
         screenshot: a .png file to write instead of opening a window; needs no display.
         supersample: rays per side of a pixel of the screenshot; 2 smooths edges for four times the work.
         size: width and height of the window [pixel].
-        up: the direction that points upwards, shape (3,); polyscope takes the nearest axis.
+        up: the direction that points upwards, three numbers; polyscope takes the nearest axis.
         style: how the field is shown at first, one of `STYLES`.
-        intersect: how the surface is found; by default with a `BoundGrid`.
-        work: called before each frame of the window, e.g. for some steps of a fit; returns whether the field changed.
+        intersect: the solver; by default with a `BoundGrid`.
+        work: called before each frame of the window, e.g. for a few steps of a fit; returns whether the field changed.
 
     Raises:
         ValueError: if an argument is wrong.
@@ -76,7 +77,7 @@ def view(
             ps.show()
         else:
             ps.set_SSAA_factor(supersample)
-            _shoot(ps, picture, Path(screenshot))
+            _save_screenshot(ps, picture, Path(screenshot))
     finally:
         ps.set_SSAA_factor(1)
         ps.clear_user_callback()
@@ -84,7 +85,7 @@ def view(
 
 
 def _start(*, headless: bool) -> Any:
-    """Return polyscope, running with a window or without one."""
+    """Start polyscope, with or without a window, and return it."""
     linux = sys.platform.startswith("linux")
     if linux and not headless and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise RuntimeError("view: there is no display to open a window on; ask for a screenshot instead")
@@ -97,7 +98,7 @@ def _start(*, headless: bool) -> Any:
         ps.set_verbosity(0)
         ps.set_program_name("warpdvr")
         if ps.is_initialized() and ps.get_render_engine_backend_name() != backend:
-            ps.shutdown()  # it knows one backend at a time
+            ps.shutdown()  # it supports one backend at a time
         ps.init(backend)
         return ps
     except (ImportError, OSError, RuntimeError) as problem:
@@ -109,7 +110,7 @@ def _start(*, headless: bool) -> Any:
 
 
 def _arrange(ps: Any, size: tuple[int, int], up: Sequence[float]) -> None:
-    """Set an empty scene around the unit sphere, seen from above at an angle."""
+    """Set up an empty scene around the unit sphere, seen obliquely from above."""
     ps.set_window_size(*size)
     ps.set_ground_plane_mode("none")
     ps.set_background_color((1.0, 1.0, 1.0))
@@ -128,6 +129,7 @@ def _arrange(ps: Any, size: tuple[int, int], up: Sequence[float]) -> None:
 
 
 def _add(ps: Any, meshes: Mapping[str, Mesh], cameras: Sequence[Camera], enabled: bool) -> None:
+    """Add meshes, and the cameras as a network of lines."""
     for name, mesh in meshes.items():
         options = {"enabled": enabled, "smooth_shade": True, "color": CLAY, "material": "clay"}
         shape = ps.register_surface_mesh(name, to_numpy(mesh.vertices), mesh.faces.cpu().numpy(), **options)
@@ -144,10 +146,10 @@ def _add(ps: Any, meshes: Mapping[str, Mesh], cameras: Sequence[Camera], enabled
         )
 
 
-def _frustum(camera: Camera, depth: float = 0.15) -> Tensor:
-    """Return where the rays of an image's corners start, and where they are at `depth`, shape (8, 3).
+def _frustum(camera: Camera, depth: float = 0.15) -> Float[Tensor, "8 3"]:
+    """Return the origins of the rays through the corners of an image, and their points at `depth`.
 
-    polyscope's own camera views know no principal point, and no camera but the pinhole.
+    polyscope's own camera views support no principal point, and no camera model but the pinhole.
     """
     corners = torch.tensor([[0, 0], [1, 0], [1, 1], [0, 1]]) * torch.tensor([camera.width, camera.height])
     rays = camera.rays(corners.float())
@@ -156,7 +158,7 @@ def _frustum(camera: Camera, depth: float = 0.15) -> Tensor:
 
 
 def _frame(picture: Progressive | None, work: Callable[[], bool] | None) -> None:
-    """Work and render before polyscope draws a frame."""
+    """Call `work` and refine the picture before polyscope draws a frame."""
     import polyscope.imgui as imgui
 
     changed = work is not None and work()
@@ -164,13 +166,14 @@ def _frame(picture: Progressive | None, work: Callable[[], bool] | None) -> None
         return
     if changed:
         picture.invalidate()
-    picked, index = imgui.Combo("field", STYLES.index(picture.style), list(STYLES))
-    if picked:
+    has_changed, index = imgui.Combo("field", STYLES.index(picture.style), list(STYLES))
+    if has_changed:
         picture.show(STYLES[index])
     picture.step()
 
 
-def _shoot(ps: Any, picture: Progressive | None, path: Path) -> None:
+def _save_screenshot(ps: Any, picture: Progressive | None, path: Path) -> None:
+    """Render the field at full resolution and write a picture of the window."""
     while picture is not None and picture.step():
         pass
     pixels = ps.screenshot_to_buffer(transparent_bg=False)

@@ -37,7 +37,7 @@ class ImageEncoder(nn.Module):
         self.layers = nn.Sequential(*stem, *blocks)
         self.last = nn.Linear(widths[-1], code)
 
-    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b code"]:
+    def forward(self, image: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b code"]:
         h = self.layers(2 * image - 1)
         code: Tensor = self.last(h.mean((2, 3)))
         return code

@@ -72,3 +72,12 @@ def test_the_readme_is_short() -> None:
     assert len(re.findall(r"<img |!\[", text)) == 3
     first = ast.parse(blocks(text)[0])
     assert len(first.body) > 2
+
+
+def test_the_architecture_page_names_every_module() -> None:
+    """Each in the row of its package, and no other ones."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (`.*) \|$", text, re.MULTILINE)
+    listed = {package: set(re.findall(r"`(\w+)`", modules)) for package, modules in rows}
+    folders = [path.parent for path in (ROOT / "warpdvr").glob("*/__init__.py")]
+    assert listed == {f.name: {m.stem for m in f.glob("*.py")} - {"__init__"} for f in folders}

@@ -117,7 +117,7 @@ def bumpy(x: Tensor) -> Tensor:
 
 
 def view(n: int, fov: float = 50.0, distance: float = 1.6) -> Rays:
-    """Return the n x n rays of peers.md, section 5.1 (azimuth 30, elevation 20 degrees), row-major, in float32."""
+    """Return the n x n rays of benchmarks/queries.md (azimuth 30, elevation 20 degrees), row-major, in float32."""
     az, el = np.deg2rad([30.0, 20.0])
     c = distance * np.array([np.cos(el) * np.cos(az), np.cos(el) * np.sin(az), np.sin(el)])
     z = -c / np.linalg.norm(c)

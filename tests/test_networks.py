@@ -57,7 +57,7 @@ def test_they_keep_the_contract(name: str, data: Path, device: torch.device) -> 
 
 @pytest.mark.parametrize(("activation", "hits"), [(nn.Softplus(beta=100), 939), (nn.ReLU(), 948)])
 def test_the_peers_networks_are_rebuilt(activation: Any, hits: int, device: torch.device) -> None:
-    """The number of hits that peers.md measured, found by sphere tracing."""
+    """The number of hits that benchmarks/queries.md lists, found by sphere tracing."""
     field = Perceptron(activation).to(device)
     rays = view(64)
     hit = SphereTrace()(field, Rays(rays.origin.to(device), rays.direction.to(device)))

@@ -35,7 +35,7 @@ def read_mesh(path: Path) -> Any:
 
 
 def hull_iou(views: Views, n: int = 64) -> Tensor:
-    """Carve n^3 points of the cube at +-1 by all masks, splat them back, and compare; the check that the data set's README describes."""
+    """Carve n^3 points of the cube at +-1 by all masks, splat them back, and compare; as the data set's README does."""
     side = torch.linspace(-1 + 1 / n, 1 - 1 / n, n, dtype=torch.float64)
     x = torch.cartesian_prod(side, side, side)
     known = [(c, m.numpy()) for c, m in zip(views.cameras, views.masks, strict=True) if m is not None]

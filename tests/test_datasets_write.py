@@ -108,7 +108,7 @@ def test_scale_and_inverses_of_the_skull_go_with_it(data: Path, tmp_path: Path) 
         P = found[f"world_mat_{i}"] @ found[f"scale_mat_{i}"]
         uvw = np.c_[x.numpy(), np.ones(2)] @ P[:3].T
         full = uvw[:, :2] / uvw[:, 2:]
-        assert np.allclose((full + 0.5) / 2, camera.project(x)[0].numpy(), atol=1e-6)  # the formula that the data set states
+        assert np.allclose((full + 0.5) / 2, camera.project(x)[0].numpy(), atol=1e-6)
         if f"world_mat_inv_{i}" in found.files:
             assert np.allclose(found[f"world_mat_inv_{i}"] @ found[f"world_mat_{i}"], np.eye(4), atol=1e-9)
     for key in given.files:

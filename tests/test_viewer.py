@@ -135,7 +135,7 @@ def test_invalidate_starts_over_and_a_way_to_show_it_does_not(handed):
     picture = progressive.Progressive(field)
     finish(picture)
     asked = field.asked
-    for what in ("clay", "normals", "colour"):
+    for what in ("clay", "normals", "color"):
         picture.show(what)
     assert not picture.step() and field.asked == asked
     assert [kind for kind, _ in handed[4:]] == ["add_depth", "add_raw_color", "add_raw_color"]

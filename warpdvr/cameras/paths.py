@@ -65,6 +65,26 @@ def turntable(
     return [Camera.look_at(eye, up=z, fov=fov, width=size, height=size) for eye in eyes]
 
 
+def turntable_around(
+    cameras: Sequence[Camera], frames: int, *, up: Sequence[float], size: int, margin: float = 1.02
+) -> list[Camera]:
+    """Return a turntable that starts on the side of given cameras and shows the whole unit sphere.
+
+    Args:
+        cameras: the first camera stands where they are on average, unless they stand all around.
+        frames: number of cameras.
+        up: the direction that points upwards in the pictures, shape (3,).
+        size: width and height [pixel].
+        margin: radius that is shown, as a factor of the unit sphere's.
+    """
+    centre = torch.stack([camera.centre for camera in cameras])
+    distance = max(float(centre.norm(dim=-1).median()), 1.2)
+    mean = centre.mean(0)
+    front = mean.tolist() if mean.norm() > 0.3 * distance else None  # None: photographed from all sides
+    fov = math.degrees(2 * math.asin(min(1.0, margin / distance)))
+    return turntable(frames, up=up, size=size, fov=fov, distance=distance, front=front)
+
+
 def estimate_up(poses: Float[Tensor, "v 4 4"]) -> tuple[float, float, float]:
     """Estimate the up direction from camera poses: the average of the up directions of their images.
 

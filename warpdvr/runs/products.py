@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warpdvr.cameras import paths
-from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.views import Views
 from warpdvr.evaluation.images import evaluate
 from warpdvr.evaluation.surfaces import chamfer
 from warpdvr.fields.base import Field
-from warpdvr.fitting.checkpoint import Checkpoint
 from warpdvr.geometry.isosurface import extract
 from warpdvr.geometry.mesh import Mesh, read_mesh
 from warpdvr.rendering import turntable
@@ -31,7 +29,8 @@ from warpdvr.usd.scene import write_usd
 
 def write_pictures(run: Run, field: Field, *, size: int = 512) -> Path:
     """Write a picture of the colours and one of the normals, from the side of the photographs; return the first."""
-    (camera,) = _turntable(run.load(), 1, size)
+    checkpoint = run.load()
+    (camera,) = paths.turntable_around(checkpoint.cameras, 1, up=checkpoint.up, size=size)
     (image,) = turntable.turn(field, [camera])
     for channel in ("rgb", "normal"):
         _picture(run.images / f"view_{channel}.png", image.picture(channel))
@@ -40,7 +39,8 @@ def write_pictures(run: Run, field: Field, *, size: int = 512) -> Path:
 
 def write_turntable(run: Run, field: Field, *, frames: int, size: int) -> Path:
     """Write the pictures of a turntable and an animated GIF; return the path of the GIF."""
-    path = _turntable(run.load(), frames, size)
+    checkpoint = run.load()
+    path = paths.turntable_around(checkpoint.cameras, frames, up=checkpoint.up, size=size)
     for old in run.images.glob("turntable_*.png"):
         old.unlink()
     pictures = []
@@ -107,13 +107,3 @@ def true_mesh(path: Path | None, views: Views) -> Mesh | None:
 def _picture(path: Path, pixels: NDArray[np.uint8]) -> None:
     with replacing(path) as unfinished:
         PIL.Image.fromarray(pixels).save(unfinished)
-
-
-def _turntable(checkpoint: Checkpoint, frames: int, size: int) -> list[Camera]:
-    """Return a turntable that starts on the side of the photographs and shows the whole unit sphere."""
-    centre = torch.stack([camera.centre for camera in checkpoint.cameras])
-    distance = max(float(centre.norm(dim=-1).median()), 1.2)
-    mean = centre.mean(0)
-    front = mean.tolist() if mean.norm() > 0.3 * distance else None  # None: photographed from all sides
-    fov = math.degrees(2 * math.asin(min(1.0, 1.02 / distance)))
-    return paths.turntable(frames, up=checkpoint.up, size=size, fov=fov, distance=distance, front=front)

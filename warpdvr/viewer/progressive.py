@@ -24,7 +24,7 @@ LEVELS = (8.0, 4.0, 2.0, 1.0)
 """Side of a rendered pixel at each stage of the refinement [pixel of the window]."""
 PATIENCE = 0.1
 """About how long one step may block the window after the first stage [s]."""
-STYLES = ("colour", "normals", "clay")
+STYLES = ("color", "normals", "clay")
 """How to show a field: its own colours, its normals as colours, or as clay under polyscope's lights."""
 CLAY = (0.80, 0.76, 0.70)
 """Colour of clay, and of meshes."""
@@ -38,7 +38,7 @@ class Progressive:
         field: FieldLike,
         *,
         intersect: SolverLike | None = None,
-        style: str = "colour",
+        style: str = "color",
         levels: Sequence[float] = LEVELS,
     ):
         if style not in STYLES:
@@ -104,7 +104,7 @@ class Progressive:
             normal = to_numpy(image.normal @ (camera.pose @ OPENGL)[:3, :3].to(image.normal))  # in view space
             ps.add_depth_render_image_quantity("field", depth, normal, color=CLAY, material="clay", **options)
         else:
-            color = image.rgb if self.style == "colour" else normal_color(image.normal)
+            color = image.rgb if self.style == "color" else normal_color(image.normal)
             ps.add_raw_color_render_image_quantity("field", depth, to_numpy(color), **options)
         ps.request_redraw()
 

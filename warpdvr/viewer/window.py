@@ -36,7 +36,7 @@ def view(
     supersample: int = 1,
     size: tuple[int, int] = (960, 720),
     up: Sequence[float] = (0.0, 0.0, 1.0),
-    style: str = "colour",
+    style: str = "color",
     intersect: SolverLike | None = None,
     work: Callable[[], bool] | None = None,
 ) -> None:
@@ -134,7 +134,7 @@ def _add(ps: Any, meshes: Mapping[str, Mesh], cameras: Sequence[Camera], enabled
         options = {"enabled": enabled, "smooth_shade": True, "color": CLAY, "material": "clay"}
         shape = ps.register_surface_mesh(name, to_numpy(mesh.vertices), mesh.faces.cpu().numpy(), **options)
         if mesh.colors is not None:
-            shape.add_color_quantity("colour", to_numpy(mesh.colors), defined_on="vertices")
+            shape.add_color_quantity("color", to_numpy(mesh.colors), defined_on="vertices")
     if cameras:
         nodes = torch.cat([_frustum(camera.to("cpu")) for camera in cameras])
         edge = torch.tensor([[i, j] for k in range(4) for i, j in ((k, k + 4), (k + 4, (k + 1) % 4 + 4))])

@@ -218,17 +218,21 @@ def select_shape(
     return field if shape_index is None else field.select(shape_index if index is None else shape_index[index])
 
 
-def box(bounds: Bounds) -> Float[Tensor, "2 3"]:
+def box(bounds: Bounds | object) -> Float[Tensor, "2 3"]:
     """Return the corners (low, high) of bounds, float32.
 
     Raises:
         ValueError: if the bounds are neither a positive number nor two finite corners low < high.
     """
-    corners = torch.as_tensor(bounds, dtype=torch.float32)
+    message = f"bounds must be a positive number or two corners low < high, got {bounds!r}"
+    try:
+        corners = torch.as_tensor(bounds, dtype=torch.float32)
+    except (RuntimeError, TypeError, ValueError) as error:  # text, or rows of different lengths
+        raise ValueError(message) from error
     if corners.ndim == 0:
         corners = corners * torch.tensor([[-1.0], [1.0]]).expand(2, 3)
     if tuple(corners.shape) != (2, 3) or not bool((corners.isfinite() & (corners[0] < corners[1])).all()):
-        raise ValueError(f"bounds must be a positive number or two corners low < high, got {bounds}")
+        raise ValueError(message)
     return corners.clone()
 
 

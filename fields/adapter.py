@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from warpdvr.fields.base import Bounds, Field, FieldLike, Kind, box, check_answer
-from warpdvr.runtime.validate import suggest
+from warpdvr.runtime.validate import refuse_class, suggest
 
 EVAL = "call eval() before, or take batch normalisation and dropout out"
 TORCH = "write it with Torch, so that gradients pass through it"
@@ -97,8 +97,7 @@ def _check_lipschitz(name: str, bound: object, *, is_measured: bool = False) -> 
 def _adapt(module: object, bounds: object, kind: Kind | None, lipschitz: float | None) -> "_Adapted":
     if not callable(module):
         raise ValueError(f"as_field: expected a field, a module or a function, got {type(module).__name__}")
-    if isinstance(module, type):
-        raise ValueError(f"as_field: {module.__name__} is a class: call it, such as {module.__name__}()")
+    refuse_class("as_field", module)
     for asked in (kind, getattr(module, "kind", None)):
         if asked is not None:
             _check_kind(_called(module), asked)

@@ -72,6 +72,10 @@ def _checked(field: Field) -> Field:
         bounds = None
     if bounds is None:
         raise ValueError(f"{field.name} has no bounds: call super().__init__(bounds) at the start of its __init__")
+    if not isinstance(bounds, Tensor) or tuple(bounds.shape) != (2, 3):
+        raise ValueError(
+            f"{field.name}.bounds: expected two corners (low, high), a tensor of shape (2, 3), got {bounds!r}"
+        )
     _check_kind(field.name, field.kind)
     _check_lipschitz(field.name, field.lipschitz, is_measured=field.lipschitz_is_measured)
     return field

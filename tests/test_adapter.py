@@ -256,6 +256,12 @@ def test_a_field_without_its_first_call_is_refused():
     with pytest.raises(ValueError, match=r"^Hasty has no bounds: call super\(\).__init__\(bounds\)"):
         as_field(Hasty())
 
+    class Flat(Hasty):
+        bounds = (-1.0, 1.0)
+
+    with pytest.raises(ValueError, match=r"^Flat.bounds: expected two corners .* got \(-1.0, 1.0\)$"):
+        as_field(Flat())
+
 
 @pytest.mark.parametrize("wrong", [Members, Network, Field])
 def test_a_class_is_no_field(wrong):

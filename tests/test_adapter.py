@@ -257,7 +257,7 @@ def test_a_field_without_its_first_call_is_refused():
         as_field(Hasty())
 
     class Flat(Hasty):
-        bounds = (-1.0, 1.0)
+        bounds = (-1.0, 1.0)  # type: ignore[assignment]
 
     with pytest.raises(ValueError, match=r"^Flat.bounds: expected two corners .* got \(-1.0, 1.0\)$"):
         as_field(Flat())

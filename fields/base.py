@@ -72,7 +72,12 @@ class Field(nn.Module, ABC):
     def __init__(self, bounds: Bounds = 1.0):
         """Set the bounds: two corners, or half the side of a cube around the origin [scene unit]."""
         super().__init__()
-        self.register_buffer("bounds", box(bounds))
+        try:
+            self.register_buffer("bounds", box(bounds))
+        except KeyError as error:  # Torch finds an attribute of the class
+            raise ValueError(
+                f"{self.name}: bounds is an attribute of the class; call super().__init__(bounds)"
+            ) from error
 
     @abstractmethod
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:

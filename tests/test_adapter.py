@@ -256,6 +256,15 @@ def test_a_field_without_its_first_call_is_refused():
     with pytest.raises(ValueError, match=r"^Hasty has no bounds: call super\(\).__init__\(bounds\)"):
         as_field(Hasty())
 
+    class OfClass(Field):
+        bounds = 1.0  # type: ignore[assignment]
+
+        def value(self, x):
+            return ball(x)
+
+    with pytest.raises(ValueError, match=r"^OfClass: bounds is an attribute of the class; call super\(\).__init__"):
+        OfClass()
+
     class Flat(Hasty):
         bounds = (-1.0, 1.0)  # type: ignore[assignment]
 

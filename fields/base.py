@@ -72,7 +72,12 @@ class Field(nn.Module, ABC):
     def __init__(self, bounds: Bounds = 1.0):
         """Set the bounds: two corners, or half the side of a cube around the origin [scene unit]."""
         super().__init__()
-        self.register_buffer("bounds", box(bounds))
+        try:
+            self.register_buffer("bounds", box(bounds))
+        except KeyError as error:  # Torch finds an attribute of the class
+            raise ValueError(
+                f"{self.name}: bounds is an attribute of the class; call super().__init__(bounds)"
+            ) from error
 
     @abstractmethod
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
@@ -218,17 +223,21 @@ def select_shape(
     return field if shape_index is None else field.select(shape_index if index is None else shape_index[index])
 
 
-def box(bounds: Bounds) -> Float[Tensor, "2 3"]:
+def box(bounds: Bounds | object) -> Float[Tensor, "2 3"]:
     """Return the corners (low, high) of bounds, float32.
 
     Raises:
         ValueError: if the bounds are neither a positive number nor two finite corners low < high.
     """
-    corners = torch.as_tensor(bounds, dtype=torch.float32)
+    message = f"bounds must be a positive number or two corners low < high, got {bounds!r}"
+    try:
+        corners = torch.as_tensor(bounds, dtype=torch.float32)
+    except (RuntimeError, TypeError, ValueError) as error:  # text, or rows of different lengths
+        raise ValueError(message) from error
     if corners.ndim == 0:
         corners = corners * torch.tensor([[-1.0], [1.0]]).expand(2, 3)
     if tuple(corners.shape) != (2, 3) or not bool((corners.isfinite() & (corners[0] < corners[1])).all()):
-        raise ValueError(f"bounds must be a positive number or two corners low < high, got {bounds}")
+        raise ValueError(message)
     return corners.clone()
 
 

@@ -24,7 +24,7 @@ class Activation:
     """An elementwise function."""
 
     kind: str
-    """One of `warpdvr.intersection.affine.KINDS`: relu, elu, softplus, squareplus, tanh, sine, cosine."""
+    """One of `warpdvr.intersection.affine.ACTIVATIONS`: relu, elu, softplus, squareplus, tanh, sine, cosine."""
     parameter: float = 1.0
     """softplus: beta, as `nn.Softplus`; squareplus: b, as `warpdvr.fields.mlp.Squareplus`; otherwise unused."""
 

@@ -13,6 +13,7 @@ from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import query
 from warpdvr.fitting.checkpoint import Checkpoint
 from warpdvr.intersection.grid import BoundGrid
+from warpdvr.testing.field import check_field
 
 
 def ball(x):
@@ -160,3 +161,129 @@ def test_a_bound_does_not_make_an_occupancy_a_distance():
     with torch.no_grad():
         image = render(Logits(), Camera.look_at((0, -2, 0), width=9, height=9))
     assert float(image.depth[4, 4]) == pytest.approx(1.5, abs=1e-4)
+
+
+class Loop(nn.Module):
+    """A ball whose values go through NumPy and back, with weights that do get gradients."""
+
+    bounds = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.radius = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x):
+        return torch.from_numpy(np.linalg.norm(x.detach().numpy(), axis=1)) - self.radius
+
+
+STOPPED: dict[str, Any] = {
+    "numpy and back": (lambda x: torch.from_numpy(np.linalg.norm(x.numpy(), axis=1) - 0.5), "turns the points into"),
+    "detached": (lambda x: ball(x.detach()), "has no gradient with respect to the points"),
+    "with weights": (Loop(), "Loop.value: has no gradient with respect to the points"),
+}
+
+
+@pytest.mark.parametrize("case", STOPPED)
+def test_what_stops_gradients_is_refused(case):
+    function, sentence = STOPPED[case]
+    with pytest.raises(ValueError, match=f"{sentence}.*; write it with Torch, so that gradients pass through it$"):
+        as_field(function, bounds=1.0)
+
+
+def test_batch_normalisation_in_training_is_told_to_stop():
+    with pytest.raises(ValueError, match=r"; call eval\(\) before, or take batch normalisation and dropout out$"):
+        as_field(Single(3), bounds=1.0)
+
+
+def test_every_point_is_counted_and_no_gradient_stays():
+    sizes = []
+
+    class Counted(Network):
+        def forward(self, x):
+            sizes.append(len(x))
+            return super().forward(x)
+
+    module = Counted()
+    with torch.no_grad():
+        field = as_field(module, 1.0)
+    assert field.probed == sum(sizes) and module.radius.grad is None
+
+
+@pytest.mark.parametrize(("wrong", "hint"), [("Distance", "; did you mean distance\\?"), ("sdf", ""), (3, "")])
+def test_an_unknown_kind_is_refused_at_every_door(wrong, hint):
+    class OfModule(Network):
+        bounds, kind = 1.0, wrong
+
+    class OfField(Field):
+        kind = wrong
+
+        def value(self, x):
+            return ball(x)
+
+    sentence = rf"\.kind: must be 'distance' or 'occupancy', got {wrong!r}{hint}$"
+    for module in (OfModule(), OfField()):
+        for door in (as_field, check_field, lambda field: extract(field, resolution=8)):
+            with pytest.raises(ValueError, match=type(module).__name__ + sentence):
+                door(module)
+
+
+@pytest.mark.parametrize("wrong", ["2", True, -1.0, 0.0, float("nan"), [1.0]])
+def test_a_bound_of_the_slope_is_a_number(wrong):
+    class Bent(Network):
+        bounds, lipschitz = 1.0, wrong
+
+    with pytest.raises(ValueError, match=r"^Bent.lipschitz: must be a positive number, .* or None, got "):
+        as_field(Bent())
+
+
+@pytest.mark.parametrize("wrong", ["big", [[0, 0, 0], [1]], object()])
+def test_bounds_that_are_no_numbers_are_refused(wrong):
+    class Boxed(Network):
+        bounds = wrong
+
+    with pytest.raises(ValueError, match=r"^bounds must be a positive number or two corners low < high, got "):
+        as_field(Boxed())
+
+
+def test_a_field_without_its_first_call_is_refused():
+    class Hasty(Field):
+        def __init__(self):
+            pass
+
+        def value(self, x):
+            return ball(x)
+
+    with pytest.raises(ValueError, match=r"^Hasty has no bounds: call super\(\).__init__\(bounds\)"):
+        as_field(Hasty())
+
+    class OfClass(Field):
+        bounds = 1.0  # type: ignore[assignment]
+
+        def value(self, x):
+            return ball(x)
+
+    with pytest.raises(ValueError, match=r"^OfClass: bounds is an attribute of the class; call super\(\).__init__"):
+        OfClass()
+
+    class Flat(Hasty):
+        bounds = (-1.0, 1.0)  # type: ignore[assignment]
+
+    with pytest.raises(ValueError, match=r"^Flat.bounds: expected two corners .* got \(-1.0, 1.0\)$"):
+        as_field(Flat())
+
+
+@pytest.mark.parametrize("wrong", [Members, Network, Field])
+def test_a_class_is_no_field(wrong):
+    name = wrong.__name__
+    with pytest.raises(ValueError, match=rf"^as_field: {name} is a class: call it, such as {name}\(\)$"):
+        as_field(wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_given_bounds_have_the_type_of_the_module(dtype):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0)).to(dtype)
+    field = as_field(module, 1.0)
+    assert field.bounds.dtype == dtype and field.bounds.tolist() == [[-1] * 3, [1] * 3]
+    x = torch.rand(4, 3, dtype=dtype)
+    assert torch.equal(field.value(x), module(x))

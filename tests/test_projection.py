@@ -15,6 +15,7 @@ from warpdvr.cameras.camera import mixed_rays
 from warpdvr.cameras.projection import (
     ORTHOGRAPHIC,
     PINHOLE,
+    Pinhole,
     Projection,
     projection_of,
     register_projection,
@@ -218,6 +219,25 @@ def test_files_know_projections_by_name(tmp_path: Path) -> None:
         cameras[1].matrix()
     with pytest.raises(ValueError, match="extent must be positive, got 0"):
         Camera.orthographic((1, 0, 0), extent=0)
+
+
+def test_a_model_is_a_dataclass_with_a_name() -> None:
+    """Its rays and pixels are those of a pinhole; only its class is wrong."""
+
+    class Plain(Projection):
+        name = "test-plain"
+        local_rays, local_project = Pinhole.local_rays, Pinhole.local_project
+
+    @dataclass(frozen=True, eq=False)
+    class Nameless(Projection):
+        local_rays, local_project = Pinhole.local_rays, Pinhole.local_project
+
+    with pytest.raises(ValueError, match=r"^camera: Plain is no dataclass; decorate it with @dataclass\(frozen=True"):
+        Camera.look_at((0, -2, 0), projection=Plain())
+    with pytest.raises(ValueError, match=r"^camera: Nameless has no name; give it one, such as name = 'fisheye'$"):
+        Camera.look_at((0, -2, 0), projection=Nameless())
+    with pytest.raises(ValueError, match=r"^register_projection: Nameless has no name; give it one"):
+        register_projection(Nameless)
 
 
 RADIUS = 0.6

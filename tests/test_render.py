@@ -1,6 +1,7 @@
 """Images: what they mean, what they cost, and their derivatives."""
 
 import importlib.util
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -254,6 +255,25 @@ def test_a_background_may_be_a_picture(device: torch.device) -> None:
     behind = torch.rand(40, 48, 3, generator=torch.Generator().manual_seed(0)).to(device)
     image = render(Sphere(0.5).to(device), CAMERA, background=behind)
     assert torch.equal(image.rgb[~image.mask], behind[~image.mask])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "got"),
+    [
+        ("white", "'white'"),
+        ((1.0, 1.0), r"shape \(2,\)"),
+        (0.5, r"shape \(\)"),
+        (torch.ones(1, 1, 3), r"shape \(1, 1, 3\)"),
+        (torch.ones(3, 40, 48), r"shape \(3, 40, 48\)"),
+        (None, "None"),
+    ],
+)
+def test_a_background_is_a_colour_or_a_picture(wrong: Any, got: str) -> None:
+    """Refused before anything is rendered."""
+    field, unchecked = Asked(Sphere(0.5)), inspect.unwrap(render)  # past the check of types
+    with pytest.raises(ValueError, match=rf"^render: background must be one .* of shape \(40, 48, 3\), .* got {got}$"):
+        unchecked(field, CAMERA, background=wrong)
+    assert field.asked == 0
 
 
 def test_nothing_to_see(device: torch.device) -> None:

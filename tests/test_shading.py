@@ -1,5 +1,6 @@
 """Materials under lights: against Lambert's law on a sphere, written in NumPy and float64 from the formulas alone."""
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,37 @@ def test_half_a_request_for_light_is_refused() -> None:
     for direction in ((0.0, 0.0, 0.0), (1.0, 0.0), (float("nan"), 0.0, 1.0)):
         with pytest.raises(ValueError, match="direction must be three numbers"):
             DirectionalLight(direction)
+
+
+@pytest.mark.parametrize("wrong", [(0.5, 0.5), (0.1, 0.2, 1.5), (-0.1, 0.2, 0.3), (0.1, 0.2, float("nan"))])
+def test_an_albedo_is_a_colour(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"^Lambert: albedo must be three numbers in \[0, 1\].*got \("):
+        Lambert(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [-0.1, float("nan"), float("inf"), (0.1, 0.2), (0.1, -0.2, 0.3), (1.0, 1.0, 1.0, 1.0)]
+)
+def test_light_is_not_negative(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"^AmbientLight: intensity must be one or three finite numbers >= 0, got"):
+        AmbientLight(wrong)
+    with pytest.raises(ValueError, match=r"^DirectionalLight: intensity must be one or three finite numbers >= 0, got"):
+        DirectionalLight(TOWARDS, wrong)
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"material": Lambert(), "lights": AmbientLight()}, r"lights must be a list of lights .*, got AmbientLight\("),
+    ({"material": Lambert(), "lights": [0.5]}, r"lights must be a list of lights .*, got \[0.5\]"),
+    ({"material": Lambert, "lights": LIGHTS}, r"material: Lambert is a class: call it, such as Lambert\(\)"),
+    ({"material": "clay", "lights": LIGHTS}, r"material must be a Material such as Lambert\(\), got 'clay'"),
+]
+
+
+@pytest.mark.parametrize(("options", "sentence"), WRONG)
+def test_what_is_no_material_or_light_is_refused(options: dict[str, Any], sentence: str) -> None:
+    unchecked = inspect.unwrap(render)  # past the check of types
+    with pytest.raises(ValueError, match=f"^render: {sentence}"):
+        unchecked(Painted(), CAMERA, **options)
 
 
 def test_fields_are_asked_for_colours_in_one_place() -> None:

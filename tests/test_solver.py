@@ -62,6 +62,25 @@ def test_a_plain_function_draws_the_same_picture():
     assert torch.equal(image.rgb, expected.rgb) and calls == [24 * 16]
 
 
+def test_what_is_no_solver_is_refused():
+    for cls in (DenseMarch, SphereTrace):
+        with pytest.raises(
+            ValueError, match=rf"^intersect: {cls.__name__} is a class: call it, such as {cls.__name__}"
+        ):
+            render(ball(), CAMERA, intersect=cls)  # type: ignore[arg-type]
+    for wrong in ("march", 3):
+        with pytest.raises(ValueError, match=rf"^intersect: expected a solver such as DenseMarch.*, got {wrong!r}$"):
+            as_solver(wrong)
+
+
+def test_a_function_that_finds_no_hit_is_named():
+    def march(field, rays):
+        return None
+
+    with pytest.raises(ValueError, match=r"^intersect: march must return a .*Hit, got None$"):
+        render(ball(), CAMERA, intersect=march)
+
+
 def test_a_picture_by_remembered_values_asks_for_them_once():
     """However many tiles it is drawn in."""
     field = ball()

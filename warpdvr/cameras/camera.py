@@ -6,7 +6,7 @@ the centre of the top-left pixel is at (0.5, 0.5).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 
 import numpy as np
 import torch
@@ -31,7 +31,8 @@ class Camera:
     Float64 by default, so that a calibration keeps its precision; rays are float32.
 
     Raises:
-        ValueError: if a matrix has the wrong shape, is not finite, or K or the rotation is singular.
+        ValueError: if a matrix has the wrong shape, is not finite, or K or the rotation is singular, or if the
+            projection has no name or is no dataclass.
     """
 
     K: Float[Tensor, "_ _"]
@@ -62,6 +63,13 @@ class Camera:
             raise ValueError(f"camera: the image must have pixels, got {self.width} x {self.height}")
         if not isinstance(self.projection, Projection):
             raise ValueError(f"camera: projection must be a Projection such as Pinhole(), got {self.projection!r}")
+        model = type(self.projection)
+        if not is_dataclass(model):
+            raise ValueError(
+                f"camera: {model.__name__} is no dataclass; decorate it with @dataclass(frozen=True, eq=False)"
+            )
+        if not isinstance(getattr(model, "name", None), str):
+            raise ValueError(f"camera: {model.__name__} has no name; give it one, such as name = 'fisheye'")
 
     @classmethod
     def look_at(

@@ -238,8 +238,10 @@ def register_projection(cls: type[Projection]) -> type[Projection]:
     """Register a projection class by its name, so that files can refer to it; a class decorator.
 
     Raises:
-        ValueError: if another one has that name.
+        ValueError: if it has no name, or another one has that name.
     """
+    if not isinstance(getattr(cls, "name", None), str):
+        raise ValueError(f"register_projection: {cls.__name__} has no name; give it one, such as name = 'fisheye'")
     if _REGISTRY.setdefault(cls.name, cls) is not cls:
         raise ValueError(f"register_projection: there is another projection named {cls.name!r}; choose another name")
     return cls

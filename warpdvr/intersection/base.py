@@ -9,6 +9,7 @@ from torch import Tensor
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
 from warpdvr.intersection.hit import Hit
+from warpdvr.runtime.validate import refuse_class
 
 EARLY = (5, 10, 20, 35, 50, 75)
 """Additional steps of a fit at which remembered values are refreshed, because the field changes fast at first."""
@@ -70,7 +71,12 @@ class _CallableSolver(Solver):
         return int(getattr(self.intersect, "points_per_ray", 1))
 
     def __call__(self, field: Field, rays: Rays) -> Hit:
-        return self.intersect(field, rays)
+        hit: object = self.intersect(field, rays)
+        if not isinstance(hit, Hit):
+            raise ValueError(
+                f"intersect: {_name(self.intersect)} must return a warpdvr.intersection.hit.Hit, got {hit!r}"
+            )
+        return hit
 
 
 SolverLike = Solver | Callable[[Field, Rays], Hit]
@@ -78,6 +84,21 @@ SolverLike = Solver | Callable[[Field, Rays], Hit]
 may have an attribute `points_per_ray`, see `Solver.points_per_ray`; by default it is 1."""
 
 
-def as_solver(intersect: SolverLike) -> Solver:
-    """Return a `Solver` unchanged, and make one of any other callable."""
-    return intersect if isinstance(intersect, Solver) else _CallableSolver(intersect)
+def as_solver(intersect: SolverLike | object) -> Solver:
+    """Return a `Solver` unchanged, and make one of any other callable.
+
+    Raises:
+        ValueError: if it is neither; the solver made of a callable raises one if that returns no `Hit`.
+    """
+    if isinstance(intersect, Solver):
+        return intersect
+    refuse_class("intersect", intersect)
+    if not callable(intersect):
+        raise ValueError(
+            f"intersect: expected a solver such as DenseMarch(), or a function of a field and rays, got {intersect!r}"
+        )
+    return _CallableSolver(intersect)
+
+
+def _name(function: object) -> str:
+    return getattr(function, "__name__", type(function).__name__)

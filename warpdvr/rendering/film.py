@@ -89,14 +89,24 @@ def expose(
     return _in_rows(films, order)
 
 
-def background_pixels(
-    background: Sequence[float] | Float[Tensor, "3"] | Float[Tensor, "h w 3"],
-    camera: Camera,
-    like: Float[Tensor, "n 3"],
-) -> Float[Tensor, "n 3"]:
-    """Return a background as the colour behind each of n pixels, row by row, on the device of `like`."""
-    pixels = torch.as_tensor(background, dtype=like.dtype, device=like.device)
-    return pixels.expand(camera.height, camera.width, 3).reshape(-1, 3)
+def background_pixels(background: Sequence[float] | Tensor | object, camera: Camera) -> Tensor:
+    """Return a background as the colour behind each of n pixels, row by row, shape (n, 3).
+
+    Raises:
+        ValueError: if it is neither one colour nor one for each pixel.
+    """
+    shapes = (3,), (camera.height, camera.width, 3)
+    try:
+        pixels = background if isinstance(background, Tensor) else torch.as_tensor(background, dtype=torch.float64)
+        found: object = tuple(pixels.shape)
+    except (RuntimeError, TypeError, ValueError):  # text, or rows of different lengths
+        found = repr(background)
+    if found not in shapes:
+        raise ValueError(
+            f"render: background must be one sRGB colour, such as (1.0, 1.0, 1.0), or a tensor of shape {shapes[1]}, "
+            f"one for each pixel, got {found if isinstance(found, str) else f'shape {found}'}"
+        )
+    return pixels.expand(shapes[1]).reshape(-1, 3)
 
 
 def tiles(pixel: Float[Tensor, "n 2"], max_size: int) -> list[Int[Tensor, " _"]]:

@@ -18,6 +18,7 @@ from warpdvr.rendering.antialias import smooth_edges
 from warpdvr.rendering.film import Film, background_pixels, expose
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.visibility import VisibleImage, boundary
+from warpdvr.runtime.validate import refuse_class
 from warpdvr.shading.lights import Light
 from warpdvr.shading.materials import Material
 from warpdvr.shading.shade import Shader, shade
@@ -60,6 +61,9 @@ def render(
             surface; None shows the field's colour without shading.
         lights: the lights of the scene, needed with a material.
         memory: approximate limit for the evaluation of one chunk of rays [byte]. A recorded gradient comes on top.
+
+    Raises:
+        ValueError: if an argument makes no sense, or a material and lights are not given together.
     """
     field = as_field(field)
     if antialias < 1 or antialias != int(antialias):
@@ -67,10 +71,11 @@ def render(
     shader = _shader(material, lights)
     solver = as_solver(intersect or default_intersect(field)).prepare(field)
     camera = camera.to(field.bounds.device)
+    pixels = background_pixels(background, camera)
     points_per_ray = max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1)
     chunk = max(1, memory // (bytes_per_point(field) * points_per_ray))
     film = expose(field, camera, solver, aggregate=HitPoint(), shader=shader, sharpness=silhouette, chunk=chunk)
-    backdrop = background_pixels(background, camera, film.color)
+    backdrop = pixels.to(film.color)
     rgb, evaluations = film.over(backdrop), film.evaluations
     if antialias > 1:
         rgb, for_edges = smooth_edges(
@@ -100,8 +105,13 @@ def bytes_per_point(field: Field) -> int:
     return 256 + 2 * saved // n
 
 
-def _shader(material: Material | None, lights: Sequence[Light]) -> Shader:
+def _shader(material: Material | object | None, lights: Sequence[Light] | object) -> Shader:
     """Return the shader; the field's own colours need no lights, a material needs some."""
+    refuse_class("render: material", material)
+    if not isinstance(material, Material | None):
+        raise ValueError(f"render: material must be a Material such as Lambert(), got {material!r}")
+    if not isinstance(lights, Sequence) or not all(isinstance(light, Light) for light in lights):
+        raise ValueError(f"render: lights must be a list of lights such as [AmbientLight()], got {lights!r}")
     if (material is None) != (len(lights) == 0):
         provided, missing = ("lights", "material=Lambert()") if material is None else ("a material", "lights=[...]")
         raise ValueError(f"render: {provided} without the other half shows nothing; give {missing} too")

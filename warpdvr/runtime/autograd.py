@@ -16,6 +16,3 @@ class Context(Protocol):
 
     def save_for_backward(self, *tensors: Tensor) -> None:
         """Keep tensors for `backward`."""
-
-    def mark_non_differentiable(self, *tensors: Tensor) -> None:
-        """Mark outputs through which no gradient passes."""

@@ -1,4 +1,8 @@
-"""Launch Warp kernels on Torch tensors: the only module that knows both."""
+"""Launch Warp kernels on Torch tensors: the only module that does.
+
+Other modules know both libraries too where they use Warp's own structures and algorithms: `geometry/search.py` for ray
+casting and `geometry/marching_cubes.py` for triangles, both within `warp_scope`.
+"""
 
 import os
 import sys

@@ -15,6 +15,16 @@ def suggest(name: str, names: Iterable[str], *, prefix: str = "") -> str:
     return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
+def refuse_class(where: str, value: object) -> None:
+    """Refuse a class where one of its objects is needed.
+
+    Raises:
+        ValueError: if the value is a class.
+    """
+    if isinstance(value, type):
+        raise ValueError(f"{where}: {value.__name__} is a class: call it, such as {value.__name__}()")
+
+
 def is_plain(hint: object) -> bool:
     """Return whether a TOML file can hold a type: numbers, text, booleans, and lists of them."""
     kind, parts = get_origin(hint), get_args(hint)

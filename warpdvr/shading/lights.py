@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Intensity = float | tuple[float, float, float]
-"""The same for all colours, or linear (red, green, blue)."""
+Intensity = float | Sequence[float] | Tensor
+"""The same for all colours, or linear (red, green, blue); finite and not negative."""
 
 
 class Light(ABC):
@@ -30,6 +30,9 @@ class AmbientLight(Light):
     intensity: Intensity = 0.3
     """Irradiance of any surface, see `Light.irradiance`."""
 
+    def __post_init__(self) -> None:
+        _check_intensity("AmbientLight", self.intensity)
+
     def irradiance(self, normal: Float[Tensor, "n 3"]) -> Float[Tensor, "n _"]:
         return _row(self.intensity, normal).expand(len(normal), -1)
 
@@ -44,8 +47,9 @@ class DirectionalLight(Light):
     """Irradiance of a surface that faces the lamp, see `Light.irradiance`."""
 
     def __post_init__(self) -> None:
-        direction = torch.as_tensor(self.direction, dtype=torch.float64)
-        if tuple(direction.shape) != (3,) or not 0 < float(direction.norm()) < torch.inf:
+        _check_intensity("DirectionalLight", self.intensity)
+        direction = as_numbers(self.direction)
+        if direction is None or tuple(direction.shape) != (3,) or not 0 < float(direction.norm()) < torch.inf:
             raise ValueError(f"DirectionalLight: direction must be three numbers, not all 0, got {self.direction}")
 
     def irradiance(self, normal: Float[Tensor, "n 3"]) -> Float[Tensor, "n _"]:
@@ -58,6 +62,21 @@ class DirectionalLight(Light):
 def total_irradiance(lights: Sequence[Light], normal: Float[Tensor, "n 3"]) -> Float[Tensor, "n _"]:
     """Return the sum of the irradiance of several lights, in 1 or 3 columns; differentiable."""
     return sum((light.irradiance(normal) for light in lights), start=normal.new_zeros(len(normal), 1))
+
+
+def as_numbers(value: object) -> Tensor | None:
+    """Return the numbers of a value as a tensor, or None if it does not consist of numbers."""
+    try:
+        return torch.as_tensor(value, dtype=torch.float64).detach()
+    except (RuntimeError, TypeError, ValueError):
+        return None
+
+
+def _check_intensity(name: str, intensity: object) -> None:
+    numbers = as_numbers(intensity)
+    shaped = numbers is not None and tuple(numbers.shape) in ((), (1,), (3,))
+    if numbers is None or not shaped or not bool((numbers.isfinite() & (numbers >= 0)).all()):
+        raise ValueError(f"{name}: intensity must be one or three finite numbers >= 0, got {intensity!r}")
 
 
 def _row(intensity: Intensity, like: Tensor) -> Float[Tensor, "1 _"]:

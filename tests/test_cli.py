@@ -562,7 +562,10 @@ def test_the_run_of_another_command_is_not_offered_to_be_resumed(
         (["SCENE", "--out", "NEW", "--minutes", "nan"], "--minutes must be positive, got nan"),
         (["SCENE", "--out", "NEW", "--iterations", "0"], "--iterations must be positive, got 0"),
         (["SCENE", "--out", "RUN"], "already holds a run"),
-        (["--resume", "--out", "STOPPED"], "checkpoint.safetensors: expected a checkpoint to resume from, found nothing; start"),
+        (
+            ["--resume", "--out", "STOPPED"],
+            "checkpoint.safetensors: expected a checkpoint to resume from, found nothing; start",
+        ),
         (["WIDTH", "--out", "NEW"], "width.toml: a perceptron needs width >= 1"),
         (["LEVELS", "--out", "NEW"], "levels.toml: HashEncoding: needs levels >= 1"),
         (["SCENE", "--out", "SCENE/x"], "bunny.toml is a file, not a folder"),

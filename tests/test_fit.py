@@ -598,7 +598,5 @@ def test_views_must_be_loaded_first(folder):
 
 def test_a_recipe_may_be_given_by_name():
     assert Fit(Painted(), ball(), iterations=1, recipe="dvr").recipe == RECIPES["dvr"]
-    with pytest.raises(
-        ValueError, match=r"^fit: unknown recipe 'dvt'; known are quick, dvr, code; did you mean dvr\?$"
-    ):
+    with pytest.raises(ValueError, match=r"^fit: unknown recipe 'dvt'; known are quick, .*; did you mean dvr\?$"):
         Fit(Painted(), ball(), iterations=1, recipe="dvt")

@@ -196,7 +196,8 @@ def _resumed_scene(options: NewRun) -> Scene:
     """Return the scene of the run to continue; only its duration may be changed."""
     if isinstance(options, FitArguments) and options.scene is not None:
         raise ValueError(f"{options.scene}: a run that is resumed keeps its scene; give --out and --resume alone")
-    resumed = Run.open(options.out).scene()
+    folder = Run.open(options.out)
+    resumed = folder.scene()
     if options.duration.seed not in (None, resumed.fit.get("seed", 0)):
         raise ValueError("--field, --seed: a run that is resumed keeps its field and its seed")
     if isinstance(options, FitArguments):
@@ -208,4 +209,5 @@ def _resumed_scene(options: NewRun) -> Scene:
             raise ValueError("--recipe: a run that is resumed keeps its recipe")
     if changed := next(iter(options.weights), None):
         raise ValueError(f"--{changed.replace('_', '-')}: a run that is resumed keeps its recipe")
+    folder.check_resumable()
     return resumed.with_fit(_without_duration(resumed.fit, options.duration) | options.duration)

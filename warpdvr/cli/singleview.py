@@ -113,8 +113,8 @@ def train(options: TrainCategoryArguments) -> None:
         raise ValueError(f"--minutes must be positive, got {run.minutes:g}")
     if not options.resume:
         run.check_new(overwrite=options.overwrite)
-    elif not run.checkpoint.is_file():
-        raise ValueError(f"{run.checkpoint}: there is no checkpoint to resume from; start again with --overwrite")
+    else:
+        run.check_resumable()
     category = run.objects()
     if options.resume:
         job = run.trainer(category, resume=True)

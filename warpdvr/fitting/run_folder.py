@@ -70,6 +70,18 @@ class RunFolder(ABC):
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise ValueError(f"{self.folder}: expected a new or empty folder for the run, found other files in it")
 
+    def check_resumable(self) -> None:
+        """Check that there is a checkpoint.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if not self.checkpoint.is_file():
+            raise ValueError(
+                f"{self.checkpoint}: expected a checkpoint to resume from, found nothing; "
+                "start the run again with --overwrite"
+            )
+
     def _create(self, config: Mapping[str, object], *, overwrite: bool) -> None:
         """Make the folder and write the configuration file.
 

@@ -181,3 +181,12 @@ finally:
 """
     done = python(code, tmp_path)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]" and "fit-code" in done.stdout
+
+
+def test_the_help_of_a_fit_has_no_names_of_python(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the recipe, whose docstrings are the help of its options."""
+    for text in field_documentation(Recipe).values():
+        assert "`" not in text and "_" not in text
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    assert "`" not in capsys.readouterr().out

@@ -82,7 +82,9 @@ def test_command_refines_the_cameras_of_a_folder(run: Run, tmp_path: Path, capsy
     write(folder, rough)
     go(run.folder, folder, "--out", tmp_path / "out", "--size", 48)
     said = capsys.readouterr().out
-    assert "4 of 4 cameras are refined" in said and "after" in said and str(tmp_path / "out" / "cameras.npz") in said
+    assert (
+        "4 of 4 cameras will be refined" in said and "after" in said and str(tmp_path / "out" / "cameras.npz") in said
+    )
     shutil.copy(tmp_path / "out" / "cameras.npz", folder)
     views, true = load(folder), ball()
     x = torch.tensor([[0.1, 0.0, -0.1]], dtype=torch.float64)
@@ -129,7 +131,7 @@ def test_views_are_brought_into_the_scene_with_all_that_has_a_length() -> None:
 
 def test_only_held_out_views(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     go(run.folder, "--out", tmp_path / "out", "--views", "held-out", "--size", 48)
-    assert "2 of 4 cameras are refined" in capsys.readouterr().out
+    assert "2 of 4 cameras will be refined" in capsys.readouterr().out
     again = shutil.copytree(tmp_path / "data", tmp_path / "again")
     shutil.copy(tmp_path / "out" / "cameras.npz", again)
     moved = errors(load(again).cameras, run.load().cameras).max(1)
@@ -155,11 +157,23 @@ def test_scores_know_what_a_run_learnt_behind_the_object(
         (["--views", "nobody"], r"^--views: there is no view 'nobody'; known are 0000, 0001, 0002, 0003$"),
         (["--cameras", "x.npz"], r"^--cameras names a file in FOLDER, but none is given$"),
         (["--by", "normal"], r"^refine: what can be compared is color, mask, depth, got \['normal'\]$"),
+        (["--by", "maks"], r"^refine: what can be compared is .*, got \['maks'\]; did you mean mask\?$"),
+        (["--by", "depth", "--size", "1"], r"^refine: pictures need at least 2 pixels along their longer side, got 1$"),
     ],
 )
 def test_bad_arguments(run: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         go(run.folder, "--out", tmp_path / "out", *arguments)
+
+
+def test_options_are_checked_before_anything_is_loaded(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(tmp_path / "data")
+    for wrong in (["--by", "colour"], ["--size", "1"]):
+        with pytest.raises(ValueError, match=r"^refine: "):
+            go(run.folder, "--out", tmp_path / "out", *wrong)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_run_without_cameras_in_files(run: Run) -> None:

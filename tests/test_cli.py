@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cli import fit as fit_command
+from warpdvr.cli import main as main_module
 from warpdvr.cli import progress
 from warpdvr.cli.main import main
 from warpdvr.datasets.synthetic import mesh_views
@@ -25,6 +27,7 @@ from warpdvr.fields.sdf import SDF
 from warpdvr.fitting.checkpoint import load
 from warpdvr.fitting.fit import Fit
 from warpdvr.geometry.mesh import read_mesh
+from warpdvr.runs.scene import Scene
 
 ITERATIONS = 60
 BUNNY = f"""
@@ -517,3 +520,85 @@ def test_program_itself(tmp_path: Path) -> None:
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("warpdvr: ") and done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def interrupt(*arguments: object, **options: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", ["import_module", "_command_name"])
+def test_an_interruption_at_any_moment_takes_one_line(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(main_module, step, interrupt)
+    assert main(["fit", str(tmp_path), "--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().err == "warpdvr: interrupted\n"
+
+
+def test_an_interruption_while_options_are_parsed_takes_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("warpdvr.cli.parser.parse", interrupt)
+    assert main(["fit", str(tmp_path), "--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().err == "warpdvr: interrupted\n"
+
+
+def test_the_run_of_another_command_is_not_offered_to_be_resumed(
+    copy: Path, scene: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(copy)
+    monkeypatch.setattr(Scene, "load_views", interrupt)
+    assert main(["fit", str(scene), "--out", str(copy), "--overwrite"]) == 130
+    assert capsys.readouterr().err == "warpdvr: interrupted\n"
+    assert contents(copy) == before
+    assert main(["fit", "--resume", "--out", str(copy)]) == 130
+    assert f"go on with: warpdvr fit --out {copy} --resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["SCENE", "--out", "NEW", "--minutes", "-1"], "--minutes must be positive, got -1"),
+        (["SCENE", "--out", "NEW", "--minutes", "nan"], "--minutes must be positive, got nan"),
+        (["SCENE", "--out", "NEW", "--iterations", "0"], "--iterations must be positive, got 0"),
+        (["SCENE", "--out", "RUN"], "already holds a run"),
+        (
+            ["--resume", "--out", "STOPPED"],
+            "checkpoint.safetensors: expected a checkpoint to resume from, found nothing; start",
+        ),
+        (["WIDTH", "--out", "NEW"], "width.toml: a perceptron needs width >= 1"),
+        (["LEVELS", "--out", "NEW"], "levels.toml: HashEncoding: needs levels >= 1"),
+        (["SCENE", "--out", "SCENE/x"], "bunny.toml is a file, not a folder"),
+    ],
+)
+def test_what_is_cheap_to_refuse_is_refused_before_views_are_loaded(
+    fitted: Path,
+    scene: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    def fail(scene: Scene) -> None:
+        raise AssertionError("the views were loaded")
+
+    (tmp_path / "width.toml").write_text(BUNNY.replace("width = 32", "width = -3"))
+    hashgrid = 'kind = "hashgrid"\nlevels = 0\n'
+    (tmp_path / "levels.toml").write_text(BUNNY.replace('kind = "sdf"\nwidth = 32\ndepth = 2\n', hashgrid))
+    (tmp_path / "stopped").mkdir()
+    shutil.copy(fitted / "config.toml", tmp_path / "stopped")
+    places = {"SCENE": scene, "RUN": fitted, "STOPPED": tmp_path / "stopped", "NEW": tmp_path / "new"}
+    places |= {"WIDTH": tmp_path / "width.toml", "LEVELS": tmp_path / "levels.toml"}
+    words = ["/".join(str(places.get(part, part)) for part in word.split("/")) for word in arguments]
+    monkeypatch.setattr(Scene, "load_views", fail)
+    before = contents(fitted)
+    assert said in refused(capsys, "fit", *words)
+    assert contents(fitted) == before and not (tmp_path / "new").exists()
+
+
+def test_the_mesh_that_is_scored_and_the_time_are_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(copy)]) == 0
+    assert f"mesh       {copy / 'mesh.ply'}" in capsys.readouterr().out
+    assert main(["fit", "--resume", "--out", str(copy)]) == 0
+    assert re.search(r"^60 steps, \d+ million field evaluations, \d+ s of fitting$", capsys.readouterr().out, re.M)

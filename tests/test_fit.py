@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from itertools import islice, pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -581,3 +582,21 @@ def test_nothing_to_change_is_an_error():
     field = Sphere(0.4).requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter of Sphere wants a gradient"):
         Fit(field, ball(), iterations=1)
+
+
+def test_a_fraction_of_an_iteration_is_refused():
+    with pytest.raises(ValueError, match=r"^fit: iterations must be a whole number, got 1\.5$"):
+        Fit(Painted(), ball(), iterations=1.5)
+    assert Fit(Painted(), ball(), iterations=2.0).iterations == 2
+
+
+@pytest.mark.parametrize("folder", ["photographs", Path("photographs")])
+def test_views_must_be_loaded_first(folder):
+    with pytest.raises(ValueError, match=r"^fit: views must be what .*load returns, .*; write warpdvr\.load\('photo"):
+        Fit(Painted(), folder, iterations=1)
+
+
+def test_a_recipe_may_be_given_by_name():
+    assert Fit(Painted(), ball(), iterations=1, recipe="dvr").recipe == RECIPES["dvr"]
+    with pytest.raises(ValueError, match=r"^fit: unknown recipe 'dvt'; known are quick, .*; did you mean dvr\?$"):
+        Fit(Painted(), ball(), iterations=1, recipe="dvt")

@@ -426,3 +426,21 @@ def test_fields_in_double_precision_are_extracted(device):
     field = Occupancy().double().to(device)
     mesh = extract(field, resolution=24)
     assert mesh.vertices.dtype == torch.float32 and len(mesh.faces) > 100
+
+
+@pytest.mark.parametrize("resolution", [2049, 10**6])
+def test_a_resolution_that_no_memory_holds_is_refused(resolution):
+    with pytest.raises(ValueError, match=rf"^extract: resolution must be at most 2048, .* got {resolution}$"):
+        extract(Sphere(), resolution=resolution)
+
+
+def test_an_error_of_the_system_names_the_path_that_was_given(tmp_path, small, monkeypatch):
+    path = tmp_path / "mesh.ply"
+
+    def refuse(source, target):
+        raise PermissionError(13, "Permission denied", str(source))
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(OSError, match=rf"^{path}: the file could not be written: Permission denied$"):
+        small.save(path)
+    assert not any(tmp_path.iterdir())

@@ -467,3 +467,12 @@ def moved(shift: Tensor, turn: Tensor) -> Camera:
 def test_the_peak_of_memory_does_not_grow_with_the_samples() -> None:
     few, many = (memory().peak(n) for n in (16, 1024))
     assert many < 1.05 * few
+
+
+@pytest.mark.parametrize("name", ["x.foo", "x"])
+def test_a_picture_of_an_unknown_format_is_refused(name: str, tmp_path: Path, device: torch.device) -> None:
+    image = render(Sphere(0.5).to(device), Camera.look_at((0, 3, 0), width=4, height=4))
+    with pytest.raises(ValueError, match=rf"^{tmp_path / name}: a picture is written as \.png, \.jpg or .*, not as"):
+        image.save(tmp_path / name)
+    image.save(tmp_path / "x.JPG")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.JPG"]

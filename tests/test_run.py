@@ -273,3 +273,19 @@ def test_mistakes_in_the_config_name_the_file(held):
     with pytest.raises(ValueError, match=r"unknown recipe 'dvt'") as caught:
         Run.open(held.folder).scene()
     assert str(caught.value).startswith(f"{held.config}: ")
+
+
+@pytest.mark.parametrize("deep", [("x",), ("x", "y")])
+def test_a_run_below_a_file_is_refused_with_the_name_of_the_file(tmp_path, deep):
+    (tmp_path / "a").write_text("x")
+    folder = (tmp_path / "a").joinpath(*deep)
+    with pytest.raises(ValueError, match=rf"^{folder}: {tmp_path / 'a'} is a file, not a folder$"):
+        Run.create(folder, scene())
+
+
+def test_the_check_of_a_new_run_changes_nothing(held):
+    before = {f: f.read_bytes() for f in held.folder.rglob("*") if f.is_file()}
+    Run(held.folder).check_new(overwrite=True)
+    with pytest.raises(ValueError, match="already holds a run"):
+        Run(held.folder).check_new()
+    assert {f: f.read_bytes() for f in held.folder.rglob("*") if f.is_file()} == before

@@ -272,3 +272,17 @@ def test_plain_values_are_converted_where_nothing_is_lost(value, hint, expected)
 def test_nothing_else_is_converted(value, hint):
     with pytest.raises(TypeError, match=r"^must be of type .*, got "):
         convert(value, hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[feild]\na = 1", r"scene.toml: expected the tables .*, found feild; did you mean field\?$"),
+        ("[mesh]\nresolution = 4000", r"scene.toml: \[mesh\] resolution must be at most 2048, .* got 4000$"),
+        ("[fit]\nminutes = -1", r"scene.toml: \[fit\] minutes must be positive, got -1"),
+        ("[fit]\niterations = 0", r"scene.toml: \[fit\] iterations must be positive, got 0$"),
+    ],
+)
+def test_tables_and_durations_that_make_no_sense_name_the_file(tmp_path, text, said):
+    with pytest.raises(ValueError, match=said):
+        scene.read(write(tmp_path, text))

@@ -273,3 +273,18 @@ def test_pictures_are_not_mixed_with_others(home: Path, tmp_path: Path, capsys: 
     assert "render.json" in refused(capsys, "render-category", home / "in", tmp_path / "out", "--views", "7")
     assert "views" in refused(capsys, "render-category", home / "in", tmp_path / "out", "--views", "0")
     assert contents(tmp_path) == before
+
+
+def test_what_is_cheap_to_refuse_is_refused_before_the_category_is_read(
+    home: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(run: category_run.CategoryRun) -> None:
+        raise AssertionError("the category was read")
+
+    monkeypatch.setattr(category_run.CategoryRun, "objects", fail)
+    new = "train-category", home / "out", "--out"
+    assert "already holds a run" in refused(capsys, *new, copy)
+    assert "--minutes must be positive, got -1" in refused(capsys, *new, tmp_path / "new", "--minutes=-1")
+    (copy / "checkpoint.safetensors").unlink()
+    said = refused(capsys, "train-category", "--out", copy, "--resume")
+    assert "expected a checkpoint to resume from, found nothing" in said

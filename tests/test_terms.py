@@ -113,3 +113,50 @@ def test_a_misspelt_weight_is_refused_with_the_nearest_name(misspelt, nearest):
     with pytest.raises(ValueError, match=rf"no weight or option '{misspelt}'; did you mean {nearest}\?$"):
         Recipe().with_values(**{misspelt: 2.0})
     assert Recipe().with_values(color=2.0) == Recipe(color=2.0)
+
+
+def own(answer: object) -> object:
+    """A term that returns `answer`."""
+
+    class Own(Centre):
+        def __call__(self, context):
+            return answer
+
+    return Own()
+
+
+@pytest.mark.parametrize(
+    ("answer", "got"),
+    [
+        (torch.tensor(1.0), "Tensor"),
+        (1.5, "float"),
+        (None, "NoneType"),
+        ((1.5, 0), "float and int"),
+        ((torch.tensor(1.0), 0.5), "Tensor and float"),
+        ((torch.tensor(1.0), 0, 0), "Tensor and int and int"),
+    ],
+)
+def test_a_term_without_a_tensor_or_a_count_is_named(answer, got):
+    message = (
+        r"^fit: the term 'centre' must return a scalar tensor and the number of its field evaluations, "
+        rf"such as `return loss, len\(x\)`, got {got}$"
+    )
+    with pytest.raises(ValueError, match=message):
+        next(Fit(Painted(), ball(), iterations=1, recipe=SMALL, terms=[own(answer)]))
+
+
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        (Volume(1.0), r"terms must be a list of terms, such as terms=\[term\], got Volume alone$"),
+        (Volume, r"terms must be a list of terms, such as terms=\[term\], got Volume alone$"),
+        (3, "terms must be a list of terms, .* got int alone$"),
+        ([Centre], "a term must be an object, got the class Centre; call it to make one$"),
+        ([Volume("1")], "the weight of the term 'volume' must be a number, got '1'$"),  # type: ignore[arg-type]
+        ([Volume(None)], "the weight of the term 'volume' must be a number, got None$"),  # type: ignore[arg-type]
+        ([Volume(1.0, 7)], "the name of a term must be text, but that of Volume is 7$"),  # type: ignore[arg-type]
+    ],
+)
+def test_terms_that_cannot_be_used_are_refused_in_one_sentence(terms, said):
+    with pytest.raises(ValueError, match=f"^fit: {said}"):
+        Fit(Painted(), ball(), iterations=1, recipe=SMALL, terms=terms)

@@ -239,3 +239,32 @@ def test_fields_without_color_are_written(tmp_path):
 
     write_usd(tmp_path / "a.usdc", extract(Plain(), resolution=12))
     assert errors(tmp_path / "a.usdc") == []
+
+
+@pytest.mark.parametrize("fail", ["no", "raise"])
+def test_a_scene_that_usd_cannot_write_is_named_without_its_log(tmp_path, mesh, fail, monkeypatch):
+    from pxr import Sdf
+
+    def export(layer, path):
+        if fail == "raise":
+            raise RuntimeError("in 'void pxr::Sdf' at line 3\nin file usd.cpp")
+        return False
+
+    monkeypatch.setattr(Sdf.Layer, "Export", export)
+    with pytest.raises(ValueError, match=rf"^{tmp_path / 'a.usdc'}: USD could not write this file; [^\n]*$"):
+        write_usd(tmp_path / "a.usdc", mesh)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_path_that_cannot_be_written_is_named_as_it_was_given(tmp_path, mesh, capfd):
+    long = tmp_path / f"{'a' * 300}.usdc"
+    with pytest.raises(OSError, match=rf"^{long}: the file could not be written: File name too long$"):
+        write_usd(long, mesh)
+    (tmp_path / "b.usdc").mkdir()
+    with pytest.raises(ValueError, match=r"b\.usdc: expected the path of a file to write, found a folder$"):
+        write_usd(tmp_path / "b.usdc", mesh)
+    (tmp_path / "c").write_text("x")
+    with pytest.raises(ValueError, match=rf"^{tmp_path / 'c' / 'd.usda'}: {tmp_path / 'c'} is a file, not a folder$"):
+        write_usd(tmp_path / "c" / "d.usda", mesh)
+    assert capfd.readouterr().err == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.usdc", "c"]

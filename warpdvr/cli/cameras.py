@@ -11,7 +11,7 @@ from warpdvr.datasets.load import load, write_cameras
 from warpdvr.datasets.views import Views
 from warpdvr.evaluation.images import evaluate
 from warpdvr.fields.base import Field
-from warpdvr.fitting.pose_refinement import RefinedCamera, refine
+from warpdvr.fitting.pose_refinement import RefinedCamera, check_refinement, refine
 from warpdvr.fitting.pose_residuals import SCALES
 from warpdvr.rendering.background import Background
 from warpdvr.runs.run import Run
@@ -82,17 +82,18 @@ def views_of_run(run: Run, folder: Path | None, name: str | None = None) -> tupl
 def refine_cameras(options: RefineCamerasArguments) -> None:
     """Refine cameras, write them, and print how far they moved and how much that improved the scores."""
     run = Run.open(options.run)
+    check_refinement(options.by, options.size)
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"{options.out}: expected a folder for the cameras, found a file")
     folder, name, views = views_of_run(run, options.folder, options.cameras)
     indices = _view_indices(views, options.views)
     field = run.field(options.torch_device)
-    print(f"{len(indices)} of {len(views)} cameras are refined")
+    print(f"{len(indices)} of {len(views)} cameras will be refined", flush=True)
 
     def report_camera(i: int, refined: RefinedCamera) -> None:
         loss = f"loss {refined.before:.4g} -> {refined.after:.4g}"
         print(f"{views.names[i]:>12}  {loss}  {refined.poses_tried} poses tried", flush=True)
 
-    if options.out.exists() and not options.out.is_dir():
-        raise ValueError(f"{options.out}: expected a folder for the cameras, found a file")
     cameras = refine(field, views, indices, kinds=list(options.by), longest=options.size, callback=report_camera)
     background = None  # other photographs may have another background
     if options.folder is None:

@@ -1,7 +1,7 @@
 """The commands that fit a field or a latent code to photographs, and write a run."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,27 +76,34 @@ class FitCodeArguments(NewRun, codes.DecoderArguments):
 def fit(options: FitArguments) -> None:
     """Fit a field to photographs."""
     scene = _resumed_scene(options) if options.resume else _new_scene(options)
-    _carry_out(options, scene, scene.load_views())
+    _carry_out(options, scene)
 
 
 def fit_code(options: FitCodeArguments) -> None:
     """Fit the latent code of a decoder to views."""
     if options.resume:
         codes.refuse_resumed(options)
-        scene = _resumed_scene(options)
-        return _carry_out(options, scene, scene.load_views())
+        return _carry_out(options, _resumed_scene(options))
     scene = codes.new_scene(options)
     scene = scene.with_fit(_fit_table(options, scene.fit, usual={"iterations": codes.ITERATIONS}))
-    views = scene.load_views()
-    _carry_out(options, codes.with_depth_weights(scene, views), views)
+    _carry_out(options, scene, adapt=codes.with_depth_weights)
 
 
-def _carry_out(options: NewRun, scene: Scene, views: Views) -> None:
-    """Fit the field of a scene to its views, and write the files of the run."""
-    print(views.summary)
-    torch.manual_seed(scene.fit.get("seed", 0))
+def _carry_out(
+    options: NewRun, scene: Scene, *, adapt: Callable[[Scene, Views], Scene] = lambda scene, views: scene
+) -> None:
+    """Fit the field of a scene to its views, and write the files of the run.
+
+    Whatever can be refused without the views, which may take long to load, is refused before.
+    """
     last = Run.open(options.out).load() if options.resume else None
-    field: Field = last.field() if last else scene.make_field()
+    if not last:
+        Run(options.out).check_new(overwrite=options.overwrite)
+    torch.manual_seed(scene.fit.get("seed", 0))
+    field: Field = last.field() if last else _new_field(options, scene)
+    views = scene.load_views()
+    scene = adapt(scene, views)
+    print(views.summary, flush=True)
     if not last and isinstance(field, Repaint):
         field.shape.load_state_dict(_painted_shape(scene, views).weights)
     field = field.to(options.torch_device)
@@ -117,6 +124,18 @@ def _carry_out(options: NewRun, scene: Scene, views: Views) -> None:
     if refined := write_refined(written, views):
         files["cameras"] = refined[0].parent
     report(scores, files)
+
+
+def _new_field(options: NewRun, scene: Scene) -> Field:
+    """Make the field of a scene; a mistake in its options names the file of the scene, if there is one."""
+    path = options.scene if isinstance(options, FitArguments) else None
+    path = options.views if isinstance(options, FitCodeArguments) else path
+    try:
+        return scene.make_field()
+    except ValueError as error:
+        if path is None or path.is_dir():
+            raise
+        raise ValueError(f"{path}: {str(error).removeprefix('scene: ')}") from None
 
 
 def _new_scene(options: FitArguments) -> Scene:
@@ -177,7 +196,8 @@ def _resumed_scene(options: NewRun) -> Scene:
     """Return the scene of the run to continue; only its duration may be changed."""
     if isinstance(options, FitArguments) and options.scene is not None:
         raise ValueError(f"{options.scene}: a run that is resumed keeps its scene; give --out and --resume alone")
-    resumed = Run.open(options.out).scene()
+    folder = Run.open(options.out)
+    resumed = folder.scene()
     if options.duration.seed not in (None, resumed.fit.get("seed", 0)):
         raise ValueError("--field, --seed: a run that is resumed keeps its field and its seed")
     if isinstance(options, FitArguments):
@@ -189,4 +209,5 @@ def _resumed_scene(options: NewRun) -> Scene:
             raise ValueError("--recipe: a run that is resumed keeps its recipe")
     if changed := next(iter(options.weights), None):
         raise ValueError(f"--{changed.replace('_', '-')}: a run that is resumed keeps its recipe")
+    folder.check_resumable()
     return resumed.with_fit(_without_duration(resumed.fit, options.duration) | options.duration)

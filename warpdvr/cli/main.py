@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn, get_type_hints
 
 from warpdvr import __version__
@@ -64,26 +65,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: with 2 after a mistake on the command line, with 0 after the help or the version.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    name = _command_name(words)
+    try:
+        return _run(_command_name(words), words[1:])
+    except KeyboardInterrupt:  # also while modules are imported, which takes seconds
+        print("warpdvr: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    """Run a command with the words after its name; return its exit status."""
     module, function = _find(name).function.split(":")
     run = getattr(import_module(f"warpdvr.cli.{module}"), function)
     from warpdvr.cli.parser import UsageError, name_options, parse
 
     try:
-        options = parse(get_type_hints(run)["options"], name, words[1:])
+        options = parse(get_type_hints(run)["options"], name, words)
     except UsageError as error:
         _exit(str(error))
+    checkpoint = options.out / "checkpoint.safetensors" if name in RESUMABLE else None
+    before = _version(checkpoint)
     try:
         run(options)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"warpdvr: {name_options(' '.join(str(error).split()), options)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        can_resume = name in RESUMABLE and (options.out / "checkpoint.safetensors").is_file()
-        hint = f"; go on with: warpdvr {name} --out {options.out} --resume" if can_resume else ""
-        print(f"warpdvr: interrupted{hint}", file=sys.stderr)
+        if _version(checkpoint) is None or (_version(checkpoint) == before and not options.resume):
+            raise  # no checkpoint, or that of an earlier run
+        print(f"warpdvr: interrupted; go on with: warpdvr {name} --out {options.out} --resume", file=sys.stderr)
         return 130
     return 0
+
+
+def _version(path: Path | None) -> tuple[int, int] | None:
+    """Return what changes whenever a file is replaced, or None if there is no file."""
+    if path is None or not path.is_file():
+        return None
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 def _command_name(words: Sequence[str]) -> str:

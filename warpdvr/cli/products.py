@@ -98,7 +98,8 @@ def evaluate(options: EvalArguments) -> None:
     field = run.field(options.torch_device)
     surface = None if truth is None else _surface(run, options.torch_device)
     scores = products.write_scores(run, field, views, surface, truth)
-    report(scores, {"scores": run.scores, "pictures": run.images})
+    mesh_file = {} if surface is None else {"mesh": run.mesh}
+    report(scores, mesh_file | {"scores": run.scores, "pictures": run.images})
 
 
 def _surface(run: Run, device: torch.device) -> Mesh:

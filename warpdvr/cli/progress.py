@@ -43,8 +43,14 @@ def progress_bar(start: float = 0.0) -> Iterator[Callable[[float, str], None]]:
         yield show
 
 
-def follow(steps: Iterator[tuple[Step, str]], job: Job) -> None:
-    """Take all steps of a job and show its progress; the steps are closed even if the job is interrupted."""
+def follow(steps: Iterator[tuple[Step, str]], job: Job, work: str = "fitting") -> None:
+    """Take all steps of a job and show its progress; the steps are closed even if the job is interrupted.
+
+    Args:
+        steps: the steps, each with a note.
+        job: what takes the steps.
+        work: what the seconds were spent on; the clock of the bar also counts the time between steps.
+    """
     try:
         with progress_bar(job.progress) as show:
             for step, note in steps:
@@ -52,4 +58,5 @@ def follow(steps: Iterator[tuple[Step, str]], job: Job) -> None:
     finally:
         if isinstance(steps, Generator):
             steps.close()
-    print(f"{job.iteration} steps, {job.evaluations / 1e6:.0f} million field evaluations, {job.seconds:.0f} s")
+    evaluations = f"{job.evaluations / 1e6:.0f} million field evaluations"
+    print(f"{job.iteration} steps, {evaluations}, {job.seconds:.0f} s of {work}")

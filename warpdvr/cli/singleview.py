@@ -109,6 +109,12 @@ def render(options: RenderCategoryArguments) -> None:
 def train(options: TrainCategoryArguments) -> None:
     """Train on a category, or continue a training."""
     run = _resumed(options) if options.resume else _new(options)
+    if not 0 < run.minutes < math.inf:
+        raise ValueError(f"--minutes must be positive, got {run.minutes:g}")
+    if not options.resume:
+        run.check_new(overwrite=options.overwrite)
+    else:
+        run.check_resumable()
     category = run.objects()
     if options.resume:
         job = run.trainer(category, resume=True)
@@ -118,7 +124,7 @@ def train(options: TrainCategoryArguments) -> None:
         job = run.trainer(category)
         run.create(overwrite=options.overwrite)
 
-    follow(category_run.train(run, category, job), job)
+    follow(category_run.train(run, category, job), job, "training")
     print(run.checkpoint)
 
 

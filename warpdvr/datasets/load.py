@@ -20,7 +20,7 @@ from warpdvr.datasets.middlebury import Middlebury
 from warpdvr.datasets.nerfstudio import Nerfstudio
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import SparseDepth, Views
-from warpdvr.runtime.files import replacing
+from warpdvr.runtime.files import make_folder, replacing
 
 __all__ = [
     "FORMATS",
@@ -143,7 +143,7 @@ def write_cameras(
             raise ValueError(f"{folder}: poses alone are written, but the camera of {view} is {kinds}")
     detection = detect(folder, cameras=name)
     in_data_frame = [views.transform.to_data(camera.to("cpu")) for camera in cameras]
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     paths = []
     for file, content in detection.format.write_cameras(detection, in_data_frame).items():
         with replacing(out / file) as unfinished:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,9 +14,9 @@ from warpdvr.datasets.views import Views
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
 from warpdvr.fitting.loop import TrainingLoop
-from warpdvr.fitting.recipe import WEIGHTS, Recipe
+from warpdvr.fitting.recipe import WEIGHTS, Recipe, find_recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
-from warpdvr.fitting.terms import TermContext, check_terms, evaluate_terms
+from warpdvr.fitting.terms import Term, TermContext, check_terms, evaluate_terms
 from warpdvr.intersection.base import EARLY, Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.intersection.dense_march import DenseMarch
@@ -41,12 +42,12 @@ class Fit(TrainingLoop):
     def __init__(
         self,
         field: FieldLike,
-        views: Views,
+        views: Views | object,
         *,
         minutes: float | None = None,
-        iterations: int | None = None,
-        recipe: Recipe | None = None,
-        terms: Iterable[object] = (),
+        iterations: float | None = None,
+        recipe: Recipe | str | None = None,
+        terms: Iterable[Term] | object = (),
         seed: int = 0,
         intersect: SolverLike | None = None,
     ):
@@ -54,22 +55,23 @@ class Fit(TrainingLoop):
 
         Args:
             field: a `Field`, or what `as_field` turns into one; parameters that require no gradient stay fixed.
-            views: photographs with masks; only the training views are used.
-            minutes, iterations: the duration; give exactly one of them.
-            recipe: weights and schedules.
-            terms: a `Term` each (`warpdvr.fitting.terms`), besides those of the recipe.
+            views: photographs with masks, as `warpdvr.load(folder)` returns them; only the training views are used.
+            minutes, iterations: the duration; give exactly one of them, iterations as a whole number.
+            recipe: weights and schedules, or the name of one in `RECIPES`, such as "dvr"; by default "quick".
+            terms: a list of `Term` (`warpdvr.fitting.terms`), besides those of the recipe.
             seed: seed of the rays that are drawn.
             intersect: the solver that finds the surface; by default a `CachedMarch`, or a `DenseMarch` if the recipe
                 has `samples`. Values that it remembers, or its `grid`, are refreshed as the field changes.
 
         Raises:
-            ValueError: if not exactly one positive duration is given, no training view has a mask or depth, depth is
-                to be learnt from and none is known, a term makes no sense, or there is nothing to optimise.
+            ValueError: if `views` is a folder, not exactly one positive duration is given, no training view has a mask
+                or depth, depth is to be learnt from and none is known, the name of the recipe is unknown, a term makes
+                no sense, or there is nothing to optimise.
         """
-        field = as_field(field)
+        field, views = as_field(field), _check_views(views)
         super().__init__("fit", minutes=minutes, iterations=iterations, seed=seed, single_thread=True)
         self.evaluations = field.probed
-        self.field, self.recipe = field, recipe or Recipe()
+        self.field, self.recipe = field, find_recipe(recipe)
         self.pixels = Pixels(views, field.bounds.device)
         if not self.pixels.has_depth and (self.recipe.depth or self.recipe.known):
             raise ValueError("fit: the recipe weighs depth, but none of the training views has any")
@@ -191,3 +193,11 @@ class Fit(TrainingLoop):
             f"fit: the level set {what}, no ray has hit it for {PATIENCE} steps (step {self.iteration + 1}); "
             "check that masks are white on the object and that cameras and images belong together"
         )
+
+
+def _check_views(views: object) -> Views:
+    """Return the views; refuse everything else, such as the path of a folder."""
+    if isinstance(views, Views):
+        return views
+    hint = f"; write warpdvr.load({str(views)!r})" if isinstance(views, str | Path) else ""
+    raise ValueError(f"fit: views must be what warpdvr.load returns, got {type(views).__name__}{hint}")

@@ -50,7 +50,7 @@ class TrainingLoop(ABC):
         command: str,
         *,
         minutes: float | None,
-        iterations: int | None,
+        iterations: float | None,
         seed: int,
         single_thread: bool,
     ):
@@ -58,19 +58,22 @@ class TrainingLoop(ABC):
 
         Args:
             command: the name that error messages begin with.
-            minutes, iterations: the duration; give exactly one of them.
+            minutes, iterations: the duration; give exactly one of them, iterations as a whole number.
             seed: seed of `generator`.
             single_thread: whether a step is computed on one thread of Torch, which is faster for small batches.
 
         Raises:
-            ValueError: if not exactly one positive duration is given.
+            ValueError: if not exactly one positive duration is given, or there is a fraction of an iteration.
         """
         if (minutes is None) == (iterations is None):
             raise ValueError(f"{command}: give minutes or iterations, one of them; got {minutes} and {iterations}")
         if not 0 < (minutes or iterations or 0) < math.inf:
             name, duration = ("minutes", minutes) if iterations is None else ("iterations", iterations)
             raise ValueError(f"{command}: {name} must be positive, got {duration}")
-        self.command, self.minutes, self.iterations, self.single_thread = command, minutes, iterations, single_thread
+        if iterations is not None and iterations != int(iterations):
+            raise ValueError(f"{command}: iterations must be a whole number, got {iterations}")
+        self.command, self.minutes, self.single_thread = command, minutes, single_thread
+        self.iterations = None if iterations is None else int(iterations)
         self.generator = torch.Generator().manual_seed(seed)
         self.iteration, self.evaluations, self.seconds = 0, 0, 0.0
 

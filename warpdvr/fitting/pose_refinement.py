@@ -23,6 +23,7 @@ from warpdvr.fitting.pose_residuals import SCALES, PoseResiduals
 from warpdvr.intersection.base import Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.runtime.threads import one_thread
+from warpdvr.runtime.validate import suggest
 
 TRIES = 25
 """Largest number of poses that are tried at each size of the picture."""
@@ -83,10 +84,7 @@ def refine(
     Raises:
         ValueError: if a view has nothing to compare, or its camera sees nothing of the field at the start.
     """
-    if not set(kinds) <= set(SCALES):
-        raise ValueError(f"refine: what can be compared is {', '.join(SCALES)}, got {list(kinds)}")
-    if longest < 2:
-        raise ValueError(f"refine: pictures need at least 2 pixels along their longer side, got {longest}")
+    check_refinement(kinds, longest)
     field = as_field(field)
     solver = as_solver(intersect or CachedMarch(cells=CELLS, corrections=3)).prepare(field)
     cameras = list(views.cameras)
@@ -97,6 +95,21 @@ def refine(
         if callback is not None:
             callback(i, refined)
     return tuple(cameras)
+
+
+def check_refinement(kinds: Sequence[str], longest: int) -> None:
+    """Check the options of `refine`.
+
+    Raises:
+        ValueError: if a kind is unknown (the message suggests the nearest one), there is none, or pictures are too
+            small.
+    """
+    unknown = [kind for kind in kinds if kind not in SCALES]
+    if unknown or not kinds:
+        hint = suggest(unknown[0], SCALES) if unknown else ""
+        raise ValueError(f"refine: what can be compared is {', '.join(SCALES)}, got {list(kinds)}{hint}")
+    if longest < 2:
+        raise ValueError(f"refine: pictures need at least 2 pixels along their longer side, got {longest}")
 
 
 def _refine_camera(

@@ -24,25 +24,24 @@ class Recipe:
     rays: int = 2048
     """Rays in a step."""
     rate: float | None = None
-    """Highest learning rate of Adam [1 / step]; if not given, that of the field (`Field.rates`)."""
+    """Highest learning rate of Adam [1 / step]; if not given, that of the field."""
     color: float = 6.0
     """Weight of the photometric loss [1 / sRGB difference]."""
     square: float = 3.0
     """Differences of colours up to this multiple of their median count by their square, larger ones by their size; 0:
     all count by their size, as in DVR and IDR."""
     learn_background: bool = True
-    """Learn the surroundings of the object as well, by a small network beside the field
-    (`warpdvr.rendering.background`); the term `background_color`, of weight 1."""
+    """Learn the colours of the surroundings of the object as well, by a small network beside the field, with weight
+    1."""
     mask: float = 1.0
-    """Weight of the silhouette loss [1 / nat], divided by the growth of `sharpness`."""
+    """Weight of the silhouette loss [1 / nat], divided by the growth of the sharpness."""
     hinge: float = 0.0
-    """Weight of the hinge loss of the silhouette [1 / field value], which needs no `sharpness`."""
+    """Weight of the hinge loss of the silhouette [1 / field value], which needs no sharpness."""
     outline: float = 0.0
     """Weight of the photometric loss over all pixels, whatever their masks say [1 / sRGB difference], so that colours
-    move outlines (`warpdvr.rendering.visibility`). For photographs in front of a plain `background`; rays are drawn in
-    blocks of 2 x 2 pixels."""
+    move outlines. For photographs in front of a plain background; rays are drawn in blocks of 2 x 2 pixels."""
     background: tuple[float, ...] = field(default=(1.0, 1.0, 1.0), metadata={"type": tuple[float, float, float]})
-    """sRGB colour in [0, 1] of pixels where nothing is hit, for `outline`."""
+    """sRGB colour in [0, 1] of pixels where nothing is hit, for the outline loss."""
     eikonal: float = 0.1
     """Weight of the eikonal loss [1 / squared deviation of the slope from 1], for fields that are distances."""
     smooth: float = 0.005
@@ -53,18 +52,18 @@ class Recipe:
     """Weight of the depth loss [1 / scene unit], for views with depth maps or single points of known depth."""
     known: float = 0.0
     """Weight of |value| at points of known depth [1 / field value], which also works where no ray hits; for fields that
-    are distances near their surface (`losses.on_surface`)."""
+    are distances near their surface."""
     freespace: float = 0.0
     """Weight of the free-space loss of DVR [1 / nat], at the hit or a random point of each ray beside the object;
-    `mask` takes the nearest point."""
+    the silhouette loss takes the nearest point."""
     occupancy: float = 0.0
     """Weight of the occupancy loss of DVR [1 / nat], at a random point of each ray that should hit the object but does
     not."""
     samples: tuple[int, ...] = ()
-    """Samples on each ray of a `DenseMarch`: one number, or four that follow one another at 1/8, 1/4 and 5/8 of the
-    fit; none: a `CachedMarch`, which remembers values."""
+    """Evenly spaced samples on each ray: one number, or four that follow one another at 1/8, 1/4 and 5/8 of the fit;
+    none: the surface is found with a grid that remembers values."""
     cells: int = 64
-    """Cells of the grid of the `CachedMarch`, along the longest side of the bounds."""
+    """Cells of the grid that remembers values, along the longest side of the bounds."""
     cameras: float = 0.0
     """Highest learning rate of the cameras [radian and scene unit / step]; 0: they stay fixed."""
     sharpness: tuple[float, float] = (60.0, 600.0)
@@ -161,6 +160,20 @@ one for latent codes.
 DVR sums over the colours' channels where `warpdvr.fitting.losses` takes their mean, hence its weight of 1 is 3 here.
 With depth maps it gives `depth` 10 for ShapeNet and 1 for DTU, where `smooth` is 0.1, and `gradient` 1 for sums, 0.75
 here."""
+
+
+def find_recipe(recipe: Recipe | str | None = None) -> Recipe:
+    """Return a recipe by its name in `RECIPES`, the recipe that is given, or the default one.
+
+    Raises:
+        ValueError: if the name is unknown; the message suggests the nearest one.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    name = "quick" if recipe is None else recipe
+    if name not in RECIPES:
+        raise ValueError(f"fit: unknown recipe {name!r}; known are {', '.join(RECIPES)}{suggest(name, RECIPES)}")
+    return RECIPES[name]
 
 
 def schedule(progress: float) -> float:

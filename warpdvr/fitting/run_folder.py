@@ -10,7 +10,7 @@ from typing import ClassVar
 import tomli_w
 
 from warpdvr.fitting.loop import Step, TrainingLoop
-from warpdvr.runtime.files import replacing
+from warpdvr.runtime.files import check_parents, make_folder, replacing
 
 SAVE = 20.0
 """Time after which a training is saved again [s]."""
@@ -51,12 +51,13 @@ class RunFolder(ABC):
         for name in self.PRODUCTS:
             (self.folder / name).unlink(missing_ok=True)
 
-    def _create(self, config: Mapping[str, object], *, overwrite: bool) -> None:
-        """Make the folder and write the configuration file.
+    def check_new(self, *, overwrite: bool = False) -> None:
+        """Check that a new run can be written into the folder, without changing anything.
 
         Raises:
             ValueError: if the folder already holds a run (unless it may be overwritten), or anything else.
         """
+        check_parents(self.folder)
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder}: expected a folder for the run, found a file")
         if self.config.exists():
@@ -66,12 +67,33 @@ class RunFolder(ABC):
                     "choose another folder"
                 )
             self.check_config()  # else it is another program's, and so are the files beside it
+        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            raise ValueError(f"{self.folder}: expected a new or empty folder for the run, found other files in it")
+
+    def check_resumable(self) -> None:
+        """Check that there is a checkpoint.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if not self.checkpoint.is_file():
+            raise ValueError(
+                f"{self.checkpoint}: expected a checkpoint to resume from, found nothing; "
+                "start the run again with --overwrite"
+            )
+
+    def _create(self, config: Mapping[str, object], *, overwrite: bool) -> None:
+        """Make the folder and write the configuration file.
+
+        Raises:
+            ValueError: if the folder already holds a run (unless it may be overwritten), or anything else.
+        """
+        self.check_new(overwrite=overwrite)
+        if self.config.exists():
             for path in (self.config, self.checkpoint, self.log):
                 path.unlink(missing_ok=True)
             self.drop_products()
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
-            raise ValueError(f"{self.folder}: expected a new or empty folder for the run, found other files in it")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self._write(config)
 
     def _write(self, config: Mapping[str, object]) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
@@ -90,25 +91,36 @@ class Term(Protocol):
         """Return the term before its weight, a differentiable scalar, and the number of field evaluations [point]."""
 
 
-def check_terms(terms: Iterable[object], taken_names: Sequence[str]) -> list[Term]:
+def check_terms(terms: object, taken_names: Sequence[str]) -> list[Term]:
     """Return the terms that a user has written, checked.
 
     Args:
-        terms: the user's terms.
+        terms: the user's terms, in a list.
         taken_names: names of other terms.
 
     Raises:
-        ValueError: if one is not a term, its weight makes no sense, or its name is in use.
+        ValueError: if there is no list, one is not a term, its weight makes no sense, or its name is in use.
     """
+    if isinstance(terms, Term) or not isinstance(terms, Iterable):
+        name = terms.__name__ if isinstance(terms, type) else type(terms).__name__
+        raise ValueError(f"fit: terms must be a list of terms, such as terms=[term], got {name} alone")
     checked: list[Term] = []
     names = set(taken_names)
     for term in terms:
+        if isinstance(term, type):
+            raise ValueError(f"fit: a term must be an object, got the class {term.__name__}; call it to make one")
         if not isinstance(term, Term):
             missing = [name for name in ("name", "weight", "__call__") if not hasattr(term, name)]
             raise ValueError(
                 f"fit: a term needs name, weight and __call__(context), but {type(term).__name__} has no "
                 f"{' and no '.join(missing)}"
             )
+        if not isinstance(term.name, str):
+            raise ValueError(
+                f"fit: the name of a term must be text, but that of {type(term).__name__} is {term.name!r}"
+            )
+        if not _is_number(term.weight):
+            raise ValueError(f"fit: the weight of the term {term.name!r} must be a number, got {term.weight!r}")
         if not 0 <= term.weight < math.inf:
             raise ValueError(
                 f"fit: the weight of the term {term.name!r} must be finite and not negative, got {term.weight}"
@@ -129,9 +141,29 @@ def evaluate_terms(terms: Sequence[Term], context: TermContext) -> tuple[dict[st
     evaluations = (1 + evaluations_per_gradient(context.field)) * len(context.surface.hit.ray)
     for term in terms:
         if term.weight > 0:
-            losses[term.name], count = term(context)
-            if losses[term.name].shape:
-                shape = tuple(losses[term.name].shape)
-                raise ValueError(f"fit: the term {term.name!r} must return a scalar, got a tensor of shape {shape}")
+            losses[term.name], count = _check_answer(term.name, term(context))
             evaluations += count
     return losses, evaluations
+
+
+def _check_answer(name: str, answer: object) -> tuple[Tensor, int]:
+    """Return what a term returned, if it is a scalar tensor and a number of field evaluations.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    parts = answer if isinstance(answer, tuple | list) else (answer,)
+    if len(parts) != 2 or not isinstance(parts[0], Tensor) or not isinstance(parts[1], Integral):
+        found = " and ".join(type(part).__name__ for part in parts) or "nothing"
+        raise ValueError(
+            f"fit: the term {name!r} must return a scalar tensor and the number of its field evaluations, "
+            f"such as `return loss, len(x)`, got {found}"
+        )
+    loss, count = parts
+    if loss.shape:
+        raise ValueError(f"fit: the term {name!r} must return a scalar, got a tensor of shape {tuple(loss.shape)}")
+    return loss, int(count)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)

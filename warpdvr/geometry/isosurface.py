@@ -11,6 +11,9 @@ from warpdvr.geometry.mesh import Mesh, vertex_normals
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.shading.shade import SurfacePoints, shade
 
+MAX_RESOLUTION = 2048
+"""Largest number of cells along the longest side of the bounds; a finer mesh exceeds the memory of most computers."""
+
 
 def extract(
     field: FieldLike,
@@ -30,7 +33,7 @@ def extract(
 
     Args:
         field: a `Field`, or anything that `as_field` accepts; the work is done on the device of its bounds.
-        resolution: number of cells along the longest side of the bounds.
+        resolution: number of cells along the longest side of the bounds, up to `MAX_RESOLUTION`.
         project: number of Newton steps that pull each vertex onto the surface, each at most half a cell.
         colors: give the vertices the field's colours, seen along the normals.
         largest: keep only the connected piece with the largest area; the wall of a cavity is a piece of its own.
@@ -41,10 +44,10 @@ def extract(
             resolution cubed points.
 
     Raises:
-        ValueError: if the field has no surface inside its bounds, or a value there is not finite.
+        ValueError: if the resolution makes no sense, the field has no surface inside its bounds, or a value there is
+            not finite.
     """
-    if resolution < 1:
-        raise ValueError(f"extract: resolution must be at least 1, got {resolution}")
+    check_resolution(resolution, "extract: resolution")
     field = as_field(field)
     solid, lattice = Solid(field), Lattice.around(field.bounds, resolution)
     if isinstance(grid, bool):
@@ -66,6 +69,20 @@ def extract(
         flat, vertex_normals(vertices, faces), torch.nn.functional.normalize(slope, dim=-1, eps=1e-12)
     )
     return Mesh(vertices, faces, normals, _colors(field, vertices, normals) if colors else None)
+
+
+def check_resolution(resolution: int, name: str) -> None:
+    """Check the resolution of a mesh, which is called `name` in the message.
+
+    Raises:
+        ValueError: if it does not lie between 1 and `MAX_RESOLUTION`.
+    """
+    if resolution < 1:
+        raise ValueError(f"{name} must be at least 1, got {resolution}")
+    if resolution > MAX_RESOLUTION:
+        raise ValueError(
+            f"{name} must be at most {MAX_RESOLUTION}, where a mesh has tens of millions of triangles, got {resolution}"
+        )
 
 
 def _project_by_newton(

@@ -35,8 +35,18 @@ class Image:
     (Yariv et al. 2020, eq. 7), behind the first surface too; differentiable with respect to the field."""
 
     def save(self, path: Path | str, what: str = "rgb") -> None:
-        """Write an 8-bit picture of `rgb`, `normal`, `depth` (near is bright) or `mask`, as the suffix says."""
-        with replacing(Path(path)) as unfinished:
+        """Write an 8-bit picture of `rgb`, `normal`, `depth` (near is bright) or `mask`, as the suffix says.
+
+        Raises:
+            ValueError: if `what` is unknown, or there is no picture format of this suffix.
+        """
+        path = Path(path)
+        if PIL.Image.registered_extensions().get(path.suffix.lower()) not in PIL.Image.SAVE:
+            raise ValueError(
+                f"{path}: a picture is written as .png, .jpg or another format of Pillow, "
+                f"not as {path.suffix or 'a file without suffix'}"
+            )
+        with replacing(path) as unfinished:
             PIL.Image.fromarray(self.picture(what)).save(unfinished)
 
     def picture(self, what: str = "rgb") -> NDArray[np.uint8]:

@@ -1,6 +1,7 @@
 """Scene files: the views, the field, how it is fitted, and how its mesh is extracted."""
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,7 +12,8 @@ from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
 from warpdvr.fields.registry import check_options, make
-from warpdvr.fitting.recipe import RECIPES, Recipe
+from warpdvr.fitting.recipe import Recipe, find_recipe
+from warpdvr.geometry.isosurface import check_resolution
 from warpdvr.runs.options import FitOptions, MeshOptions, PhotographOptions, SyntheticOptions, Table
 from warpdvr.runtime.validate import suggest
 
@@ -62,8 +64,10 @@ class Scene:
 
     def _check(self) -> None:
         """Refuse values that no fit could use, before anything is loaded."""
-        if self.mesh.get("resolution", 1) < 1:
-            raise ValueError(f"scene: [mesh] resolution must be at least 1, got {self.mesh.resolution}")
+        check_resolution(self.mesh.get("resolution", 1), "scene: [mesh] resolution")
+        for name in ("minutes", "iterations"):
+            if not 0 < self.fit.get(name, 1) < math.inf:
+                raise ValueError(f"scene: [fit] {name} must be positive, got {self.fit[name]}")
         if not 0 <= self.fit.get("seed", 0) < 2**63:
             raise ValueError(f"scene: [fit] seed must lie between 0 and 2^63 - 1, got {self.fit.seed}")
         try:
@@ -102,13 +106,12 @@ class Scene:
     @property
     def recipe(self) -> Recipe:
         """The recipe of the fit, with the values that replace its own."""
-        name = self.fit.get("recipe", "quick")
-        if name not in RECIPES:
-            raise ValueError(
-                f"scene: [fit] unknown recipe {name!r}; known are {', '.join(RECIPES)}{suggest(name, RECIPES)}"
-            )
+        try:
+            recipe = find_recipe(self.fit.get("recipe"))
+        except ValueError as error:
+            raise ValueError(f"scene: [fit] {str(error).removeprefix('fit: ')}") from None
         values = {f.name: self.fit[f.name] for f in fields(Recipe) if f.name in self.fit}
-        return dataclasses.replace(RECIPES[name], **values)
+        return dataclasses.replace(recipe, **values)
 
     def with_fit(self, fit: Mapping[str, object]) -> "Scene":
         """Return the scene with another table [fit]."""
@@ -149,9 +152,12 @@ def read_tables(path: Path) -> dict[str, Table]:
         tables = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected a scene file in TOML, found something else ({error})") from None
-    unknown = set(tables) - {f.name for f in fields(Scene)}
+    names = [f.name for f in fields(Scene)]
+    unknown = [name for name in tables if name not in names]
     if unknown or not all(isinstance(table, dict) for table in tables.values()):
-        raise ValueError(f"{path}: expected the tables views, field, fit and mesh, found {', '.join(sorted(tables))}")
+        hint = next((hint for name in unknown if (hint := suggest(name, names))), "")
+        found = ", ".join(sorted(tables))
+        raise ValueError(f"{path}: expected the tables views, field, fit and mesh, found {found}{hint}")
     return tables
 
 

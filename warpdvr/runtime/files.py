@@ -1,8 +1,8 @@
-"""Replace files atomically, and keep paths inside a folder."""
+"""Replace files atomically, make folders, and keep paths inside a folder."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -11,16 +11,53 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, which replaces `path` at the end of the block, or is removed on an error.
 
     Raises:
-        ValueError: if the folder of `path` does not exist.
+        ValueError: if the folder of `path` does not exist, or `path` is a folder.
+        OSError: if it cannot be written; the message names `path`, not the temporary path.
     """
+    check_parents(path)
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}")
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
+        unfinished.touch()  # fails here, with the system's own reason, whatever writes the file
+        if path.is_dir():
+            raise ValueError(f"{path}: expected the path of a file to write, found a folder")
         yield unfinished
         os.replace(unfinished, path)
+    except OSError as error:
+        if error.filename not in (None, str(unfinished), unfinished):
+            raise
+        raise OSError(f"{path}: the file could not be written: {error.strerror or error}") from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def check_parents(path: Path) -> None:
+    """Check that no parent of a path to write is a file.
+
+    Raises:
+        ValueError: if one is.
+    """
+    for parent in path.parents:
+        if parent.is_file():
+            raise ValueError(f"{path}: {parent} is a file, not a folder")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, unless they exist.
+
+    Raises:
+        ValueError: if the path or a parent is a file.
+        OSError: if the folder cannot be made; the message names `path`.
+    """
+    check_parents(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path}: expected a folder, found a file")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{path}: the folder could not be made: {error.strerror or error}") from None
 
 
 def path_inside(folder: Path, path: str | Path) -> Path:

@@ -22,7 +22,7 @@ from warpdvr.datasets.studio import MeshHits, Studio, studio_lights
 from warpdvr.datasets.views import Views
 from warpdvr.geometry.mesh import Mesh, bounding_ball
 from warpdvr.geometry.textured import SUFFIXES, MeshFile, TexturedMesh, find_meshes, open_folder, read_textured
-from warpdvr.runtime.files import replacing
+from warpdvr.runtime.files import make_folder, replacing
 from warpdvr.shading.materials import Lambert
 
 RECORD = "render.json"
@@ -199,7 +199,7 @@ def _check_names(files: list[MeshFile], source: Path) -> None:
 
 def _record_settings(settings: RenderSettings, out: Path) -> None:
     """Record in `out` how its pictures are taken; refuse a folder whose pictures were taken in another way."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     record, expected = out / RECORD, asdict(settings)
     if not record.exists():
         with replacing(record) as unfinished:

@@ -73,8 +73,12 @@ def write_usd(
     _add_mesh(stage, mesh.transformed(matrix.to(mesh.vertices.device)))
     _add_cameras(stage, [_transform_camera(camera, matrix) for camera in cameras], names, meters_per_unit)
     with replacing(path) as unfinished:
-        if not stage.GetRootLayer().Export(str(unfinished)):
-            raise ValueError(f"{path}: USD could not write this file")
+        try:
+            written = stage.GetRootLayer().Export(str(unfinished))
+        except RuntimeError:  # whose text is USD's own log
+            written = False
+        if not written:
+            raise ValueError(f"{path}: USD could not write this file; check its name, and that the disk is not full")
 
 
 def _upright(up: Sequence[float]) -> Float[Tensor, "4 4"]:

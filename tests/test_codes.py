@@ -219,7 +219,7 @@ def test_known_points_beside_the_object_or_the_bounds_do_not_count() -> None:
 
 def test_known_depth_needs_some_and_a_weight() -> None:
     with pytest.raises(ValueError, match="weighs depth, but none of the training views has any"):
-        Fit(Sphere(0.3), pictures(2), iterations=1, recipe=Recipe(known=1.0))
+        Fit(Sphere(0.3), pictures(2), iterations=1, recipe=Recipe(on_surface=1.0))
 
 
 # Fits
@@ -233,9 +233,9 @@ def fitted(field: Any, views: Views, iterations: int = 110, cells: int = 24, **w
 
 GIVEN: dict[str, tuple[Any, dict[str, Any]]] = {
     "masks": (lambda: pictures(4), {}),
-    "depth": (lambda: unmasked(pictures(1, depth=True)), {"depth": 1.0, "known": 10.0}),
-    "points": (lambda: unmasked(pictures(1, points=20)), {"depth": 1.0, "known": 10.0}),
-    "points and mask": (lambda: pictures(1, points=20), {"depth": 1.0, "known": 10.0}),
+    "depth": (lambda: unmasked(pictures(1, depth=True)), {"depth": 1.0, "on_surface": 10.0}),
+    "points": (lambda: unmasked(pictures(1, points=20)), {"depth": 1.0, "on_surface": 10.0}),
+    "points and mask": (lambda: pictures(1, points=20), {"depth": 1.0, "on_surface": 10.0}),
 }
 
 
@@ -261,7 +261,7 @@ def test_a_surface_that_no_ray_hits_is_drawn_to_known_points(tmp_path: Path, mon
     with torch.no_grad():
         field.code.copy_(torch.tensor([-0.52, 0.0]))
     views = unmasked(pictures(1, points=20))
-    fitted(field, views, iterations=300, known=10.0)
+    fitted(field, views, iterations=300, on_surface=10.0)
     assert (field.code.detach() - CODE).norm() < 0.02
     with torch.no_grad():
         field.code.copy_(torch.tensor([-0.52, 0.0]))
@@ -296,7 +296,7 @@ def test_trained_shapes_are_completed(data: Path, what: str) -> None:
         views = unmasked(
             one(mesh_views(path, count=2, test=0, size=40, depth=not points, points=points).in_data_frame())
         )
-        weights = {"depth": 1.0, "known": 10.0}
+        weights = {"depth": 1.0, "on_surface": 10.0}
     field = DeepSDF(str(data / HOME / "decoder.npz"), prior=1e-4, bounds=0.7)
     fitted(field, views, iterations=80, cells=16, rays=64, **weights)
     assert chamfer(extract(field, resolution=48), read_mesh(path), samples=5000).chamfer_l1 < limit
@@ -327,7 +327,7 @@ def test_fit_code_writes_a_complete_run(run: Path, folder: Path, capsys: pytest.
     assert (held.weights["code"] - CODE).norm() < 0.03
     assert torch.equal(held.transform.matrix, SceneTransform.identity().matrix)
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert rows[-1]["total"] < 0.2 * rows[0]["total"] and {"known", "prior", "depth", "mask"} <= set(rows[-1])
+    assert rows[-1]["total"] < 0.2 * rows[0]["total"] and {"on_surface", "prior", "depth", "mask"} <= set(rows[-1])
     assert chamfer(read_mesh(run / "mesh.ply"), solid()).chamfer_l1 < 0.01
 
 
@@ -351,7 +351,7 @@ def test_depth_has_no_weight_where_none_is_known(folder: Path, tmp_path: Path) -
     told = ["--iterations", "2", "--cells", "8", "--rays", "32"]
     assert main(["fit-code", str(decoder), str(plain), "--out", str(tmp_path / "r"), *told]) == 0
     held = tomllib.loads((tmp_path / "r" / "config.toml").read_text())
-    assert not {"known", "depth"} & set(held["fit"]) and held["views"]["normalise"] is False
+    assert not {"on_surface", "depth"} & set(held["fit"]) and held["views"]["normalise"] is False
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
@@ -365,7 +365,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "latents": (["DECODER", "FOLDER", "--latents", "CODES"], "expected codes (shapes, 2), as layer 0 takes"),
     "cells": (["DECODER", "FOLDER", "--cells", "1"], "cells must be at least 2"),
     "option": (["DECODER", "SCENE"], "[fit] has no option 'colour'"),
-    "known": (["DECODER", "FOLDER", "--known", "-1"], "known must be finite and not negative"),
+    "known": (["DECODER", "FOLDER", "--on-surface", "-1"], "on-surface must be finite and not negative"),
     "resume": (["DECODER", "FOLDER", "--resume"], "give --out and --resume alone"),
 }
 

@@ -18,7 +18,7 @@ from warpdvr.runs.scene import Scene
 ITERATIONS = 300
 """Default number of steps of a fit."""
 
-DEPTH = {"depth": 1.0, "known": 10.0}
+DEPTH = {"depth": 1.0, "on_surface": 10.0}
 """Default weights where depth is known: of the difference of depths where rays hit, and of the field's value at points
 of known depth."""
 

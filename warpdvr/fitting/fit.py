@@ -73,7 +73,7 @@ class Fit(TrainingLoop):
         self.evaluations = field.probed
         self.field, self.recipe = field, find_recipe(recipe)
         self.pixels = Pixels(views, field.bounds.device)
-        if not self.pixels.has_depth and (self.recipe.depth or self.recipe.known):
+        if not self.pixels.has_depth and (self.recipe.depth or self.recipe.on_surface):
             raise ValueError("fit: the recipe weighs depth, but none of the training views has any")
         self.views = views
         self.clipped = [p for p in field.parameters() if p.requires_grad]
@@ -185,7 +185,7 @@ class Fit(TrainingLoop):
 
     def _check(self, hit: Hit) -> None:
         self.without_hit = 0 if len(hit.ray) else self.without_hit + 1
-        if self.without_hit < PATIENCE or self.recipe.known:  # which pulls a surface to where there is none
+        if self.without_hit < PATIENCE or self.recipe.on_surface:  # which pulls a surface to where there is none
             return
         inside = float((hit.status == int(Status.INSIDE)).float().mean())
         what = "fills the cameras' surroundings" if inside > 0.5 else "is empty"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from warpdvr.runtime.validate import suggest
 
 WEIGHTS = (
-    "color", "mask", "hinge", "outline", "eikonal", "smooth", "gradient", "depth", "known", "freespace", "occupancy"
+    "color", "mask", "hinge", "outline", "eikonal", "smooth", "gradient", "depth", "on_surface", "freespace", "occupancy"
 )  # fmt: skip
 """The terms of the loss."""
 
@@ -50,7 +50,7 @@ class Recipe:
     """Weight of the image gradient loss [pixel / sRGB difference]; rays are then drawn in blocks of 2 x 2 pixels."""
     depth: float = 0.0
     """Weight of the depth loss [1 / scene unit], for views with depth maps or single points of known depth."""
-    known: float = 0.0
+    on_surface: float = 0.0
     """Weight of |value| at points of known depth [1 / field value], which also works where no ray hits; for fields that
     are distances near their surface."""
     freespace: float = 0.0

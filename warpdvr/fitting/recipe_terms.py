@@ -105,10 +105,10 @@ class Depth:
 
 
 @dataclass(frozen=True)
-class Known:
+class OnSurface:
     """Values at points of known depth."""
 
-    name: ClassVar[str] = "known"
+    name: ClassVar[str] = "on_surface"
     weight: float
 
     def __call__(self, context: TermContext) -> Evaluated:
@@ -244,7 +244,7 @@ def recipe_terms(recipe: Recipe, field: Field, background: Background | None = N
         terms.append(BackgroundColor(1.0, background, compare))
     terms += [
         Depth(recipe.depth),
-        Known(recipe.known),
+        OnSurface(recipe.on_surface),
         Outline(recipe.outline, recipe.rays, recipe.background),
         Mask(recipe.mask, sharpness),
         Hinge(recipe.hinge),

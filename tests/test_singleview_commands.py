@@ -228,6 +228,7 @@ def test_mistakes_with_a_picture_are_told(home: Path, tmp_path: Path, capsys: py
         assert str(tmp_path / name) in refused(capsys, "reconstruct-image", home / "run", tmp_path / name)
     good = ["reconstruct-image", home / "run", tmp_path / "look.png", "--resolution"]
     assert "resolution" in refused(capsys, *good, "0")
+    assert "--resolution must be at most 2048" in refused(capsys, *good, "4000")
     assert ".ply" in refused(capsys, *good, "8", "--out", tmp_path / "look.stl")
     assert "no folder" in refused(capsys, *good, "8", "--out", tmp_path / "deep/look.ply")
     assert contents(tmp_path) == before

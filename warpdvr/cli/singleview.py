@@ -9,6 +9,7 @@ from typing import Literal
 from warpdvr.cli.arguments import named, positional
 from warpdvr.cli.progress import follow, progress_bar
 from warpdvr.datasets.files import error_prefix
+from warpdvr.geometry.isosurface import check_resolution
 from warpdvr.runtime.files import replacing
 from warpdvr.singleview import metrics, report
 from warpdvr.singleview import run as category_run
@@ -157,6 +158,7 @@ def _new(options: TrainCategoryArguments) -> CategoryRun:
 
 def reconstruct(options: ReconstructImageArguments) -> None:
     """Reconstruct a shape from one picture."""
+    check_resolution(options.resolution, "--resolution")
     refinement = Refinement(steps=options.steps)
     checkpoint = CategoryRun.open(options.run).load()
     out = options.out or options.picture.with_suffix(".ply")

@@ -92,11 +92,17 @@ class Scene:
         raise ValueError("scene: there is no [views] table, so there are no photographs to work with")
 
     def make_field(self) -> Field:
-        """Make the field with its first weights."""
+        """Make the field with its first weights.
+
+        Raises:
+            ValueError: if the value of an option makes no sense.
+        """
         try:
             return make(self.field["kind"], **self.options)
         except TypeError as error:  # from an option without a useful annotation
             raise ValueError(f"scene: [field] holds a value of another type than expected ({error})") from None
+        except RuntimeError as error:  # of Torch, such as from a negative size
+            raise ValueError(f"scene: [field] holds a value of which no field can be made ({error})") from None
 
     @property
     def options(self) -> Table:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from warpdvr.runtime.validate import suggest
 
 WEIGHTS = (
-    "color", "mask", "hinge", "outline", "eikonal", "smooth", "gradient", "depth", "on_surface", "freespace", "occupancy"
+    "color", "mask", "hinge", "outline", "eikonal", "smooth",
+    "gradient", "depth", "on_surface", "freespace", "occupancy",
 )  # fmt: skip
 """The terms of the loss."""
 

@@ -88,7 +88,7 @@ def main(out: Path, steps: int = 900, iterations: int = 150, size: int = 160) ->
     shapes, mean = [], overlap(field, truth)
     with torch.no_grad():
         shapes.append(warpdvr.render(field, side))
-    recipe = replace(RECIPES["code"], depth=1.0, known=10.0)
+    recipe = replace(RECIPES["code"], depth=1.0, on_surface=10.0)
     for _ in warpdvr.Fit(field, depth_view(truth, above), iterations=iterations, recipe=recipe):
         pass
     with torch.no_grad():

@@ -17,6 +17,7 @@ import warp as wp
 from warpdvr.kernels import box_model as _model
 from warpdvr.kernels.grid import NUDGE, Tree, find, leave
 from warpdvr.kernels.grid_narrow import (
+    CAUTION,
     CORRECTIONS_LEFT,
     CROSSING,
     FALL,
@@ -26,13 +27,17 @@ from warpdvr.kernels.grid_narrow import (
     MAX_CORRECTIONS,
     MAX_FALL,
     MIN_FALL,
+    MIN_SLOPE,
     MODEL_FAILED,
     MODEL_TOLERANCE,
     RISE,
     SAMPLE_AHEAD,
     SAMPLED_FALL,
+    STEEPEST_FALL,
+    STEEPEST_RISE,
     VALUE_AHEAD,
     Settings,
+    may_hide,
     memory,
     positive_from,
 )
@@ -41,8 +46,8 @@ from warpdvr.kernels.status import HIT, MISS
 
 OVERSHOOT = wp.constant(1.05)  # a Newton step aims a little behind the root, so that the next sample closes a bracket
 HUGE = wp.constant(1.0e29)  # larger values and slopes mean unknown
+IRREGULAR = wp.constant(1.5)
 BLIND_STEP = wp.constant(16.0)  # the step where nothing is known, in shortest steps
-MIN_SLOPE = wp.constant(1.0e-20)  # the smallest slope
 ROUNDING = wp.constant(2.4e-7)  # relative to the length of a ray: the shortest step that advances
 
 
@@ -212,9 +217,14 @@ def cross_box(w: Walk, a: float, nudge: float, d: wp.vec3, tree: Tree, line: Lin
     s.corner = corner
     s.side = side
     s.along = g[0] * d[0] + g[1] * d[1] + g[2] * d[2]
+    caution = w.m[CAUTION]
     s.spread = g[3]
+    if caution > 1.0:
+        s.spread = caution * (g[3] + wp.length(wp.vec3(g[0], g[1], g[2])))
     s.fall = wp.clamp(s.spread - s.along, MIN_SLOPE, tree.lipschitz)
     s.rise = wp.min(s.spread + s.along, tree.lipschitz)
+    w.m[STEEPEST_FALL] = wp.max(w.m[STEEPEST_FALL], s.fall)
+    w.m[STEEPEST_RISE] = wp.max(w.m[STEEPEST_RISE], s.rise)
     rest = w.free - s.fall * (s.b - a)
     if tree.lower[node] > 0.0:
         w = pass_free(w, s, tree.lower[node], tree.upper[node], rest, line)
@@ -225,6 +235,9 @@ def cross_box(w: Walk, a: float, nudge: float, d: wp.vec3, tree: Tree, line: Lin
         w = follow_model(w, s, tree.models[-2 - child], tree, line, rest, settings)
     else:
         w = step_blindly(w, s, line, settings)
+    if g[3] > IRREGULAR * wp.length(wp.vec3(g[0], g[1], g[2])) and tree.lipschitz > HUGE and not wp.isnan(w.t):
+        if w.sampled and w.m[FALL] == 0.0:
+            w.t = wp.min(w.t, line.near + wp.max(s.a, w.start) + settings.cap)
     return w, s.b
 
 
@@ -255,6 +268,8 @@ def propose(
         w = Walk()
         w.m = memories[r]
         w.m[FALL] = 0.0
+        w.m[STEEPEST_FALL] = 0.0
+        w.m[STEEPEST_RISE] = 0.0
         w.t = wp.nan
         w.low = rays.low[r]
         w.start = rays.high[r] - line.near
@@ -275,12 +290,16 @@ def propose(
                     w.t = wp.nan
                     w.m[SAMPLE_AHEAD] = wp.nan
                     w.m[FALL] = 0.0
+                    w.m[STEEPEST_FALL] = 0.0
+                    w.m[STEEPEST_RISE] = 0.0
                     a = float(w.start)
                     rays.f_low[r] = w.free
                 elif w.m[FALL] == 0.0:
                     w.t = wp.min(w.t, 0.5 * (w.m[FREE_UNTIL] + positive_from(w.m)))
         if not wp.isnan(w.m[CROSSING]):
-            if wp.isnan(w.t) or w.m[CROSSING] - w.m[FREE_UNTIL] <= settings.gap or w.t >= w.m[CROSSING]:
+            front = w.m[FREE_UNTIL]
+            certain = w.m[RISE] <= 0.0 or w.m[FALL] > 0.0
+            if wp.isnan(w.t) or not may_hide(front, w.m[CROSSING], settings, w.m) or (w.t >= w.m[CROSSING] and certain):
                 rays.status[r] = HIT
                 w.t = w.m[CROSSING]
             elif w.m[FALL] == 0.0:

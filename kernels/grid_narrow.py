@@ -8,8 +8,8 @@ import warp as wp
 from warpdvr.kernels.ray_state import RayLines, RayState, note_value
 from warpdvr.kernels.status import ACTIVE, GAVE_UP, HIT, INSIDE, MISS
 
-memory = wp.types.vector(length=16, dtype=wp.float32)
-"""What a march remembers of a ray: FREE_UNTIL .. CROSSING."""
+memory = wp.types.vector(length=20, dtype=wp.float32)
+"""What a march remembers of a ray: FREE_UNTIL .. STRAIGHT."""
 FREE_UNTIL = wp.constant(0)  # up to here no crossing can hide in front of the proposed sample
 RISE = wp.constant(1)  # how fast the value may rise between there and the sample
 SAMPLED_FALL = wp.constant(2)  # how fast the value fell between the last two samples
@@ -26,7 +26,16 @@ SAMPLE_AHEAD = wp.constant(12)  # a point with a positive value, in front of whi
 VALUE_AHEAD = wp.constant(13)  # that value
 RISE_AHEAD = wp.constant(14)  # how fast the value may rise in front of it
 CROSSING = wp.constant(15)  # a point with a value <= 0, in front of which another crossing may hide; NaN for none
+STEEPEST_FALL = wp.constant(16)  # how fast the value may fall between the last sample and the proposed one
+STEEPEST_RISE = wp.constant(17)  # how fast it may rise there
+CAUTION = wp.constant(18)  # factor on all slopes of the grid, above 1 once samples of this ray differed by more
 
+STRAIGHT = wp.constant(19)  # 1 if the last sample in front of CROSSING lies on the line between its neighbours
+
+MAX_BEND = wp.constant(0.03)  # the largest distance of such a sample from the line, relative to the fall along it
+CONTRADICTION = wp.constant(1.02)  # slopes between samples above this share of the grid's contradict it
+MAX_CAUTION = wp.constant(16.0)  # the largest factor on slopes
+MIN_SLOPE = wp.constant(1.0e-20)  # the smallest slope
 MAX_CORRECTIONS = wp.constant(3.0)  # how often a landing may be corrected
 
 
@@ -36,8 +45,11 @@ class Settings:
 
     relaxation: float  # factor on steps that are free of the surface, from 1 to 2
     thinnest: float  # the shortest step
-    gap: float  # a crossing is accepted if another one can only hide this close in front of it
+    gap: float  # a crossing is accepted if another one can only hide this close in front of it ...
+    straight_gap: float  # ... or this close, and the last sample between them agrees with a straight line
+    cap: float
     tolerance: float  # a landing is accepted if its error is certainly below this
+    lipschitz: float  # an upper bound of |grad value|, infinity if there is none
 
 
 @wp.struct
@@ -112,14 +124,34 @@ def land(ray: Ray, f: float, tolerance: float) -> Ray:
 
 
 @wp.func
+def note_bend(ray: Ray, f: float) -> Ray:
+    """Note whether a sample in front of a crossing lies on the line from the last positive value to the crossing."""
+    ray.m[STRAIGHT] = 0.0
+    if ray.f_low > 0.0 and ray.m[CROSSING] > ray.t:
+        fall = ray.f_low - ray.f_high
+        expected = ray.f_low - fall * (ray.t - ray.low) / (ray.m[CROSSING] - ray.low)
+        if wp.abs(f - expected) <= MAX_BEND * fall:
+            ray.m[STRAIGHT] = 1.0
+    return ray
+
+
+@wp.func
+def may_hide(front: float, crossing: float, settings: Settings, m: memory) -> wp.bool:
+    """Whether there may be another crossing in front of one, behind the place that the ray is known to be free to."""
+    gap = wp.where(m[STRAIGHT] > 0.0, settings.straight_gap, settings.gap)
+    return m[RISE] > 0.0 and crossing - front > gap  # type: ignore[no-any-return]
+
+
+@wp.func
 def take_negative(ray: Ray, f: float, near: float, settings: Settings) -> Ray:
     """Take in a value <= 0: a crossing, if a positive value was seen before and no other can hide in between."""
     here = ray.t
+    ray = note_bend(ray, f)
     ray.f_high = f
     if ray.f_low > 0.0:
         front = wp.max(ray.m[FREE_UNTIL], ray.low)
         ray.status = HIT
-        if ray.m[RISE] > 0.0 and here - front > settings.gap:
+        if may_hide(front, here, settings, ray.m):
             ray.status = ACTIVE
             ray.m[CROSSING] = here
             ray.m[SAMPLE_AHEAD] = wp.nan
@@ -135,15 +167,31 @@ def take_negative(ray: Ray, f: float, near: float, settings: Settings) -> Ray:
 
 
 @wp.func
+def check_slopes(ray: Ray, f: float, settings: Settings) -> Ray:
+    """Distrust the grid's slopes on this ray if the value changed by more than they allow since the last sample."""
+    slope = (f - ray.f_low) / (ray.t - ray.low)
+    excess = wp.max(slope / wp.max(ray.m[STEEPEST_RISE], MIN_SLOPE), -slope / wp.max(ray.m[STEEPEST_FALL], MIN_SLOPE))
+    if excess > CONTRADICTION and wp.abs(slope) < settings.lipschitz:
+        factor = 2.0 * excess
+        ray.m[CAUTION] = wp.min(wp.max(ray.m[CAUTION], 1.0) * factor, MAX_CAUTION)
+        ray.m[MODEL_FAILED] = 1.0
+        ray.m[RISE] = wp.min(wp.max(ray.m[STEEPEST_RISE] * factor, wp.abs(slope)), settings.lipschitz)
+        fall = wp.min(ray.m[STEEPEST_FALL] * factor, settings.lipschitz)
+        ray.m[FREE_UNTIL] = wp.min(ray.m[FREE_UNTIL], ray.low + ray.f_low / fall)
+    return ray
+
+
+@wp.func
 def take_positive(ray: Ray, f: float, far: float, settings: Settings) -> Ray:
     """Take in a positive value: go on from there, unless a crossing can hide in front of it."""
     here = ray.t
+    ray = note_bend(ray, f)
     if not wp.isnan(ray.m[NEGATIVE]):
         ray.status = HIT
         ray.low = here
         ray.f_low = f
         ray.t = ray.m[NEGATIVE]
-        if ray.m[RISE] > 0.0 and ray.t - here > settings.gap:
+        if may_hide(here, ray.t, settings, ray.m):
             ray.status = ACTIVE
             ray.m[CROSSING] = ray.t
             ray.m[NEGATIVE] = wp.nan
@@ -153,6 +201,7 @@ def take_positive(ray: Ray, f: float, far: float, settings: Settings) -> Ray:
         return ray
     if ray.f_low > 0.0:
         ray.m[SAMPLED_FALL] = (ray.f_low - f) / (here - ray.low)
+        ray = check_slopes(ray, f, settings)
     if ray.f_low > 0.0 or ray.m[MODEL_FAILED] == 0.0:
         if ray.m[RISE] > 0.0 and here - f / ray.m[RISE] > ray.m[FREE_UNTIL] + settings.thinnest:
             ray.m[SAMPLE_AHEAD] = here

@@ -13,6 +13,9 @@ from torch import Tensor
 HALVES = torch.cartesian_prod(*[torch.arange(2)] * 3)
 """The corners of a box, and the places of its halves, in the order of kernels/grid.py, shape (8, 3)."""
 
+MAX_EXCESS = 8.0
+"""The largest `excess` that is believed: at a step of the value it has no limit."""
+
 
 @dataclass(frozen=True)
 class Boxes:
@@ -26,9 +29,9 @@ class Boxes:
     """Values at the corners, in the order of `HALVES`."""
     bend: Float[Tensor, "3 n"]
     """`bends` of each."""
-    neighbourhood: Float[Tensor, "11 n"]
-    """Maxima over a box and its neighbours: of `differences`, of the `model_error` in the box of twice the size, and of
-    the `model_error` one generation before."""
+    neighbourhood: Float[Tensor, "12 n"]
+    """Maxima over a box and its neighbours: of `differences`, of the `model_error` in the box of twice the size, of the
+    `model_error` one generation before, and of the `excess` in the boxes of all larger sizes."""
     margin: Float[Tensor, " n"]
     """How much values may have changed since they were evaluated."""
 
@@ -58,6 +61,7 @@ def bounds(
     spread: float,
     bend: float,
     limit: float,
+    growth: Float[Tensor, " n"] | float = 1.0,
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, "n 4"]]:
     """Return the least and the largest value and the slope (g, r) in n boxes.
 
@@ -73,11 +77,10 @@ def bounds(
         side: of the boxes [scene unit].
         spread, bend: see `BoundGrid`.
         limit: a bound of |grad value|, infinite if there is none.
+        growth: factor on r, see `excess`.
     """
-    largest, smallest = neighbourhood[0:6:2], -neighbourhood[1:6:2]
-    g, r = (largest + smallest) / 2, spread / 2 * _length(largest - smallest)
-    length = _length(g)
-    r = (r + 0.05 * length).clamp_min(1e-20)
+    g, r = _slopes(neighbourhood, spread)
+    length, r = _length(g), r * growth
     steepest = (length + r).clamp_max(limit)
     lower, upper = corner.amin(0), corner.amax(0)
     rounding = 1e-6 * torch.maximum(lower.abs(), upper.abs())
@@ -87,6 +90,24 @@ def bounds(
     upper = torch.where(bounded, upper + width, torch.inf)
     slope = torch.stack([*torch.where(bounded, g, 0.0), torch.where(bounded, r, 1e30)], 1)
     return lower, upper, slope
+
+
+def excess(
+    neighbourhood: Float[Tensor, "rows n"], inside: Float[Tensor, "6 n"], spread: float
+) -> Float[Tensor, " n"]:
+    """Return how far the slopes in the halves of n boxes exceed those that were expected in the boxes, at least 1.
+
+    On a smooth or polyhedral surface they hardly ever do. Where they do, the surface has parts that the larger boxes
+    did not show, and the halves may hide still smaller and steeper ones.
+
+    Args:
+        neighbourhood: of the boxes, see `Boxes`.
+        inside: the first 6 rows of the largest `differences` in their halves.
+        spread: see `BoundGrid`.
+    """
+    g, r = _slopes(neighbourhood, spread)
+    beyond = torch.maximum(inside[0:6:2] - g, inside[1:6:2] + g).amax(0)
+    return (beyond / r).nan_to_num(1.0).clamp(1.0, MAX_EXCESS)
 
 
 def corners(value: Float[Tensor, "m x y z"]) -> Float[Tensor, "8 m x-1 y-1 z-1"]:
@@ -127,6 +148,13 @@ def bends(value: Float[Tensor, "m x y z"]) -> Float[Tensor, "3 m x-1 y-1 z-1"]:
             bend = (bend.narrow(other + 1, 0, m) + bend.narrow(other + 1, 1, m)) / 2
         means.append(bend)
     return torch.stack(means)
+
+
+def value_of_model(model: Float[Tensor, "11 n"], place: Float[Tensor, "3"]) -> Float[Tensor, " n"]:
+    """Return the values of models of boxes (kernels/box_model.py) at the same place in each, in sides of the box."""
+    weight = torch.where(HALVES.to(place.device) == 1, place, 1 - place).prod(-1)
+    value: Tensor = weight @ model[:8] - (place * (1 - place) / 2) @ model[8:]
+    return value
 
 
 def model_error(
@@ -181,6 +209,13 @@ def dilate_blocks(
             sides.append(torch.maximum(inner, neighbour))
         value = torch.stack(sides, axis + 2)
     return value[:, order.argsort()]
+
+
+def _slopes(neighbourhood: Float[Tensor, "rows n"], spread: float) -> tuple[Float[Tensor, "3 n"], Float[Tensor, " n"]]:
+    """Return the middle g of the gradients around n boxes, and the radius r in which others are expected."""
+    largest, smallest = neighbourhood[0:6:2], -neighbourhood[1:6:2]
+    g = (largest + smallest) / 2
+    return g, (spread / 2 * _length(largest - smallest) + 0.05 * _length(g)).clamp_min(1e-20)
 
 
 def _length(x: Float[Tensor, "3 n"]) -> Float[Tensor, " n"]:

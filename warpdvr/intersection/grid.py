@@ -109,7 +109,9 @@ class BoundGrid:
         value = evaluate(self.layout.corners())
         drift = torch.zeros_like(value) if full else MARGIN * (value - self._value).abs()
         self._value = value
-        self.tree, self.repeats = Octree(self.layout, value, drift, field.lipschitz, evaluate), RepeatLog()
+        proven = not field.lipschitz_is_measured
+        self.tree = Octree(self.layout, value, drift, field.lipschitz, evaluate, proven=proven)
+        self.repeats = RepeatLog()
         self._cost = self.evaluations - before
         self._saved = 0 if full else self._saved - self._cost
         return self._cost

@@ -15,6 +15,8 @@ MAX_STEPS = 1024
 FINEST = 1 / 128
 """Upper bound of the shortest step, in sides of the finest boxes of the built grid, because models resolve thinner
 parts."""
+CAP=1/8
+SGAP=1/4
 GAP = 1 / 4
 """Spacing at which the field is evaluated in front of a crossing, where another one could hide, before the crossing
 is accepted; in the same sides."""
@@ -43,7 +45,10 @@ def march_grid(
         relaxation=relaxation,
         thinnest=thinnest,
         gap=max(thinnest, GAP * side),
+        straight_gap=SGAP*side,
+        cap=CAP*side,
         tolerance=tolerance,
+        lipschitz=grid.tree.lipschitz,
     )
     tree, memory, active = grid.tree.packed(), _blank(batch), batch.active()
     advances = torch.ones(len(active), dtype=torch.bool, device=active.device)
@@ -77,4 +82,5 @@ def _blank(batch: RayBatch) -> Tensor:
     ):
         memory[:, int(part)] = torch.nan
     memory[:, int(_narrow.LOWEST)] = torch.inf
+    memory[:, int(_narrow.CAUTION)] = 1
     return memory

@@ -19,7 +19,9 @@ from warpdvr.intersection.boxes import (
     differences,
     dilate,
     dilate_blocks,
+    excess,
     model_error,
+    value_of_model,
 )
 from warpdvr.kernels import grid as _grid
 from warpdvr.runtime.launch import Packed
@@ -29,6 +31,15 @@ Evaluate = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
 
 GOOD_SLOPE = 0.18
 """Largest relative error of a model's slope at which its box is no longer halved."""
+
+ODD_PLACE = (0.36, 0.43, 0.29)
+"""Where in a box its model is checked, in sides: off the lattices that a field may be built on."""
+
+CHECK = 1.5
+"""Factor on the error found there, which must not exceed the expected one."""
+
+PLATEAU = 0.5
+"""Slopes below this share of the Lipschitz bound raise the suspicion that a distance is cut off."""
 
 ROUNDING = 1e-6
 """The least error of a model, as a fraction of the values."""
@@ -84,6 +95,8 @@ class Octree:
         drift: Float[Tensor, " k"],
         lipschitz_bound: float | None,
         evaluate: Evaluate,
+        *,
+        proven: bool = False,
     ):
         """Bound the largest boxes by the values at their corners, and halve those that may hold the surface.
 
@@ -93,6 +106,7 @@ class Octree:
             drift: how much these may change until the tree is rebuilt.
             lipschitz_bound: of the field, None if it has none; ignored if values differ by more.
             evaluate: the field.
+            proven: whether that bound is more than a measurement.
         """
         self.layout = layout
         shape = [1, *(n + 1 for n in layout.cells)]
@@ -100,15 +114,18 @@ class Octree:
         corner = corners(block).reshape(8, -1)
         self.lipschitz = _checked_lipschitz(lipschitz_bound, corner, layout.side)
         """An upper bound of |grad value|; infinity where none is known."""
+        self.proven_lipschitz = self.lipschitz if proven else math.inf
+        """The same, if it was not measured."""
         self.child = value.new_empty(0, dtype=torch.int32)
         self.lower = self.upper = value.new_empty(0)
         self.slope, self.models = value.new_empty(0, 4), value.new_empty(0, 12)
         self._poor: dict[int, Boxes] = {}
         cell = torch.cartesian_prod(*(torch.arange(n, device=value.device) for n in layout.cells))
         neighbourhood = dilate(differences(block, layout.side)).view(9, -1)
-        neighbourhood = torch.cat([neighbourhood, torch.full_like(neighbourhood[:2], torch.inf)])
+        unknown = torch.full_like(neighbourhood[:2], torch.inf)
+        neighbourhood = torch.cat([neighbourhood, unknown, torch.ones_like(neighbourhood[:1])])
         node = torch.arange(len(cell), device=value.device)
-        self._add(Boxes(node, cell, corner, bends(block).view(3, -1), neighbourhood, margin), 0)
+        self._add(evaluate, Boxes(node, cell, corner, bends(block).view(3, -1), neighbourhood, margin), 0)
         for level in range(layout.levels - 1):
             self.halve(evaluate, level)
 
@@ -120,18 +137,21 @@ class Octree:
             self._poor[level], poor = poor[~selected], poor[selected]
         if poor is None or len(poor) == 0:
             return
-        block, side = self._values_at_halves(evaluate, poor, level + 1), self.layout.side / 2 ** (level + 1)
+        layout = self.layout
+        block, side = self._values_at_halves(evaluate, poor, level + 1), layout.side / 2 ** (level + 1)
         outside = poor.neighbourhood.index_fill(0, torch.arange(6, 11, device=block.device), 0)
+        inside = differences(block, side)
+        growth = torch.maximum(excess(poor.neighbourhood, inside[:6].amax((2, 3, 4)), layout.spread), outside[11])
         if only is not None:  # neighbours that are not halved may hold the surface too: taken to be smooth
             outside[9] = torch.where(poor.neighbourhood[9] < torch.inf, poor.neighbourhood[9] / 4, 0)
-        errors = torch.stack([model_error(poor.corner, poor.bend, block), poor.neighbourhood[9]])
-        inner = torch.cat([differences(block, side), errors.view(2, -1, 1, 1, 1).expand(2, -1, 2, 2, 2)])
-        neighbourhood = dilate_blocks(inner, poor.cell, max(self.layout.cells) << level, outside).reshape(11, -1)
+        errors = torch.stack([model_error(poor.corner, poor.bend, block), poor.neighbourhood[9], growth])
+        inner = torch.cat([inside, errors.view(3, -1, 1, 1, 1).expand(3, -1, 2, 2, 2)])
+        neighbourhood = dilate_blocks(inner, poor.cell, max(layout.cells) << level, outside).reshape(12, -1)
         cell = (2 * poor.cell[:, None] + HALVES.to(poor.cell)).view(-1, 3)
         node = len(self.child) + torch.arange(len(cell), device=cell.device)
         self.child = self.child.index_copy(0, poor.node, node[::8].int())  # copies of the tree share the old one
         values = corners(block).reshape(8, -1), bends(block).view(3, -1)
-        self._add(Boxes(node, cell, *values, neighbourhood, poor.margin.repeat_interleave(8)), level + 1)
+        self._add(evaluate, Boxes(node, cell, *values, neighbourhood, poor.margin.repeat_interleave(8)), level + 1)
 
     def packed(self) -> Packed:
         """Return the tree as a kernel argument, which is out of date once a box is halved."""
@@ -159,15 +179,20 @@ class Octree:
         moved._poor = {level: boxes.to(device) for level, boxes in self._poor.items()}
         return moved
 
-    def _add(self, boxes: Boxes, level: int) -> None:
+    def _add(self, evaluate: Evaluate, boxes: Boxes, level: int) -> None:
         """Add boxes to the tree, and also to `_poor` if they may hold the surface and their model should be better."""
         layout, side = self.layout, self.layout.side / 2**level
         limits = side, layout.spread, layout.bend, self.lipschitz
-        lower, upper, slope = bounds(boxes.corner, boxes.neighbourhood, *limits)
-        lower, upper = lower - boxes.margin, upper + boxes.margin
-        model, good = _model(boxes, lower, slope, side)
+        lower, upper, slope = bounds(boxes.corner, boxes.neighbourhood, *limits, boxes.neighbourhood[11])
+        cut_off = self._seem_cut_off(slope) & (lower > 0)
+        proven = boxes.corner.amin(0) - self.proven_lipschitz * (float(side.norm()) / 2)
+        lower = torch.where(cut_off, torch.minimum(lower, proven), lower) - boxes.margin
+        upper = upper + boxes.margin
+        model, good = _model(boxes, lower, slope, side, cut_off)
+        hold, last = _may_hold(*_tighter(model, lower, upper)), level + 1 >= layout.levels
+        if not last:
+            model, good = self._checked_models(evaluate, boxes, model, hold, good, side)
         lower, upper = _tighter(model, lower, upper)
-        hold, last = _may_hold(lower, upper), level + 1 >= layout.levels
         ends = torch.nonzero(hold & (good | last) & model.isfinite().all(0))[:, 0]
         child = torch.full_like(lower, -1, dtype=torch.int32)
         child[ends] = -2 - len(self.models) - torch.arange(len(ends), device=child.device).int()
@@ -176,6 +201,39 @@ class Octree:
         self.models = torch.cat([self.models, model[:, ends].T])
         self.child, self.lower = torch.cat([self.child, child]), torch.cat([self.lower, lower])
         self.upper, self.slope = torch.cat([self.upper, upper]), torch.cat([self.slope, slope])
+
+    def _checked_models(
+        self,
+        evaluate: Evaluate,
+        boxes: Boxes,
+        model: Float[Tensor, "12 n"],
+        hold: Bool[Tensor, " n"],
+        good: Bool[Tensor, " n"],
+        side: Float[Tensor, "3"],
+    ) -> tuple[Float[Tensor, "12 n"], Bool[Tensor, " n"]]:
+        """Return models and which are good, after one more look at the field in each box with a good one.
+
+        The corners of boxes may be those of the field's own voxels, so that they never show what lies in between.
+        """
+        claimed = torch.nonzero(hold & good)[:, 0]
+        if len(claimed) == 0:
+            return model, good
+        place = torch.tensor(ODD_PLACE).to(side)
+        x = self.layout.low + (boxes.cell[claimed] + place) * side
+        off = (evaluate(x) - value_of_model(model[:11, claimed], place)).abs()
+        wrong = ~(CHECK * off <= model[11, claimed])
+        error = model[11].index_copy(0, claimed, torch.where(wrong, 2 * CHECK * off, model[11, claimed]))
+        return torch.cat([model[:11], error[None]]), good.index_fill(0, claimed[wrong], False)
+
+    def _seem_cut_off(self, slope: Float[Tensor, "n 4"]) -> Bool[Tensor, " n"]:
+        """Return True for boxes in which the value changes much less than the field says that it may.
+
+        A distance that is cut off tells nothing about what lies within a box of its plateau: such a box is free only if
+        the Lipschitz bound proves it. Fields without a bound of their own cannot be doubted in this way.
+        """
+        if self.proven_lipschitz == math.inf:
+            return torch.zeros_like(slope[:, 0], dtype=torch.bool)
+        return slope[:, :3].norm(dim=1) + slope[:, 3] < PLATEAU * self.proven_lipschitz
 
     def _values_at_halves(self, evaluate: Evaluate, boxes: Boxes, level: int) -> Float[Tensor, "m 3 3 3"]:
         """Return the values at the corners of the halves of m boxes, as blocks; the halves are of `level`."""
@@ -191,7 +249,11 @@ class Octree:
 
 
 def _model(
-    boxes: Boxes, lower: Float[Tensor, " n"], slope: Float[Tensor, "n 4"], side: Float[Tensor, "3"]
+    boxes: Boxes,
+    lower: Float[Tensor, " n"],
+    slope: Float[Tensor, "n 4"],
+    side: Float[Tensor, "3"],
+    cut_off: Bool[Tensor, " n"],
 ) -> tuple[Float[Tensor, "12 n"], Bool[Tensor, " n"]]:
     """Return models of boxes (kernels/box_model.py), and which are good enough not to be halved.
 
@@ -199,10 +261,11 @@ def _model(
     less wrong if the error there had dropped a lot since one generation before: to 1/8 where the field is smooth, to
     1/2 at a kink.
     """
-    corner, errors = boxes.corner, boxes.neighbourhood[9:]
+    corner, errors = boxes.corner, boxes.neighbourhood[9:11]
     ratio = torch.where(errors[1] < torch.inf, errors[0] / errors[1], 1)
     factor = torch.where(errors[1] < torch.inf, (4 * ratio).clamp(0.25, 1), 2)
-    error = errors[0] * factor + boxes.margin + ROUNDING * corner.abs().amax(0)
+    error = errors[0] * factor * boxes.neighbourhood[11] + boxes.margin + ROUNDING * corner.abs().amax(0)
+    error = torch.where(cut_off, torch.inf, error)  # what was evaluated tells nothing about what may hide
     error = torch.minimum(corner.amin(0) - lower, error)
     good = 4 * error < GOOD_SLOPE * float(side.min()) * slope[:, :3].norm(dim=1)
     return torch.cat([corner, boxes.bend, error[None]]), good & (errors[0] < torch.inf)

@@ -46,7 +46,8 @@ from warpdvr.kernels.status import HIT, MISS
 
 OVERSHOOT = wp.constant(1.05)  # a Newton step aims a little behind the root, so that the next sample closes a bracket
 HUGE = wp.constant(1.0e29)  # larger values and slopes mean unknown
-IRREGULAR = wp.constant(1.5)
+IRREGULAR = wp.constant(1.5)  # slopes vary so much more than their mean where nobody knows how steep parts are
+CAREFUL = wp.constant(0.7)  # share of the free length that is stepped there
 BLIND_STEP = wp.constant(16.0)  # the step where nothing is known, in shortest steps
 ROUNDING = wp.constant(2.4e-7)  # relative to the length of a ray: the shortest step that advances
 
@@ -235,9 +236,10 @@ def cross_box(w: Walk, a: float, nudge: float, d: wp.vec3, tree: Tree, line: Lin
         w = follow_model(w, s, tree.models[-2 - child], tree, line, rest, settings)
     else:
         w = step_blindly(w, s, line, settings)
-    if g[3] > IRREGULAR * wp.length(wp.vec3(g[0], g[1], g[2])) and tree.lipschitz > HUGE and not wp.isnan(w.t):
-        if w.sampled and w.m[FALL] == 0.0:
-            w.t = wp.min(w.t, line.near + wp.max(s.a, w.start) + settings.cap)
+    irregular = g[3] > IRREGULAR * wp.length(wp.vec3(g[0], g[1], g[2]))
+    if irregular and tree.lipschitz > HUGE and not wp.isnan(w.t) and w.sampled and w.m[FALL] == 0.0:
+        start = wp.max(s.a, w.start)
+        w.t = wp.min(w.t, line.near + start + wp.max(settings.rough_step, CAREFUL * w.free / s.fall))
     return w, s.b
 
 

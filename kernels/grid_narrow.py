@@ -47,7 +47,7 @@ class Settings:
     thinnest: float  # the shortest step
     gap: float  # a crossing is accepted if another one can only hide this close in front of it ...
     straight_gap: float  # ... or this close, and the last sample between them agrees with a straight line
-    cap: float
+    rough_step: float  # a step that is always allowed where slopes vary so much that steeper parts may hide
     tolerance: float  # a landing is accepted if its error is certainly below this
     lipschitz: float  # an upper bound of |grad value|, infinity if there is none
 

@@ -15,11 +15,14 @@ MAX_STEPS = 1024
 FINEST = 1 / 128
 """Upper bound of the shortest step, in sides of the finest boxes of the built grid, because models resolve thinner
 parts."""
-CAP=1/8
-SGAP=1/4
-GAP = 1 / 4
+ROUGH_STEP = 1 / 8
+"""A step that is always allowed in boxes in which slopes vary so much that steeper parts may hide, if no Lipschitz
+bound is known; in the same sides."""
+GAP = 1 / 64
 """Spacing at which the field is evaluated in front of a crossing, where another one could hide, before the crossing
 is accepted; in the same sides."""
+STRAIGHT_GAP = 1 / 4
+"""The same, where the last value between them lies on a straight line."""
 
 
 def march_grid(
@@ -45,8 +48,8 @@ def march_grid(
         relaxation=relaxation,
         thinnest=thinnest,
         gap=max(thinnest, GAP * side),
-        straight_gap=SGAP*side,
-        cap=CAP*side,
+        straight_gap=STRAIGHT_GAP * side,
+        rough_step=ROUGH_STEP * side,
         tolerance=tolerance,
         lipschitz=grid.tree.lipschitz,
     )

@@ -161,6 +161,10 @@ class _ModuleField(_Adapted):
         return kind or ("occupancy" if self.lipschitz is None else "distance")
 
     @property
+    def value_of(self) -> object:  # type: ignore[override]
+        return self.module
+
+    @property
     def has_color(self) -> bool:
         return self._member("color") is not None
 
@@ -186,6 +190,10 @@ class _FunctionField(_Adapted):
         super().__init__(bounds)
         self.function, self.lipschitz = function, lipschitz
         self.kind = kind or ("occupancy" if lipschitz is None else "distance")
+
+    @property
+    def value_of(self) -> object:  # type: ignore[override]
+        return self.function
 
     @property
     def name(self) -> str:

@@ -69,6 +69,13 @@ class Field(nn.Module, ABC):
     probed: int = 0
     """Number of points that `as_field` evaluated; a fit counts them."""
 
+    value_of: object = None
+    """The object whose values this field passes on; None: it has its own. What is remembered of that object, as by a
+    `BoundGrid`, holds for this field too."""
+
+    slope_version: object = None
+    """The state of the weights to which a measured `lipschitz` belongs (warpdvr/fields/slope.py), if it is known."""
+
     def __init__(self, bounds: Bounds = 1.0):
         """Set the bounds: two corners, or half the side of a cube around the origin [scene unit]."""
         super().__init__()

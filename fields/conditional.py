@@ -122,7 +122,6 @@ class Shapes(Field):
         if stretch is not None and stretch.shape != (len(codes), 3):
             raise ValueError(f"shapes: expected a stretch of shape ({len(codes)}, 3), got {tuple(stretch.shape)}")
         self.decoder, self.codes, self.stretch = decoder, codes, stretch
-        self.ready = decoder.prepared(codes)
         self.bounds = self.bounds.to(codes) * (1 if stretch is None else stretch.detach().amax(0))
         self.shape_index: Int[Tensor, " n"] | None = None
 
@@ -152,7 +151,8 @@ class Shapes(Field):
             raise ValueError(f"shapes: holds {len(self.codes)} shapes, but no ray says which one it looks at")
         if self.stretch is not None:
             x = x / (self.stretch if self.shape_index is None else self.stretch[self.shape_index])
-        return self.decoder.geometry(x, self.ready, self.shape_index)
+        # prepared each time, which costs little, because the weights may have changed since the last
+        return self.decoder.geometry(x, self.decoder.prepared(self.codes), self.shape_index)
 
     def color(
         self,

@@ -46,12 +46,20 @@ class Repaint(Field):
         )
 
     @property
+    def value_of(self) -> object:  # type: ignore[override]
+        return self.shape
+
+    @property
     def kind(self) -> Kind:  # type: ignore[override]
         return self.shape.kind
 
     @property
     def lipschitz_is_measured(self) -> bool:  # type: ignore[override]
         return self.shape.lipschitz_is_measured
+
+    @property
+    def slope_version(self) -> object:  # type: ignore[override]
+        return self.shape.slope_version
 
     @property
     def lipschitz(self) -> float | None:  # type: ignore[override]

@@ -39,9 +39,9 @@ def extract(
         largest: keep only the connected piece with the largest area; the wall of a cavity is a piece of its own.
         cavities: keep the walls of closed cavities, which are invisible from outside; a field that was fitted to
             photographs may have accidental ones.
-        grid: an existing `BoundGrid` of the field. True builds one with 64 boxes along the longest side if the field
-            has no Lipschitz bound and the resolution is higher; False evaluates such a field at all corners, about
-            resolution cubed points.
+        grid: an existing `BoundGrid` of the field, which is refreshed if the weights have changed. True builds one with
+            64 boxes along the longest side if the field has no Lipschitz bound and the resolution is higher; False
+            evaluates such a field at all corners, about resolution cubed points.
 
     Raises:
         ValueError: if the resolution makes no sense, the field has no surface inside its bounds, or a value there is
@@ -55,7 +55,7 @@ def extract(
         bound_grid = BoundGrid(field, cells=64, finest=128 if resolution > 128 else 64) if grid_pays else None
     else:
         bound_grid = grid
-        bound_grid.check(field)
+        bound_grid.follow(field)
     vertices, faces = triangulate(solid, lattice, bound_grid)
     solid.check()
     vertices, slope = _project_by_newton(solid, lattice, vertices, project)

@@ -13,6 +13,7 @@ from torch.nn.functional import max_pool3d
 
 from warpdvr.fields.base import Field
 from warpdvr.fields.gradient import value_and_gradient
+from warpdvr.fields.slope import current_bound
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.runtime.launch import warp_scope
 
@@ -40,7 +41,7 @@ class Solid:
     """The part of a field inside its bounds, extended to a function of all points in space."""
 
     def __init__(self, field: Field):
-        self.field, self.lipschitz = field, field.lipschitz
+        self.field, (self.lipschitz, _) = field, current_bound(field)
         self.low, self.high = field.bounds.detach().float()
         self.min_value, self.max_value = float("inf"), float("-inf")
 

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, query, query_all
+from warpdvr.fields.slope import current_bound
+from warpdvr.fields.version import Change, Memory, Version
 from warpdvr.intersection.base import EARLY, Solver
 from warpdvr.intersection.boxes import dilate
 from warpdvr.intersection.hit import Hit, Status
@@ -63,10 +65,11 @@ class CachedMarch(Solver):
         return self.prepare(field)(field, rays)
 
 
-class CachedValues(Solver):
+class CachedValues(Solver, Memory):
     """A `CachedMarch` that remembers one field: its values at the corners of a grid.
 
-    Evaluated at the first call or `refresh`.
+    Evaluated at the first call or `refresh`. A fit calls `refresh` before every step, and the values may then be some
+    steps old. Called with other weights than at the last `refresh`, it evaluates all corners again.
     """
 
     def __init__(self, march: CachedMarch, field: Field):
@@ -82,6 +85,10 @@ class CachedValues(Solver):
         self.near_surface = torch.zeros(0, dtype=torch.bool, device=self.low.device)
         """Whether a corner belongs to a cell with a change of sign, shape (k,)."""
         self.turn = 0
+        self._known: Version | None = None
+        self._bound: float | None = None
+        self._scheduled = False
+        """Whether values, and the field's bound, may be some steps old."""
 
     @property
     def points_per_ray(self) -> int:
@@ -89,10 +96,14 @@ class CachedValues(Solver):
 
     def refresh(self, field: Field, iteration: int | None = None) -> int:
         """Sample the field: every `REFRESH` steps of a fit and at `EARLY` ones, at all corners in its first steps."""
+        known = self._known
+        self._check(known is None or known.is_of(field) or known.change(field) is Change.NONE)
+        self._scheduled = iteration is not None
         if iteration is None:
             return self.sample(field, full=True)
         if iteration in EARLY or iteration % REFRESH == 0:
             return self.sample(field, full=iteration <= EARLY[-1])
+        self._known = Version(field, frozenset() if known is None else known.ignored, sums=False)
         return 0
 
     @torch.no_grad()
@@ -101,6 +112,9 @@ class CachedValues(Solver):
 
         With `full`, and the first time, at all of them.
         """
+        version, evaluations = Version(field, sums=not self._scheduled), 0
+        if not self._scheduled:
+            self._bound, evaluations = current_bound(field)
         if full or len(self.value) == 0:
             corner = torch.arange(len(self.x), device=self.x.device)
             self.value = torch.empty_like(self.x[:, 0])
@@ -111,7 +125,21 @@ class CachedValues(Solver):
             corner = torch.nonzero(refreshed)[:, 0]
         self.value[corner] = query_all(field, self.x[corner])
         self.near_surface = self._near_surface()
-        return len(corner)
+        self._known = version.settled(field)
+        return evaluations + len(corner)
+
+    def _follow(self, field: Field) -> int:
+        """Sample the field if its weights have changed, or never were sampled; return the evaluations."""
+        change = Change.WEIGHTS if self._known is None else self._known.change(field)
+        self._check(change is not Change.FIELD)
+        if change is Change.NONE and len(self.value):
+            return 0
+        self._scheduled = False
+        return self.sample(field, full=True)
+
+    def _check(self, is_own: bool) -> None:
+        if not is_own:
+            raise ValueError("CachedMarch: remembers another field; call `prepare` with this one")
 
     def state(self) -> dict[str, Tensor]:
         return {"remembered": torch.cat([self.value, self.value.new_tensor([self.turn])])}
@@ -124,6 +152,7 @@ class CachedValues(Solver):
             raise ValueError(
                 f"CachedMarch: expected a state of {len(self.x)} corners, got one of {len(remembered) - 1}"
             )
+        self._known = None
         self.value, self.turn = remembered[:-1].to(self.x.device).clone(), int(remembered[-1])
         if len(self.value):
             self.near_surface = self._near_surface()
@@ -135,7 +164,7 @@ class CachedValues(Solver):
                 "CachedMarch: remembers a field of one shape, but these rays look at several (Rays.shape_index)"
             )
         rays = Rays(*(a.detach().float().contiguous() for a in (rays.origin, rays.direction)))
-        evaluations = self.sample(field) if len(self.value) == 0 else 0
+        evaluations = self._follow(field)
         status, t, descent, nearest, close = self._guess(field, rays)
         recheck = torch.nonzero(close)[:, 0]
         if len(recheck):
@@ -160,7 +189,7 @@ class CachedValues(Solver):
         status, t = torch.empty_like(near, dtype=torch.int32), torch.empty_like(near)
         descent, nearest = torch.empty_like(near), torch.empty_like(near)
         close = torch.empty_like(near, dtype=torch.bool)
-        bound, shape = field.lipschitz, self.n.tolist()
+        bound, shape = field.lipschitz if self._scheduled else self._bound, self.n.tolist()
         frame = [self.value.view(shape), self.near_surface.view(shape), self.low.tolist(), (1 / self.side).tolist()]
         steps = [0.5 * float(self.side.min()), float("inf") if bound is None else float(bound)]
         outputs = [status, t, descent, nearest, close]

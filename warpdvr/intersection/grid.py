@@ -10,6 +10,8 @@ from torch import Tensor
 
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike, query_all
+from warpdvr.fields.slope import current_bound
+from warpdvr.fields.version import Change, Memory, Version
 from warpdvr.intersection.octree import MAX_RESOLUTION, Layout, Octree
 from warpdvr.intersection.repeat_log import RepeatLog
 from warpdvr.kernels import grid as _grid
@@ -19,7 +21,7 @@ MARGIN = 1.5
 """Expected change of values until the next refresh, as a multiple of the change since the last one."""
 
 
-class BoundGrid:
+class BoundGrid(Memory):
     """Bounds of a field's value and gradient in each box of a tree; an argument of solvers.
 
     Built from values at the corners of the boxes alone, so it serves every field. The value in a box is bounded by the
@@ -30,6 +32,9 @@ class BoundGrid:
 
     These are estimates, not proofs. A march that meets a contradiction takes smaller steps; but a part much smaller
     than `cells` that shows in none of their corners (a needle on a plateau) is missed. `DenseMarch()` is the check.
+
+    It belongs to one field and notices when its weights change: the next march, mesh or `sharpen` then evaluates the
+    whole grid again, and counts that. In a loop of one's own, `refresh` before each step costs less.
 
     Where rays evaluate the field more than once is logged: `sharpen` halves the boxes there, and the next picture of a
     field that does not change takes little more than one evaluation for a ray that hits.
@@ -51,6 +56,7 @@ class BoundGrid:
         finest: int | None = None,
         spread: float = 1.25,
         bend: float = 4.0,
+        fixed: bool = False,
     ):
         """Evaluate the field at the corners of the largest boxes, and near the surface at those of their halves.
 
@@ -63,6 +69,7 @@ class BoundGrid:
             spread: factor on the spread of first differences, for the bounds of the gradient.
             bend: factor on the error that second differences predict for smooth fields, for the bounds of the value; 4
                 covers kinks.
+            fixed: only `refresh` evaluates the field again; a march with other weights raises a ValueError instead.
 
         Raises:
             ValueError: if one of these is out of range.
@@ -83,8 +90,11 @@ class BoundGrid:
         self.layout = Layout(low, (high - low) / n, (i, j, k), levels, spread, bend)
         self.evaluations = 0
         """Points at which the field was evaluated for this grid."""
+        self.fixed = fixed
+        """Whether the field is evaluated again by `refresh` alone."""
         self._cost = self._saved = 0
         self._value = low.new_empty(0)
+        self._known: Version | None = None
         self.refresh(field, full=True)
 
     @torch.no_grad()
@@ -95,24 +105,59 @@ class BoundGrid:
         different age mean nothing), as soon as the `points` of all calls since the last time pay for it; until then
         nothing is done. Its bounds are widened by `MARGIN` times the change of the nearby values since the last time,
         because by the next time they will have changed about as much again. Where they change more, hits come late.
+        Marches with the weights of the last call take the grid as it is.
 
         Args:
             field: the field that the grid was made for.
             points: how many evaluations a call may cost, on average.
-            full: rebuild it now, as if for the first time.
+            full: rebuild it now, as if for the first time; any field with these bounds will do.
+
+        Raises:
+            ValueError: if the field has other bounds, or is another one and the refresh is not full.
         """
+        self._check_bounds(field)
+        if not full:
+            known = self._known
+            self._check_field(known is None or known.is_of(field) or known.change(field) is Change.NONE)
         self._saved += points
+        ignored = frozenset() if self._known is None or full else self._known.ignored
         if not full and self._saved < self._cost:
+            self._known = Version(field, ignored, sums=False)  # a step of a fit changes more than a few weights
             return 0
-        before = self.evaluations
+        version, before = Version(field, ignored), self.evaluations
         evaluate = self._evaluate(field)
+        bound, for_bound = current_bound(field) if full else (field.lipschitz, 0)
+        self.evaluations += for_bound
         value = evaluate(self.layout.corners())
         drift = torch.zeros_like(value) if full else MARGIN * (value - self._value).abs()
         self._value = value
-        self.tree, self.repeats = Octree(self.layout, value, drift, field.lipschitz, evaluate), RepeatLog()
+        self.tree, self.repeats = Octree(self.layout, value, drift, bound, evaluate), RepeatLog()
+        self._known = version.settled(field)
         self._cost = self.evaluations - before
         self._saved = 0 if full else self._saved - self._cost
         return self._cost
+
+    def follow(self, field: Field) -> int:
+        """Bring the bounds up to date if the field's weights have changed, and return the number of evaluations.
+
+        Every use of the grid calls this first.
+
+        Raises:
+            ValueError: if it is another field, or has other weights and the grid is `fixed`.
+        """
+        self._check_bounds(field)
+        known, change = self._known, Change.WEIGHTS if self._known is None else self._known.change(field)
+        self._check_field(change is not Change.FIELD)
+        if known is None or change is Change.WEIGHTS:
+            if self.fixed:
+                raise ValueError(
+                    f"BoundGrid: is fixed, but the weights of {field.name} have changed since it was built; call "
+                    "grid.refresh(field, full=True) first, or build it without fixed=True"
+                )
+            return self.refresh(field, full=True)
+        if not known.is_of(field):
+            self._known = Version(field, known.ignored, sums=known.sums)  # an equal copy, which may change from now on
+        return 0
 
     @torch.no_grad()
     def sharpen(self, field: Field) -> int:
@@ -125,11 +170,11 @@ class BoundGrid:
 
         Args:
             field: the field that the grid was made for, with the weights that it was built with, then or by a
-                `refresh` that evaluated it.
+                `refresh` that evaluated it. With others it is built again, and nothing is known yet to be halved.
         """
-        self.check(field)
-        layout = self.layout
-        before, repeats, self.repeats = self.evaluations, self.repeats, RepeatLog()
+        before, layout = self.evaluations, self.layout
+        self.follow(field)
+        repeats, self.repeats = self.repeats, RepeatLog()
         for level in range(layout.levels - 1, int(math.log2(MAX_RESOLUTION / max(layout.cells)))):
             self.tree.halve(self._evaluate(field), level, repeats.boxes(layout.low, layout.side / 2**level))
         return self.evaluations - before
@@ -142,7 +187,17 @@ class BoundGrid:
         return moved
 
     def check(self, field: Field) -> None:
-        """Raise a ValueError if the grid cannot belong to the field."""
+        """Raise a ValueError if the grid does not belong to the field, whatever its weights."""
+        self._check_bounds(field)
+        self._check_field(self._known is None or self._known.change(field) is not Change.FIELD)
+
+    def _check_field(self, is_own: bool) -> None:
+        if not is_own:
+            raise ValueError(
+                "BoundGrid: was made for another field; make one for this field, or call grid.refresh(field, full=True)"
+            )
+
+    def _check_bounds(self, field: Field) -> None:
         low, high = field.bounds.detach().float()
         own_low, own_high = self.layout.low, self.layout.high
         if low.device != own_low.device:
@@ -155,7 +210,10 @@ class BoundGrid:
             )
 
     def signs(self, x: Float[Tensor, "n 3"]) -> Int[Tensor, " n"]:
-        """Return which side of the surface the bounds put points on, int8: 1 outside, -1 inside, 0 unknown."""
+        """Return which side of the surface the bounds put points on, int8: 1 outside, -1 inside, 0 unknown.
+
+        They are those of the last refresh: call `follow` first.
+        """
         node = torch.empty(len(x), dtype=torch.int32, device=x.device)
         launch(_grid.leaf, len(x), [x.float().contiguous(), self.tree.packed()], [node], per_row=[x])
         sign: Tensor = (self.tree.lower > 0).to(torch.int8) - (self.tree.upper < 0).to(torch.int8)

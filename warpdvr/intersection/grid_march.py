@@ -26,7 +26,8 @@ def march_grid(
     """March a batch through a grid (kernels/grid_march.py).
 
     Args:
-        grid: of the batch's field; its `repeats` logs where rays evaluate the field more than once.
+        grid: of the batch's field, refreshed here if the weights have changed; its `repeats` logs where rays evaluate
+            the field more than once.
         batch: its rays are decided, unless they need more than `max_steps` samples.
         thinnest: the shortest step [scene unit].
         relaxation: factor on steps through free space, from 1 to 2.
@@ -35,7 +36,7 @@ def march_grid(
     """
     if batch.shape_index is not None:
         raise ValueError("BoundGrid: holds for a field of one shape, but these rays look at several (Rays.shape_index)")
-    grid.check(batch.field)
+    batch.evaluations += grid.follow(batch.field)
     side = float(grid.layout.side.min()) / 2 ** (grid.layout.levels - 1)
     thinnest = min(thinnest, FINEST * side)
     settings = Packed(

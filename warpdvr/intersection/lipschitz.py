@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.fields.base import Field
+from warpdvr.fields.slope import current_bound
 
 ROUNDING = 1.02
 """Factor by which values may exceed a bound before the bound is considered wrong."""
@@ -21,13 +22,13 @@ SPACING = 0.01
 """Distance between the points of a pair, as a fraction of the bounds' diagonal."""
 
 
-def require_bound(field: Field) -> float:
-    """Return the Lipschitz bound of a field.
+def require_bound(field: Field) -> tuple[float, int]:
+    """Return the Lipschitz bound of a field, and the evaluations if a measured one had to be measured again.
 
     Raises:
         ValueError: if it has none, or one that bounds nothing.
     """
-    bound = field.lipschitz
+    bound, evaluations = current_bound(field)
     if bound is None:
         raise ValueError(
             f"SphereTrace: {field.name}.lipschitz is None, but sphere tracing needs an upper bound of "
@@ -35,7 +36,7 @@ def require_bound(field: Field) -> float:
         )
     if not 0 < bound < float("inf"):
         raise ValueError(f"SphereTrace: {field.name}.lipschitz must be positive and finite, got {bound}")
-    return float(bound)
+    return float(bound), evaluations
 
 
 def growth(steepest: float) -> float:

@@ -7,6 +7,7 @@ import torch
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
+from warpdvr.fields.slope import trust_slope
 from warpdvr.intersection import lipschitz
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.cones import MIN_RAYS, free_lengths
@@ -68,6 +69,8 @@ class SphereTrace(Solver):
         return 1
 
     def refresh(self, field: Field, iteration: int | None = None) -> int:
+        if self.grid is None and iteration is not None:
+            trust_slope(field)
         return 0 if self.grid is None else self.grid.refresh(field, full=iteration is None)
 
     @torch.no_grad()
@@ -77,7 +80,8 @@ class SphereTrace(Solver):
             steps = self.max_steps or MAX_GRID_STEPS
             march_grid(self.grid, batch, self.thinnest, self.relaxation, steps, self.tolerance)
             return batch.finish(self.tolerance)
-        bound = declared = lipschitz.require_bound(field)
+        bound, batch.evaluations = lipschitz.require_bound(field)
+        declared = bound
         if self.cones and len(rays) >= MIN_RAYS:
             any_shape = torch.zeros(2 * lipschitz.PAIRS, dtype=torch.int64, device=batch.o.device)
             steepest = lipschitz.steepest_difference(lambda x: batch.evaluate(x, any_shape), field.bounds)

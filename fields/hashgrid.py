@@ -12,6 +12,7 @@ from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
 from warpdvr.fields.slope import SLOPE_POINTS, steepest, store_slope
+from warpdvr.fields.version import Version
 
 RATES: Mapping[str, float] = {"": 1e-2, "table": 2e-3}
 """Tables get a lower rate: the finer a level, the more its entries change the slope."""
@@ -131,7 +132,7 @@ class HashGrid(_HashGridField):
         return float(self.slope)
 
     def bound_slope(self) -> int:
-        store_slope(self, steepest(self, self.slope_points))
+        store_slope(self, Version(self), steepest(self, self.slope_points))
         return self.slope_points
 
     def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:

@@ -31,7 +31,7 @@ class MeasuredSlope(Field):
 
     def bound_slope(self) -> int:
         """Measure |grad value| at `slope_points` random points of the bounds, and return their number."""
-        store_slope(self, steepest(self, self.slope_points))
+        store_slope(self, Version(self), steepest(self, self.slope_points))
         return self.slope_points
 
 
@@ -43,10 +43,16 @@ class SlopeVersion(Memory):
         """Of the weights, and a bound that replaces the stored one; None: that one holds."""
 
 
-def store_slope(field: Field, bound: Float[Tensor, ""]) -> None:
-    """Store a slope in the buffer `slope` of a field, with the version of the weights that it belongs to."""
+def store_slope(field: Field, before: Version, bound: Float[Tensor, ""]) -> None:
+    """Store a slope in the buffer `slope` of a field, with the weights that it belongs to.
+
+    Args:
+        field: a field with such a buffer.
+        before: its version before it was measured.
+        bound: what was measured.
+    """
     field.slope.fill_(bound)  # type: ignore[operator]
-    field.slope_version = SlopeVersion(Version(field))
+    field.slope_version = SlopeVersion(before.settled(field))
 
 
 def current_bound(field: Field) -> tuple[float | None, int]:
@@ -64,10 +70,11 @@ def current_bound(field: Field) -> tuple[float | None, int]:
         slope: Tensor = owner.slope  # type: ignore[assignment]
         stored = slope.clone()
         evaluations = owner.bound_slope()
-        known = SlopeVersion(Version(field), float(slope))
+        bound, measured = float(slope), owner.slope_version
         slope.copy_(stored)
-        owner.slope_version = known
-        return known.bound, evaluations
+        version = measured.version if isinstance(measured, SlopeVersion) else known.version
+        owner.slope_version = SlopeVersion(version, bound)
+        return bound, evaluations
     return (field.lipschitz if known.bound is None else known.bound), 0
 
 
@@ -77,7 +84,7 @@ def trust_slope(field: Field) -> None:
     while isinstance(field.value_of, Field):
         field = field.value_of
     if isinstance(known, SlopeVersion):
-        field.slope_version = SlopeVersion(Version(field, sums=False))
+        field.slope_version = SlopeVersion(Version(field, known.version.ignored, exact=False))
 
 
 def steepest(field: Field, points: int, margin: float = 1.25) -> Float[Tensor, ""]:

@@ -63,16 +63,16 @@ class Version(Memory):
     Not seen are variables from outside that methods of a module use, and what objects hide from `vars`.
     """
 
-    def __init__(self, field: Field, ignored: frozenset[str] = frozenset(), *, sums: bool = True):
+    def __init__(self, field: Field, ignored: frozenset[str] = frozenset(), *, exact: bool = True):
         """Note the present state.
 
         Args:
             field: any field; one that another one gets its values from (`Field.value_of`) stands for that.
             ignored: paths of attributes that say nothing about the surface.
-            sums: whether large tensors are read in full; otherwise a change of a few of their elements goes unnoticed.
+            exact: False compares tensors alone, and large ones by a sample only: enough for a step of an optimiser.
         """
         source = _source(field)
-        self.ignored, self.sums = ignored, sums
+        self.ignored, self.exact = ignored, exact
         self._reference, self._code = _reference(source), _code(source)
         self._plain: dict[str, object] = {}
         self._pieces: list[tuple[str, _Group, int]] = []
@@ -81,13 +81,14 @@ class Version(Memory):
             for path, leaf in _leaves(source):
                 if path in ignored:
                     continue
-                self._plain[path] = leaf
-                if isinstance(leaf, Tensor):
-                    self._plain[path] = leaf.dtype, leaf.shape
-                    for part in _content(leaf, sums):
-                        group = part.device, part.dtype
-                        groups.setdefault(group, []).append(part)
-                        self._pieces.append((path, group, len(part)))
+                if not isinstance(leaf, Tensor):
+                    self._plain |= {path: leaf} if exact else {}
+                    continue
+                self._plain[path] = leaf.dtype, leaf.shape
+                for part in _content(leaf, sums=exact):
+                    group = part.device, part.dtype
+                    groups.setdefault(group, []).append(part)
+                    self._pieces.append((path, group, len(part)))
             self._content = {group: torch.cat(parts) for group, parts in groups.items()}
 
     def is_of(self, field: Field) -> bool:
@@ -98,7 +99,7 @@ class Version(Memory):
 
     def change(self, field: Field) -> Change:
         """Return what became of the field since."""
-        now = Version(field, self.ignored, sums=self.sums)
+        now = Version(field, self.ignored, exact=self.exact)
         same = self._plain == now._plain and self._same_content(now)
         if self.is_of(field):
             return Change.NONE if same else Change.WEIGHTS
@@ -109,12 +110,12 @@ class Version(Memory):
 
         What an evaluation changes, such as a counter, says nothing about the surface.
         """
-        now = Version(field, self.ignored, sums=self.sums)
+        now = Version(field, self.ignored, exact=self.exact)
         changed = {path for path, value in now._plain.items() if self._plain.get(path, now) != value}
         if not now._same_content(self):
             before = self._split()
             changed |= {path for path, parts in now._split().items() if parts != before.get(path)}
-        return Version(field, self.ignored | changed, sums=self.sums) if changed else now
+        return Version(field, self.ignored | changed, exact=self.exact) if changed else now
 
     def _same_content(self, other: "Version") -> bool:
         mine, others = self._bits(), other._bits()
@@ -172,7 +173,7 @@ def _code(source: object) -> types.CodeType | None:
     return source.__code__ if isinstance(source, types.FunctionType) else None
 
 
-def _content(tensor: Tensor, sums: bool) -> list[Tensor]:
+def _content(tensor: Tensor, *, sums: bool) -> list[Tensor]:
     """Return flat tensors whose bits are the same as long as the tensor is, as good as certain."""
     flat = tensor.reshape(-1)
     if (n := tensor.numel()) <= WHOLE:
@@ -236,8 +237,8 @@ def _kind(thing: Any, *, opaque: bool) -> object:
     if kind is types.FunctionType:
         return _fingerprint(thing.__code__)
     if isinstance(thing, type):
-        return thing
-    return kind, id(thing) if opaque else 0
+        return thing.__module__, thing.__qualname__
+    return kind.__module__, kind.__qualname__, id(thing) if opaque else 0
 
 
 def _fingerprint(code: types.CodeType) -> tuple[object, ...]:

@@ -11,6 +11,7 @@ from warpdvr.fields.base import Bounds, Field, Kind
 from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import logit
 from warpdvr.fields.slope import store_slope
+from warpdvr.fields.version import Version
 
 MAX_RESOLUTION = 1289
 """The largest resolution whose corners can be counted in 32 bits."""
@@ -71,7 +72,7 @@ class VoxelSDF(Field):
             steep = value.diff(dim=2 - axis).abs() / edge[axis]
             window = [1 if a == axis else 2 for a in (2, 1, 0)]
             square += nn.functional.max_pool3d(steep[None, None], window, stride=1)[0, 0].square()
-        store_slope(self, square.max().sqrt() * (1 + 1e-5))  # more than float32 rounding
+        store_slope(self, Version(self), square.max().sqrt() * (1 + 1e-5))  # more than float32 rounding
         return 0
 
 

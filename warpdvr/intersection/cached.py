@@ -9,7 +9,7 @@ from torch import Tensor
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, query, query_all
 from warpdvr.fields.slope import current_bound
-from warpdvr.fields.version import Change, Memory, Version
+from warpdvr.fields.version import Change, Version
 from warpdvr.intersection.base import EARLY, Solver
 from warpdvr.intersection.boxes import dilate
 from warpdvr.intersection.hit import Hit, Status
@@ -65,7 +65,7 @@ class CachedMarch(Solver):
         return self.prepare(field)(field, rays)
 
 
-class CachedValues(Solver, Memory):
+class CachedValues(Solver):
     """A `CachedMarch` that remembers one field: its values at the corners of a grid.
 
     Evaluated at the first call or `refresh`. A fit calls `refresh` before every step, and the values may then be some
@@ -103,7 +103,7 @@ class CachedValues(Solver, Memory):
             return self.sample(field, full=True)
         if iteration in EARLY or iteration % REFRESH == 0:
             return self.sample(field, full=iteration <= EARLY[-1])
-        self._known = Version(field, frozenset() if known is None else known.ignored, sums=False)
+        self._known = Version(field, frozenset() if known is None else known.ignored, exact=False)
         return 0
 
     @torch.no_grad()
@@ -112,7 +112,7 @@ class CachedValues(Solver, Memory):
 
         With `full`, and the first time, at all of them.
         """
-        version, evaluations = Version(field, sums=not self._scheduled), 0
+        version, evaluations = Version(field, exact=not self._scheduled), 0
         if not self._scheduled:
             self._bound, evaluations = current_bound(field)
         if full or len(self.value) == 0:

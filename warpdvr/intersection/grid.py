@@ -122,7 +122,7 @@ class BoundGrid(Memory):
         self._saved += points
         ignored = frozenset() if self._known is None or full else self._known.ignored
         if not full and self._saved < self._cost:
-            self._known = Version(field, ignored, sums=False)  # a step of a fit changes more than a few weights
+            self._known = Version(field, ignored, exact=False)  # a step of a fit changes more than a few weights
             return 0
         version, before = Version(field, ignored), self.evaluations
         evaluate = self._evaluate(field)
@@ -156,7 +156,9 @@ class BoundGrid(Memory):
                 )
             return self.refresh(field, full=True)
         if not known.is_of(field):
-            self._known = Version(field, known.ignored, sums=known.sums)  # an equal copy, which may change from now on
+            self._known = Version(
+                field, known.ignored, exact=known.exact
+            )  # an equal copy, which may change from now on
         return 0
 
     @torch.no_grad()

@@ -219,7 +219,8 @@ def _role(kind: type) -> str:
         "value": (types.NoneType, bool, int, float, complex, str, bytes, Enum, np.generic, torch.dtype),
         "array": np.ndarray,
     }
-    return next((role for role, kinds in roles.items() if issubclass(kind, kinds)), "object")
+    compiler = kind.__module__.startswith(("torch._dynamo", "torch._inductor"))
+    return next((role for role, kinds in roles.items() if issubclass(kind, kinds)), "nothing" if compiler else "object")
 
 
 def _has_elements(tensor: Any) -> bool:
@@ -280,8 +281,9 @@ def _parts_of_function(function: types.FunctionType) -> list[tuple[str, object]]
             parts.append((name, cell.cell_contents))
         except ValueError:  # it has not been assigned yet
             continue
-    names = _names(function.__code__)
-    return parts + [(name, function.__globals__[name]) for name in names if name in function.__globals__]
+    outside = function.__globals__
+    names = {} if outside.get("__name__", "").startswith("torch.") else _names(function.__code__)
+    return parts + [(name, outside[name]) for name in names if name in outside]
 
 
 def _names(code: types.CodeType) -> dict[str, None]:

@@ -115,8 +115,9 @@ class BoundGrid(Memory):
         Raises:
             ValueError: if the field has other bounds, or is another one and the refresh is not full.
         """
-        self._check_bounds(field)
-        if not full:
+        if full:
+            self._check_bounds(field)
+        else:
             known = self._known
             self._check_field(known is None or known.is_of(field) or known.change(field) is Change.NONE)
         self._saved += points
@@ -124,7 +125,7 @@ class BoundGrid(Memory):
         if not full and self._saved < self._cost:
             self._known = Version(field, ignored, exact=False)  # a step of a fit changes more than a few weights
             return 0
-        version, before = Version(field, ignored), self.evaluations
+        version, before = Version(field, ignored, exact=full), self.evaluations
         evaluate = self._evaluate(field)
         bound, for_bound = current_bound(field) if full else (field.lipschitz, 0)
         self.evaluations += for_bound
@@ -155,10 +156,8 @@ class BoundGrid(Memory):
                     "grid.refresh(field, full=True) first, or build it without fixed=True"
                 )
             return self.refresh(field, full=True)
-        if not known.is_of(field):
-            self._known = Version(
-                field, known.ignored, exact=known.exact
-            )  # an equal copy, which may change from now on
+        if not known.is_of(field):  # but of an equal one, and this one may change from now on
+            self._known = Version(field, known.ignored, exact=known.exact)
         return 0
 
     @torch.no_grad()

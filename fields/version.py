@@ -34,7 +34,6 @@ ITEMS = 1 << 10
 _INTERNAL = frozenset(vars(nn.Module()))
 """Attributes that Torch gives to every module, its mode among them."""
 
-
 _Group = tuple[torch.device, torch.dtype]
 
 
@@ -103,7 +102,8 @@ class Version(Memory):
         same = self._plain == now._plain and self._same_content(now)
         if self.is_of(field):
             return Change.NONE if same else Change.WEIGHTS
-        return Change.NONE if same else Change.FIELD
+        is_copy = same and (self.exact or bool(self._pieces))
+        return Change.NONE if is_copy else Change.FIELD
 
     def settled(self, field: Field) -> "Version":
         """Return the present version, without what changed since this one: call it after an evaluation alone.

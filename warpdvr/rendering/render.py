@@ -12,6 +12,7 @@ from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
 from warpdvr.intersection.base import SolverLike, as_solver
 from warpdvr.intersection.default import default_intersect
+from warpdvr.intersection.diagnosis import warn_of_rays
 from warpdvr.intersection.lowest import DEPTHS
 from warpdvr.rendering.aggregate import HitPoint
 from warpdvr.rendering.antialias import smooth_edges
@@ -39,6 +40,7 @@ def render(
     material: Material | None = None,
     lights: Sequence[Light] = (),
     memory: int = MEMORY,
+    warn: bool = True,
 ) -> Image:
     """Render a field.
 
@@ -61,6 +63,8 @@ def render(
             surface; None shows the field's colour without shading.
         lights: the lights of the scene, needed with a material.
         memory: approximate limit for the evaluation of one chunk of rays [byte]. A recorded gradient comes on top.
+        warn: say so where rays start inside, stay undecided, or hit nothing because no value is negative. To find that
+            out, up to about 8,000 points are evaluated if hardly any ray hits. False for a part of a picture.
 
     Raises:
         ValueError: if an argument makes no sense, or a material and lights are not given together.
@@ -85,6 +89,8 @@ def render(
     if outline and torch.is_grad_enabled():
         edge_term, for_outlines = boundary(field, _visible(camera, film, backdrop), solver, chunk=chunk, shader=shader)
         rgb, evaluations = rgb + edge_term, evaluations + for_outlines
+    if warn:
+        evaluations += warn_of_rays("render", field, camera.rays, film.status, stacklevel=2)
     return film.image(camera, rgb, evaluations)
 
 

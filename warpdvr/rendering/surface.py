@@ -10,6 +10,7 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, select_shape
 from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.intersection.base import Solver
+from warpdvr.intersection.diagnosis import warn_of_rays
 from warpdvr.intersection.hit import Hit
 from warpdvr.rendering.implicit import reattach
 from warpdvr.shading.shade import Shader, SurfacePoints, shade
@@ -51,11 +52,16 @@ class Surface:
     """Points at which the field was evaluated: for the hits, their gradients and what makes them move."""
 
 
-def surface(field: Field, rays: Rays, intersect: Solver, shader: Shader = shade) -> Surface:
-    """Return the surface where rays hit it, packed: only rays that hit. Differentiable where autograd is recording."""
+def surface(field: Field, rays: Rays, intersect: Solver, shader: Shader = shade, *, warn: bool = True) -> Surface:
+    """Return the surface where rays hit it, packed: only rays that hit. Differentiable where autograd is recording.
+
+    Like `render`, it warns of rays that see nothing because of the field, unless `warn` is False.
+    """
     traced = trace(field, rays, intersect)
-    at = traced.points
-    return Surface(traced.hit, traced.t, at.x, at.normal, shader(at), traced.slope, traced.evaluations)
+    at, evaluations = traced.points, traced.evaluations
+    if warn:
+        evaluations += warn_of_rays("surface", field, lambda: rays, traced.hit.status, stacklevel=2)
+    return Surface(traced.hit, traced.t, at.x, at.normal, shader(at), traced.slope, evaluations)
 
 
 def trace(field: Field, rays: Rays, intersect: Solver) -> TracedPoints:

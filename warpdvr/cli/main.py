@@ -1,6 +1,7 @@
 """The command line: photographs in; a field, pictures, a mesh and USD out."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -85,7 +86,9 @@ def _run(name: str, words: Sequence[str]) -> int:
     checkpoint = options.out / "checkpoint.safetensors" if name in RESUMABLE else None
     before = _version(checkpoint)
     try:
-        run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            run(options)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"warpdvr: {name_options(' '.join(str(error).split()), options)}", file=sys.stderr)
         return 2
@@ -95,6 +98,11 @@ def _run(name: str, words: Sequence[str]) -> int:
         print(f"warpdvr: interrupted; go on with: warpdvr {name} --out {options.out} --resume", file=sys.stderr)
         return 130
     return 0
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """Show a warning as one sentence, without the line of code that it comes from."""
+    print(f"warpdvr: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _version(path: Path | None) -> tuple[int, int] | None:

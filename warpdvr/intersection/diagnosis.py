@@ -17,7 +17,7 @@ from warpdvr.intersection.hit import Status
 
 SIGN = "is the sign turned round? A value is < 0 inside and > 0 outside"
 NOTHING_INSIDE = f"no sampled value is negative, so there is nothing inside; {SIGN}"
-STARTS_INSIDE = f"start inside: the camera, or a side of the bounds, may be inside of the object, or {SIGN}"
+STARTS_INSIDE = f"start inside: the camera, or a side of the bounds, may be inside of the object; or {SIGN}"
 
 INSIDE_OUT = (
     "most values on the sides of the bounds are negative, and positive ones lie in the middle, so the surface is open "
@@ -170,6 +170,6 @@ def warn_of_rays(
 
 
 def _crossing(field: Field, rays: Rays) -> int:
-    """Return how many rays meet the bounds; 0 where rays look at several shapes, of which no sentence would be true."""
+    """Return how many rays meet the bounds, or 0 if they look at several shapes, of which only some may be empty."""
     near, far = rays.clip(field.bounds)
     return 0 if rays.shape_index is not None else int((near <= far).sum())

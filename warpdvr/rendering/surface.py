@@ -11,7 +11,7 @@ from warpdvr.fields.base import Field, select_shape
 from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.diagnosis import warn_of_rays
-from warpdvr.intersection.hit import Hit
+from warpdvr.intersection.hit import Hit, outcomes
 from warpdvr.rendering.implicit import reattach
 from warpdvr.shading.shade import Shader, SurfacePoints, shade
 
@@ -50,6 +50,9 @@ class Surface:
     """Length of the field's gradient at x; differentiable."""
     evaluations: int
     """Points at which the field was evaluated: for the hits, their gradients and what makes them move."""
+
+    def __repr__(self) -> str:
+        return f"Surface({len(self.hit.status)} rays: {outcomes(self.hit.status, self.evaluations)})"
 
 
 def surface(field: Field, rays: Rays, intersect: Solver, shader: Shader = shade, *, warn: bool = True) -> Surface:

@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -87,7 +87,7 @@ def _run(name: str, words: Sequence[str]) -> int:
     before = _version(checkpoint)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _warning_printer()
             run(options)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"warpdvr: {name_options(' '.join(str(error).split()), options)}", file=sys.stderr)
@@ -100,9 +100,17 @@ def _run(name: str, words: Sequence[str]) -> int:
     return 0
 
 
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Show a warning as one sentence, without the line of code that it comes from."""
-    print(f"warpdvr: {' '.join(str(message).split())}", file=sys.stderr)
+def _warning_printer() -> Callable[..., None]:
+    """Return a function that prints each warning once as a sentence, without the line of code that it comes from."""
+    printed = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        sentence = " ".join(str(message).split())
+        if sentence not in printed:
+            print(f"warpdvr: {sentence}", file=sys.stderr)
+        printed.add(sentence)
+
+    return show
 
 
 def _version(path: Path | None) -> tuple[int, int] | None:

@@ -24,12 +24,17 @@ INSIDE_OUT = (
     f"at the bounds; {SIGN}, also in a room, whose mesh is that of the air in it"
 )
 
+MANY_UNDECIDED = (
+    "many rays stay undecided (GAVE_UP): give SphereTrace or RangeMarch more max_steps or CachedMarch more cells, or "
+    "take intersect=DenseMarch(), for which a ray is undecided only where a value is not a number"
+)
+
 FEW = 0.01
 """Largest share of rays that may hit a field without a negative value: those with a sample of exactly 0."""
 
-INSIDE = 0.75
-"""Share of the rays that hit or start inside from which on their start inside is no matter of a corner that is cut off
-by the bounds."""
+INSIDE = 0.6, 0.9
+"""Shares of the rays that start inside, among those that hit or start inside, from which on this is told: the first one
+counts if the field is inside out, the second one anyway. An object may be cut off by the bounds."""
 
 UNDECIDED = 0.05
 """Share of the rays that do not miss from which on those that gave up are more than a few grazing ones."""
@@ -142,8 +147,8 @@ def warn_of_rays(
 ) -> int:
     """Warn if rays see nothing for another reason than that they look past the surface; return the evaluations.
 
-    The field is evaluated only if next to no ray hits, none starts inside and some meet the bounds. The text depends on
-    the kind of fault alone, so that a warning of many pictures is shown once.
+    The field is evaluated only if most rays start inside, or hardly any of those that meet the bounds hits. The text
+    depends on the kind of fault alone, so that a warning of many pictures is shown once.
 
     Args:
         who: the function that the sentence begins with.
@@ -152,21 +157,29 @@ def warn_of_rays(
         status: what became of them.
         stacklevel: as for `warnings.warn`, counted from the caller.
     """
+    if len(status) and (status != int(Status.HIT)).any():
+        sentence, evaluations = _complaint(field, rays, status)
+        if sentence:
+            warnings.warn(f"{who}: {sentence}", stacklevel=stacklevel + 1)
+        return evaluations
+    return 0
+
+
+def _complaint(field: Field, rays: Callable[[], Rays], status: Int[Tensor, " n"]) -> tuple[str, int]:
+    """Return what is to be said of rays, if anything, and the evaluations that it took to find out."""
     hits, inside, gave_up = (int((status == s).sum()) for s in (Status.HIT, Status.INSIDE, Status.GAVE_UP))
-    sentence, evaluations = "", 0
-    if inside and inside >= INSIDE * (inside + hits):
-        sentence = f"{'nearly all' if hits else 'no ray hits, because'} rays {STARTS_INSIDE}"
-    elif gave_up and gave_up >= UNDECIDED * (hits + inside + gave_up):
-        sentence = (
-            "many rays stay undecided (GAVE_UP): give SphereTrace or RangeMarch more max_steps or CachedMarch more "
-            "cells, or take intersect=DenseMarch(), for which a ray is undecided only where a value is not a number"
-        )
-    elif hits <= FEW * len(status) and hits <= FEW * (crossing := _crossing(field, rays())) and crossing:
+    share, evaluations = inside / max(hits + inside, 1), 0
+    turned = share >= INSIDE[1]
+    if INSIDE[0] <= share < INSIDE[1] and rays().shape_index is None:
+        turned, evaluations = is_inside_out(field), LATTICES[-1] ** 3
+    if turned:
+        return f"{'nearly all' if hits else 'no ray hits, because'} rays {STARTS_INSIDE}", evaluations
+    if gave_up and gave_up >= UNDECIDED * (hits + inside + gave_up):
+        return MANY_UNDECIDED, evaluations
+    if hits <= FEW * len(status) and hits <= FEW * (crossing := _crossing(field, rays())) and crossing:
         lowest, evaluations = lowest_value(field)
-        sentence = f"hardly any ray hits: {NOTHING_INSIDE}" if lowest >= 0 else ""
-    if sentence:
-        warnings.warn(f"{who}: {sentence}", stacklevel=stacklevel + 1)
-    return evaluations
+        return f"hardly any ray hits: {NOTHING_INSIDE}" if lowest >= 0 else "", evaluations
+    return "", evaluations
 
 
 def _crossing(field: Field, rays: Rays) -> int:

@@ -46,7 +46,7 @@ def check_file(path: Path, suffixes: Sequence[str] = (), what: str = "a file") -
         known = " or ".join([", ".join(suffixes[:-1]), suffixes[-1]] if len(suffixes) > 1 else suffixes)
         raise ValueError(f"{path}: {what} is written as {known}, not as {path.suffix or 'a file without suffix'}")
     _check_folder(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # which is False where the name is too long, as `replacing` then says
         raise ValueError(f"{path}: expected the path of a file to write, found a folder")
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"{path}: nothing can be written to the folder {path.parent}, it is read-only")

@@ -83,7 +83,7 @@ class Progressive:
                 bands.append(self._render(_rows(stage, top, rows)))
                 top += rows
             image = _stack(bands)
-            if i == 0:
+            if self._shown is None:  # of the first picture alone, since a user may well move into the object
                 warn_of_rays("view", self.field, stage.rays, image.status.flatten(), stacklevel=1)
             self._hand_over(image, camera)
             yield

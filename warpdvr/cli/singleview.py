@@ -10,7 +10,8 @@ from warpdvr.cli.arguments import named, positional
 from warpdvr.cli.progress import follow, progress_bar
 from warpdvr.datasets.files import error_prefix
 from warpdvr.geometry.isosurface import check_resolution
-from warpdvr.runtime.files import replacing
+from warpdvr.geometry.mesh import check_writable
+from warpdvr.runtime.files import check_file, replacing
 from warpdvr.singleview import metrics, report
 from warpdvr.singleview import run as category_run
 from warpdvr.singleview.preprocess import read_input_picture
@@ -162,6 +163,7 @@ def reconstruct(options: ReconstructImageArguments) -> None:
     refinement = Refinement(steps=options.steps)
     checkpoint = CategoryRun.open(options.run).load()
     out = options.out or options.picture.with_suffix(".ply")
+    check_writable(out)
     image = read_input_picture(options.picture)
     with error_prefix(options.picture):
         field, mesh = metrics.reconstruct(checkpoint, image, resolution=options.resolution, refinement=refinement)
@@ -176,6 +178,8 @@ def evaluate(options: EvalCategoryArguments) -> None:
     """Score the reconstructions of held-out objects against their true meshes."""
     run, refinement = CategoryRun.open(options.run), Refinement(steps=options.steps)
     page = run.folder / "page.png"
+    for path in (page, run.folder / "scores.json"):
+        check_file(path)
     scores = report.compare(run.load(), run.objects(), options.meshes, page, refinement=refinement)
     with replacing(run.folder / "scores.json") as unfinished:
         unfinished.write_text(

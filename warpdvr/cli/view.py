@@ -8,6 +8,7 @@ from warpdvr.cli.arguments import OnDevice, named, positional
 from warpdvr.geometry.mesh import Mesh, read_mesh
 from warpdvr.runs import scene
 from warpdvr.runs.run import Run
+from warpdvr.runtime.files import check_file
 from warpdvr.viewer import window
 
 
@@ -23,6 +24,8 @@ class ViewArguments(OnDevice):
 
 def view(options: ViewArguments) -> None:
     """Show the field of a run or of a scene file."""
+    if options.screenshot is not None:
+        check_file(options.screenshot, (".png",), "a screenshot")
     meshes: dict[str, Mesh] = {}
     cameras: tuple[Camera, ...] = ()
     up = (0.0, 0.0, 1.0)

@@ -69,6 +69,7 @@ def evaluate(
     psnr, overlaps, evaluations = [], [], 0
     indices = views.test if indices is None else indices
     masked = [(i, mask) for i in indices if (mask := views.masks[i]) is not None]
+    warn = intersect is None  # of a solver for fits it is no news that it leaves rays undecided
     if intersect is None and masked:
         intersect, evaluations = gridded_intersect(field)
     for i, mask in masked:
@@ -81,10 +82,10 @@ def evaluate(
         if not mask.any():
             continue
         if background is None:
-            image = render(field, camera, intersect=intersect, background=(0.0, 0.0, 0.0))
+            image = render(field, camera, intersect=intersect, background=(0.0, 0.0, 0.0), warn=warn)
         else:
             backdrop = _background(background.to(field.bounds.device), camera.to(field.bounds.device))
-            image = render(field, camera, intersect=intersect, background=backdrop, antialias=SMOOTH)
+            image = render(field, camera, intersect=intersect, background=backdrop, antialias=SMOOTH, warn=warn)
         evaluations += image.evaluations
         psnr.append(_psnr(image.rgb.cpu(), photograph, mask))
         overlaps.append(float(iou(image.mask.cpu(), mask)))

@@ -20,12 +20,16 @@ from warpdvr.fitting.terms import Term, TermContext, check_terms, evaluate_terms
 from warpdvr.intersection.base import EARLY, Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.intersection.dense_march import DenseMarch
+from warpdvr.intersection.diagnosis import SIGN, check_start
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.rendering.background import RATE, Background
 from warpdvr.rendering.surface import surface
 
 PATIENCE = 50
 """Steps in a row without a hit after which a fit gives up."""
+
+CHECKED = 256
+"""Number of rays whose starts are checked before a fit."""
 
 MEASURE = 100
 """Steps between two measurements of the field's Lipschitz bound, for fields that can measure it."""
@@ -66,7 +70,7 @@ class Fit(TrainingLoop):
         Raises:
             ValueError: if `views` is a folder, not exactly one positive duration is given, no training view has a mask
                 or depth, depth is to be learnt from and none is known, the name of the recipe is unknown, a term makes
-                no sense, or there is nothing to optimise.
+                no sense, there is nothing to optimise, no value of the field is negative, or all rays start inside.
         """
         field, views = as_field(field), _check_views(views)
         super().__init__("fit", minutes=minutes, iterations=iterations, seed=seed, single_thread=True)
@@ -91,6 +95,7 @@ class Fit(TrainingLoop):
         weighted = recipe_terms(self.recipe, field, self.background)
         taken_names = [*WEIGHTS, "prior", "total", *(term.name for term in weighted)]
         self.terms = [*weighted, *check_terms(terms, taken_names)]
+        self._check_start(seed, has_own_terms=len(self.terms) > len(weighted))
         self.intersect = as_solver(
             intersect
             or (DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else CachedMarch(cells=self.recipe.cells))
@@ -152,7 +157,7 @@ class Fit(TrainingLoop):
         pose = self.poses() if self.poses else None
         batch = self.pixels.draw(self.recipe.rays, self.generator, patches=self.recipe.blocks, pose=pose)
         solver = self._solver(progress)
-        visible = surface(self.field, batch.rays, solver)
+        visible = surface(self.field, batch.rays, solver, warn=False)
         self._check(visible.hit)
         context = TermContext(self.field, self.pixels, batch, visible, solver, progress, self.generator)
         losses, evaluations = evaluate_terms(self.terms, context)
@@ -183,6 +188,19 @@ class Fit(TrainingLoop):
             return None
         return Background.new(seed, self.field.bounds.device)
 
+    def _check_start(self, seed: int, *, has_own_terms: bool) -> None:
+        """Refuse a field whose surface no ray hits, unless a term works at places where there is none.
+
+        Terms of masks create a surface in a network of logits with random weights, but a distance begins with one.
+        """
+        recipe = self.recipe
+        if recipe.on_surface:
+            return
+        masks = max(recipe.mask, recipe.hinge, recipe.freespace, recipe.occupancy)
+        creates = (self.field.kind == "occupancy" and masks > 0) or has_own_terms
+        rays = self.pixels.draw(CHECKED, torch.Generator().manual_seed(seed)).rays
+        self.evaluations += check_start("fit", self.field, rays, creates=creates)
+
     def _check(self, hit: Hit) -> None:
         self.without_hit = 0 if len(hit.ray) else self.without_hit + 1
         if self.without_hit < PATIENCE or self.recipe.on_surface:  # which pulls a surface to where there is none
@@ -191,7 +209,7 @@ class Fit(TrainingLoop):
         what = "fills the cameras' surroundings" if inside > 0.5 else "is empty"
         raise RuntimeError(
             f"fit: the level set {what}, no ray has hit it for {PATIENCE} steps (step {self.iteration + 1}); "
-            "check that masks are white on the object and that cameras and images belong together"
+            f"check that masks are white on the object and that cameras and images belong together; {SIGN}"
         )
 
 

@@ -22,6 +22,7 @@ from warpdvr.fitting.image_pyramid import pyramid
 from warpdvr.fitting.pose_residuals import SCALES, PoseResiduals
 from warpdvr.intersection.base import Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
+from warpdvr.intersection.diagnosis import check_start
 from warpdvr.runtime.threads import one_thread
 from warpdvr.runtime.validate import suggest
 
@@ -82,7 +83,8 @@ def refine(
         The cameras of all views, in their order.
 
     Raises:
-        ValueError: if a view has nothing to compare, or its camera sees nothing of the field at the start.
+        ValueError: if a view has nothing to compare, or its camera sees nothing of the field at the start, such as one
+            that is negative nowhere, or inside out.
     """
     check_refinement(kinds, longest)
     field = as_field(field)
@@ -146,9 +148,11 @@ def _check_visible(field: Field, camera: Camera, name: str) -> None:
     z = camera.project(corner)[1]
     if not bool((z > 0).any()):
         raise ValueError(f"refine: view {name}: the object lies behind its camera, which cannot be refined from there")
-    near, far = camera.resized(32, 32).rays().clip(field.bounds.cpu())
+    coarse = camera.resized(32, 32)
+    near, far = coarse.rays().clip(field.bounds.cpu())
     if not bool((near <= far).any()):
         raise ValueError(f"refine: view {name}: its camera looks past the object, and cannot be refined from there")
+    check_start(f"refine: view {name}", field, coarse.to(field.bounds.device).rays(), creates=False)
 
 
 def _descend(

@@ -8,6 +8,7 @@ from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
 from warpdvr.geometry.marching_cubes import CHUNK, Lattice, Solid, triangulate
 from warpdvr.geometry.mesh import Mesh, vertex_normals
+from warpdvr.intersection.diagnosis import INSIDE_OUT, is_inside_out
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.shading.shade import SurfacePoints, shade
 
@@ -44,8 +45,8 @@ def extract(
             evaluates such a field at all corners, about resolution cubed points.
 
     Raises:
-        ValueError: if the resolution makes no sense, the field has no surface inside its bounds, or a value there is
-            not finite.
+        ValueError: if the resolution makes no sense, the field has no surface inside its bounds or is inside out there,
+            or a value is not finite.
     """
     check_resolution(resolution, "extract: resolution")
     field = as_field(field)
@@ -59,6 +60,8 @@ def extract(
     vertices, faces = triangulate(solid, lattice, bound_grid)
     solid.check()
     vertices, slope = _project_by_newton(solid, lattice, vertices, project)
+    if bool(((vertices == solid.low) | (vertices == solid.high)).any()) and is_inside_out(field):  # it has caps
+        raise ValueError(f"extract: {INSIDE_OUT}")
     faces = _without_slivers(vertices, faces, 1e-6 * float(lattice.step.min()) ** 2)
     faces = faces if cavities else _without_cavities(vertices, faces)
     faces = _largest_piece(vertices, faces) if largest else faces

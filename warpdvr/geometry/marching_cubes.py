@@ -14,6 +14,7 @@ from torch.nn.functional import max_pool3d
 from warpdvr.fields.base import Field
 from warpdvr.fields.gradient import value_and_gradient
 from warpdvr.fields.slope import current_bound
+from warpdvr.intersection.diagnosis import SIGN
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.runtime.launch import warp_scope
 
@@ -86,7 +87,7 @@ class Solid:
             self.values(torch.cartesian_prod(*axes).to(self.low))  # for the range in the message
             raise ValueError(
                 "extract: the field has no surface inside its bounds: "
-                f"its values lie in [{self.min_value:.4g}, {self.max_value:.4g}]"
+                f"its values lie in [{self.min_value:.4g}, {self.max_value:.4g}]; {SIGN}"
             )
 
 

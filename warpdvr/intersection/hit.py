@@ -37,3 +37,15 @@ class Hit:
     not evaluated count too, by the middle of their bounds; NaN for a ray that does not meet the bounds."""
     evaluations: int
     """Points at which the field was evaluated."""
+
+    def __repr__(self) -> str:
+        return f"Hit({len(self.status)} rays: {outcomes(self.status, self.evaluations)})"
+
+
+def outcomes(status: Int[Tensor, "*shape"], evaluations: int) -> str:
+    """Say what became of rays in a few words: how many hit, miss, start inside and gave up, and queries per ray."""
+    count = {s: int((status == s).sum()) for s in Status}
+    return (
+        f"{count[Status.HIT]} hit, {count[Status.MISS]} miss, {count[Status.INSIDE]} start inside, "
+        f"{count[Status.GAVE_UP]} gave up; {evaluations / max(status.numel(), 1):.2f} queries per ray"
+    )

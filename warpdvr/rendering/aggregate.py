@@ -51,7 +51,7 @@ class HitPoint(Aggregation):
     """The values of a ray are those of the first point where it enters the surface (Niemeyer et al. 2020)."""
 
     def __call__(self, field: Field, rays: Rays, intersect: Solver, shader: Shader = shade) -> RayValues:
-        visible = surface(field, rays, intersect, shader)
+        visible = surface(field, rays, intersect, shader, warn=False)
         n, ray = len(rays), visible.hit.ray
         return RayValues(
             hit=visible.hit,

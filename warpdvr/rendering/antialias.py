@@ -65,7 +65,7 @@ def _mean(
     """Return the mean colours over n x n rays in each pixel, and the evaluations."""
     side = (torch.arange(n, device=pixel.device, dtype=pixel.dtype) + 0.5) / n - 0.5
     rays = camera.rays((pixel[:, None] + torch.cartesian_prod(side, side)).view(-1, 2))
-    visible = surface(field, rays, intersect, shader)
+    visible = surface(field, rays, intersect, shader, warn=False)
     backdrop = linear(background.repeat_interleave(n * n, 0))
     light = backdrop.index_copy(0, visible.hit.ray, linear(visible.color).to(background))
     return encode(light.view(-1, n * n, 3).mean(1)), visible.evaluations

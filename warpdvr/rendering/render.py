@@ -12,6 +12,7 @@ from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
 from warpdvr.intersection.base import SolverLike, as_solver
 from warpdvr.intersection.default import default_intersect
+from warpdvr.intersection.diagnosis import warn_of_rays
 from warpdvr.intersection.lowest import DEPTHS
 from warpdvr.rendering.aggregate import HitPoint
 from warpdvr.rendering.antialias import smooth_edges
@@ -39,6 +40,7 @@ def render(
     material: Material | None = None,
     lights: Sequence[Light] = (),
     memory: int = MEMORY,
+    warn: bool = True,
 ) -> Image:
     """Render a field.
 
@@ -61,19 +63,18 @@ def render(
             surface; None shows the field's colour without shading.
         lights: the lights of the scene, needed with a material.
         memory: approximate limit for the evaluation of one chunk of rays [byte]. A recorded gradient comes on top.
+        warn: say so where the field is why nothing is seen, see `warpdvr.intersection.diagnosis`.
 
     Raises:
         ValueError: if an argument makes no sense, or a material and lights are not given together.
     """
     field = as_field(field)
-    if antialias < 1 or antialias != int(antialias):
-        raise ValueError(f"render: antialias must be a whole number of places, at least 1, got {antialias}")
+    _check_antialias(antialias)
     shader = _shader(material, lights)
     solver = as_solver(intersect or default_intersect(field)).prepare(field)
     camera = camera.to(field.bounds.device)
     pixels = background_pixels(background, camera)
-    points_per_ray = max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1)
-    chunk = max(1, memory // (bytes_per_point(field) * points_per_ray))
+    chunk = _chunk_size(field, max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1), memory)
     film = expose(field, camera, solver, aggregate=HitPoint(), shader=shader, sharpness=silhouette, chunk=chunk)
     backdrop = pixels.to(film.color)
     rgb, evaluations = film.over(backdrop), film.evaluations
@@ -85,7 +86,18 @@ def render(
     if outline and torch.is_grad_enabled():
         edge_term, for_outlines = boundary(field, _visible(camera, film, backdrop), solver, chunk=chunk, shader=shader)
         rgb, evaluations = rgb + edge_term, evaluations + for_outlines
+    evaluations += warn_of_rays("render", field, camera.rays, film.status, stacklevel=2) if warn else 0
     return film.image(camera, rgb, evaluations)
+
+
+def _check_antialias(places: float) -> None:
+    if places < 1 or places != int(places):
+        raise ValueError(f"render: antialias must be a whole number of places, at least 1, got {places}")
+
+
+def _chunk_size(field: Field, points_per_ray: int, memory: int) -> int:
+    """Return how many rays are evaluated together within a budget of memory [byte]."""
+    return max(1, memory // (bytes_per_point(field) * points_per_ray))
 
 
 def bytes_per_point(field: Field) -> int:

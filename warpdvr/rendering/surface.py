@@ -10,7 +10,8 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, select_shape
 from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.intersection.base import Solver
-from warpdvr.intersection.hit import Hit
+from warpdvr.intersection.diagnosis import warn_of_rays
+from warpdvr.intersection.hit import Hit, outcomes
 from warpdvr.rendering.implicit import reattach
 from warpdvr.shading.shade import Shader, SurfacePoints, shade
 
@@ -50,12 +51,20 @@ class Surface:
     evaluations: int
     """Points at which the field was evaluated: for the hits, their gradients and what makes them move."""
 
+    def __repr__(self) -> str:
+        return f"Surface({len(self.hit.status)} rays: {outcomes(self.hit.status, self.evaluations)})"
 
-def surface(field: Field, rays: Rays, intersect: Solver, shader: Shader = shade) -> Surface:
-    """Return the surface where rays hit it, packed: only rays that hit. Differentiable where autograd is recording."""
+
+def surface(field: Field, rays: Rays, intersect: Solver, shader: Shader = shade, *, warn: bool = True) -> Surface:
+    """Return the surface where rays hit it, packed: only rays that hit. Differentiable where autograd is recording.
+
+    Like `render`, it warns of rays that see nothing because of the field, unless `warn` is False.
+    """
     traced = trace(field, rays, intersect)
-    at = traced.points
-    return Surface(traced.hit, traced.t, at.x, at.normal, shader(at), traced.slope, traced.evaluations)
+    at, evaluations = traced.points, traced.evaluations
+    if warn:
+        evaluations += warn_of_rays("surface", field, lambda: rays, traced.hit.status, stacklevel=2)
+    return Surface(traced.hit, traced.t, at.x, at.normal, shader(at), traced.slope, evaluations)
 
 
 def trace(field: Field, rays: Rays, intersect: Solver) -> TracedPoints:

@@ -92,7 +92,8 @@ def write_scores(run: Run, field: Field, views: Views, mesh: Mesh | None, truth:
         "evaluation": {"field_evaluations": scores.field_evaluations},
     }
     if truth is not None and mesh is not None:
-        result |= asdict(chamfer(mesh, truth))
+        size = {"mesh_vertices": len(mesh.vertices), "mesh_triangles": len(mesh.faces)}  # how fine it is
+        result |= size | asdict(chamfer(mesh, truth))
     row = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in result.items()}
     with replacing(run.scores) as unfinished:
         unfinished.write_text(json.dumps(row, indent=2) + "\n")

@@ -214,7 +214,8 @@ class Trainer(TrainingLoop):
         noise = config.noise * torch.randn(n, self.codes.shape[1], generator=self.generator)
         shapes = Shapes(self.model.decode, self.codes[objects] + noise)
         batch = self.pool.draw(objects, config.rays, self.generator)
-        visible = surface(shapes, batch[0], DenseMarch(config.samples, splits=config.splits, block=8))
+        solver = DenseMarch(config.samples, splits=config.splits, block=8)
+        visible = surface(shapes, batch[0], solver, warn=False)
         terms = self._ray_losses(shapes, batch, visible)
         if config.hull:
             x, shape_index, inside = self.pool.points(objects, config.points, self.generator)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from warpdvr.fields.adapter import adapt
 from warpdvr.fields.base import Field, FieldLike, check_answer
+from warpdvr.intersection.diagnosis import check_signs
 from warpdvr.shading.shade import SurfacePoints, shade
 
 POINTS = 64
@@ -41,6 +42,7 @@ def check_field(module: FieldLike) -> None:
     _check_lipschitz(name, field, x)
     _check_color(name, field, x, slope)
     _check_weights(name, field, x, slope)
+    check_signs(f"{name}.value", field)
 
 
 def _check_bounds(name: str, bounds: object) -> None:

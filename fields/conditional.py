@@ -1,6 +1,6 @@
 """Several shapes in one field, each with its latent code."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from warpdvr.fields.base import Bounds, Decoder, Field, Kind
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import PositionalEncoding
+from warpdvr.runtime.calls import ordinary, outside_inference
 
 
 class ConditionalOccupancy(Decoder):
@@ -111,6 +112,7 @@ class Shapes(Field):
         ValueError: if the codes do not have the decoder's length or there are none, or `stretch` has another shape.
     """
 
+    @outside_inference
     def __init__(self, decoder: Decoder, codes: Float[Tensor, "..."], stretch: Float[Tensor, "..."] | None = None):
         if not isinstance(decoder, Decoder):
             raise ValueError(f"shapes: expected a Decoder (warpdvr.fields.base), got {type(decoder).__name__}")
@@ -121,10 +123,25 @@ class Shapes(Field):
             )
         if stretch is not None and stretch.shape != (len(codes), 3):
             raise ValueError(f"shapes: expected a stretch of shape ({len(codes)}, 3), got {tuple(stretch.shape)}")
+        codes, stretch = ordinary(codes), None if stretch is None else ordinary(stretch)
         self.decoder, self.codes, self.stretch = decoder, codes, stretch
         self.ready = decoder.prepared(codes)
         self.bounds = self.bounds.to(codes) * (1 if stretch is None else stretch.detach().amax(0))
         self.shape_index: Int[Tensor, " n"] | None = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Shapes":
+        """Move the codes too, which are no parameter if something else computed them, and what they add to layers."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.codes = self.codes if isinstance(self.codes, nn.Parameter) else fn(self.codes)
+        self.stretch = None if self.stretch is None else fn(self.stretch)
+        self.ready = self.decoder.prepared(self.codes)
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Shapes":
+        """Return a copy, in which codes that an encoder made are constant."""
+        twin = cast("Shapes", super().__deepcopy__(memo))
+        twin.ready = twin.decoder.prepared(twin.codes)
+        return twin
 
     @property
     def kind(self) -> Kind:  # type: ignore[override]

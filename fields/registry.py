@@ -9,6 +9,7 @@ from torch import nn
 
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field
+from warpdvr.runtime.calls import outside_inference
 from warpdvr.runtime.validate import convert, suggest
 
 GROUP = "warpdvr.fields"
@@ -34,6 +35,7 @@ def names() -> list[str]:
     return sorted({*_registered, *(entry.name for entry in entry_points(group=GROUP))})
 
 
+@outside_inference
 def make(name: str, **options: object) -> Field:
     """Make a field by name; an unregistered name is looked up in the entry points of installed packages.
 

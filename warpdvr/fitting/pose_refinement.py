@@ -22,6 +22,7 @@ from warpdvr.fitting.image_pyramid import pyramid
 from warpdvr.fitting.pose_residuals import SCALES, PoseResiduals
 from warpdvr.intersection.base import Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
+from warpdvr.runtime.calls import outside_inference
 from warpdvr.runtime.threads import one_thread
 from warpdvr.runtime.validate import suggest
 
@@ -55,6 +56,7 @@ class RefinedCamera:
     """How many poses were tried."""
 
 
+@outside_inference
 def refine(
     field: FieldLike,
     views: Views,

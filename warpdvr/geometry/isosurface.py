@@ -9,12 +9,14 @@ from warpdvr.fields.base import Field, FieldLike
 from warpdvr.geometry.marching_cubes import CHUNK, Lattice, Solid, triangulate
 from warpdvr.geometry.mesh import Mesh, vertex_normals
 from warpdvr.intersection.grid import BoundGrid
+from warpdvr.runtime.calls import outside_inference
 from warpdvr.shading.shade import SurfacePoints, shade
 
 MAX_RESOLUTION = 2048
 """Largest number of cells along the longest side of the bounds; a finer mesh exceeds the memory of most computers."""
 
 
+@outside_inference
 def extract(
     field: FieldLike,
     *,

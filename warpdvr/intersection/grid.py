@@ -13,6 +13,7 @@ from warpdvr.fields.base import Field, FieldLike, query_all
 from warpdvr.intersection.octree import MAX_RESOLUTION, Layout, Octree
 from warpdvr.intersection.repeat_log import RepeatLog
 from warpdvr.kernels import grid as _grid
+from warpdvr.runtime.calls import outside_inference
 from warpdvr.runtime.launch import launch
 
 MARGIN = 1.5
@@ -43,6 +44,7 @@ class BoundGrid:
     tree: Octree
     """The boxes."""
 
+    @outside_inference
     def __init__(
         self,
         field: FieldLike,
@@ -87,6 +89,7 @@ class BoundGrid:
         self._value = low.new_empty(0)
         self.refresh(field, full=True)
 
+    @outside_inference
     @torch.no_grad()
     def refresh(self, field: Field, points: int = 1024, *, full: bool = False) -> int:
         """Update the bounds after the field's weights changed, and return the number of evaluations.
@@ -114,6 +117,7 @@ class BoundGrid:
         self._saved = 0 if full else self._saved - self._cost
         return self._cost
 
+    @outside_inference
     @torch.no_grad()
     def sharpen(self, field: Field) -> int:
         """Halve the boxes in which rays had to evaluate the field more than once; return the number of evaluations.

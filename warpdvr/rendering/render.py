@@ -18,6 +18,7 @@ from warpdvr.rendering.antialias import smooth_edges
 from warpdvr.rendering.film import Film, background_pixels, expose
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.visibility import VisibleImage, boundary
+from warpdvr.runtime.calls import outside_inference
 from warpdvr.runtime.validate import refuse_class
 from warpdvr.shading.lights import Light
 from warpdvr.shading.materials import Material
@@ -27,6 +28,7 @@ MEMORY = 512 << 20
 """Default memory budget of a render [byte]."""
 
 
+@outside_inference
 def render(
     field: FieldLike,
     camera: Camera,

@@ -1,0 +1,86 @@
+"""Read numbers from arguments: whole ones, positive ones, and matrices from lists or NumPy."""
+
+import math
+from numbers import Real
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from warpdvr.runtime.calls import ordinary
+
+
+def whole(where: str, value: object, least: int | None = 1) -> int:
+    """Return a whole number, which may be written as 32.0 or be a number of NumPy or Torch.
+
+    Raises:
+        ValueError: if it is none, or smaller than `least`.
+    """
+    number = _plain(value)
+    low = -math.inf if least is None else least
+    if number is None or not math.isfinite(number) or number != int(number) or number < low:
+        raise ValueError(
+            f"{where} must be a whole number{'' if least is None else f', at least {least}'}, got {value!r}"
+        )
+    return int(number)
+
+
+def positive(where: str, value: object, *, or_zero: bool = False) -> float:
+    """Return a finite positive number, or 0 if allowed.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    number = _plain(value)
+    if number is None or not math.isfinite(number) or number < 0 or (number == 0 and not or_zero):
+        raise ValueError(f"{where} must be a {'number, at least 0' if or_zero else 'positive number'}, got {value!r}")
+    return number
+
+
+def finite(where: str, value: object) -> float:
+    """Return a finite number.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    number = _plain(value)
+    if number is None or not math.isfinite(number):
+        raise ValueError(f"{where} must be a finite number, got {value!r}")
+    return number
+
+
+def _plain(value: object) -> float | None:
+    """Return a number, or None: text and truth values are none."""
+    if isinstance(value, Tensor) and value.ndim == 0 and value.dtype != torch.bool and not value.is_complex():
+        value = value.item()
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
+
+
+def floating(where: str, value: object, shapes: tuple[tuple[int, ...], ...]) -> Float[Tensor, "..."]:
+    """Return a tensor of floating point numbers in one of some shapes; lists and whole numbers become float64.
+
+    A tensor of float32 or float64 is returned as it is, one of half precision as float32; differentiable.
+
+    Raises:
+        ValueError: if it is anything else, or a number is not finite.
+    """
+    expected = " or ".join(map(str, shapes))
+    try:
+        tensor = value if isinstance(value, Tensor) else _from_list(value)
+    except (RuntimeError, TypeError, ValueError):  # text, or rows of different lengths
+        raise ValueError(f"{where} must be a tensor of shape {expected}, got {value!r}") from None
+    if tensor.dtype == torch.bool or tensor.is_complex():
+        raise ValueError(f"{where} must hold real numbers, got {tensor.dtype}")
+    if tuple(tensor.shape) not in shapes:
+        raise ValueError(f"{where} must have shape {expected}, got {tuple(tensor.shape)}")
+    if not tensor.is_floating_point():
+        tensor = tensor.double()
+    tensor = ordinary(tensor.float() if tensor.element_size() < 4 else tensor)
+    if not bool(tensor.detach().isfinite().all()):
+        raise ValueError(f"{where} holds a number that is not finite")
+    return tensor
+
+
+def _from_list(value: object) -> Shaped[Tensor, "..."]:
+    typed = hasattr(value, "dtype")  # an array of NumPy keeps its type
+    return torch.as_tensor(value) if typed else torch.as_tensor(value, dtype=torch.float64)

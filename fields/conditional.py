@@ -11,6 +11,8 @@ from warpdvr.fields.base import Bounds, Decoder, Field, Kind
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import PositionalEncoding
 from warpdvr.runtime.calls import ordinary, outside_inference
+from warpdvr.runtime.numbers import check_counts, check_positive
+from warpdvr.runtime.validate import refuse_class
 
 
 class ConditionalOccupancy(Decoder):
@@ -55,6 +57,8 @@ class ConditionalOccupancy(Decoder):
             raise ValueError(
                 f"conditional occupancy: needs code, width and blocks >= 1, got {code}, {width} and {blocks}"
             )
+        check_counts("conditional occupancy", least=0, frequencies=frequencies)
+        check_positive("conditional occupancy", radius=radius, steepness=steepness)
         self.code, self.bounds, self.symmetric = code, bounds, symmetric
         self.radius, self.steepness, self.offset = radius, steepness, logit("conditional occupancy", level)
         self.encode = PositionalEncoding(frequencies)
@@ -114,6 +118,7 @@ class Shapes(Field):
 
     @outside_inference
     def __init__(self, decoder: Decoder, codes: Float[Tensor, "..."], stretch: Float[Tensor, "..."] | None = None):
+        refuse_class("shapes", decoder)
         if not isinstance(decoder, Decoder):
             raise ValueError(f"shapes: expected a Decoder (warpdvr.fields.base), got {type(decoder).__name__}")
         super().__init__(decoder.bounds)

@@ -63,9 +63,10 @@ def check_mode(field: Field) -> None:
             raise ValueError(f"{field.name}: {path} is {what} in training mode; {EVAL}")
     for name, tensor in (*field.named_parameters(), *field.named_buffers()):
         if tensor.is_inference():
+            weight = name.removeprefix("module.")
             raise ValueError(
-                f"{field.name}: {name.removeprefix('module.')} was made in torch.inference_mode(), where nothing can be "
-                "differentiated; make the field outside of it, or take copy.deepcopy(field) outside of it"
+                f"{field.name}: {weight} was made in torch.inference_mode(), so that nothing can be differentiated; "
+                "make the field outside of it, or take copy.deepcopy(field) outside of it"
             )
 
 

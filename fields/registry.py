@@ -10,7 +10,7 @@ from torch import nn
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field
 from warpdvr.runtime.calls import outside_inference
-from warpdvr.runtime.validate import convert, suggest
+from warpdvr.runtime.validate import PLAIN, convert, suggest
 
 GROUP = "warpdvr.fields"
 """The entry-point group in which packages offer their fields."""
@@ -43,7 +43,7 @@ def make(name: str, **options: object) -> Field:
     `make("translate", part={"kind": "sphere", "radius": 0.4}, offset=[0.1, 0, 0])`.
 
     Raises:
-        ValueError: if the name or an option is unknown.
+        ValueError: if the name or an option is unknown, or an option makes no sense.
     """
     factory = _factory(name)
     parameters = _parameters(name, factory, options)
@@ -54,6 +54,10 @@ def make(name: str, **options: object) -> Field:
     ]
     if needed:
         raise ValueError(f"field {name!r} needs {' and '.join(needed)}")
+    try:
+        check_options(name, {key: value for key, value in options.items() if type(value) in (*PLAIN, list, tuple)})
+    except TypeError as error:
+        raise ValueError(f"make: {error}") from None
     return as_field(factory(**{key: _nested(value) for key, value in options.items()}))
 
 

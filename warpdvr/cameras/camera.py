@@ -16,7 +16,7 @@ from torch import Tensor
 
 from warpdvr.cameras.projection import ORTHOGRAPHIC, PINHOLE, Pinhole, Projection
 from warpdvr.cameras.rays import Rays, pixel_centres
-from warpdvr.runtime.numbers import finite, floating, positive, whole
+from warpdvr.runtime.numbers import finite, floating, positive, rows, whole
 from warpdvr.runtime.validate import refuse_class
 
 Vector = Sequence[float] | NDArray[np.floating] | Tensor | object
@@ -203,12 +203,12 @@ class Camera:
         K, R, t = self.krt()
         return K @ torch.cat([R, t[:, None]], 1)
 
-    def project(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
+    def project(self, x: Float[Tensor, "n 3"] | object) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
         """Project points to pixels and z-depths [scene unit]; differentiable.
 
         Pixels of points that do not lie in front of the camera (z <= 0) are meaningless.
         """
-        return self.projection.project(self.K, self.pose, x)
+        return self.projection.project(self.K, self.pose, rows("camera: x", x, 3).to(self.K.device))
 
     def resized(self, width: int | object, height: int | object) -> "Camera":
         """Return the same view with another number of pixels."""
@@ -220,13 +220,14 @@ class Camera:
         """Return the camera with its matrices and its projection on `device`."""
         return replace(self, K=self.K.to(device), pose=self.pose.to(device), projection=self.projection.to(device))
 
-    def rays(self, pixel: Float[Tensor, "n 2"] | None = None) -> Rays:
+    def rays(self, pixel: Float[Tensor, "n 2"] | object | None = None) -> Rays:
         """Return the rays through the centres of all pixels in row-major order, or through positions `pixel`.
 
         Differentiable with respect to K, pose and the tensors of the projection.
         """
         if pixel is None:
             pixel = pixel_centres(self.width, self.height, self.K.device)
+        pixel = rows("camera: pixel", pixel, 2)
         view = torch.zeros(len(pixel), dtype=torch.int32, device=pixel.device)
         return self.projection.rays(self.K[None], self.pose[None], view, pixel)
 

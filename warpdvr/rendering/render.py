@@ -1,7 +1,6 @@
 """From a field and a camera to an image."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -15,14 +14,21 @@ from warpdvr.intersection.default import default_intersect
 from warpdvr.intersection.lowest import DEPTHS
 from warpdvr.rendering.aggregate import HitPoint
 from warpdvr.rendering.antialias import smooth_edges
-from warpdvr.rendering.film import Film, background_pixels, expose
+from warpdvr.rendering.arguments import (
+    background_pixels,
+    check_camera,
+    check_silhouette,
+    check_switch,
+    shader_of,
+    warn_of_colors,
+)
+from warpdvr.rendering.film import Film, expose
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.visibility import VisibleImage, boundary
 from warpdvr.runtime.calls import outside_inference
-from warpdvr.runtime.validate import refuse_class
+from warpdvr.runtime.numbers import whole
 from warpdvr.shading.lights import Light
 from warpdvr.shading.materials import Material
-from warpdvr.shading.shade import Shader, shade
 
 MEMORY = 512 << 20
 """Default memory budget of a render [byte]."""
@@ -30,17 +36,17 @@ MEMORY = 512 << 20
 
 @outside_inference
 def render(
-    field: FieldLike,
-    camera: Camera,
+    field: FieldLike | object,
+    camera: Camera | object,
     *,
-    intersect: SolverLike | None = None,
-    background: Sequence[float] | Float[Tensor, "3"] | Float[Tensor, "h w 3"] = (1.0, 1.0, 1.0),
-    silhouette: float | None = None,
-    outline: bool = False,
-    antialias: float = 1,
-    material: Material | None = None,
-    lights: Sequence[Light] = (),
-    memory: int = MEMORY,
+    intersect: SolverLike | object | None = None,
+    background: Sequence[float] | Float[Tensor, "3"] | Float[Tensor, "h w 3"] | object = (1.0, 1.0, 1.0),
+    silhouette: float | object | None = None,
+    outline: bool | object = False,
+    antialias: int | object = 1,
+    material: Material | object | None = None,
+    lights: Sequence[Light] | object = (),
+    memory: int | object = MEMORY,
 ) -> Image:
     """Render a field.
 
@@ -67,21 +73,22 @@ def render(
     Raises:
         ValueError: if an argument makes no sense, or a material and lights are not given together.
     """
+    camera = check_camera("render", camera)
+    pixels, shader = background_pixels(background, camera), shader_of(material, lights)
+    sharpness, outline = check_silhouette(silhouette), check_switch("render: outline", outline)
+    places, memory = whole("render: antialias", antialias), whole("render: memory [byte]", memory)
     field = as_field(field)
-    if antialias < 1 or antialias != int(antialias):
-        raise ValueError(f"render: antialias must be a whole number of places, at least 1, got {antialias}")
-    shader = _shader(material, lights)
-    solver = as_solver(intersect or default_intersect(field)).prepare(field)
+    solver = as_solver(default_intersect(field) if intersect is None else intersect).prepare(field)
     camera = camera.to(field.bounds.device)
-    pixels = background_pixels(background, camera)
-    points_per_ray = max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1)
+    points_per_ray = max(solver.points_per_ray, 1 if sharpness is None else DEPTHS + 1)
     chunk = max(1, memory // (bytes_per_point(field) * points_per_ray))
-    film = expose(field, camera, solver, aggregate=HitPoint(), shader=shader, sharpness=silhouette, chunk=chunk)
+    film = expose(field, camera, solver, aggregate=HitPoint(), shader=shader, sharpness=sharpness, chunk=chunk)
     backdrop = pixels.to(film.color)
     rgb, evaluations = film.over(backdrop), film.evaluations
-    if antialias > 1:
+    warn_of_colors(field, film.color)
+    if places > 1:
         rgb, for_edges = smooth_edges(
-            field, camera, solver, rgb, film.depth, backdrop, places=int(antialias), chunk=chunk, shader=shader
+            field, camera, solver, rgb, film.depth, backdrop, places=places, chunk=chunk, shader=shader
         )
         evaluations += for_edges
     if outline and torch.is_grad_enabled():
@@ -105,19 +112,6 @@ def bytes_per_point(field: Field) -> int:
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         field.geometry(points)
     return 256 + 2 * saved // n
-
-
-def _shader(material: Material | object | None, lights: Sequence[Light] | object) -> Shader:
-    """Return the shader; the field's own colours need no lights, a material needs some."""
-    refuse_class("render: material", material)
-    if not isinstance(material, Material | None):
-        raise ValueError(f"render: material must be a Material such as Lambert(), got {material!r}")
-    if not isinstance(lights, Sequence) or not all(isinstance(light, Light) for light in lights):
-        raise ValueError(f"render: lights must be a list of lights such as [AmbientLight()], got {lights!r}")
-    if (material is None) != (len(lights) == 0):
-        provided, missing = ("lights", "material=Lambert()") if material is None else ("a material", "lights=[...]")
-        raise ValueError(f"render: {provided} without the other half shows nothing; give {missing} too")
-    return shade if material is None else partial(shade, material=material, lights=tuple(lights))
 
 
 def _visible(camera: Camera, film: Film, backdrop: Float[Tensor, "n 3"]) -> VisibleImage:

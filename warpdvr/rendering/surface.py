@@ -7,11 +7,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import Field, select_shape
+from warpdvr.fields.adapter import as_field
+from warpdvr.fields.base import Field, FieldLike, select_shape
 from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
-from warpdvr.intersection.base import Solver
+from warpdvr.intersection.base import Solver, SolverLike, as_solver
+from warpdvr.intersection.default import default_intersect
 from warpdvr.intersection.hit import Hit
 from warpdvr.rendering.implicit import reattach
+from warpdvr.runtime.calls import outside_inference
 from warpdvr.shading.shade import Shader, SurfacePoints, shade
 
 
@@ -51,9 +54,32 @@ class Surface:
     """Points at which the field was evaluated: for the hits, their gradients and what makes them move."""
 
 
-def surface(field: Field, rays: Rays, intersect: Solver, shader: Shader = shade) -> Surface:
-    """Return the surface where rays hit it, packed: only rays that hit. Differentiable where autograd is recording."""
-    traced = trace(field, rays, intersect)
+@outside_inference
+def surface(
+    field: FieldLike | object, rays: Rays | object, intersect: SolverLike | object | None = None, shader: Shader = shade
+) -> Surface:
+    """Return the surface where rays hit it, packed: only rays that hit. Differentiable where autograd is recording.
+
+    Args:
+        field: a `Field`, or what `as_field` makes one of.
+        rays: n rays, from anywhere in any direction, on the device of the field.
+        intersect: finds the surface; by default `SphereTrace()` for fields with a Lipschitz bound, else `DenseMarch()`.
+        shader: colours surface points; by default the field's own colours.
+
+    Example:
+        >>> import torch, warpdvr
+        >>> rays = warpdvr.Rays(torch.tensor([[0.0, -2.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]]))
+        >>> seen = warpdvr.surface(warpdvr.make("sphere", radius=0.5), rays)
+        >>> round(float(seen.t), 4), seen.hit.ray.tolist()
+        (1.5, [0])
+
+    Raises:
+        ValueError: if an argument makes no sense.
+    """
+    field = as_field(field)
+    if not isinstance(rays, Rays):
+        raise ValueError(f"surface: rays must be Rays(origin, direction), got {type(rays).__name__}")
+    traced = trace(field, rays, as_solver(default_intersect(field) if intersect is None else intersect))
     at = traced.points
     return Surface(traced.hit, traced.t, at.x, at.normal, shader(at), traced.slope, traced.evaluations)
 

@@ -3,6 +3,7 @@
 import math
 from numbers import Real
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -35,6 +36,28 @@ def positive(where: str, value: object, *, or_zero: bool = False) -> float:
     if number is None or not math.isfinite(number) or number < 0 or (number == 0 and not or_zero):
         raise ValueError(f"{where} must be a {'number, at least 0' if or_zero else 'positive number'}, got {value!r}")
     return number
+
+
+def check_counts(where: str, least: int = 1, **counts: object) -> None:
+    """Check whole numbers, by the names of the arguments.
+
+    Raises:
+        ValueError: if one is none, or smaller than `least`.
+    """
+    for name, count in counts.items():
+        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < least:
+            raise ValueError(f"{where}: {name} must be a whole number, at least {least}, got {count!r}")
+
+
+def check_positive(where: str, **numbers: object) -> None:
+    """Check finite positive numbers, by the names of the arguments.
+
+    Raises:
+        ValueError: if one is none.
+    """
+    for name, number in numbers.items():
+        if not 0 < (_plain(number) or 0) < math.inf:
+            raise ValueError(f"{where}: {name} must be positive, got {number!r}")
 
 
 def finite(where: str, value: object) -> float:
@@ -81,6 +104,23 @@ def floating(where: str, value: object, shapes: tuple[tuple[int, ...], ...]) -> 
     return tensor
 
 
+def rows(where: str, value: object, width: int) -> Shaped[Tensor, "n _"]:
+    """Return a tensor with rows of some width; lists and arrays of NumPy become one.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    try:
+        tensor = value if isinstance(value, Tensor) else _from_list(value)
+    except (RuntimeError, TypeError, ValueError):
+        raise ValueError(f"{where} must be a tensor of shape (n, {width}), got {value!r}") from None
+    if tensor.ndim != 2 or tensor.shape[1] != width:
+        raise ValueError(f"{where} must have shape (n, {width}), got {tuple(tensor.shape)}")
+    return ordinary(tensor)
+
+
 def _from_list(value: object) -> Shaped[Tensor, "..."]:
-    typed = hasattr(value, "dtype")  # an array of NumPy keeps its type
-    return torch.as_tensor(value) if typed else torch.as_tensor(value, dtype=torch.float64)
+    """Return a copy of an array as it is typed, and lists as float64."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    return torch.as_tensor(value, dtype=torch.float64)

@@ -9,9 +9,9 @@ PLAIN = (bool, int, float, str, NoneType)
 """Types of single values in a TOML file, and of a missing one."""
 
 
-def suggest(name: str, names: Iterable[str], *, prefix: str = "") -> str:
+def suggest(name: str, names: Iterable[str], *, prefix: str = "", cutoff: float = 0.5) -> str:
     """Return "; did you mean NAME?" with the name nearest to a misspelt one, or nothing if none is near."""
-    near = get_close_matches(name, list(names), n=1, cutoff=0.5)
+    near = get_close_matches(name, list(names), n=1, cutoff=cutoff)
     return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.pose import perturb
-from warpdvr.datasets.views import Views
+from warpdvr.datasets.views import Views, check_views
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
 from warpdvr.fitting.image_pyramid import pyramid
@@ -58,13 +58,13 @@ class RefinedCamera:
 
 @outside_inference
 def refine(
-    field: FieldLike,
-    views: Views,
+    field: FieldLike | object,
+    views: Views | object,
     indices: Iterable[int] | None = None,
     *,
     kinds: Sequence[str] = ("color", "mask", "depth"),
     longest: int = 400,
-    intersect: SolverLike | None = None,
+    intersect: SolverLike | object | None = None,
     callback: Callable[[int, RefinedCamera], None] | None = None,
 ) -> tuple[Camera, ...]:
     """Refine the cameras of some views against a fixed field; one view is enough.
@@ -87,8 +87,8 @@ def refine(
         ValueError: if a view has nothing to compare, or its camera sees nothing of the field at the start.
     """
     check_refinement(kinds, longest)
-    field = as_field(field)
-    solver = as_solver(intersect or CachedMarch(cells=CELLS, corrections=3)).prepare(field)
+    field, views = as_field(field), check_views("refine", views)
+    solver = as_solver(CachedMarch(cells=CELLS, corrections=3) if intersect is None else intersect).prepare(field)
     cameras = list(views.cameras)
     for i in range(len(views)) if indices is None else indices:
         with one_thread():

@@ -9,14 +9,10 @@ from torch import Tensor
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
 from warpdvr.intersection.hit import Hit
-from warpdvr.runtime.validate import refuse_class, suggest
+from warpdvr.runtime.validate import refuse_class
 
 EARLY = (5, 10, 20, 35, 50, 75)
 """Additional steps of a fit at which remembered values are refreshed, because the field changes fast at first."""
-
-
-SOLVERS = ("DenseMarch()", "SphereTrace()", "RangeMarch()", "CachedMarch()")
-"""What to write where somebody wrote the name of a solver."""
 
 
 class Solver(ABC):
@@ -98,10 +94,8 @@ def as_solver(intersect: SolverLike | object) -> Solver:
         return intersect
     refuse_class("intersect", intersect)
     if not callable(intersect):
-        hint = suggest(intersect, SOLVERS, cutoff=0.3) if isinstance(intersect, str) else ""
         raise ValueError(
-            "intersect: expected a solver such as DenseMarch(), or a function of a field and rays, got "
-            f"{intersect!r}{hint}"
+            f"intersect: expected a solver such as DenseMarch(), or a function of a field and rays, got {intersect!r}"
         )
     return _CallableSolver(intersect)
 

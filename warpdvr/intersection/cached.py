@@ -14,6 +14,7 @@ from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.lowest import values_along
 from warpdvr.kernels import cached as _cached
 from warpdvr.runtime.launch import launch
+from warpdvr.runtime.validate import check_fields
 
 SIDES = 4
 """Points on either side of a near miss at which the field is evaluated, twice: across a cell, then across a part of
@@ -47,6 +48,7 @@ class CachedMarch(Solver):
     """Steps of the secant method, at least 1."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.cells < 2 or self.corrections < 1:
             raise ValueError(
                 f"CachedMarch: needs cells >= 2 and corrections >= 1, got {self.cells} and {self.corrections}"

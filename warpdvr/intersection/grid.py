@@ -15,6 +15,7 @@ from warpdvr.intersection.repeat_log import RepeatLog
 from warpdvr.kernels import grid as _grid
 from warpdvr.runtime.calls import outside_inference
 from warpdvr.runtime.launch import launch
+from warpdvr.runtime.numbers import positive, whole
 
 MARGIN = 1.5
 """Expected change of values until the next refresh, as a multiple of the change since the last one."""
@@ -47,12 +48,12 @@ class BoundGrid:
     @outside_inference
     def __init__(
         self,
-        field: FieldLike,
+        field: FieldLike | object,
         *,
-        cells: int | None = None,
-        finest: int | None = None,
-        spread: float = 1.25,
-        bend: float = 4.0,
+        cells: int | object | None = None,
+        finest: int | object | None = None,
+        spread: float | object = 1.25,
+        bend: float | object = 4.0,
     ):
         """Evaluate the field at the corners of the largest boxes, and near the surface at those of their halves.
 
@@ -74,6 +75,8 @@ class BoundGrid:
             cells = 64 if field.lipschitz is None else 32
         if finest is None:
             finest = 128 if field.lipschitz is None else 256
+        cells, finest = whole("BoundGrid: cells", cells), whole("BoundGrid: finest", finest)
+        spread, bend = (positive(f"BoundGrid: {n}", v) for n, v in (("spread", spread), ("bend", bend)))
         if cells < 2 or not spread >= 1 or not bend >= 1:
             raise ValueError(
                 f"BoundGrid: needs cells >= 2, spread >= 1 and bend >= 1, got {cells}, {spread} and {bend}"

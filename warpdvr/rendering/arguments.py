@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -84,17 +83,6 @@ def check_silhouette(silhouette: float | object | None) -> float | None:
     """
     sharpness = "render: silhouette, the sharpness of the soft mask [1 / field value],"
     return None if silhouette is None else positive(sharpness, silhouette)
-
-
-def check_switch(where: str, switch: bool | object) -> bool:
-    """Return a truth value.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    if not isinstance(switch, bool | np.bool_):
-        raise ValueError(f"{where} must be True or False, got {switch!r}")
-    return bool(switch)
 
 
 def shader_of(material: Material | object | None, lights: Sequence[Light] | object) -> Shader:

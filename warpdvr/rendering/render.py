@@ -18,7 +18,6 @@ from warpdvr.rendering.arguments import (
     background_pixels,
     check_camera,
     check_silhouette,
-    check_switch,
     shader_of,
     warn_of_colors,
 )
@@ -27,6 +26,7 @@ from warpdvr.rendering.image import Image
 from warpdvr.rendering.visibility import VisibleImage, boundary
 from warpdvr.runtime.calls import outside_inference
 from warpdvr.runtime.numbers import whole
+from warpdvr.runtime.validate import check_switches
 from warpdvr.shading.lights import Light
 from warpdvr.shading.materials import Material
 
@@ -75,7 +75,8 @@ def render(
     """
     camera = check_camera("render", camera)
     pixels, shader = background_pixels(background, camera), shader_of(material, lights)
-    sharpness, outline = check_silhouette(silhouette), check_switch("render: outline", outline)
+    sharpness = check_silhouette(silhouette)
+    check_switches("render", outline=outline)
     places, memory = whole("render: antialias", antialias), whole("render: memory [byte]", memory)
     field = as_field(field)
     solver = as_solver(default_intersect(field) if intersect is None else intersect).prepare(field)

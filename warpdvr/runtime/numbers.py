@@ -17,7 +17,7 @@ def whole(where: str, value: object, least: int | None = 1) -> int:
     Raises:
         ValueError: if it is none, or smaller than `least`.
     """
-    number = _plain(value)
+    number = plain(value)
     low = -math.inf if least is None else least
     if number is None or not math.isfinite(number) or number != int(number) or number < low:
         raise ValueError(
@@ -32,7 +32,7 @@ def positive(where: str, value: object, *, or_zero: bool = False) -> float:
     Raises:
         ValueError: if it is none.
     """
-    number = _plain(value)
+    number = plain(value)
     if number is None or not math.isfinite(number) or number < 0 or (number == 0 and not or_zero):
         raise ValueError(f"{where} must be a {'number, at least 0' if or_zero else 'positive number'}, got {value!r}")
     return number
@@ -56,7 +56,7 @@ def check_positive(where: str, **numbers: object) -> None:
         ValueError: if one is none.
     """
     for name, number in numbers.items():
-        if not 0 < (_plain(number) or 0) < math.inf:
+        if not 0 < (plain(number) or 0) < math.inf:
             raise ValueError(f"{where}: {name} must be positive, got {number!r}")
 
 
@@ -66,13 +66,13 @@ def finite(where: str, value: object) -> float:
     Raises:
         ValueError: if it is none.
     """
-    number = _plain(value)
+    number = plain(value)
     if number is None or not math.isfinite(number):
         raise ValueError(f"{where} must be a finite number, got {value!r}")
     return number
 
 
-def _plain(value: object) -> float | None:
+def plain(value: object) -> float | None:
     """Return a number, or None: text and truth values are none."""
     if isinstance(value, Tensor) and value.ndim == 0 and value.dtype != torch.bool and not value.is_complex():
         value = value.item()

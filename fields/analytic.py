@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Bounds, Field, FieldLike, Kind
-from warpdvr.runtime.numbers import finite, floating
+from warpdvr.runtime.check import finite, floating
 
 Vector = Sequence[float] | Float[Tensor, "..."]
 
@@ -25,9 +25,12 @@ class _Distance(Field):
 class Sphere(_Distance):
     """A ball of `radius` around `center` [scene unit]."""
 
+    sizes = ("radius",)
+
     def __init__(self, radius: float = 0.5, center: Vector = (0.0, 0.0, 0.0), bounds: Bounds = 1.0):
         super().__init__(bounds)
-        self.radius, self.center = _size("sphere: radius", radius), _vector("sphere: center", center)
+        self.radius = _parameter("sphere: radius", radius, ())  # a negative one, as a fit may come to, is an empty ball
+        self.center = _vector("sphere: center", center)
 
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return (x - self.center).norm(dim=-1) - self.radius

@@ -11,7 +11,7 @@ from warpdvr.fields.base import Bounds, Decoder, Field, Kind
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import PositionalEncoding
 from warpdvr.runtime.calls import ordinary, outside_inference
-from warpdvr.runtime.numbers import check_counts, check_positive
+from warpdvr.runtime.check import check_counts, check_positive
 from warpdvr.runtime.validate import refuse_class
 
 

@@ -12,7 +12,7 @@ from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
 from warpdvr.fields.slope import SLOPE_POINTS, steepest
-from warpdvr.runtime.numbers import check_counts, check_positive
+from warpdvr.runtime.check import check_counts, check_positive
 
 RATES: Mapping[str, float] = {"": 1e-2, "table": 2e-3}
 """Tables get a lower rate: the finer a level, the more its entries change the slope."""

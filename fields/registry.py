@@ -1,6 +1,6 @@
 """Register fields by name, and make them from it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from inspect import Parameter, signature
 from typing import TypeVar, get_type_hints
@@ -10,6 +10,7 @@ from torch import nn
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field
 from warpdvr.runtime.calls import outside_inference
+from warpdvr.runtime.check import check_positive
 from warpdvr.runtime.validate import PLAIN, convert, suggest
 
 GROUP = "warpdvr.fields"
@@ -58,6 +59,8 @@ def make(name: str, **options: object) -> Field:
         check_options(name, {key: value for key, value in options.items() if type(value) in (*PLAIN, list, tuple)})
     except TypeError as error:
         raise ValueError(f"make: {error}") from None
+    sizes: Sequence[str] = getattr(factory, "sizes", ())  # options that make sense for a new field only if positive
+    check_positive(name, **{key: value for key, value in options.items() if key in sizes})
     return as_field(factory(**{key: _nested(value) for key, value in options.items()}))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from warpdvr.fields.base import Bounds, Field, Kind
 from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import logit
-from warpdvr.runtime.numbers import check_counts, check_positive
+from warpdvr.runtime.check import check_counts, check_positive
 
 MAX_RESOLUTION = 1289
 """The largest resolution whose corners can be counted in 32 bits."""
@@ -125,8 +125,7 @@ def _grids(
     name: str, resolution: int, radius: float, bounds: Float[Tensor, "2 3"]
 ) -> tuple[HashEncoding, HashEncoding]:
     """Return a grid of values and one of colours: each is a hash encoding of one level that needs no hash."""
-    check_counts(name, resolution=resolution)
-    check_positive(name, radius=radius)
+    check_counts(name, least=-MAX_RESOLUTION, resolution=resolution)
     if not 2 <= resolution <= MAX_RESOLUTION or not radius > 0:
         raise ValueError(
             f"{name}: needs a resolution of 2 to {MAX_RESOLUTION} and a radius > 0, got {resolution} and {radius}"

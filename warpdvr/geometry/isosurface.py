@@ -10,8 +10,8 @@ from warpdvr.geometry.marching_cubes import CHUNK, Lattice, Solid, triangulate
 from warpdvr.geometry.mesh import Mesh, vertex_normals
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.runtime.calls import outside_inference
-from warpdvr.runtime.numbers import whole
-from warpdvr.runtime.validate import check_switches, refuse_class
+from warpdvr.runtime.check import check_switches, whole
+from warpdvr.runtime.validate import refuse_class
 from warpdvr.shading.shade import SurfacePoints, shade
 
 MAX_RESOLUTION = 2048

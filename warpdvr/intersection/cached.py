@@ -13,8 +13,8 @@ from warpdvr.intersection.boxes import dilate
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.lowest import values_along
 from warpdvr.kernels import cached as _cached
+from warpdvr.runtime.check import check_fields
 from warpdvr.runtime.launch import launch
-from warpdvr.runtime.validate import check_fields
 
 SIDES = 4
 """Points on either side of a near miss at which the field is evaluated, twice: across a cell, then across a part of

@@ -14,8 +14,8 @@ from warpdvr.intersection.grid_march import MAX_STEPS, march_grid
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.kernels import dense_march as _march
+from warpdvr.runtime.check import check_fields
 from warpdvr.runtime.launch import launch
-from warpdvr.runtime.validate import check_fields
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from warpdvr.intersection.octree import MAX_RESOLUTION, Layout, Octree
 from warpdvr.intersection.repeat_log import RepeatLog
 from warpdvr.kernels import grid as _grid
 from warpdvr.runtime.calls import outside_inference
+from warpdvr.runtime.check import positive, whole
 from warpdvr.runtime.launch import launch
-from warpdvr.runtime.numbers import positive, whole
 
 MARGIN = 1.5
 """Expected change of values until the next refresh, as a multiple of the change since the last one."""

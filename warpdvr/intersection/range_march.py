@@ -16,7 +16,7 @@ from warpdvr.intersection.affine import COST, Affine
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
-from warpdvr.runtime.validate import check_fields
+from warpdvr.runtime.check import check_fields
 
 CHUNK = 1 << 12
 """Segments or boxes that are bounded at once."""

@@ -16,8 +16,8 @@ from warpdvr.intersection.grid_march import march_grid
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.kernels import sphere_trace as _trace
+from warpdvr.runtime.check import check_fields
 from warpdvr.runtime.launch import Packed, launch
-from warpdvr.runtime.validate import check_fields
 
 MAX_STEPS = 256
 """Samples on one ray after which a `SphereTrace` gives up."""

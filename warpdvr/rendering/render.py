@@ -25,8 +25,7 @@ from warpdvr.rendering.film import Film, expose
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.visibility import VisibleImage, boundary
 from warpdvr.runtime.calls import outside_inference
-from warpdvr.runtime.numbers import whole
-from warpdvr.runtime.validate import check_switches
+from warpdvr.runtime.check import check_switches, whole
 from warpdvr.shading.lights import Light
 from warpdvr.shading.materials import Material
 

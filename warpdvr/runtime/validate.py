@@ -1,12 +1,9 @@
 """Check options from a file against their types, and suggest names for misspelt ones."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Literal, Union, get_args, get_origin, get_type_hints
-
-from warpdvr.runtime.numbers import plain, whole
+from typing import Literal, Union, get_args, get_origin
 
 PLAIN = (bool, int, float, str, NoneType)
 """Types of single values in a TOML file, and of a missing one."""
@@ -41,45 +38,6 @@ def is_plain(hint: object) -> bool:
 def type_name(hint: object) -> str:
     """Return a type as it is written in a signature."""
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
-
-
-def check_switches(where: str, **switches: object) -> None:
-    """Check truth values, by the names of the arguments.
-
-    Raises:
-        ValueError: if one is none.
-    """
-    for name, switch in switches.items():
-        if not isinstance(switch, bool):
-            raise ValueError(f"{where}: {name} must be True or False, got {switch!r}")
-
-
-def check_fields(settings: object) -> None:
-    """Check the values of a dataclass of settings against their annotations; for its `__post_init__`.
-
-    A whole number may be written as 64.0; no number may be negative, and none may be NaN.
-
-    Raises:
-        ValueError: if a value is of another type.
-    """
-    owner, hints = type(settings).__name__, get_type_hints(type(settings))
-    for f in fields(settings):  # type: ignore[arg-type]
-        value, kinds = getattr(settings, f.name), get_args(hints[f.name]) or (hints[f.name],)
-        where = f"{owner}: {f.name}"
-        if value is None and NoneType in kinds:
-            continue
-        if bool in kinds:
-            if not isinstance(value, bool):
-                raise ValueError(f"{where} must be True or False, got {value!r}")
-        elif int in kinds:
-            object.__setattr__(settings, f.name, whole(where, value, least=None))
-        elif float in kinds:
-            number = plain(value)
-            if number is None or not number >= 0:
-                raise ValueError(f"{owner}: needs a number {f.name} >= 0, got {value!r}")
-        elif isinstance(kind := kinds[0], type) and not isinstance(value, kind):
-            refuse_class(where, value)
-            raise ValueError(f"{where} must be a {kind.__name__}, got {type(value).__name__}")
 
 
 def convert(value: object, hint: object) -> object:

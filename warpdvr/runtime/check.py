@@ -1,7 +1,10 @@
-"""Read numbers from arguments: whole ones, positive ones, and matrices from lists or NumPy."""
+"""Read arguments: whole numbers, positive ones, switches, and matrices from lists or NumPy; or say what is wrong."""
 
 import math
+from dataclasses import fields
 from numbers import Real
+from types import NoneType
+from typing import get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -9,6 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from warpdvr.runtime.calls import ordinary
+from warpdvr.runtime.validate import refuse_class
 
 
 def whole(where: str, value: object, least: int | None = 1) -> int:
@@ -70,6 +74,45 @@ def finite(where: str, value: object) -> float:
     if number is None or not math.isfinite(number):
         raise ValueError(f"{where} must be a finite number, got {value!r}")
     return number
+
+
+def check_switches(where: str, **switches: object) -> None:
+    """Check truth values, by the names of the arguments.
+
+    Raises:
+        ValueError: if one is none.
+    """
+    for name, switch in switches.items():
+        if not isinstance(switch, bool):
+            raise ValueError(f"{where}: {name} must be True or False, got {switch!r}")
+
+
+def check_fields(settings: object) -> None:
+    """Check the values of a dataclass of settings against their annotations; for its `__post_init__`.
+
+    A whole number may be written as 64.0; no number may be negative, and none may be NaN.
+
+    Raises:
+        ValueError: if a value is of another type.
+    """
+    owner, hints = type(settings).__name__, get_type_hints(type(settings))
+    for f in fields(settings):  # type: ignore[arg-type]
+        value, kinds = getattr(settings, f.name), get_args(hints[f.name]) or (hints[f.name],)
+        where = f"{owner}: {f.name}"
+        if value is None and NoneType in kinds:
+            continue
+        if bool in kinds:
+            if not isinstance(value, bool):
+                raise ValueError(f"{where} must be True or False, got {value!r}")
+        elif int in kinds:
+            object.__setattr__(settings, f.name, whole(where, value, least=None))
+        elif float in kinds:
+            number = plain(value)
+            if number is None or not number >= 0:
+                raise ValueError(f"{owner}: needs a number {f.name} >= 0, got {value!r}")
+        elif isinstance(kind := kinds[0], type) and not isinstance(value, kind):
+            refuse_class(where, value)
+            raise ValueError(f"{where} must be a {kind.__name__}, got {type(value).__name__}")
 
 
 def plain(value: object) -> float | None:

@@ -15,7 +15,7 @@ from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Bounds, Field, FieldLike, Kind
 from warpdvr.runtime.check import finite, floating
 
-Vector = Sequence[float] | Float[Tensor, "..."]
+Vector = Sequence[float] | Float[Tensor, "..."] | object
 
 
 class _Distance(Field):

@@ -72,7 +72,7 @@ def background_pixels(background: Sequence[float] | Tensor | object, camera: Cam
     if not (-OVER <= low <= high <= 1 + OVER) and not (pixels.requires_grad and low == low and high == high):
         hint = "; divide by 255" if 0 <= low and 2 < high <= 255 else ""
         raise ValueError(f"render: background must hold sRGB colours in [0, 1], got {low:g} to {high:g}{hint}")
-    return pixels.expand(shapes[1]).reshape(-1, 3)
+    return (pixels if pixels.is_floating_point() else pixels.float()).expand(shapes[1]).reshape(-1, 3)
 
 
 def check_silhouette(silhouette: float | object | None) -> float | None:

@@ -16,6 +16,7 @@ POINTS = 64
 
 
 @outside_inference
+@torch.enable_grad()
 def check_field(module: FieldLike) -> None:
     """Check that a module keeps the contract of `warpdvr.Field`, on copies of it: `module` stays unchanged.
 

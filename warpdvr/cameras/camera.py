@@ -227,7 +227,7 @@ class Camera:
         """
         if pixel is None:
             pixel = pixel_centres(self.width, self.height, self.K.device)
-        pixel = rows("camera: pixel", pixel, 2)
+        pixel = rows("camera: pixel", pixel, 2).to(self.K.device)
         view = torch.zeros(len(pixel), dtype=torch.int32, device=pixel.device)
         return self.projection.rays(self.K[None], self.pose[None], view, pixel)
 

@@ -21,7 +21,7 @@ from warpdvr.intersection.cached import CachedMarch
 from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.rendering.background import RATE, Background
-from warpdvr.rendering.surface import surface
+from warpdvr.rendering.surface import shaded
 from warpdvr.runtime.calls import outside_inference
 
 PATIENCE = 50
@@ -154,7 +154,7 @@ class Fit(TrainingLoop):
         pose = self.poses() if self.poses else None
         batch = self.pixels.draw(self.recipe.rays, self.generator, patches=self.recipe.blocks, pose=pose)
         solver = self._solver(progress)
-        visible = surface(self.field, batch.rays, solver)
+        visible = shaded(self.field, batch.rays, solver)
         self._check(visible.hit)
         context = TermContext(self.field, self.pixels, batch, visible, solver, progress, self.generator)
         losses, evaluations = evaluate_terms(self.terms, context)

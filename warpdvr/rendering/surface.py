@@ -79,7 +79,12 @@ def surface(
     field = as_field(field)
     if not isinstance(rays, Rays):
         raise ValueError(f"surface: rays must be Rays(origin, direction), got {type(rays).__name__}")
-    traced = trace(field, rays, as_solver(default_intersect(field) if intersect is None else intersect))
+    return shaded(field, rays, as_solver(default_intersect(field) if intersect is None else intersect), shader)
+
+
+def shaded(field: Field, rays: Rays, intersect: Solver, shader: Shader = shade) -> Surface:
+    """Return what `surface` returns, for callers who have checked their arguments once for many batches of rays."""
+    traced = trace(field, rays, intersect)
     at = traced.points
     return Surface(traced.hit, traced.t, at.x, at.normal, shader(at), traced.slope, traced.evaluations)
 

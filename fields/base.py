@@ -12,9 +12,8 @@ A field is evaluated
 - with autograd recording only where a derivative is needed.
 """
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from warpdvr.fields.layers import Layer
 from warpdvr.runtime.calls import outside_inference
+from warpdvr.runtime.copies import copied
 
 Bounds = Sequence[Sequence[float]] | Tensor | float
 """Two corners (low, high), or half the side of a cube around the origin [scene unit]."""
@@ -83,15 +83,7 @@ class Field(nn.Module, ABC):
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Field":
         """Return a copy; in it, what Torch refuses to copy is constant: tensors with a graph, as of `weight_norm`."""
-        for module in self.modules():
-            members = [value for member in vars(module).values() for value in _items(member)]
-            for tensor in members:
-                if isinstance(tensor, Tensor) and not tensor.is_leaf:
-                    memo[id(tensor)] = tensor.detach().clone()
-        twin = object.__new__(type(self))
-        memo[id(self)] = twin
-        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return twin
+        return copied(self, memo)
 
     @abstractmethod
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
@@ -273,13 +265,6 @@ def check_geometry(
         return value, feature
     found = tuple(feature.shape) if isinstance(feature, Tensor) else type(feature).__name__
     raise ValueError(f"{field.name}.geometry: expected features of shape ({len(x)}, k) or None, got {found}")
-
-
-def _items(member: object) -> Iterable[object]:
-    """Return the parts of a list, tuple or table, or the only one."""
-    if isinstance(member, Mapping):
-        return member.values()
-    return member if isinstance(member, list | tuple) else (member,)
 
 
 def check_answer(field: Field, x: Float[Tensor, "n 3"], value: object) -> Float[Tensor, " n"]:

@@ -117,6 +117,14 @@ def test_everything_may_happen_in_inference_mode() -> None:
     assert sphere.get_parameter("radius").grad == pytest.approx(-1, abs=1e-4)
 
 
+def test_rays_of_inference_mode_may_be_used_where_gradients_are() -> None:
+    with torch.inference_mode():
+        rays = CAMERA.rays()
+    field = warpdvr.make("sphere")
+    warpdvr.surface(field, rays).t.sum().backward()
+    assert float(field.get_parameter("radius").grad) < -ROUND + 1e-3  # type: ignore[arg-type]
+
+
 def test_codes_of_an_encoder_in_inference_mode() -> None:
     decoder = ConditionalOccupancy(code=4, width=8, blocks=1)
     with torch.inference_mode():

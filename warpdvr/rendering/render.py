@@ -9,7 +9,7 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
-from warpdvr.intersection.base import SolverLike, as_solver
+from warpdvr.intersection.base import Solver, SolverLike, as_solver
 from warpdvr.intersection.default import default_intersect
 from warpdvr.intersection.lowest import DEPTHS
 from warpdvr.rendering.aggregate import HitPoint
@@ -55,12 +55,10 @@ def render(
     Args:
         field: a `Field`, or what `as_field` makes one of.
         camera: the view.
-        intersect: finds the surface; by default `SphereTrace()` for fields with a Lipschitz bound, else
-            `DenseMarch()`.
+        intersect: finds the surface; by default `SphereTrace()` for a field with a Lipschitz bound, else `DenseMarch()`.
         background: sRGB colour where no ray hits, one for all pixels or one for each.
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
-        outline: add the gradient of moving outlines to `Image.rgb`, whose values do not change, see
-            `warpdvr.rendering.visibility`.
+        outline: add the gradient of moving outlines (`warpdvr.rendering.visibility`) to `Image.rgb`; its values stay.
         antialias: rays along each axis of pixels on edges, where a neighbour sees something in front of or behind what
             they see, a whole number; their `rgb` is the mean in linear light. 1 takes the centre alone. With 3 and
             without a `BoundGrid` this may cost as much as the rest of the picture.
@@ -73,15 +71,14 @@ def render(
         ValueError: if an argument makes no sense, or a material and lights are not given together.
     """
     camera = check_camera("render", camera)
-    pixels, shader = background_pixels(background, camera), shader_of(material, lights)
-    sharpness = check_silhouette(silhouette)
+    pixels, sharpness = background_pixels(background, camera), check_silhouette(silhouette)
     check_switches("render", outline=outline)
+    shader = shader_of(material, lights)
     places, memory = whole("render: antialias", antialias), whole("render: memory [byte]", memory)
     field = as_field(field)
     solver = as_solver(default_intersect(field) if intersect is None else intersect).prepare(field)
     camera = camera.to(field.bounds.device)
-    points_per_ray = max(solver.points_per_ray, 1 if sharpness is None else DEPTHS + 1)
-    chunk = max(1, memory // (bytes_per_point(field) * points_per_ray))
+    chunk = _rays_at_once(field, solver, sharpness, memory)
     film = expose(field, camera, solver, aggregate=HitPoint(), shader=shader, sharpness=sharpness, chunk=chunk)
     backdrop = pixels.to(film.color)
     rgb, evaluations = film.over(backdrop), film.evaluations
@@ -95,6 +92,12 @@ def render(
         edge_term, for_outlines = boundary(field, _visible(camera, film, backdrop), solver, chunk=chunk, shader=shader)
         rgb, evaluations = rgb + edge_term, evaluations + for_outlines
     return film.image(camera, rgb, evaluations)
+
+
+def _rays_at_once(field: Field, solver: Solver, sharpness: float | None, memory: int) -> int:
+    """Return the number of rays whose evaluation takes about `memory` bytes."""
+    points_per_ray = max(solver.points_per_ray, 1 if sharpness is None else DEPTHS + 1)
+    return max(1, memory // (bytes_per_point(field) * points_per_ray))
 
 
 def bytes_per_point(field: Field) -> int:

@@ -1,6 +1,6 @@
 """The visible surface: points, normals and colours where rays hit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from warpdvr.intersection.base import Solver, SolverLike, as_solver
 from warpdvr.intersection.default import default_intersect
 from warpdvr.intersection.hit import Hit
 from warpdvr.rendering.implicit import reattach
-from warpdvr.runtime.calls import outside_inference
+from warpdvr.runtime.calls import ordinary, outside_inference
 from warpdvr.shading.shade import Shader, SurfacePoints, shade
 
 
@@ -79,6 +79,7 @@ def surface(
     field = as_field(field)
     if not isinstance(rays, Rays):
         raise ValueError(f"surface: rays must be Rays(origin, direction), got {type(rays).__name__}")
+    rays = replace(rays, origin=ordinary(rays.origin), direction=ordinary(rays.direction))
     return shaded(field, rays, as_solver(default_intersect(field) if intersect is None else intersect), shader)
 
 

@@ -55,7 +55,7 @@ def render(
     Args:
         field: a `Field`, or what `as_field` makes one of.
         camera: the view.
-        intersect: finds the surface; by default `SphereTrace()` for a field with a Lipschitz bound, else `DenseMarch()`.
+        intersect: finds the surface; by default `SphereTrace()` given a Lipschitz bound, else `DenseMarch()`.
         background: sRGB colour where no ray hits, one for all pixels or one for each.
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
         outline: add the gradient of moving outlines (`warpdvr.rendering.visibility`) to `Image.rgb`; its values stay.

@@ -198,7 +198,7 @@ def test_shapes_can_be_copied_moved_and_checked(source: str) -> None:
     assert twin.decoder.get_parameter("shift.weight").grad is not None and decoder.shift.weight.grad is None
     check_field(shapes)
     moved = copy.deepcopy(shapes).double()
-    assert moved.value(x.double()).dtype == torch.float64 and moved.ready[0].dtype == torch.float64
+    assert moved.value(x.double()).dtype == torch.float64 and moved.codes.dtype == torch.float64
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")

@@ -579,7 +579,7 @@ RENDERS: list[tuple[dict[str, Any], str]] = [
     ({"memory": "1GB"}, r"memory \[byte\] must be a whole number, at least 1, got '1GB'"),
     ({"antialias": "2"}, "antialias must be a whole number, at least 1, got '2'"),
     ({"antialias": float("nan")}, "antialias must be a whole number, at least 1, got nan"),
-    ({"silhouette": -1}, r"silhouette, .* must be a positive number, got -1"),
+    ({"silhouette": -1}, r"silhouette, .* must be positive, got -1"),
     ({"outline": "yes"}, "outline must be True or False, got 'yes'"),
     ({"lights": None}, "lights must be a list of lights"),
 ]
@@ -710,7 +710,7 @@ for make_it in (
         "RangeMarch: needs a number tolerance >= 0, got nan",
         "BoundGrid: cells must be a whole number, at least 1, got 2.5",
         "BoundGrid: finest must be a whole number, at least 1, got 0",
-        "BoundGrid: spread must be a positive number, got 'a'",
+        "BoundGrid: spread must be positive, got 'a'",
         "64",
     ]
 

@@ -63,9 +63,9 @@ class Camera:
         members |= {"width": _side("width", width), "height": _side("height", height), "projection": projection}
         for name, value in members.items():
             object.__setattr__(self, name, value)
-        self._check()
+        self.__post_init__()
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
             raise ValueError(f"camera: the image must have pixels, got {self.width} x {self.height}")
         if self.K[0, 0] == 0 or self.K[1, 1] == 0:

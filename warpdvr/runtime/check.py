@@ -30,15 +30,15 @@ def whole(where: str, value: object, least: int | None = 1) -> int:
     return int(number)
 
 
-def positive(where: str, value: object, *, or_zero: bool = False) -> float:
-    """Return a finite positive number, or 0 if allowed.
+def positive(where: str, value: object) -> float:
+    """Return a finite positive number.
 
     Raises:
         ValueError: if it is none.
     """
     number = plain(value)
-    if number is None or not math.isfinite(number) or number < 0 or (number == 0 and not or_zero):
-        raise ValueError(f"{where} must be a {'number, at least 0' if or_zero else 'positive number'}, got {value!r}")
+    if number is None or not 0 < number < math.inf:
+        raise ValueError(f"{where} must be positive, got {value!r}")
     return number
 
 

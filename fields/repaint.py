@@ -6,6 +6,7 @@ from torch import Tensor
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike, Kind
 from warpdvr.fields.hashgrid import RATES, GridSize, Radiance, activate_levels
+from warpdvr.runtime.check import check_counts
 
 
 class Repaint(Field):
@@ -39,6 +40,7 @@ class Repaint(Field):
         except ValueError:
             message = "repaint: shape must be a field, or a table with the kind of one, got"
             raise ValueError(f"{message} {shape!r}") from None
+        check_counts("repaint", least=0, view_frequencies=view_frequencies)
         super().__init__(surface.bounds)
         self.shape = surface.requires_grad_(False)
         self.radiance = Radiance(

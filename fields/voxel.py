@@ -12,6 +12,7 @@ from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import logit
 from warpdvr.fields.slope import store_slope
 from warpdvr.fields.version import Version
+from warpdvr.runtime.check import check_counts, check_positive
 
 MAX_RESOLUTION = 1289
 """The largest resolution whose corners can be counted in 32 bits."""
@@ -101,6 +102,7 @@ class VoxelOccupancy(Field):
         bounds: Bounds = 1.0,
     ):
         super().__init__(bounds)
+        check_positive("voxel-occupancy", steepness=steepness)
         self.offset = logit("voxel-occupancy", level)
         self.logit, self.radiance = _grids("voxel-occupancy", resolution, radius, self.bounds)
         self.logit.table.data[:, 0] = -steepness * _sphere(self.logit, radius)
@@ -125,6 +127,7 @@ def _grids(
     name: str, resolution: int, radius: float, bounds: Float[Tensor, "2 3"]
 ) -> tuple[HashEncoding, HashEncoding]:
     """Return a grid of values and one of colours: each is a hash encoding of one level that needs no hash."""
+    check_counts(name, least=-MAX_RESOLUTION, resolution=resolution)
     if not 2 <= resolution <= MAX_RESOLUTION or not radius > 0:
         raise ValueError(
             f"{name}: needs a resolution of 2 to {MAX_RESOLUTION} and a radius > 0, got {resolution} and {radius}"

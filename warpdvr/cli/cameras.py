@@ -31,7 +31,7 @@ class RefineCamerasArguments(OnDevice):
     """Photographs whose cameras are in the same frame as those of the run."""
     out: Path = field(metadata=named("OUT"))
     """Folder for the refined camera files."""
-    cameras: str | None = field(default=None, metadata=named("FILE"))
+    cameras: str | None = field(default=None, metadata=named("FILE", usual="the only one"))
     """Name of the camera file in FOLDER, where it holds several."""
     views: tuple[str, ...] | None = field(default=None, metadata=named("NAME ...", usual="all"))
     """Names of the views to refine, or held-out."""

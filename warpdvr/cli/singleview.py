@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from warpdvr.cli.arguments import named, positional
+from warpdvr.cli.arguments import RESUMED, named, positional
 from warpdvr.cli.progress import follow, progress_bar
 from warpdvr.datasets.files import error_prefix
 from warpdvr.geometry.isosurface import check_resolution
@@ -42,7 +42,7 @@ class RenderCategoryArguments:
 class TrainCategoryArguments:
     """Train a network to reconstruct shapes from one picture."""
 
-    folder: Path | None = field(default=None, metadata=positional("FOLDER"))
+    folder: Path | None = field(default=None, metadata=positional("FOLDER") | RESUMED)
     """Folder with a sub-folder of posed pictures for each object."""
     out: Path = field(metadata=named("RUN"))
     """Folder of the run that is written."""
@@ -50,7 +50,7 @@ class TrainCategoryArguments:
     """Train for M minutes."""
     depth: float | None = field(default=None, metadata=named("W", usual="0: images and masks alone"))
     """Weight of the depth loss [1 / scene unit]."""
-    symmetric: Literal["x", "y", "z"] | None = None
+    symmetric: Literal["x", "y", "z"] | None = field(default=None, metadata=named(usual="none"))
     """Axis along which all objects are their own mirror images."""
     seed: int | None = field(default=None, metadata=named("S", usual="0"))
     """Seed of the first weights, the pictures and the rays."""

@@ -18,7 +18,7 @@ class ViewArguments(OnDevice):
 
     source: Path = field(metadata=positional("RUN_OR_SCENE"))
     """Folder of a run, or scene file."""
-    screenshot: Path | None = field(default=None, metadata=named("FILE.png"))
+    screenshot: Path | None = field(default=None, metadata=named("FILE.png", usual="none: a window opens"))
     """Write a picture instead of opening a window."""
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import pixel_centres
-from warpdvr.datasets.views import Views
+from warpdvr.datasets.views import Views, check_views
 from warpdvr.evaluation.overlap import iou
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
@@ -42,11 +42,11 @@ class Scores:
 
 @torch.no_grad()
 def evaluate(
-    field: FieldLike,
-    views: Views,
+    field: FieldLike | object,
+    views: Views | object,
     indices: Iterable[int] | None = None,
     *,
-    intersect: SolverLike | None = None,
+    intersect: SolverLike | object | None = None,
     longest: int | None = None,
     background: Background | None = None,
     shown: Callable[[int, Image, Tensor], None] | None = None,
@@ -65,7 +65,7 @@ def evaluate(
         background: what is behind the object; if given, edges are antialiased.
         shown: called with the index, the rendered image and the photograph (h, w, 3) of each view.
     """
-    field = as_field(field)
+    field, views = as_field(field), check_views("evaluate", views)
     psnr, overlaps, evaluations = [], [], 0
     indices = views.test if indices is None else indices
     masked = [(i, mask) for i in indices if (mask := views.masks[i]) is not None]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.pose import perturb
-from warpdvr.datasets.views import Views
+from warpdvr.datasets.views import Views, check_views
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
 from warpdvr.fitting.image_pyramid import pyramid
@@ -23,6 +23,7 @@ from warpdvr.fitting.pose_residuals import SCALES, PoseResiduals
 from warpdvr.intersection.base import Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.intersection.diagnosis import check_start
+from warpdvr.runtime.calls import outside_inference
 from warpdvr.runtime.threads import one_thread
 from warpdvr.runtime.validate import suggest
 
@@ -56,14 +57,15 @@ class RefinedCamera:
     """How many poses were tried."""
 
 
+@outside_inference
 def refine(
-    field: FieldLike,
-    views: Views,
+    field: FieldLike | object,
+    views: Views | object,
     indices: Iterable[int] | None = None,
     *,
     kinds: Sequence[str] = ("color", "mask", "depth"),
     longest: int = 400,
-    intersect: SolverLike | None = None,
+    intersect: SolverLike | object | None = None,
     callback: Callable[[int, RefinedCamera], None] | None = None,
 ) -> tuple[Camera, ...]:
     """Refine the cameras of some views against a fixed field; one view is enough.
@@ -87,8 +89,8 @@ def refine(
             that is negative nowhere, or inside out.
     """
     check_refinement(kinds, longest)
-    field = as_field(field)
-    solver = as_solver(intersect or CachedMarch(cells=CELLS, corrections=3)).prepare(field)
+    field, views = as_field(field), check_views("refine", views)
+    solver = as_solver(CachedMarch(cells=CELLS, corrections=3) if intersect is None else intersect).prepare(field)
     cameras = list(views.cameras)
     for i in range(len(views)) if indices is None else indices:
         with one_thread():

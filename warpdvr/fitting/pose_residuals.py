@@ -17,7 +17,7 @@ from warpdvr.fields.base import Field
 from warpdvr.fitting.image_pyramid import Level
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.lowest import bracket_lowest, lengths_behind, refine_lowest
-from warpdvr.rendering.surface import Surface, surface
+from warpdvr.rendering.surface import Surface, shaded
 
 BEHIND = 12
 """Points on a ray behind its hit at which the smallest value is looked for."""
@@ -55,7 +55,7 @@ class PoseResiduals:
         self.field, self.level, self.colored, self.solver = field, level, colored, solver
         self.scales = SCALES
         with torch.no_grad():
-            visible = surface(field, level.rays(pose), solver, warn=False)
+            visible = shaded(field, level.rays(pose), solver)
         steep = float(visible.slope.median()) if len(visible.slope) else 1.0
         z = float((field.bounds.detach().cpu().double().mean(0) - pose[:3, 3]) @ pose[:3, 2])
         pixel = level.pixel_size(max(z, 1e-3))
@@ -96,7 +96,7 @@ class PoseResiduals:
         rays = self.level.rays(pose)
         rays = Rays(rays.origin.requires_grad_(), rays.direction.requires_grad_())
         with torch.enable_grad():
-            visible = surface(self.field, rays, self.solver, warn=False)
+            visible = shaded(self.field, rays, self.solver)
             terms = [*self._mask(rays, visible), *self._inner(rays, visible, pose)]
         return rays, [term for term in terms if len(term.ray)]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 
 from torch import Tensor, nn
 
-from warpdvr.runtime.validate import suggest
+from warpdvr.runtime.validate import refuse_class, suggest
 
 WEIGHTS = (
     "color", "mask", "hinge", "outline", "eikonal", "smooth",
@@ -163,7 +163,7 @@ With depth maps it gives `depth` 10 for ShapeNet and 1 for DTU, where `smooth` i
 here."""
 
 
-def find_recipe(recipe: Recipe | str | None = None) -> Recipe:
+def find_recipe(recipe: Recipe | str | object | None = None) -> Recipe:
     """Return a recipe by its name in `RECIPES`, the recipe that is given, or the default one.
 
     Raises:
@@ -171,7 +171,10 @@ def find_recipe(recipe: Recipe | str | None = None) -> Recipe:
     """
     if isinstance(recipe, Recipe):
         return recipe
+    refuse_class("fit: recipe", recipe)
     name = "quick" if recipe is None else recipe
+    if not isinstance(name, str):
+        raise ValueError(f"fit: recipe must be a Recipe, or the name of one such as 'quick', got {recipe!r}")
     if name not in RECIPES:
         raise ValueError(f"fit: unknown recipe {name!r}; known are {', '.join(RECIPES)}{suggest(name, RECIPES)}")
     return RECIPES[name]

@@ -10,21 +10,25 @@ from warpdvr.geometry.marching_cubes import CHUNK, Lattice, Solid, triangulate
 from warpdvr.geometry.mesh import Mesh, vertex_normals
 from warpdvr.intersection.diagnosis import INSIDE_OUT, is_inside_out
 from warpdvr.intersection.grid import BoundGrid
+from warpdvr.runtime.calls import outside_inference
+from warpdvr.runtime.check import check_switches, whole
+from warpdvr.runtime.validate import refuse_class
 from warpdvr.shading.shade import SurfacePoints, shade
 
 MAX_RESOLUTION = 2048
 """Largest number of cells along the longest side of the bounds; a finer mesh exceeds the memory of most computers."""
 
 
+@outside_inference
 def extract(
-    field: FieldLike,
+    field: FieldLike | object,
     *,
-    resolution: int = 192,
-    project: int = 2,
-    colors: bool = True,
-    largest: bool = False,
-    cavities: bool = True,
-    grid: BoundGrid | bool = True,
+    resolution: int | object = 192,
+    project: int | object = 2,
+    colors: bool | object = True,
+    largest: bool | object = False,
+    cavities: bool | object = True,
+    grid: BoundGrid | bool | object = True,
 ) -> Mesh:
     """Extract the surface of a field as a closed mesh with normals.
 
@@ -48,18 +52,23 @@ def extract(
         ValueError: if the resolution makes no sense, the field has no surface inside its bounds or is inside out there,
             or a value is not finite.
     """
-    check_resolution(resolution, "extract: resolution")
+    resolution = check_resolution(resolution, "extract: resolution")
+    steps = whole("extract: project", project, least=0)
+    check_switches("extract", colors=colors, largest=largest, cavities=cavities)
     field = as_field(field)
     solid, lattice = Solid(field), Lattice.around(field.bounds, resolution)
     if isinstance(grid, bool):
         grid_pays = grid and solid.lipschitz is None and resolution > 64
         bound_grid = BoundGrid(field, cells=64, finest=128 if resolution > 128 else 64) if grid_pays else None
     else:
+        if not isinstance(grid, BoundGrid):
+            refuse_class("extract: grid", grid)
+            raise ValueError(f"extract: grid must be True, False or a BoundGrid of the field, got {grid!r}")
         bound_grid = grid
         bound_grid.follow(field)
     vertices, faces = triangulate(solid, lattice, bound_grid)
     solid.check()
-    vertices, slope = _project_by_newton(solid, lattice, vertices, project)
+    vertices, slope = _project_by_newton(solid, lattice, vertices, steps)
     if bool(((vertices == solid.low) | (vertices == solid.high)).any()) and is_inside_out(field):  # it has caps
         raise ValueError(f"extract: {INSIDE_OUT}")
     faces = _without_slivers(vertices, faces, 1e-6 * float(lattice.step.min()) ** 2)
@@ -74,18 +83,20 @@ def extract(
     return Mesh(vertices, faces, normals, _colors(field, vertices, normals) if colors else None)
 
 
-def check_resolution(resolution: int, name: str) -> None:
-    """Check the resolution of a mesh, which is called `name` in the message.
+def check_resolution(resolution: int | object, name: str) -> int:
+    """Return the resolution of a mesh, which is called `name` in the message.
 
     Raises:
         ValueError: if it does not lie between 1 and `MAX_RESOLUTION`.
     """
+    resolution = whole(name, resolution, least=None)
     if resolution < 1:
         raise ValueError(f"{name} must be at least 1, got {resolution}")
     if resolution > MAX_RESOLUTION:
         raise ValueError(
             f"{name} must be at most {MAX_RESOLUTION}, where a mesh has tens of millions of triangles, got {resolution}"
         )
+    return resolution
 
 
 def _project_by_newton(

@@ -16,6 +16,7 @@ from warpdvr.fields.gradient import value_and_gradient
 from warpdvr.fields.slope import current_bound
 from warpdvr.intersection.diagnosis import SIGN
 from warpdvr.intersection.grid import BoundGrid
+from warpdvr.runtime.calls import answered
 from warpdvr.runtime.launch import warp_scope
 
 CHUNK = 1 << 17
@@ -48,7 +49,7 @@ class Solid:
 
     def clamped(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Return the field's values at the points, clamped to the bounds first."""
-        value: Tensor = self.field.value(x.clamp(self.low, self.high).to(self.field.bounds.dtype)).float()
+        value: Tensor = answered(self.field.value, x.clamp(self.low, self.high).to(self.field.bounds.dtype)).float()
         if len(x):
             low, high = torch.stack(value.detach().aminmax()).tolist()
             if not math.isfinite(high - low):

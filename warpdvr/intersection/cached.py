@@ -15,6 +15,7 @@ from warpdvr.intersection.boxes import dilate
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.lowest import values_along
 from warpdvr.kernels import cached as _cached
+from warpdvr.runtime.check import check_fields
 from warpdvr.runtime.launch import launch
 
 SIDES = 4
@@ -49,6 +50,7 @@ class CachedMarch(Solver):
     """Steps of the secant method, at least 1."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.cells < 2 or self.corrections < 1:
             raise ValueError(
                 f"CachedMarch: needs cells >= 2 and corrections >= 1, got {self.cells} and {self.corrections}"

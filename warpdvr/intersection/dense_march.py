@@ -14,6 +14,7 @@ from warpdvr.intersection.grid_march import MAX_STEPS, march_grid
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.kernels import dense_march as _march
+from warpdvr.runtime.check import check_fields
 from warpdvr.runtime.launch import launch
 
 
@@ -43,6 +44,7 @@ class DenseMarch(Solver):
     The shortest step is an eighth of the last split: the length of the bounds' diagonal / (n - 1) / 2**(splits + 3)."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.n < 2 or self.block < 1 or self.splits < 0:
             raise ValueError(
                 f"DenseMarch: needs n >= 2, block >= 1 and splits >= 0, got {self.n}, {self.block} and {self.splits}"

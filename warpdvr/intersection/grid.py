@@ -15,6 +15,8 @@ from warpdvr.fields.version import Change, Memory, Version
 from warpdvr.intersection.octree import MAX_RESOLUTION, Layout, Octree
 from warpdvr.intersection.repeat_log import RepeatLog
 from warpdvr.kernels import grid as _grid
+from warpdvr.runtime.calls import outside_inference
+from warpdvr.runtime.check import positive, whole
 from warpdvr.runtime.launch import launch
 
 MARGIN = 1.5
@@ -48,14 +50,15 @@ class BoundGrid(Memory):
     tree: Octree
     """The boxes."""
 
+    @outside_inference
     def __init__(
         self,
-        field: FieldLike,
+        field: FieldLike | object,
         *,
-        cells: int | None = None,
-        finest: int | None = None,
-        spread: float = 1.25,
-        bend: float = 4.0,
+        cells: int | object | None = None,
+        finest: int | object | None = None,
+        spread: float | object = 1.25,
+        bend: float | object = 4.0,
         fixed: bool = False,
     ):
         """Evaluate the field at the corners of the largest boxes, and near the surface at those of their halves.
@@ -79,6 +82,8 @@ class BoundGrid(Memory):
             cells = 64 if field.lipschitz is None else 32
         if finest is None:
             finest = 128 if field.lipschitz is None else 256
+        cells, finest = whole("BoundGrid: cells", cells), whole("BoundGrid: finest", finest)
+        spread, bend = (positive(f"BoundGrid: {n}", v) for n, v in (("spread", spread), ("bend", bend)))
         if cells < 2 or not spread >= 1 or not bend >= 1:
             raise ValueError(
                 f"BoundGrid: needs cells >= 2, spread >= 1 and bend >= 1, got {cells}, {spread} and {bend}"
@@ -97,6 +102,7 @@ class BoundGrid(Memory):
         self._known: Version | None = None
         self.refresh(field, full=True)
 
+    @outside_inference
     @torch.no_grad()
     def refresh(self, field: Field, points: int = 1024, *, full: bool = False) -> int:
         """Update the bounds after the field's weights changed, and return the number of evaluations.
@@ -160,6 +166,7 @@ class BoundGrid(Memory):
             self._known = Version(field, known.ignored, exact=known.exact)
         return 0
 
+    @outside_inference
     @torch.no_grad()
     def sharpen(self, field: Field) -> int:
         """Halve the boxes in which rays had to evaluate the field more than once; return the number of evaluations.

@@ -16,6 +16,7 @@ from warpdvr.intersection.affine import COST, Affine
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
+from warpdvr.runtime.check import check_fields
 
 CHUNK = 1 << 12
 """Segments or boxes that are bounded at once."""
@@ -72,6 +73,7 @@ class RangeMarch(Solver):
     """Number of segments on one ray after which it gives up."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.tolerance > 0 or self.first < 1 or self.max_steps < 1:
             raise ValueError(
                 "RangeMarch: needs tolerance > 0, first >= 1 and max_steps >= 1, got "

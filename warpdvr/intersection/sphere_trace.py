@@ -17,6 +17,7 @@ from warpdvr.intersection.grid_march import march_grid
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.kernels import sphere_trace as _trace
+from warpdvr.runtime.check import check_fields
 from warpdvr.runtime.launch import Packed, launch
 
 MAX_STEPS = 256
@@ -57,6 +58,7 @@ class SphereTrace(Solver):
     hits may be off by a tenth of one. With 0, all distances are resolved equally."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         steps = 1 if self.max_steps is None else self.max_steps
         if not 1 <= self.relaxation <= 2 or self.thinnest <= 0 or steps < 1 or self.pixel < 0:
             raise ValueError(

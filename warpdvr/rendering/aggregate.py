@@ -11,7 +11,7 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Hit
-from warpdvr.rendering.surface import surface
+from warpdvr.rendering.surface import shaded
 from warpdvr.shading.shade import Shader, shade
 
 
@@ -51,7 +51,7 @@ class HitPoint(Aggregation):
     """The values of a ray are those of the first point where it enters the surface (Niemeyer et al. 2020)."""
 
     def __call__(self, field: Field, rays: Rays, intersect: Solver, shader: Shader = shade) -> RayValues:
-        visible = surface(field, rays, intersect, shader, warn=False)
+        visible = shaded(field, rays, intersect, shader)
         n, ray = len(rays), visible.hit.ray
         return RayValues(
             hit=visible.hit,

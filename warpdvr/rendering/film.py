@@ -89,26 +89,6 @@ def expose(
     return _in_rows(films, order)
 
 
-def background_pixels(background: Sequence[float] | Tensor | object, camera: Camera) -> Tensor:
-    """Return a background as the colour behind each of n pixels, row by row, shape (n, 3).
-
-    Raises:
-        ValueError: if it is neither one colour nor one for each pixel.
-    """
-    shapes = (3,), (camera.height, camera.width, 3)
-    try:
-        pixels = background if isinstance(background, Tensor) else torch.as_tensor(background, dtype=torch.float64)
-        found: object = tuple(pixels.shape)
-    except (RuntimeError, TypeError, ValueError):  # text, or rows of different lengths
-        found = repr(background)
-    if found not in shapes:
-        raise ValueError(
-            f"render: background must be one sRGB colour, such as (1.0, 1.0, 1.0), or a tensor of shape {shapes[1]}, "
-            f"one for each pixel, got {found if isinstance(found, str) else f'shape {found}'}"
-        )
-    return pixels.expand(shapes[1]).reshape(-1, 3)
-
-
 def tiles(pixel: Float[Tensor, "n 2"], max_size: int) -> list[Int[Tensor, " _"]]:
     """Return the indices of pixels in compact tiles of at most `max_size`, because neighbours share cones."""
     if len(pixel) <= max_size:

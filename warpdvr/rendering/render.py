@@ -1,7 +1,6 @@
 """From a field and a camera to an image."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -10,36 +9,44 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
-from warpdvr.intersection.base import SolverLike, as_solver
+from warpdvr.intersection.base import Solver, SolverLike, as_solver
 from warpdvr.intersection.default import default_intersect
 from warpdvr.intersection.diagnosis import warn_of_rays
 from warpdvr.intersection.lowest import DEPTHS
 from warpdvr.rendering.aggregate import HitPoint
 from warpdvr.rendering.antialias import smooth_edges
-from warpdvr.rendering.film import Film, background_pixels, expose
+from warpdvr.rendering.arguments import (
+    background_pixels,
+    check_camera,
+    check_silhouette,
+    shader_of,
+    warn_of_colors,
+)
+from warpdvr.rendering.film import Film, expose
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.visibility import VisibleImage, boundary
-from warpdvr.runtime.validate import refuse_class
+from warpdvr.runtime.calls import outside_inference
+from warpdvr.runtime.check import check_switches, whole
 from warpdvr.shading.lights import Light
 from warpdvr.shading.materials import Material
-from warpdvr.shading.shade import Shader, shade
 
 MEMORY = 512 << 20
 """Default memory budget of a render [byte]."""
 
 
+@outside_inference
 def render(
-    field: FieldLike,
-    camera: Camera,
+    field: FieldLike | object,
+    camera: Camera | object,
     *,
-    intersect: SolverLike | None = None,
-    background: Sequence[float] | Float[Tensor, "3"] | Float[Tensor, "h w 3"] = (1.0, 1.0, 1.0),
-    silhouette: float | None = None,
-    outline: bool = False,
-    antialias: float = 1,
-    material: Material | None = None,
-    lights: Sequence[Light] = (),
-    memory: int = MEMORY,
+    intersect: SolverLike | object | None = None,
+    background: Sequence[float] | Float[Tensor, "3"] | Float[Tensor, "h w 3"] | object = (1.0, 1.0, 1.0),
+    silhouette: float | object | None = None,
+    outline: bool | object = False,
+    antialias: int | object = 1,
+    material: Material | object | None = None,
+    lights: Sequence[Light] | object = (),
+    memory: int | object = MEMORY,
     warn: bool = True,
 ) -> Image:
     """Render a field.
@@ -50,12 +57,10 @@ def render(
     Args:
         field: a `Field`, or what `as_field` makes one of.
         camera: the view.
-        intersect: finds the surface; by default `SphereTrace()` for fields with a Lipschitz bound, else
-            `DenseMarch()`.
+        intersect: finds the surface; by default `SphereTrace()` given a Lipschitz bound, else `DenseMarch()`.
         background: sRGB colour where no ray hits, one for all pixels or one for each.
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
-        outline: add the gradient of moving outlines to `Image.rgb`, whose values do not change, see
-            `warpdvr.rendering.visibility`.
+        outline: add the gradient of moving outlines (`warpdvr.rendering.visibility`) to `Image.rgb`; its values stay.
         antialias: rays along each axis of pixels on edges, where a neighbour sees something in front of or behind what
             they see, a whole number; their `rgb` is the mean in linear light. 1 takes the centre alone. With 3 and
             without a `BoundGrid` this may cost as much as the rest of the picture.
@@ -68,35 +73,34 @@ def render(
     Raises:
         ValueError: if an argument makes no sense, or a material and lights are not given together.
     """
+    camera = check_camera("render", camera)
+    pixels, sharpness = background_pixels(background, camera), check_silhouette(silhouette)
+    check_switches("render", outline=outline)
+    shader = shader_of(material, lights)
+    places, memory = whole("render: antialias", antialias), whole("render: memory [byte]", memory)
     field = as_field(field)
-    _check_antialias(antialias)
-    shader = _shader(material, lights)
-    solver = as_solver(intersect or default_intersect(field)).prepare(field)
+    solver = as_solver(default_intersect(field) if intersect is None else intersect).prepare(field)
     camera = camera.to(field.bounds.device)
-    pixels = background_pixels(background, camera)
-    chunk = _chunk_size(field, max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1), memory)
-    film = expose(field, camera, solver, aggregate=HitPoint(), shader=shader, sharpness=silhouette, chunk=chunk)
+    chunk = _rays_at_once(field, solver, sharpness, memory)
+    film = expose(field, camera, solver, aggregate=HitPoint(), shader=shader, sharpness=sharpness, chunk=chunk)
     backdrop = pixels.to(film.color)
     rgb, evaluations = film.over(backdrop), film.evaluations
-    if antialias > 1:
+    warn_of_colors(field, film.color)
+    if places > 1:
         rgb, for_edges = smooth_edges(
-            field, camera, solver, rgb, film.depth, backdrop, places=int(antialias), chunk=chunk, shader=shader
+            field, camera, solver, rgb, film.depth, backdrop, places=places, chunk=chunk, shader=shader
         )
         evaluations += for_edges
     if outline and torch.is_grad_enabled():
         edge_term, for_outlines = boundary(field, _visible(camera, film, backdrop), solver, chunk=chunk, shader=shader)
         rgb, evaluations = rgb + edge_term, evaluations + for_outlines
-    evaluations += warn_of_rays("render", field, camera.rays, film.status, stacklevel=2) if warn else 0
+    evaluations += warn_of_rays("render", field, camera.rays, film.status, stacklevel=3) if warn else 0
     return film.image(camera, rgb, evaluations)
 
 
-def _check_antialias(places: float) -> None:
-    if places < 1 or places != int(places):
-        raise ValueError(f"render: antialias must be a whole number of places, at least 1, got {places}")
-
-
-def _chunk_size(field: Field, points_per_ray: int, memory: int) -> int:
-    """Return how many rays are evaluated together within a budget of memory [byte]."""
+def _rays_at_once(field: Field, solver: Solver, sharpness: float | None, memory: int) -> int:
+    """Return the number of rays whose evaluation takes about `memory` bytes."""
+    points_per_ray = max(solver.points_per_ray, 1 if sharpness is None else DEPTHS + 1)
     return max(1, memory // (bytes_per_point(field) * points_per_ray))
 
 
@@ -115,19 +119,6 @@ def bytes_per_point(field: Field) -> int:
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         field.geometry(points)
     return 256 + 2 * saved // n
-
-
-def _shader(material: Material | object | None, lights: Sequence[Light] | object) -> Shader:
-    """Return the shader; the field's own colours need no lights, a material needs some."""
-    refuse_class("render: material", material)
-    if not isinstance(material, Material | None):
-        raise ValueError(f"render: material must be a Material such as Lambert(), got {material!r}")
-    if not isinstance(lights, Sequence) or not all(isinstance(light, Light) for light in lights):
-        raise ValueError(f"render: lights must be a list of lights such as [AmbientLight()], got {lights!r}")
-    if (material is None) != (len(lights) == 0):
-        provided, missing = ("lights", "material=Lambert()") if material is None else ("a material", "lights=[...]")
-        raise ValueError(f"render: {provided} without the other half shows nothing; give {missing} too")
-    return shade if material is None else partial(shade, material=material, lights=tuple(lights))
 
 
 def _visible(camera: Camera, film: Film, backdrop: Float[Tensor, "n 3"]) -> VisibleImage:

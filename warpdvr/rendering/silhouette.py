@@ -8,6 +8,7 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, select_shape
 from warpdvr.intersection.hit import Hit
 from warpdvr.intersection.lowest import lowest_on
+from warpdvr.runtime.calls import answered
 
 
 def soft_mask(field: Field, rays: Rays, hit: Hit, sharpness: float) -> tuple[Float[Tensor, " n"], int]:
@@ -20,5 +21,5 @@ def soft_mask(field: Field, rays: Rays, hit: Hit, sharpness: float) -> tuple[Flo
     in_bounds = ~deepest.isnan()
     x = rays.at(deepest.nan_to_num())[in_bounds].to(field.bounds.dtype)
     field = select_shape(field, rays.shape_index, in_bounds)
-    soft = torch.sigmoid(-sharpness * field.value(x))
+    soft = torch.sigmoid(-sharpness * answered(field.value, x))
     return soft.new_zeros(len(rays)).masked_scatter(in_bounds, soft), evaluations + len(x)

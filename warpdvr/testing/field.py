@@ -9,12 +9,15 @@ from torch import Tensor
 from warpdvr.fields.adapter import adapt
 from warpdvr.fields.base import Field, FieldLike, check_answer
 from warpdvr.intersection.diagnosis import check_signs
+from warpdvr.runtime.calls import outside_inference
 from warpdvr.shading.shade import SurfacePoints, shade
 
 POINTS = 64
 """Points at which a field is evaluated."""
 
 
+@outside_inference
+@torch.enable_grad()
 def check_field(module: FieldLike) -> None:
     """Check that a module keeps the contract of `warpdvr.Field`, on copies of it: `module` stays unchanged.
 

@@ -241,6 +241,12 @@ def box(bounds: Bounds | object) -> Float[Tensor, "2 3"]:
     return corners.clone()
 
 
+def longest_side(bounds: Float[Tensor, "2 3"]) -> float:
+    """Return the longest side of a box (low, high): the length that all lengths which nobody gives are shares of."""
+    low, high = bounds.detach().tolist()
+    return max(b - a for a, b in zip(low, high, strict=True))
+
+
 def check_answer(field: Field, x: Float[Tensor, "n 3"], value: object) -> Float[Tensor, " n"]:
     """Return the `value` that a field returned at points x, if it is a tensor of shape (n,).
 

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +13,7 @@ from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike, query_all
 from warpdvr.intersection.octree import MAX_RESOLUTION, Layout, Octree
 from warpdvr.intersection.repeat_log import RepeatLog
+from warpdvr.intersection.surface_box import surface_box
 from warpdvr.kernels import grid as _grid
 from warpdvr.runtime.launch import launch
 
@@ -76,15 +78,17 @@ class BoundGrid:
             raise ValueError(
                 f"BoundGrid: needs cells >= 2, spread >= 1 and bend >= 1, got {cells}, {spread} and {bend}"
             )
-        low, high = field.bounds.detach().float()
-        n = ((high - low) / (high - low).max() * cells - 1e-4).ceil().clamp_min(2)
-        i, j, k = n.int().tolist()
+        self.bounds = field.bounds.detach().float().clone()
+        """Those of the field, shape (2, 3) [scene unit]."""
+        self.box: Tensor | None = None
+        """The part of them that the grid covers, if the surface is proven to lie in a small one; None for all."""
         levels = max(0, int(torch.tensor(finest / cells).log2().round())) + 1
-        self.layout = Layout(low, (high - low) / n, (i, j, k), levels, spread, bend)
+        self._place = partial(_layout, cells=cells, levels=levels, spread=spread, bend=bend)
+        self.layout = self._place(self.bounds)
         self.evaluations = 0
         """Points at which the field was evaluated for this grid."""
         self._cost = self._saved = 0
-        self._value = low.new_empty(0)
+        self._value = self.bounds.new_empty(0)
         self.refresh(field, full=True)
 
     @torch.no_grad()
@@ -106,7 +110,8 @@ class BoundGrid:
             return 0
         before = self.evaluations
         evaluate = self._evaluate(field)
-        value = evaluate(self.layout.corners())
+        value = self._narrow(field, evaluate)
+        full |= len(value) != len(self._value)
         drift = torch.zeros_like(value) if full else MARGIN * (value - self._value).abs()
         self._value = value
         self.tree, self.repeats = Octree(self.layout, value, drift, field.lipschitz, evaluate), RepeatLog()
@@ -137,6 +142,7 @@ class BoundGrid:
     def to(self, device: torch.device | str) -> "BoundGrid":
         """Return a copy on another device."""
         moved = copy.copy(self)
+        moved.bounds, moved.box = self.bounds.to(device), None if self.box is None else self.box.to(device)
         moved.layout, moved.tree, moved._value = self.layout.to(device), self.tree.to(device), self._value.to(device)
         moved.repeats = copy.deepcopy(self.repeats)
         return moved
@@ -144,7 +150,7 @@ class BoundGrid:
     def check(self, field: Field) -> None:
         """Raise a ValueError if the grid cannot belong to the field."""
         low, high = field.bounds.detach().float()
-        own_low, own_high = self.layout.low, self.layout.high
+        own_low, own_high = self.bounds
         if low.device != own_low.device:
             raise ValueError(f"BoundGrid: lies on {own_low.device}, the field on {low.device}; move it with `to`")
         tolerance = 1e-5 * (high - low) + 1e-5 * high.abs()
@@ -159,7 +165,25 @@ class BoundGrid:
         node = torch.empty(len(x), dtype=torch.int32, device=x.device)
         launch(_grid.leaf, len(x), [x.float().contiguous(), self.tree.packed()], [node], per_row=[x])
         sign: Tensor = (self.tree.lower > 0).to(torch.int8) - (self.tree.upper < 0).to(torch.int8)
-        return sign[node.long()]
+        sign = sign[node.long()]
+        return sign if self.box is None else torch.where(((x < self.box[0]) | (x > self.box[1])).any(1), 1, sign)
+
+    def _narrow(self, field: Field, evaluate: Callable[[Tensor], Tensor]) -> Float[Tensor, " k"]:
+        """Return the values at the corners; where the surface is tiny in the bounds, the corners are laid around it."""
+        corner = self.layout.corners()
+        value = evaluate(corner) if self.box is None else corner.new_empty(0)
+        box = surface_box(field, field.lipschitz, evaluate, None if self.box is not None else (corner, value))
+        if box is None and self.box is None:
+            return value
+        inner = (
+            self.box is not None
+            and box is not None
+            and bool((box[0] >= self.box[0]).all() & (box[1] <= self.box[1]).all())
+        )
+        if not inner:
+            self.box, self._value = box, value.new_empty(0)
+            self.layout = self._place(self.bounds if box is None else box)
+        return evaluate(self.layout.corners())
 
     def _evaluate(self, field: Field) -> Callable[[Tensor], Tensor]:
         """Return the field as a function of points, whose evaluations are counted."""
@@ -169,3 +193,11 @@ class BoundGrid:
             return query_all(field, x)
 
         return evaluate
+
+
+def _layout(box: Float[Tensor, "2 3"], cells: int, levels: int, spread: float, bend: float) -> Layout:
+    """Return the largest boxes over a box, `cells` of them along its longest side."""
+    low, high = box
+    n = ((high - low) / (high - low).max() * cells - 1e-4).ceil().clamp_min(2)
+    i, j, k = n.int().tolist()
+    return Layout(low, (high - low) / n, (i, j, k), levels, spread, bend)

@@ -66,6 +66,7 @@ class Background(nn.Module):
 
     def forward(self, rays: Rays) -> Float[Tensor, "n 3"]:
         """Return sRGB colours in [0, 1]; differentiable with respect to weights and rays."""
+        rays, _ = rays.normalised()
         o, d = rays.origin, rays.direction
         nearest = -(o * d).sum(-1, keepdim=True)
         deep = (1 - (o + nearest * d).square().sum(-1, keepdim=True)).clamp_min(0)

@@ -1,6 +1,8 @@
 """Directions of any length, and rays that are none."""
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -59,7 +61,7 @@ def lengths(hit: Hit) -> Tensor:
 @given(exponents=st.tuples(st.floats(-4, 4), st.floats(-4, 4)))
 def test_a_direction_of_any_length_finds_the_same_point(solver: str, exponents: tuple[float, float]) -> None:
     """Lengths of all sizes in one batch; t counts in units of the direction, so that `Rays.at` is on the surface."""
-    rays = aimed(80)
+    rays = aimed(80, spread=0.3)
     factor = 10.0 ** torch.linspace(*exponents, 80)
     longer = Rays(rays.origin, rays.direction * factor[:, None])
     first, second = SOLVERS[solver](FIELD, rays), SOLVERS[solver](FIELD, longer)
@@ -119,22 +121,22 @@ def test_rays_beside_the_bounds_and_away_from_them_miss(solver: str) -> None:
 
 
 def test_gradients_by_directions_of_any_length_are_those_of_the_closed_form() -> None:
-    rays, factor = aimed(60), 10.0 ** torch.linspace(-2, 2, 60)
+    rays, factor = aimed(60, spread=0.3), 10.0 ** torch.linspace(-2, 2, 60)
     o, d = rays.origin.clone().requires_grad_(), (rays.direction * factor[:, None]).requires_grad_()
     field = make("sphere", radius=0.5)
     seen = trace(field, Rays(o, d), SphereTrace(tolerance=1e-7))
     ray = seen.hit.ray
-    o64, d64 = (a.detach().double().requires_grad_() for a in (o, d))
+    o64, d64 = (a.detach()[ray].double().requires_grad_() for a in (o, d))
     radius = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     length = d64.norm(dim=-1, keepdim=True)
-    right = (sphere_t(o64, d64 / length, radius) / length[:, 0])[ray]
+    right = sphere_t(o64, d64 / length, radius) / length[:, 0]
     weight = torch.linspace(0.5, 2, len(ray)) * factor[ray]
     found = torch.autograd.grad((weight * seen.t).sum(), (o, d, field.radius))
     expected = torch.autograd.grad((weight.double() * right).sum(), (o64, d64, radius))
-    steep = (rays.at(lengths(seen.hit).nan_to_num() * factor) * rays.direction).sum(-1).abs() > 0.1
+    assert len(ray) > 30
     for a, b in zip(found[:2], expected[:2], strict=True):
-        assert ((a - b).norm(dim=-1) <= 2e-3 * b.norm(dim=-1) + 1e-12)[steep].all()
-    assert float(found[2]) == pytest.approx(float(expected[2]), rel=1e-3)
+        assert ((a[ray] - b).norm(dim=-1) <= 1e-4 * b.norm(dim=-1)).all()
+    assert float(found[2]) == pytest.approx(float(expected[2]), rel=1e-4)
 
 
 def test_colours_do_not_depend_on_the_lengths_of_directions() -> None:
@@ -144,7 +146,6 @@ def test_colours_do_not_depend_on_the_lengths_of_directions() -> None:
     assert torch.equal(first.hit.ray, second.hit.ray)
     assert (first.color - second.color).abs().max() < 1e-5
     assert (first.x - second.x).abs().max() < 1e-5
-    assert (Background()(rays) - Background.forward(Background(), rays)).shape == (60, 3)
     learnt = Background.new(0, torch.device("cpu"))
     assert (learnt(rays) - learnt(longer)).abs().max() < 1e-5
 
@@ -165,31 +166,26 @@ def test_the_outlines_of_rays_of_any_length_move_alike() -> None:
     assert found[1] == pytest.approx(found[0], rel=1e-3)
 
 
-WRONG: dict[str, tuple[Any, Any, Any, str]] = {
-    "lists": ([[0, -2, 0]], [[0, 2, 0]], None, "Rays: origin must be a tensor of floats .*, got a list"),
-    "whole numbers": (
-        torch.zeros(1, 3).long(),
-        torch.ones(1, 3),
-        None,
-        r"Rays: origin .*, got shape \(1, 3\) of torch.int64",
-    ),
-    "one ray without its dimension": (torch.zeros(3), torch.ones(3), None, r"Rays: origin .*, got shape \(3,\)"),
-    "a direction of two numbers": (
-        torch.zeros(4, 3),
-        torch.ones(4, 2),
-        None,
-        r"Rays: direction .*, got shape \(4, 2\)",
-    ),
-    "fewer directions": (torch.zeros(4, 3), torch.ones(3, 3), None, "Rays: origin and direction .*, got 4 .* and 3"),
-    "shapes of other rays": (torch.zeros(4, 3), torch.ones(4, 3), torch.zeros(2).long(), r"shape_index must .*\(4,\)"),
+WRONG = {
+    "[[0, -2, 0]], [[0, 2, 0]]": "Rays: origin must be a tensor of floats of shape (n, 3), got a list",
+    "torch.zeros(1, 3).long(), torch.ones(1, 3)": "got shape (1, 3) of torch.int64",
+    "torch.zeros(3), torch.ones(3)": "got shape (3,)",
+    "torch.zeros(4, 3), torch.ones(4, 2)": "Rays: direction must be a tensor of floats of shape (n, 3), got",
+    "torch.zeros(4, 3), torch.ones(3, 3)": "one row for each ray, on one device, got 4 on cpu and 3 on cpu",
+    "torch.zeros(4, 3), torch.ones(4, 3), torch.zeros(2)": "shape_index must be a tensor of shape (4,), got shape (2,)",
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_what_cannot_be_rays_is_one_sentence(case: str) -> None:
-    o, d, index, message = WRONG[case]
-    with pytest.raises(ValueError, match=message):
-        Rays(o, d, index)
+def test_what_cannot_be_rays_is_one_sentence() -> None:
+    """In an interpreter of its own, because the tests check types before any constructor runs."""
+    lines = ["import torch", "from warpdvr import Rays"]
+    for case in WRONG:
+        lines += ["try:", f"    Rays({case})", "except ValueError as error:", "    print(error)"]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    said = done.stdout.splitlines()
+    assert len(said) == len(WRONG)
+    for sentence, expected in zip(said, WRONG.values(), strict=True):
+        assert expected in sentence
 
 
 @every

@@ -181,7 +181,7 @@ class Fit(TrainingLoop):
         shown = self.recipe.learn_background and self.recipe.color > 0
         if not shown or not bool((self.pixels.label == BACKGROUND).any()):
             return None
-        return Background.new(seed, self.field.bounds.device)
+        return Background.new(seed, self.field.bounds.device, self.field.bounds)
 
     def _check(self, hit: Hit) -> None:
         self.without_hit = 0 if len(hit.ray) else self.without_hit + 1

@@ -97,10 +97,10 @@ class RayBatch:
 
     def _lowest(self) -> Float[Tensor, " n"]:
         """Return `nearest` and, for rays that pass the box in which the surface is searched, the place next to it."""
+        lowest: Tensor = self.nearest
         if self.bounds is self.field.bounds:
-            return self.nearest
+            return lowest
         near, far = Rays(self.o, self.d).clip(self.field.bounds)
         t = ((self.bounds.mean(0) - self.o) * self.d).sum(-1)
         t = torch.minimum(torch.maximum(t, near), far)
-        lowest: Tensor = torch.where(self.nearest.isnan() & (near <= far), t, self.nearest)
-        return lowest
+        return torch.where(lowest.isnan() & (near <= far), t, lowest)

@@ -282,3 +282,18 @@ def test_points_with_gradients_scale(scale: float) -> None:
     field = make("sphere", radius=0.5 * scale, bounds=scale)
     seen = trace(field, rays((scale, *STILL[1:])), SphereTrace())
     assert (seen.points.x.norm(dim=-1) / scale - 0.5).abs().max() < 5e-5
+
+
+@pytest.mark.parametrize("half", [1e2, 1e5])
+def test_the_mesh_of_an_object_that_is_tiny_in_its_bounds_is_as_fine_as_any(half: float) -> None:
+    with pytest.warns(UserWarning, match="surface lies within"):
+        mesh = extract(make("sphere", radius=0.5, bounds=half), resolution=32)
+    assert len(mesh.faces) > 1000
+    assert (mesh.vertices.norm(dim=-1) - 0.5).abs().max() < 1e-5
+
+
+def test_a_surface_that_is_smaller_than_a_cell_is_no_empty_mesh() -> None:
+    """With no bound of the slope nothing is known between the corners."""
+    field = Asked(lambda x: x.norm(dim=-1) - 0.5, 100.0)
+    with pytest.raises(ValueError, match=r"extract: .*(smaller than a cell|no surface)"):
+        extract(field, resolution=32, grid=False)

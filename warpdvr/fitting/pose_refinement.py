@@ -158,7 +158,7 @@ def _descend(
     loss, g, H = problem(pose)
     free = torch.tensor(entries)
     damping, poses_tried = 1e-2, 1
-    length = 0.5 * problem.side  # unit of the shifts, so that steps do not depend on the size of the scene
+    length = problem.length  # the unit of shifts, too, so that steps do not depend on the size of the scene
     units = torch.tensor([1.0] * 3 + [length] * 3, dtype=g.dtype)
     small = MIN_STEP * problem.level.pixel_size(length) / length
     while poses_tried < TRIES and damping < 1e5 and math.isfinite(loss):

@@ -39,12 +39,12 @@ class Scale:
     """Beyond this many sigma a difference counts by its size, not its square (Huber 1964)."""
 
 
-SCALES = {"color": Scale(1, 1.0, 0.1), "mask": Scale(1, 1.0, math.inf), "depth": Scale(1, 0.05, 0.1)}
+SCALES = {"color": Scale(1, 1.0, 0.1), "mask": Scale(1, 1.0, math.inf), "depth": Scale(1, 0.1, 0.1)}
 """For cameras that may be far off: masks alone count then, if there are any. From the second size of the pictures on,
 each kind counts according to its own scatter."""
 
-MIN_SIGMA = {"color": 0.004, "mask": 0.01, "depth": 5e-5}
-"""The smallest standard deviations that are assumed [sRGB, part of a pixel, longest side of the bounds]."""
+MIN_SIGMA = {"color": 0.004, "mask": 0.01, "depth": 1e-4}
+"""The smallest standard deviations that are assumed [sRGB, part of a pixel, half the longest side of the bounds]."""
 
 DEEP = 0.01
 """How far beside the nearest point of a ray the smallest value is looked for [longest side of the bounds]."""
@@ -60,9 +60,10 @@ class PoseResiduals:
         with torch.no_grad():
             visible = surface(field, level.rays(pose), solver)
         steep = float(visible.slope.median()) if len(visible.slope) else 1.0
-        self.side = longest_side(field.bounds)
+        self.length = 0.5 * longest_side(field.bounds)
+        """The unit of the differences of depths [scene unit]."""
         z = float((field.bounds.detach().cpu().double().mean(0) - pose[:3, 3]) @ pose[:3, 2])
-        pixel = level.pixel_size(max(z, 5e-4 * self.side))
+        pixel = level.pixel_size(max(z, 1e-3 * self.length))
         # the profile of an outline and sigmoid(sharpness x) both have this standard deviation
         self.sharpness = math.pi / math.sqrt(3) / (level.blur * pixel * max(steep, 1e-9))
 
@@ -132,7 +133,7 @@ class PoseResiduals:
         has_depth = solid & ~level.depth[ray].isnan()
         if has_depth.any():
             forward = rays.direction.detach() @ pose[:3, 2].to(rays.direction)
-            off = (visible.t * forward[ray] - level.depth[ray])[has_depth] / self.side
+            off = (visible.t * forward[ray] - level.depth[ray])[has_depth] / self.length
             terms.append(_Term("depth", off, ray[has_depth], len(off)))
         return terms
 

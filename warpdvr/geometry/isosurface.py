@@ -9,6 +9,7 @@ from warpdvr.fields.base import Field, FieldLike
 from warpdvr.geometry.marching_cubes import CHUNK, Lattice, Solid, triangulate
 from warpdvr.geometry.mesh import Mesh, vertex_normals
 from warpdvr.intersection.grid import BoundGrid
+from warpdvr.intersection.surface_box import surface_box
 from warpdvr.shading.shade import SurfacePoints, shade
 
 MAX_RESOLUTION = 2048
@@ -29,11 +30,12 @@ def extract(
 
     Everything outside the field's bounds counts as empty: a surface that leaves the bounds is closed there by a cap. A
     field with a `lipschitz` bound is evaluated near the surface only, at 10 to 20 points per vertex; that bound must
-    hold, or pieces vanish. Other fields are evaluated where a `BoundGrid` does not exclude the surface.
+    hold, or pieces vanish; where it proves that the surface is tiny in the bounds, the cells are shares of a box around
+    it. Other fields are evaluated where a `BoundGrid` does not exclude the surface.
 
     Args:
         field: a `Field`, or anything that `as_field` accepts; the work is done on the device of its bounds.
-        resolution: number of cells along the longest side of the bounds, up to `MAX_RESOLUTION`.
+        resolution: number of cells along the longest side of the bounds or of that box, up to `MAX_RESOLUTION`.
         project: number of Newton steps that pull each vertex onto the surface, each at most half a cell.
         colors: give the vertices the field's colours, seen along the normals.
         largest: keep only the connected piece with the largest area; the wall of a cavity is a piece of its own.
@@ -44,12 +46,14 @@ def extract(
             resolution cubed points.
 
     Raises:
-        ValueError: if the resolution makes no sense, the field has no surface inside its bounds, or a value there is
-            not finite.
+        ValueError: if the resolution makes no sense, the field has no surface inside its bounds or one that is smaller
+            than a cell, or a value there is not finite.
     """
     check_resolution(resolution, "extract: resolution")
     field = as_field(field)
-    solid, lattice = Solid(field), Lattice.around(field.bounds, resolution)
+    solid = Solid(field)
+    box = surface_box(field, field.lipschitz, solid.values) if isinstance(grid, bool) else grid.box
+    lattice = Lattice.around(field.bounds if box is None else box, resolution)
     if isinstance(grid, bool):
         grid_pays = grid and solid.lipschitz is None and resolution > 64
         bound_grid = BoundGrid(field, cells=64, finest=128 if resolution > 128 else 64) if grid_pays else None
@@ -58,6 +62,8 @@ def extract(
         bound_grid.check(field)
     vertices, faces = triangulate(solid, lattice, bound_grid)
     solid.check()
+    if len(faces) == 0:
+        raise ValueError(f"extract: the surface is smaller than a cell at resolution {resolution}; give a higher one")
     vertices, slope = _project_by_newton(solid, lattice, vertices, project)
     faces = _without_slivers(vertices, faces, 1e-6 * float(lattice.step.min()) ** 2)
     faces = faces if cavities else _without_cavities(vertices, faces)

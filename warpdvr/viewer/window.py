@@ -26,6 +26,9 @@ from warpdvr.viewer.progressive import CLAY, LEVELS, STYLES, Progressive, to_num
 DEPTH = 0.15
 """Depth up to which cameras are drawn [radius of the scene]."""
 
+OTHER = 30.0
+"""Factor on the unit sphere from which on bounds or meshes are of quite another size."""
+
 FOV = 35.0
 """Vertical field of view of the first view [degree]."""
 
@@ -45,8 +48,8 @@ def view(
 ) -> None:
     """Open a window on a field and return when it is closed, or write a picture of it and return at once.
 
-    Everything is in one frame. The first view shows the field's bounds; without a field the meshes, or the unit sphere,
-    in which objects lie in the scene frame.
+    Everything is in one frame. The first view shows the unit sphere, in which objects lie in the scene frame, or the
+    field's bounds (without a field, the meshes) where they are of quite another size.
 
     Args:
         field: a `Field`, or anything that `as_field` accepts; None shows only meshes and cameras.
@@ -115,14 +118,15 @@ def _start(*, headless: bool) -> Any:
 
 
 def _ball(picture: Progressive | None, meshes: Mapping[str, Mesh]) -> tuple[list[float], float]:
-    """Return centre and radius of what is shown [scene unit]."""
+    """Return centre and radius of what is shown [scene unit]: of the unit sphere, unless the sizes are quite others."""
+    x = [mesh.vertices.detach().cpu().float() for mesh in meshes.values() if len(mesh.vertices)]
     if picture is not None:
-        box = picture.field.bounds.detach().cpu()
-    elif x := [mesh.vertices.detach().cpu() for mesh in meshes.values() if len(mesh.vertices)]:
-        box = torch.stack([torch.cat(x).amin(0), torch.cat(x).amax(0)])
-    else:
+        x = [picture.field.bounds.detach().cpu().float()]
+    if not x:
         return [0.0, 0.0, 0.0], 1.0
-    return box.mean(0).tolist(), 0.5 * longest_side(box) or 1.0
+    box = torch.stack([torch.cat(x).amin(0), torch.cat(x).amax(0)])
+    radius = 0.5 * longest_side(box)
+    return (box.mean(0).tolist(), radius) if radius > 0 and not 1 / OTHER < radius < OTHER else ([0.0, 0.0, 0.0], 1.0)
 
 
 def _arrange(

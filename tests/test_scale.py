@@ -297,3 +297,24 @@ def test_a_surface_that_is_smaller_than_a_cell_is_no_empty_mesh() -> None:
     field = Asked(lambda x: x.norm(dim=-1) - 0.5, 100.0)
     with pytest.raises(ValueError, match=r"extract: .*(smaller than a cell|no surface)"):
         extract(field, resolution=32, grid=False)
+
+
+@pytest.mark.parametrize("solve", [SphereTrace(), DenseMarch()])
+def test_one_ray_finds_an_object_that_is_tiny_in_its_bounds(solve: Any) -> None:
+    """A ray that comes nearer than its shortest step, and does not hit, is reason enough to look for a small box."""
+    beam = Rays(torch.tensor([[0.1, -2, 0]]), torch.tensor([[0.0, 1, 0]]))
+    with pytest.warns(UserWarning, match="surface lies within"):
+        hit = solve(make("sphere", radius=0.5, bounds=1e5), beam)
+    assert hit.t.tolist() == pytest.approx([2 - math.sqrt(0.24)], abs=1e-3)
+
+
+def test_rays_beside_a_small_box_have_a_nearest_place_too() -> None:
+    """Soft masks need it: the place next to the box, on rays that meet the bounds."""
+    field = make("sphere", radius=0.5, bounds=1e3)
+    beams = rays(n=24, distance=60.0)
+    with pytest.warns(UserWarning, match="surface lies within"):
+        hit = SphereTrace()(field, beams)
+    assert not hit.nearest.isnan().any()
+    o, d = in_double(beams)
+    right = -(o * d).sum(-1)
+    assert (hit.nearest - right).abs().median() < 1.0

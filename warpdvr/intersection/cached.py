@@ -145,7 +145,9 @@ class CachedValues(Solver):
         rays = Rays(rays.origin.float().contiguous(), rays.direction.float().contiguous())
         evaluations = self.sample(field) if len(self.value) == 0 else 0
         status, t, descent, nearest, close = self._guess(field, rays)
-        status[length.isnan()], close[length.isnan()] = int(Status.GAVE_UP), False
+        no_ray = length.isnan()
+        status.masked_fill_(no_ray, int(Status.GAVE_UP))
+        close.masked_fill_(no_ray, False)
         recheck = torch.nonzero(close)[:, 0]
         if len(recheck):
             nearest[recheck], t[recheck], descent[recheck], crosses = self._look_closer(

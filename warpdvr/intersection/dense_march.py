@@ -26,10 +26,11 @@ class DenseMarch(Solver):
     """Equidistant samples between the ends of the bounds, front to back, for any field.
 
     The first interval with f > 0 at its start and f <= 0 at its end is narrowed by a bracketing root finder. A ray
-    costs nothing once it is decided. Where the slopes around an interval allow a crossing to hide in it, the interval
-    is split up to `splits` times: parts down to (far - near) / (n - 1) / 2**splits are resolved there. Parts that are
-    thinner than the spacing and give no such hint are missed. Sampling after Niemeyer et al., "Differentiable
-    Volumetric Rendering" (2020), section 3.
+    costs nothing once it is decided. Where the slopes around an interval allow a crossing to hide in it, the
+    interval is split up to `splits` times: parts down to (far - near) / (n - 1) / 2**splits are resolved there.
+    Parts that are thinner than the spacing and give no such hint are missed: so is an object that is tiny in its
+    bounds, unless a Lipschitz bound of the field proves where it is (warpdvr/intersection/surface_box.py). Sampling
+    after Niemeyer et al., "Differentiable Volumetric Rendering" (2020), section 3.
     """
 
     n: int = 128

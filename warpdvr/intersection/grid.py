@@ -30,6 +30,8 @@ class BoundGrid:
     their corners predict those between them; they are kept as a model of the field there, whose error is taken to be
     what it was in the box of twice the size (kernels/box_model.py).
 
+    Where a Lipschitz bound proves that the surface is tiny in the bounds, the boxes cover a `box` around it alone.
+
     These are estimates, not proofs. A march that meets a contradiction takes smaller steps; but a part much smaller
     than `cells` that shows in none of their corners (a needle on a plateau) is missed. `DenseMarch()` is the check.
 

@@ -38,12 +38,14 @@ TRIES = 6
 class SphereTrace(Solver):
     """Steps as long as the field's Lipschitz bound proves to be free, for fields that have one.
 
-    Rays from one eye begin where cones around many of them end (warpdvr/intersection/cones.py); then each ray steps as
-    far as its values suggest and checks that nothing was skipped (kernels/sphere_trace.py); a root finder narrows the
-    crossing. Parts thinner than `thinnest` along the ray may be stepped over. The bound is checked on the way: if
-    values differ by more than it allows, all rays are traced again with a larger bound, with a warning if the field had
-    promised the smaller one; rays that stay undecided give up. Tracing other rays along with it changes a hit by no
-    more than `tolerance`.
+    Rays from one eye begin where cones around many of them end (warpdvr/intersection/cones.py); then each ray steps
+    as far as its values suggest and checks that nothing was skipped (kernels/sphere_trace.py); a root finder
+    narrows the crossing. Parts thinner than `thinnest` along the ray may be stepped over; where the surface is
+    proven to be tiny in the bounds, only the box around it is searched, and lengths that are not given are shares
+    of that box (warpdvr/intersection/surface_box.py). The bound is checked on the way: if values differ by more
+    than it allows, all rays are traced again with a larger bound, with a warning if the field had promised the
+    smaller one; rays that stay undecided give up. Tracing other rays along with it changes a hit by no more than
+    `tolerance`.
     """
 
     max_steps: int | None = None

@@ -28,9 +28,10 @@ class RayBatch:
         self.bounds = field.bounds if box is None else box
         """Where the surface is searched, shape (2, 3) [scene unit]."""
         self.near, self.far = rays.clip(self.bounds)
-        self.near.masked_fill_(self.length.isnan(), torch.nan)
+        no_ray = self.length.isnan()
+        self.near.masked_fill_(no_ray, torch.nan)
         self.status = torch.where(self.near <= self.far, int(_status.ACTIVE), int(Status.MISS)).int()
-        self.status[self.length.isnan()] = int(Status.GAVE_UP)
+        self.status.masked_fill_(no_ray, int(Status.GAVE_UP))
         self.low, self.f_low, self.f_high, self.nearest = self.near.new_full((4, len(rays)), torch.nan)
         self.high = self.near.clone()
         self.f_nearest = torch.full_like(self.near, torch.inf)

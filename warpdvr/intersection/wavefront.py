@@ -77,12 +77,12 @@ class RayBatch:
         self.nearest.copy_(torch.where(value < self.f_nearest, t, self.nearest))
 
     def mostly_passes(self, value: float) -> bool:
-        """Return whether more rays miss the surface with a smaller value on them than hit it.
+        """Return whether most rays in the bounds miss the surface, but have a smaller value on them.
 
         So they do where they step over a surface that is tiny in its bounds.
         """
         passes = (self.status == int(Status.MISS)) & (self.f_nearest < value)
-        return int(passes.sum()) > int((self.status == int(Status.HIT)).sum())
+        return 2 * int(passes.sum()) > int((self.near <= self.far).sum())
 
     def finish(self, tolerance: float) -> Hit:
         """Narrow the brackets to roots and return what became of every ray."""

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from reference import aimed, in_double, sphere_t
 from torch import Tensor
 
-from warpdvr import Camera, DenseMarch, Hit, Rays, SphereTrace, Status, make
+from warpdvr import Camera, DenseMarch, Hit, Rays, SphereTrace, Status
+from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.base import Field
 from warpdvr.fields.layers import Activation, Dense, Layer
 from warpdvr.intersection.cached import CachedMarch
@@ -123,7 +124,7 @@ def test_rays_beside_the_bounds_and_away_from_them_miss(solver: str) -> None:
 def test_gradients_by_directions_of_any_length_are_those_of_the_closed_form() -> None:
     rays, factor = aimed(60, spread=0.3), 10.0 ** torch.linspace(-2, 2, 60)
     o, d = rays.origin.clone().requires_grad_(), (rays.direction * factor[:, None]).requires_grad_()
-    field = make("sphere", radius=0.5)
+    field = Sphere(radius=0.5)
     seen = trace(field, Rays(o, d), SphereTrace(tolerance=1e-7))
     ray = seen.hit.ray
     o64, d64 = (a.detach()[ray].double().requires_grad_() for a in (o, d))
@@ -155,7 +156,7 @@ def test_the_outlines_of_rays_of_any_length_move_alike() -> None:
     rays, found = camera.rays(), []
     for factor in (torch.ones(576), torch.linspace(0.3, 4, 576)):
         longer = Rays(rays.origin, rays.direction * factor[:, None])
-        field = make("sphere", radius=0.5)
+        field = Sphere(radius=0.5)
         seen = surface(field, longer, SphereTrace())
         t, normal = torch.full((576,), torch.nan), torch.zeros(576, 3)
         t[seen.hit.ray], normal[seen.hit.ray] = seen.t.detach(), seen.normal.detach()

@@ -12,6 +12,7 @@ from reference import Asked, in_double, sphere_t
 from torch import Tensor
 
 from warpdvr import Camera, DenseMarch, Hit, Rays, SphereTrace, Status, extract, make, render
+from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.base import Field
 from warpdvr.fields.layers import Activation, Dense, Layer
 from warpdvr.intersection.cached import CachedMarch
@@ -28,6 +29,9 @@ Frame = tuple[float, Tensor, Tensor]
 
 class Moved(Field):
     """A field in another frame: a distance grows with it, the logit of an occupancy does not."""
+
+    R: Tensor
+    shift: Tensor
 
     def __init__(self, part: Field, frame: Frame, bounds: Any):
         super().__init__(bounds)
@@ -144,15 +148,15 @@ class Octahedron(Field):
 
     def __init__(self, half: float):
         super().__init__(half)
-        self.half = half
+        self.extent = half
 
     def as_layers(self) -> list[Layer]:
-        sides = torch.cat([torch.eye(3), -torch.eye(3)]) / self.half
-        last = Dense(torch.full((1, 6), self.half), torch.tensor([-0.5 * self.half]))
+        sides = torch.cat([torch.eye(3), -torch.eye(3)]) / self.extent
+        last = Dense(torch.full((1, 6), self.extent), torch.tensor([-0.5 * self.extent]))
         return [Dense(sides, torch.zeros(6)), Activation("relu"), last]
 
     def value(self, x: Tensor) -> Tensor:
-        return x.abs().sum(-1) - 0.5 * self.half
+        return x.abs().sum(-1) - 0.5 * self.extent
 
 
 @few
@@ -191,7 +195,7 @@ def test_gradients_of_a_scaled_picture_are_scaled(scale: float) -> None:
     """A depth and a radius are lengths, so that their ratio stays; that of a colour to a radius is 1 / length."""
     found = []
     for s in (1.0, scale):
-        field = make("sphere", radius=0.5 * s, bounds=s)
+        field = Sphere(radius=0.5 * s, bounds=s)
         camera = Camera.look_at((0, -2 * s, 0.5 * s), fov=40, width=24, height=24)
         image = render(field, camera, outline=True, antialias=2, background=(0, 0, 0))
         (by_depth,) = torch.autograd.grad(image.depth.nan_to_num().sum(), field.radius, retain_graph=True)
@@ -209,7 +213,7 @@ def test_gradients_of_a_scaled_picture_are_scaled(scale: float) -> None:
 def test_an_object_that_is_tiny_in_its_bounds_is_seen_and_said_to_be(half: float, solver: str) -> None:
     beams = rays(n=40, distance=2.0)
     right = sphere_t(*in_double(beams), 0.5)
-    field = make("sphere", radius=0.5, bounds=half)
+    field = Sphere(radius=0.5, bounds=half)
     with pytest.warns(UserWarning, match=r"Sphere: the surface lies within .* of its bounds; give bounds about as"):
         hit = SOLVERS[solver](field)(field, beams)
     assert torch.equal(hit.status == Status.HIT, ~right.isnan())
@@ -217,7 +221,7 @@ def test_an_object_that_is_tiny_in_its_bounds_is_seen_and_said_to_be(half: float
 
 
 def test_a_grid_follows_an_object_that_is_tiny_in_its_bounds() -> None:
-    field = make("sphere", radius=0.5, bounds=1e3)
+    field = Sphere(radius=0.5, bounds=1e3)
     with pytest.warns(UserWarning, match="surface lies within"):
         grid = BoundGrid(field)
     with torch.no_grad():
@@ -239,7 +243,7 @@ def test_a_grid_follows_an_object_that_is_tiny_in_its_bounds() -> None:
 
 
 def test_a_grid_around_a_tiny_object_calls_the_rest_of_the_bounds_free() -> None:
-    field = make("sphere", radius=0.5, bounds=1e3)
+    field = Sphere(radius=0.5, bounds=1e3)
     with pytest.warns(UserWarning, match="surface lies within"):
         grid = BoundGrid(field)
     assert grid.signs(torch.tensor([[0.0, 0, 0], [0, -900, 0], [700, 1, 2]])).tolist() == [-1, 1, 1]
@@ -279,7 +283,7 @@ def test_lengths_that_are_given_stay_as_given() -> None:
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_points_with_gradients_scale(scale: float) -> None:
-    field = make("sphere", radius=0.5 * scale, bounds=scale)
+    field = Sphere(radius=0.5 * scale, bounds=scale)
     seen = trace(field, rays((scale, *STILL[1:])), SphereTrace())
     assert (seen.points.x.norm(dim=-1) / scale - 0.5).abs().max() < 5e-5
 
@@ -287,7 +291,7 @@ def test_points_with_gradients_scale(scale: float) -> None:
 @pytest.mark.parametrize("half", [1e2, 1e5])
 def test_the_mesh_of_an_object_that_is_tiny_in_its_bounds_is_as_fine_as_any(half: float) -> None:
     with pytest.warns(UserWarning, match="surface lies within"):
-        mesh = extract(make("sphere", radius=0.5, bounds=half), resolution=32)
+        mesh = extract(Sphere(radius=0.5, bounds=half), resolution=32)
     assert len(mesh.faces) > 1000
     assert (mesh.vertices.norm(dim=-1) - 0.5).abs().max() < 1e-5
 
@@ -304,13 +308,13 @@ def test_one_ray_finds_an_object_that_is_tiny_in_its_bounds(solve: Any) -> None:
     """A ray that comes nearer than its shortest step, and does not hit, is reason enough to look for a small box."""
     beam = Rays(torch.tensor([[0.1, -2, 0]]), torch.tensor([[0.0, 1, 0]]))
     with pytest.warns(UserWarning, match="surface lies within"):
-        hit = solve(make("sphere", radius=0.5, bounds=1e5), beam)
+        hit = solve(Sphere(radius=0.5, bounds=1e5), beam)
     assert hit.t.tolist() == pytest.approx([2 - math.sqrt(0.24)], abs=1e-3)
 
 
 def test_rays_beside_a_small_box_have_a_nearest_place_too() -> None:
     """Soft masks need it: the place next to the box, on rays that meet the bounds."""
-    field = make("sphere", radius=0.5, bounds=1e3)
+    field = Sphere(radius=0.5, bounds=1e3)
     beams = rays(n=24, distance=60.0)
     with pytest.warns(UserWarning, match="surface lies within"):
         hit = SphereTrace()(field, beams)

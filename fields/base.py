@@ -274,6 +274,12 @@ def check_geometry(
     raise ValueError(f"{field.name}.geometry: expected features of shape ({len(x)}, k) or None, got {found}")
 
 
+def longest_side(bounds: Float[Tensor, "2 3"]) -> float:
+    """Return the longest side of a box (low, high): the length that all lengths which nobody gives are shares of."""
+    low, high = bounds.detach().tolist()
+    return max(b - a for a, b in zip(low, high, strict=True))
+
+
 def check_answer(field: Field, x: Float[Tensor, "n 3"], value: object) -> Float[Tensor, " n"]:
     """Return the `value` that a field returned at points x, if it is a tensor of shape (n,).
 

@@ -20,7 +20,7 @@ from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, PixelBatch, Pix
 from warpdvr.datasets.views import Views
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
-from warpdvr.fitting.samples import NEAR, SlopeSampler, SpaceSampler
+from warpdvr.fitting.samples import SlopeSampler, SpaceSampler
 from warpdvr.fitting.terms import TermContext, evaluate_terms
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.default import default_intersect
@@ -403,7 +403,7 @@ def test_smoothness_compares_hits_with_points_beside_them():
     x, on_surface = case.x[case.hit][pick], case.places
     aside = on_surface - x.detach()
     assert len(on_surface) == len(pick) == n and len(pick.unique()) > n // 2
-    assert aside.square().mean().sqrt() == pytest.approx(NEAR, rel=0.2) and aside.mean().abs() < NEAR / 2
+    assert aside.square().mean().sqrt() == pytest.approx(0.02 * BOUNDS, rel=0.2) and aside.mean().abs() < 0.01 * BOUNDS
     difference = nn.functional.normalize(x, dim=1) - nn.functional.normalize(on_surface, dim=1)
     check(case, "smooth", difference.norm(dim=1).mean(), n, grows=False)
 
@@ -414,7 +414,7 @@ def test_eikonal_is_asked_anywhere_near_hits_and_at_them():
     on_surface, at_hits = case.places, case.x[case.hit]
     assert len(on_surface) == 2 * n
     assert (on_surface[:n].abs() <= BOUNDS).all() and (on_surface[:n].abs().amax(0) > 0.9 * BOUNDS).all()
-    assert ((on_surface[n:].norm(dim=1) - RADIUS).abs() < 5 * NEAR).all()
+    assert ((on_surface[n:].norm(dim=1) - RADIUS).abs() < 0.1 * BOUNDS).all()
     slope = torch.cat([on_surface, at_hits]).norm(dim=1) / case.r
     check(case, "eikonal", (slope - 1).square().mean(), 2 * n)
 

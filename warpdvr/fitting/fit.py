@@ -188,7 +188,7 @@ class Fit(TrainingLoop):
         shown = self.recipe.learn_background and self.recipe.color > 0
         if not shown or not bool((self.pixels.label == BACKGROUND).any()):
             return None
-        return Background.new(seed, self.field.bounds.device)
+        return Background.new(seed, self.field.bounds.device, self.field.bounds)
 
     def _check_start(self, seed: int, *, has_own_terms: bool) -> None:
         """Refuse a field whose surface no ray hits, unless a term works at places where there is none.

@@ -34,7 +34,7 @@ CELLS = 64
 """Cells of the `CachedMarch` along the longest side of the field's bounds."""
 
 MIN_STEP = 0.003
-"""A step shorter than this ends the search at one size [pixel / focal length: radian; scene unit]."""
+"""A step shorter than this ends the search at one size [pixel / focal length: radian; half the longest side]."""
 
 FIRST_FREE = (2, 3, 4, 5)
 """Entries of the twist that change at the first size: roll and shift. The others hardly show at that size."""
@@ -164,12 +164,14 @@ def _descend(
     loss, g, H = problem(pose)
     free = torch.tensor(entries)
     damping, poses_tried = 1e-2, 1
-    small = MIN_STEP * problem.level.pixel_size(1.0)
+    length = problem.length  # the unit of shifts, too, so that steps do not depend on the size of the scene
+    units = torch.tensor([1.0] * 3 + [length] * 3, dtype=g.dtype)
+    small = MIN_STEP * problem.level.pixel_size(length) / length
     while poses_tried < TRIES and damping < 1e5 and math.isfinite(loss):
-        curve = H[free][:, free]
+        curve = (units[:, None] * H * units)[free][:, free]
         curve = curve + (damping * curve.diagonal() + 1e-9 * curve.diagonal().max()).diag()
-        twist = torch.zeros_like(g).index_copy(0, free, torch.linalg.solve(curve, -g[free]))
-        candidate = perturb(pose[None], twist[None])[0]
+        twist = torch.zeros_like(g).index_copy(0, free, torch.linalg.solve(curve, -(units * g)[free]))
+        candidate = perturb(pose[None], (units * twist)[None])[0]
         new = problem(candidate)
         poses_tried += 1
         better = new[0] < loss

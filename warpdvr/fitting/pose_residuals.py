@@ -13,7 +13,7 @@ from torch import Tensor
 
 from warpdvr.cameras.pose import scene_origin
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import Field, longest_side
 from warpdvr.fitting.image_pyramid import Level
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.lowest import bracket_lowest, lengths_behind, refine_lowest
@@ -44,7 +44,10 @@ SCALES = {"color": Scale(1, 1.0, 0.1), "mask": Scale(1, 1.0, math.inf), "depth":
 each kind counts according to its own scatter."""
 
 MIN_SIGMA = {"color": 0.004, "mask": 0.01, "depth": 1e-4}
-"""The smallest standard deviations that are assumed [sRGB, part of a pixel, scene unit]."""
+"""The smallest standard deviations that are assumed [sRGB, part of a pixel, half the longest side of the bounds]."""
+
+DEEP = 0.01
+"""How far beside the nearest point of a ray the smallest value is looked for [longest side of the bounds]."""
 
 
 class PoseResiduals:
@@ -57,8 +60,10 @@ class PoseResiduals:
         with torch.no_grad():
             visible = shaded(field, level.rays(pose), solver)
         steep = float(visible.slope.median()) if len(visible.slope) else 1.0
+        self.length = 0.5 * longest_side(field.bounds)
+        """The unit of the differences of depths [scene unit]."""
         z = float((field.bounds.detach().cpu().double().mean(0) - pose[:3, 3]) @ pose[:3, 2])
-        pixel = level.pixel_size(max(z, 1e-3))
+        pixel = level.pixel_size(max(z, 1e-3 * self.length))
         # the profile of an outline and sigmoid(sharpness x) both have this standard deviation
         self.sharpness = math.pi / math.sqrt(3) / (level.blur * pixel * max(steep, 1e-9))
 
@@ -128,7 +133,7 @@ class PoseResiduals:
         has_depth = solid & ~level.depth[ray].isnan()
         if has_depth.any():
             forward = rays.direction.detach() @ pose[:3, 2].to(rays.direction)
-            off = (visible.t * forward[ray] - level.depth[ray])[has_depth]
+            off = (visible.t * forward[ray] - level.depth[ray])[has_depth] / self.length
             terms.append(_Term("depth", off, ray[has_depth], len(off)))
         return terms
 
@@ -182,7 +187,7 @@ def _deepest(field: Field, rays: Rays, nearest: Float[Tensor, " n"], hit: Float[
         hit: ray length of a hit, NaN for a ray without one; the smallest value lies behind it.
     """
     _, far = rays.clip(field.bounds)
-    t, width = nearest.clone(), 0.02 * torch.ones_like(nearest)
+    t, width = nearest.clone(), torch.full_like(nearest, DEEP * longest_side(field.bounds))
     hits = torch.nonzero(~hit.isnan())[:, 0]
     if len(hits):
         lengths = lengths_behind(hit[hits], (far - hit)[hits], BEHIND)

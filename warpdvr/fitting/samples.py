@@ -12,12 +12,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.datasets.pixels import OBJECT
+from warpdvr.fields.base import longest_side
 from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.fitting.terms import TermContext
 from warpdvr.intersection.hit import Status
 
-NEAR = 0.02
-"""Standard deviation of the offset from a hit to the point whose normal should be similar [scene unit]."""
+NEAR = 0.01
+"""Standard deviation of the offset from a hit to the point whose normal should be similar [longest side of the
+bounds]."""
 
 GUESSES = 16
 """Random points on a ray among which one in the hull of the masks is looked for."""
@@ -143,5 +145,5 @@ class SlopeSampler:
         low, high = context.field.bounds
         points = low + (high - low) * torch.rand(self.n, 3, generator=generator).to(low)
         pick = torch.randint(max(len(x), 1), (self.n if len(x) else 0,), generator=generator).to(x.device)
-        offset = NEAR * torch.randn(len(pick), 3, generator=generator).to(x)
+        offset = NEAR * longest_side(context.field.bounds) * torch.randn(len(pick), 3, generator=generator).to(x)
         return torch.cat([points, x[pick] + offset]), pick

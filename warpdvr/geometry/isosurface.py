@@ -10,6 +10,7 @@ from warpdvr.geometry.marching_cubes import CHUNK, Lattice, Solid, triangulate
 from warpdvr.geometry.mesh import Mesh, vertex_normals
 from warpdvr.intersection.diagnosis import INSIDE_OUT, is_inside_out
 from warpdvr.intersection.grid import BoundGrid
+from warpdvr.intersection.surface_box import surface_box
 from warpdvr.runtime.calls import outside_inference
 from warpdvr.runtime.check import check_switches, whole
 from warpdvr.runtime.validate import refuse_class
@@ -34,11 +35,12 @@ def extract(
 
     Everything outside the field's bounds counts as empty: a surface that leaves the bounds is closed there by a cap. A
     field with a `lipschitz` bound is evaluated near the surface only, at 10 to 20 points per vertex; that bound must
-    hold, or pieces vanish. Other fields are evaluated where a `BoundGrid` does not exclude the surface.
+    hold, or pieces vanish; where it proves that the surface is tiny in the bounds, the cells are shares of a box around
+    it. Other fields are evaluated where a `BoundGrid` does not exclude the surface.
 
     Args:
         field: a `Field`, or anything that `as_field` accepts; the work is done on the device of its bounds.
-        resolution: number of cells along the longest side of the bounds, up to `MAX_RESOLUTION`.
+        resolution: number of cells along the longest side of the bounds or of that box, up to `MAX_RESOLUTION`.
         project: number of Newton steps that pull each vertex onto the surface, each at most half a cell.
         colors: give the vertices the field's colours, seen along the normals.
         largest: keep only the connected piece with the largest area; the wall of a cavity is a piece of its own.
@@ -49,25 +51,26 @@ def extract(
             evaluates such a field at all corners, about resolution cubed points.
 
     Raises:
-        ValueError: if the resolution makes no sense, the field has no surface inside its bounds or is inside out there,
-            or a value is not finite.
+        ValueError: if the resolution makes no sense, the field has no surface inside its bounds or one that is smaller
+            than a cell, is inside out there, or a value is not finite.
     """
     resolution = check_resolution(resolution, "extract: resolution")
     steps = whole("extract: project", project, least=0)
     check_switches("extract", colors=colors, largest=largest, cavities=cavities)
     field = as_field(field)
-    solid, lattice = Solid(field), Lattice.around(field.bounds, resolution)
-    if isinstance(grid, bool):
-        grid_pays = grid and solid.lipschitz is None and resolution > 64
-        bound_grid = BoundGrid(field, cells=64, finest=128 if resolution > 128 else 64) if grid_pays else None
+    solid, known_grid = Solid(field), check_grid(grid)
+    if known_grid is None:
+        box = surface_box(field, solid.lipschitz, solid.values)
+        pays = bool(grid) and solid.lipschitz is None and resolution > 64
+        bound_grid = BoundGrid(field, cells=64, finest=128 if resolution > 128 else 64) if pays else None
     else:
-        if not isinstance(grid, BoundGrid):
-            refuse_class("extract: grid", grid)
-            raise ValueError(f"extract: grid must be True, False or a BoundGrid of the field, got {grid!r}")
-        bound_grid = grid
-        bound_grid.follow(field)
+        known_grid.follow(field)
+        box, bound_grid = known_grid.box, known_grid
+    lattice = Lattice.around(field.bounds if box is None else box, resolution)
     vertices, faces = triangulate(solid, lattice, bound_grid)
     solid.check()
+    if len(faces) == 0:
+        raise ValueError(f"extract: the surface is smaller than a cell at resolution {resolution}; give a higher one")
     vertices, slope = _project_by_newton(solid, lattice, vertices, steps)
     if bool(((vertices == solid.low) | (vertices == solid.high)).any()) and is_inside_out(field):  # it has caps
         raise ValueError(f"extract: {INSIDE_OUT}")
@@ -81,6 +84,16 @@ def extract(
         flat, vertex_normals(vertices, faces), torch.nn.functional.normalize(slope, dim=-1, eps=1e-12)
     )
     return Mesh(vertices, faces, normals, _colors(field, vertices, normals) if colors else None)
+
+
+def check_grid(grid: object) -> BoundGrid | None:
+    """Return the grid that `extract` was given, None if it was told whether to build one."""
+    if isinstance(grid, bool):
+        return None
+    if not isinstance(grid, BoundGrid):
+        refuse_class("extract: grid", grid)
+        raise ValueError(f"extract: grid must be True, False or a BoundGrid of the field, got {grid!r}")
+    return grid
 
 
 def check_resolution(resolution: int | object, name: str) -> int:

@@ -30,7 +30,11 @@ class Solver(ABC, Memory):
 
     @abstractmethod
     def __call__(self, field: Field, rays: Rays) -> Hit:
-        """Find the first crossing from outside to inside on each ray, within the field's bounds."""
+        """Find the first crossing from outside to inside on each ray, within the field's bounds.
+
+        Directions may have any length, and it is the unit of the ray lengths found, so that `rays.at` is on the
+        surface. Solvers give up rays of which a number is not finite, or the direction 0.
+        """
 
     def prepare(self, field: Field) -> "Solver":
         """Return a solver for many calls with one field, which may remember its values; the default is this solver.

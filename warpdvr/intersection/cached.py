@@ -1,19 +1,21 @@
 """The solver of a fit: crossings predicted from remembered values, corrected with few evaluations of the field."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import Field, query, query_all
+from warpdvr.fields.base import Field, longest_side, query, query_all
 from warpdvr.fields.slope import current_bound
 from warpdvr.fields.version import Change, Version
 from warpdvr.intersection.base import EARLY, Solver
 from warpdvr.intersection.boxes import dilate
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.lowest import values_along
+from warpdvr.intersection.surface_box import surface_box
 from warpdvr.kernels import cached as _cached
 from warpdvr.runtime.check import check_fields
 from warpdvr.runtime.launch import launch
@@ -24,6 +26,9 @@ it."""
 
 SHARES = 32
 """A corner far from the surface is evaluated again in one of so many refreshes."""
+
+MIN_STEP = 5e-7
+"""A step of the secant method that is shorter gives no slope [longest side of the bounds]."""
 
 REFRESH = 16
 """Steps of a fit after which the values are refreshed, besides at `EARLY` ones."""
@@ -126,6 +131,8 @@ class CachedValues(Solver):
             refreshed[self.turn % SHARES :: SHARES] = True
             corner = torch.nonzero(refreshed)[:, 0]
         self.value[corner] = query_all(field, self.x[corner])
+        if len(corner) == len(self.x):
+            surface_box(field, field.lipschitz, partial(query, field), (self.x, self.value))  # warns if it is tiny
         self.near_surface = self._near_surface()
         self._known = version.settled(field)
         return evaluations + len(corner)
@@ -165,9 +172,13 @@ class CachedValues(Solver):
             raise ValueError(
                 "CachedMarch: remembers a field of one shape, but these rays look at several (Rays.shape_index)"
             )
-        rays = Rays(*(a.detach().float().contiguous() for a in (rays.origin, rays.direction)))
+        rays, length = Rays(rays.origin.detach(), rays.direction.detach()).normalised()
+        rays = Rays(rays.origin.float().contiguous(), rays.direction.float().contiguous())
         evaluations = self._follow(field)
         status, t, descent, nearest, close = self._guess(field, rays)
+        no_ray = length.isnan()
+        status.masked_fill_(no_ray, int(Status.GAVE_UP))
+        close.masked_fill_(no_ray, False)
         recheck = torch.nonzero(close)[:, 0]
         if len(recheck):
             nearest[recheck], t[recheck], descent[recheck], crosses = self._look_closer(
@@ -180,7 +191,8 @@ class CachedValues(Solver):
         hit, t = ray[settled], corrected[settled]
         nearest[hit] = t
         evaluations += len(ray) * (self.march.corrections + 1) + len(recheck) * 4 * SIDES
-        return Hit(t, hit, status, nearest, evaluations)
+        length = length.float()
+        return Hit(t / length[hit], hit, status, nearest / length, evaluations)
 
     def _guess(
         self, field: Field, rays: Rays
@@ -227,7 +239,7 @@ class CachedValues(Solver):
         self, field: Field, rays: Rays, t: Float[Tensor, " k"], descent: Float[Tensor, " k"]
     ) -> tuple[Float[Tensor, " k"], Bool[Tensor, " k"]]:
         """Return the crossings after steps of the secant method, and whether the last step was small."""
-        width = float(self.side.max())
+        width, least = float(self.side.max()), MIN_STEP * longest_side(field.bounds)
         before = t
         f = query(field, rays.at(t))
         t = t + (f / descent).clamp(-width, width)
@@ -236,7 +248,7 @@ class CachedValues(Solver):
             step = t - before
             secant = (f - g) / step
             # between nearly equal values or points the last slope is the better one
-            descent = torch.where((step.abs() > 1e-6) & (secant > 0.1 * descent), secant, descent)
+            descent = torch.where((step.abs() > least) & (secant > 0.1 * descent), secant, descent)
             before, f = t, g
             t = t + (f / descent).clamp(-width, width)
         return t, (t - before).abs() < 0.25 * width

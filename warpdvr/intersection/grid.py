@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,7 @@ from warpdvr.fields.slope import current_bound
 from warpdvr.fields.version import Change, Memory, Version
 from warpdvr.intersection.octree import MAX_RESOLUTION, Layout, Octree
 from warpdvr.intersection.repeat_log import RepeatLog
+from warpdvr.intersection.surface_box import surface_box
 from warpdvr.kernels import grid as _grid
 from warpdvr.runtime.calls import outside_inference
 from warpdvr.runtime.check import positive, whole
@@ -31,6 +33,8 @@ class BoundGrid(Memory):
     by the first differences around it. Boxes that may hold the surface are halved down to `finest`, until the values at
     their corners predict those between them; they are kept as a model of the field there, whose error is taken to be
     what it was in the box of twice the size (kernels/box_model.py).
+
+    Where a Lipschitz bound proves that the surface is tiny in the bounds, the boxes cover a `box` around it alone.
 
     These are estimates, not proofs. A march that meets a contradiction takes smaller steps; but a part much smaller
     than `cells` that shows in none of their corners (a needle on a plateau) is missed. `DenseMarch()` is the check.
@@ -88,17 +92,19 @@ class BoundGrid(Memory):
             raise ValueError(
                 f"BoundGrid: needs cells >= 2, spread >= 1 and bend >= 1, got {cells}, {spread} and {bend}"
             )
-        low, high = field.bounds.detach().float()
-        n = ((high - low) / (high - low).max() * cells - 1e-4).ceil().clamp_min(2)
-        i, j, k = n.int().tolist()
+        self.bounds = field.bounds.detach().float().clone()
+        """Those of the field, shape (2, 3) [scene unit]."""
+        self.box: Tensor | None = None
+        """The part of them that the grid covers, if the surface is proven to lie in a small one; None for all."""
         levels = max(0, int(torch.tensor(finest / cells).log2().round())) + 1
-        self.layout = Layout(low, (high - low) / n, (i, j, k), levels, spread, bend)
+        self._place = partial(_layout, cells=cells, levels=levels, spread=spread, bend=bend)
+        self.layout = self._place(self.bounds)
         self.evaluations = 0
         """Points at which the field was evaluated for this grid."""
         self.fixed = fixed
         """Whether the field is evaluated again by `refresh` alone."""
         self._cost = self._saved = 0
-        self._value = low.new_empty(0)
+        self._value = self.bounds.new_empty(0)
         self._known: Version | None = None
         self.refresh(field, full=True)
 
@@ -135,7 +141,8 @@ class BoundGrid(Memory):
         evaluate = self._evaluate(field)
         bound, for_bound = current_bound(field) if full else (field.lipschitz, 0)
         self.evaluations += for_bound
-        value = evaluate(self.layout.corners())
+        value = self._narrow(field, bound, evaluate)
+        full |= len(value) != len(self._value)
         drift = torch.zeros_like(value) if full else MARGIN * (value - self._value).abs()
         self._value = value
         self.tree, self.repeats = Octree(self.layout, value, drift, bound, evaluate), RepeatLog()
@@ -190,6 +197,7 @@ class BoundGrid(Memory):
     def to(self, device: torch.device | str) -> "BoundGrid":
         """Return a copy on another device."""
         moved = copy.copy(self)
+        moved.bounds, moved.box = self.bounds.to(device), None if self.box is None else self.box.to(device)
         moved.layout, moved.tree, moved._value = self.layout.to(device), self.tree.to(device), self._value.to(device)
         moved.repeats = copy.deepcopy(self.repeats)
         return moved
@@ -207,7 +215,7 @@ class BoundGrid(Memory):
 
     def _check_bounds(self, field: Field) -> None:
         low, high = field.bounds.detach().float()
-        own_low, own_high = self.layout.low, self.layout.high
+        own_low, own_high = self.bounds
         if low.device != own_low.device:
             raise ValueError(f"BoundGrid: lies on {own_low.device}, the field on {low.device}; move it with `to`")
         tolerance = 1e-5 * (high - low) + 1e-5 * high.abs()
@@ -225,7 +233,25 @@ class BoundGrid(Memory):
         node = torch.empty(len(x), dtype=torch.int32, device=x.device)
         launch(_grid.leaf, len(x), [x.float().contiguous(), self.tree.packed()], [node], per_row=[x])
         sign: Tensor = (self.tree.lower > 0).to(torch.int8) - (self.tree.upper < 0).to(torch.int8)
-        return sign[node.long()]
+        sign = sign[node.long()]
+        return sign if self.box is None else torch.where(((x < self.box[0]) | (x > self.box[1])).any(1), 1, sign)
+
+    def _narrow(self, field: Field, bound: float | None, evaluate: Callable[[Tensor], Tensor]) -> Float[Tensor, " k"]:
+        """Return the values at the corners; where the surface is tiny in the bounds, the corners are laid around it."""
+        corner = self.layout.corners()
+        value = evaluate(corner) if self.box is None else corner.new_empty(0)
+        box = surface_box(field, bound, evaluate, None if self.box is not None else (corner, value))
+        if box is None and self.box is None:
+            return value
+        inner = (
+            self.box is not None
+            and box is not None
+            and bool((box[0] >= self.box[0]).all() & (box[1] <= self.box[1]).all())
+        )
+        if not inner:
+            self.box, self._value = box, value.new_empty(0)
+            self.layout = self._place(self.bounds if box is None else box)
+        return evaluate(self.layout.corners())
 
     def _evaluate(self, field: Field) -> Callable[[Tensor], Tensor]:
         """Return the field as a function of points, whose evaluations are counted."""
@@ -235,3 +261,11 @@ class BoundGrid(Memory):
             return query_all(field, x)
 
         return evaluate
+
+
+def _layout(box: Float[Tensor, "2 3"], cells: int, levels: int, spread: float, bend: float) -> Layout:
+    """Return the largest boxes over a box, `cells` of them along its longest side."""
+    low, high = box
+    n = ((high - low) / (high - low).max() * cells - 1e-4).ceil().clamp_min(2)
+    i, j, k = n.int().tolist()
+    return Layout(low, (high - low) / n, (i, j, k), levels, spread, bend)

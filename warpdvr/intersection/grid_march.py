@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from warpdvr.cameras.rays import Rays
+from warpdvr.fields.base import Field
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.kernels import grid_march as _propose
@@ -20,6 +22,20 @@ GAP = 1 / 4
 is accepted; in the same sides."""
 
 
+def begin(grid: BoundGrid, field: Field, rays: Rays) -> RayBatch:
+    """Return a batch of rays to be marched through a grid, which is brought up to date first.
+
+    Raises:
+        ValueError: if it is the grid of another field, or rays look at several shapes.
+    """
+    if rays.shape_index is not None:
+        raise ValueError("BoundGrid: holds for a field of one shape, but these rays look at several (Rays.shape_index)")
+    evaluations = grid.follow(field)
+    batch = RayBatch(field, rays, grid.box)
+    batch.evaluations += evaluations
+    return batch
+
+
 def march_grid(
     grid: BoundGrid, batch: RayBatch, thinnest: float, relaxation: float, max_steps: int, tolerance: float
 ) -> None:
@@ -34,9 +50,6 @@ def march_grid(
         max_steps: samples on one ray.
         tolerance: a ray ends where the position of the surface is certain up to this [scene unit].
     """
-    if batch.shape_index is not None:
-        raise ValueError("BoundGrid: holds for a field of one shape, but these rays look at several (Rays.shape_index)")
-    batch.evaluations += grid.follow(batch.field)
     side = float(grid.layout.side.min()) / 2 ** (grid.layout.levels - 1)
     thinnest = min(thinnest, FINEST * side)
     settings = Packed(

@@ -19,7 +19,7 @@ class Status(IntEnum):
     INSIDE = int(_status.INSIDE)
     """Its first sample was already inside, which is not a hit."""
     GAVE_UP = int(_status.GAVE_UP)
-    """It stayed undecided: too many steps, or a value of NaN."""
+    """It stayed undecided: too many steps, a value of NaN, or no ray at all, see `Rays.direction`."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Hit:
     """Where n rays met the surface; `t` and `ray` are packed and hold the k rays that hit."""
 
     t: Float[Tensor, " k"]
-    """Ray length to the surface, float32 [scene unit]; not differentiable."""
+    """Ray length to the surface, float32 [scene unit, or lengths of `Rays.direction`]; not differentiable."""
     ray: Int[Tensor, " k"]
     """Index of the ray of each hit, ascending, int64."""
     status: Int[Tensor, " n"]

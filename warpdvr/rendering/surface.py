@@ -26,7 +26,7 @@ class TracedPoints:
     hit: Hit
     """Which rays hit, and what became of the others."""
     t: Float[Tensor, " k"]
-    """Ray length [scene unit]; differentiable with respect to the field and the rays."""
+    """Ray length [scene unit, or lengths of `Rays.direction`]; differentiable by the field and the rays."""
     points: SurfacePoints
     """The points, differentiable, ready to be shaded."""
     slope: Float[Tensor, " k"]
@@ -42,7 +42,7 @@ class Surface:
     hit: Hit
     """Which rays hit, and what became of the others."""
     t: Float[Tensor, " k"]
-    """Ray length [scene unit]; differentiable with respect to the field and the rays."""
+    """Ray length [scene unit, or lengths of `Rays.direction`]; differentiable by the field and the rays."""
     x: Float[Tensor, "k 3"]
     """Point on the surface [scene unit]; differentiable."""
     normal: Float[Tensor, "k 3"]
@@ -103,10 +103,11 @@ def trace(field: Field, rays: Rays, intersect: Solver) -> TracedPoints:
     hit = intersect(field, rays)
     dtype = field.bounds.dtype
     field = select_shape(field, rays.shape_index, hit.ray)
-    o, d = rays.origin[hit.ray].to(dtype), rays.direction[hit.ray].to(dtype)
-    t = reattach(field.value, o, d, hit.t)
+    seen, length = Rays(rays.origin[hit.ray].to(dtype), rays.direction[hit.ray].to(dtype)).normalised()
+    o, d = seen.origin, seen.direction
+    t = reattach(field.value, o, d, hit.t * length.detach().to(hit.t))
     x = o + t[:, None].to(dtype) * d
     _, slope, feature = gradient(field, x)
     points = SurfacePoints(field, x, unit(slope), d, feature)
     evaluations = hit.evaluations + (int(torch.is_grad_enabled()) + evaluations_per_gradient(field)) * len(x)
-    return TracedPoints(hit, t, points, slope.norm(dim=-1), evaluations)
+    return TracedPoints(hit, t / length.to(t), points, slope.norm(dim=-1), evaluations)

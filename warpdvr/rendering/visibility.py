@@ -86,6 +86,8 @@ def boundary(
     zero = image.background.new_zeros(len(image.rays), 3, dtype=field.bounds.dtype)
     if not torch.is_grad_enabled():
         return zero, 0
+    rays, length = image.rays.normalised()
+    image = replace(image, rays=rays, t=image.t * length.detach().to(image.t))
     pairs, evaluations = _candidate_pairs(image), 0
     for subset in pairs.split(chunk or max(len(pairs), 1)) if len(pairs) else ():
         crossing, for_rays = _bisect(field, image, subset, intersect)

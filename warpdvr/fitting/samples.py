@@ -97,7 +97,7 @@ class SpaceSampler:
         t = t.gather(1, in_hull.to(torch.int8).argmax(1, keepdim=True))[:, 0]
         depth = (batch.depth / batch.forward)[ray]
         deep = inside & (near <= depth) & (depth <= far)
-        at_hit = torch.full_like(batch.forward, torch.nan).index_copy(0, hit.ray, hit.t)[ray]
+        at_hit = torch.full_like(batch.forward, torch.nan).index_copy(0, hit.ray, hit.t.to(batch.forward))[ray]
         for condition, place in ((deep, depth), (~inside & ~at_hit.isnan(), at_hit), (begins, near)):
             t = torch.where(condition, place, t)
         evaluated = ~inside | deep | in_hull.any(1)

@@ -12,6 +12,7 @@ from warpdvr.intersection.base import EARLY, Solver
 from warpdvr.intersection.boxes import dilate
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.lowest import values_along
+from warpdvr.intersection.root import polish
 from warpdvr.kernels import cached as _cached
 from warpdvr.runtime.launch import launch
 
@@ -134,6 +135,7 @@ class CachedValues(Solver):
             raise ValueError(
                 "CachedMarch: remembers a field of one shape, but these rays look at several (Rays.shape_index)"
             )
+        given = rays
         rays = Rays(*(a.detach().float().contiguous() for a in (rays.origin, rays.direction)))
         evaluations = self.sample(field) if len(self.value) == 0 else 0
         status, t, descent, nearest, close = self._guess(field, rays)
@@ -148,6 +150,8 @@ class CachedValues(Solver):
         status[ray[~settled]] = int(Status.GAVE_UP)
         hit, t = ray[settled], corrected[settled]
         nearest[hit] = t
+        t, for_digits = polish(field, given[hit], t, 1e-3 * float(self.side.max()))
+        evaluations += for_digits
         evaluations += len(ray) * (self.march.corrections + 1) + len(recheck) * 4 * SIDES
         return Hit(t, hit, status, nearest, evaluations)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, query, select_shape
 from warpdvr.intersection.hit import Hit, Status
-from warpdvr.intersection.root import close_in
+from warpdvr.intersection.root import close_in, polish
 from warpdvr.kernels import ray_state as _ray_state
 from warpdvr.kernels import status as _status
 from warpdvr.runtime.launch import Packed
@@ -20,7 +20,7 @@ class RayBatch:
     """
 
     def __init__(self, field: Field, rays: Rays):
-        self.field, self.shape_index = field, rays.shape_index
+        self.field, self.given, self.shape_index = field, rays, rays.shape_index
         self.o, self.d = (a.detach().float().contiguous() for a in (rays.origin, rays.direction))
         self.near, self.far = rays.clip(field.bounds)
         self.status = torch.where(self.near <= self.far, int(_status.ACTIVE), int(Status.MISS)).int()
@@ -73,4 +73,5 @@ class RayBatch:
         self.status[ray[t.isnan()]] = int(Status.GAVE_UP)
         ray, t = ray[~t.isnan()], t[~t.isnan()]
         self.nearest[ray] = t
-        return Hit(t, ray, self.status, self.nearest, self.evaluations + evaluations)
+        t, for_digits = polish(self.field, self.given[ray], t, tolerance)
+        return Hit(t, ray, self.status, self.nearest, self.evaluations + evaluations + for_digits)

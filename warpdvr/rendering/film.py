@@ -82,9 +82,10 @@ def expose(
     """
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
     order = tiles(pixel, chunk)
+    dtype = torch.promote_types(field.bounds.dtype, torch.float32)
     films = []
     for tile in order:
-        rays = camera.rays(pixel[tile])
+        rays = camera.rays(pixel[tile], dtype=dtype)
         films.append(_record(field, camera, rays, intersect, aggregate, shader, sharpness))
     return _in_rows(films, order)
 

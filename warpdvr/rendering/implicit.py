@@ -1,12 +1,24 @@
 """Implicit differentiation: the only place where a hit becomes differentiable."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from warpdvr.fields.gradient import value_and_gradient
+from warpdvr.runtime.autograd import once_differentiable, zero_without_derivative
+
+GRAZING = 1e-3
+"""Least slope along a ray for its derivatives, as a fraction of |grad f|."""
+
+ONCE = (
+    "reattach: evaluates the field once, which gives first derivatives of ray lengths only; second ones come from "
+    "render or warpdvr.rendering.surface.surface"
+)
+TWICE = "surface: third derivatives of ray lengths, points, normals and colours are not provided"
 
 
 def reattach(
@@ -15,7 +27,7 @@ def reattach(
     direction: Float[Tensor, "k 3"],
     t: Float[Tensor, " k"],
     *,
-    grazing: float = 1e-3,
+    grazing: float = GRAZING,
 ) -> Float[Tensor, " k"]:
     """Return the ray lengths `t` unchanged in value, with the gradient of the surface that they lie on.
 
@@ -25,7 +37,10 @@ def reattach(
 
     has the right value and the right derivative with respect to everything that f depends on (weights, radius, codes)
     and to o and d, hence to camera poses (Niemeyer et al. 2020, eq. 10 and supplement; Yariv et al. 2020, eq. 3). The
-    field is evaluated once. Second derivatives of t are not provided.
+    field is evaluated once. There is no gradient where the value has no slope, as in a piecewise constant field.
+
+    Second derivatives need a second evaluation: `render` and `warpdvr.rendering.surface.surface` provide them, here
+    they raise a RuntimeError.
 
     Args:
         f: the field's `value`.
@@ -36,9 +51,112 @@ def reattach(
     """
     if not torch.is_grad_enabled():
         return t
+    return once_differentiable(attach(f, origin, direction, t, grazing).t, ONCE)
+
+
+@dataclass(frozen=True)
+class Attached:
+    """Ray lengths with their first derivatives, and the constants that second ones need."""
+
+    t: Float[Tensor, " k"]
+    """Ray length [scene unit]; right to the first derivative."""
+    slope: Float[Tensor, " k"]
+    """The slope along the ray that was divided by."""
+    grazes: Bool[Tensor, " k"]
+    """Whether that is not the slope of the field, but a larger one or, where it is flat, none."""
+    flat: Bool[Tensor, " k"]
+    """Whether the value has no slope in any direction; t then has no derivative."""
+
+
+def attach(
+    f: Callable[[Float[Tensor, "k 3"]], Float[Tensor, " k"]],
+    origin: Float[Tensor, "k 3"],
+    direction: Float[Tensor, "k 3"],
+    t: Float[Tensor, " k"],
+    grazing: float = GRAZING,
+) -> Attached:
+    """Return what `reattach` does; second derivatives are those of the expression there until `correct` adds theirs."""
     x = origin + t.detach().to(origin)[:, None] * direction
     value, gradient = value_and_gradient(f, x)
-    slope = (gradient * direction.detach()).sum(-1)
-    min_slope = grazing * gradient.norm(dim=-1) + torch.finfo(slope.dtype).tiny
-    slope = torch.where(slope > 0, slope.clamp_min(min_slope), slope.clamp_max(-min_slope))
-    return t.detach().to(origin) - (value - value.detach()) / slope
+    along = (gradient * direction.detach()).sum(-1)
+    steep = gradient.norm(dim=-1)
+    flat = ~((steep > 0) & steep.isfinite())
+    min_slope = grazing * steep + torch.finfo(along.dtype).tiny
+    slope = torch.where(along > 0, along.clamp_min(min_slope), along.clamp_max(-min_slope))
+    slope = torch.where(flat, torch.inf, slope)
+    change = torch.where(flat, 0, value - value.detach())
+    return Attached(t.detach().to(origin) - change / slope, slope, flat | (slope != along), flat)
+
+
+def correct(
+    attached: Attached,
+    value: Float[Tensor, " k"],
+    x: Float[Tensor, "k 3"],
+    gradient: Float[Tensor, "k 3"],
+    feature: Float[Tensor, "k c"] | None,
+    direction: Float[Tensor, "k 3"],
+) -> tuple[Float[Tensor, " k"], Float[Tensor, "k 3"], Float[Tensor, "k 3"], Float[Tensor, "k c"] | None]:
+    """Return t, x, gradient and feature, unchanged in value and first derivatives, with right second derivatives.
+
+    With t right to the first derivative, v = f(o + t d) is 0 to the first derivative, and a step of Newton's method
+
+        t* = t - v / s,   s = grad f . d,
+
+    is right to the second: what is missing in t is delta = -v / s, in x it is delta d, and in what was evaluated at x,
+    delta times its derivative along d. All of these are 0, and so are their first derivatives; they come in when a
+    gradient is itself recorded (`create_graph=True`), so that first derivatives are what they are without them, and
+    cost nothing more. Rays that graze are left as they are. Third derivatives raise a RuntimeError.
+
+    Args:
+        attached: the ray lengths.
+        value, gradient, feature: of the field at x = o + t d, where t are the attached ray lengths; differentiable.
+        x, direction: the points, and the directions of the rays.
+    """
+    inverse = torch.where(attached.grazes, 0, 1 / attached.slope)
+    tensors = value, attached.t, x, gradient, feature, direction.detach(), inverse
+    t, x, gradient, feature = _Correction.apply(*tensors)  # type: ignore[no-untyped-call]
+    return t, x, gradient, feature
+
+
+class _Correction(torch.autograd.Function):
+    """The identity of t, x, gradient and feature, with the derivative of the missing terms where it is recorded."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # Torch's context has no type
+        value: Float[Tensor, " k"],
+        t: Float[Tensor, " k"],
+        x: Float[Tensor, "k 3"],
+        gradient: Float[Tensor, "k 3"],
+        feature: Float[Tensor, "k c"] | None,
+        direction: Float[Tensor, "k 3"],
+        inverse: Float[Tensor, " k"],
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(value, x, gradient, feature, direction, inverse)
+        return (
+            t.view_as(t),
+            x.view_as(x),
+            gradient.view_as(gradient),
+            None if feature is None else feature.view_as(feature),
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if not torch.is_grad_enabled():
+            return None, *grads, None, None
+        value, x, gradient, feature, direction, inverse = ctx.saved_tensors
+        by_t, by_x, *by_answers = grads
+        answers = [
+            (a, by) for a, by in zip((gradient, feature), by_answers, strict=True) if by is not None and a.requires_grad
+        ]
+        terms = [] if by_x is None else [by_x]
+        if answers and x.requires_grad:
+            outputs, weights = zip(*answers, strict=True)
+            (moved,) = torch.autograd.grad(outputs, x, weights, create_graph=True, allow_unused=True)
+            terms += [] if moved is None else [moved]
+        by_delta = sum(
+            ((term * direction).sum(-1) for term in terms), torch.zeros_like(inverse) if by_t is None else by_t
+        )
+        zero = zero_without_derivative(value, 2, TWICE)
+        return zero - by_delta * inverse, *grads, None, None

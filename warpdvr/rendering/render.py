@@ -119,7 +119,7 @@ def _shader(material: Material | object | None, lights: Sequence[Light] | object
 
 
 def _visible(camera: Camera, film: Film, backdrop: Float[Tensor, "n 3"]) -> VisibleImage:
-    rays = camera.rays()
+    rays = camera.rays(dtype=torch.promote_types(film.depth.dtype, torch.float32))
     t = (film.depth / (rays.direction @ camera.pose[:3, 2].to(rays.direction))).detach()
     shape = (1, camera.height, camera.width)
     return VisibleImage(rays, shape, film.status, t, film.normal.detach(), backdrop.detach())

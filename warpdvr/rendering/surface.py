@@ -11,7 +11,7 @@ from warpdvr.fields.base import Field, select_shape
 from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Hit
-from warpdvr.rendering.implicit import reattach
+from warpdvr.rendering.implicit import attach, correct
 from warpdvr.shading.shade import Shader, SurfacePoints, shade
 
 
@@ -64,9 +64,15 @@ def trace(field: Field, rays: Rays, intersect: Solver) -> TracedPoints:
     dtype = field.bounds.dtype
     field = select_shape(field, rays.shape_index, hit.ray)
     o, d = rays.origin[hit.ray].to(dtype), rays.direction[hit.ray].to(dtype)
-    t = reattach(field.value, o, d, hit.t)
-    x = o + t[:, None].to(dtype) * d
-    _, slope, feature = gradient(field, x)
-    points = SurfacePoints(field, x, unit(slope), d, feature)
-    evaluations = hit.evaluations + (int(torch.is_grad_enabled()) + evaluations_per_gradient(field)) * len(x)
-    return TracedPoints(hit, t, points, slope.norm(dim=-1), evaluations)
+    evaluations = hit.evaluations + (int(torch.is_grad_enabled()) + evaluations_per_gradient(field)) * len(hit.ray)
+    if not torch.is_grad_enabled():
+        x = o + hit.t[:, None].to(dtype) * d
+        _, slope, feature = gradient(field, x)
+        return TracedPoints(
+            hit, hit.t, SurfacePoints(field, x, unit(slope), d, feature), slope.norm(dim=-1), evaluations
+        )
+    attached = attach(field.value, o, d, hit.t)
+    x = o + attached.t[:, None] * d
+    value, slope, feature = gradient(field, x)
+    t, x, slope, feature = correct(attached, value, x, slope, feature, d)
+    return TracedPoints(hit, t, SurfacePoints(field, x, unit(slope), d, feature), slope.norm(dim=-1), evaluations)

@@ -124,9 +124,18 @@ def _scatter_backward(ctx: Context, along: Tensor) -> tuple[Tensor | None, ...]:
     return by_grad, by_x, None, None, None, None
 
 
+def _third_derivative(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    raise RuntimeError(
+        "HashEncoding: autograd finds first and second derivatives of the features, but no third ones; the second "
+        "derivatives of normals and colours on a hash grid need these, those of depth do not"
+    )
+
+
 encode.register_autograd(_encode_backward, setup_context=_save)
 slope.register_autograd(_slope_backward, setup_context=_save)
 scatter.register_autograd(_scatter_backward, setup_context=_save)
+bend.register_autograd(_third_derivative)
+scatter_bend.register_autograd(_third_derivative)
 
 
 @encode.register_fake

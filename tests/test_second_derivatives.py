@@ -14,6 +14,7 @@ from torch.func import functional_call
 from warpdvr import Camera, DenseMarch, Rays, reattach, render
 from warpdvr.cameras.pose import perturb
 from warpdvr.cameras.projection import ORTHOGRAPHIC, PINHOLE, Projection
+from warpdvr.fields.adapter import as_field
 from warpdvr.fields.analytic import Rotate, SmoothUnion, Sphere, Torus
 from warpdvr.fields.base import Field
 from warpdvr.fields.conditional import ConditionalOccupancy, Shapes
@@ -65,9 +66,10 @@ class Noisy(Field):
     def __init__(self, device: torch.device) -> None:
         super().__init__(0.5)
         self.encode = small(torch.float64, device, levels=3, finest=5, features=1)
+        self.to(device, torch.float64)
 
     def value(self, x: Tensor) -> Tensor:
-        return x[:, 1] + 0.03 * torch.tanh(self.encode(x)).sum(-1)
+        return -x[:, 1] + 0.03 * torch.tanh(self.encode(x)).sum(-1)
 
 
 def camera(pose: Tensor | None = None, K: Tensor | None = None, projection: Projection = PINHOLE) -> Camera:
@@ -186,24 +188,26 @@ def moved(pose: Tensor, twist: Tensor) -> Tensor:
 
 def test_weights_of_a_perceptron(device: torch.device) -> None:
     field, view = (
-        double(Perceptron(nn.Softplus(beta=20), width=6, depth=2, lipschitz=3.0)).to(device),
+        double(Perceptron(nn.Softplus(beta=20), width=4, depth=2, lipschitz=3.0)).to(device),
         camera().to(device),
     )
     names, keep = [name for name, _ in field.named_parameters()], facing(field, view)
+    weights = weights_of(field, names)
+    directions = torch.randn(len(weights), 4, generator=torch.Generator().manual_seed(5)).to(weights)
     for what in ("depth", "normal"):
-        found, expected = hessians(
-            lambda flat, what=what: with_weights(field, names, flat, lambda f: outcome(render(f, view), keep, what)),  # type: ignore[misc]
-            weights_of(field, names),
-        )
+
+        def loss(a: Tensor, what: str = what) -> Tensor:
+            moved = weights + 0.1 * directions @ a
+            return with_weights(field, names, moved, lambda f: outcome(render(f, view), keep, what))
+
+        found, expected = hessians(loss, torch.zeros(4).to(weights))
         assert agree(found, expected)
         assert agree(found, found.T, 1e-9)
 
 
 def test_a_module_of_its_own(device: torch.device) -> None:
-    from warpdvr.fields.adapter import as_field
-
     field, view = as_field(Soft().double(), bounds=1.0).to(device), camera().to(device)
-    names = ["module.layers.0.weight", "module.layers.4.bias"]
+    names = ["module.layers.0.bias", "module.layers.4.bias"]
     keep = facing(field, view)
     for what in ("depth", "rgb"):
 
@@ -246,11 +250,13 @@ def test_depth_on_a_hash_grid(what: str, device: torch.device) -> None:
         if what == "rays":
             shown = surface(field, Rays(rays.origin[inner] + a, rays.direction[inner]), DenseMarch())
             return shown.t.square().sum()
+        table = weights_of(field, ["encode.table"]) + directions @ a
         return with_weights(
-            field, ["encode.table"], a, lambda f: surface(f, rays[inner], DenseMarch()).t.square().sum()
+            field, ["encode.table"], table, lambda f: surface(f, rays[inner], DenseMarch()).t.square().sum()
         )
 
-    at = weights_of(field, ["encode.table"]) if what == "table" else torch.tensor([0.01, 0.02, -0.01]).to(rays.origin)
+    directions = torch.randn(len(field.encode.table), 3, generator=torch.Generator().manual_seed(5)).to(rays.origin)
+    at = torch.tensor([0.01, 0.02, -0.01]).to(rays.origin)
     assert agree(*hessians(loss, at, 1e-5))
 
 
@@ -260,7 +266,7 @@ def test_normals_on_a_hash_grid_need_a_third_derivative_that_is_refused(device: 
     (g,) = torch.autograd.grad(
         shown.normal.square().sum(1).log().sum() + shown.normal[:, 0].sum(), field.encode.table, create_graph=True
     )
-    with pytest.raises(RuntimeError, match="no autograd formula"):
+    with pytest.raises(RuntimeError, match="no third ones"):
         torch.autograd.grad(g.square().sum(), field.encode.table)
 
 
@@ -272,9 +278,9 @@ def test_depth_squared_twice_by_radius_and_pose_is_the_closed_form(device: torch
 
     def closed(a: Tensor) -> Tensor:
         pose = moved(view.pose, a[1:])
-        rays = camera(pose).rays(dtype=torch.float64)
-        t = sphere_t(rays.origin, rays.direction, radius + a[0])[keep]
-        return (t * (rays.direction[keep] @ pose[:3, 2])).square().sum()
+        rays = camera(pose).rays(dtype=torch.float64)[keep]
+        t = sphere_t(rays.origin, rays.direction, radius + a[0])
+        return (t * (rays.direction @ pose[:3, 2])).square().sum()
 
     def rendered(a: Tensor) -> Tensor:
         depth = with_weights(
@@ -286,10 +292,9 @@ def test_depth_squared_twice_by_radius_and_pose_is_the_closed_form(device: torch
     assert agree(torch.autograd.functional.hessian(rendered, at), torch.autograd.functional.hessian(closed, at), 1e-9)
 
 
-def test_lights_and_smooth_edges(device: torch.device) -> None:
-    """`antialias` takes the mean of several rays; a material takes the normal."""
+def test_a_material_under_lights(device: torch.device) -> None:
     field, view = Painted().double().to(device), camera().to(device)
-    options: Any = {"material": Lambert(), "lights": [DirectionalLight((0.3, 1.0, -0.5))], "antialias": 2}
+    options: Any = {"material": Lambert(), "lights": [DirectionalLight((0.3, -1.0, 0.5))]}
     keep = facing(field, view, **options)
 
     def loss(flat: Tensor) -> Tensor:
@@ -337,7 +342,7 @@ def test_what_has_no_second_derivative_says_so(options: Any, device: torch.devic
     (plain,) = torch.autograd.grad(shown.square().sum(), field.radius, retain_graph=True)
     (g,) = torch.autograd.grad(shown.square().sum(), field.radius, create_graph=True)
     assert torch.allclose(g, plain, rtol=1e-5)
-    with pytest.raises(RuntimeError, match="second derivatives of .* are not provided"):
+    with pytest.raises(RuntimeError, match=r"second derivatives of .* are not provided"):
         torch.autograd.grad(g, field.radius)
 
 
@@ -363,5 +368,5 @@ def test_reattach_alone_refuses_second_derivatives_but_not_products_with_its_jac
     assert torch.allclose(along, -0.5 / (0.25 - 0.01) ** 0.5 * torch.ones_like(along))
     radius.requires_grad_()
     (g,) = torch.autograd.grad(lengths(radius).square().sum(), radius, create_graph=True)
-    with pytest.raises(RuntimeError, match="reattach: .* second ones come from render"):
+    with pytest.raises(RuntimeError, match=r"reattach: .* second ones come from render"):
         torch.autograd.grad(g, radius)

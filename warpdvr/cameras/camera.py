@@ -28,7 +28,7 @@ OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 class Camera:
     """A camera: its intrinsics, pose, image size and projection.
 
-    Float64 by default, so that a calibration keeps its precision; rays are float32 unless they are asked for in float64.
+    Float64 by default, so that a calibration keeps its precision; rays are float32 unless float64 is asked for.
 
     Raises:
         ValueError: if a matrix has the wrong shape, is not finite, or K or the rotation is singular, or if the

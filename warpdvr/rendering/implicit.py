@@ -1,15 +1,14 @@
 """Implicit differentiation: the only place where a hit becomes differentiable."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from warpdvr.fields.gradient import value_and_gradient
-from warpdvr.runtime.autograd import once_differentiable, zero_without_derivative
+from warpdvr.runtime.autograd import Context, once_differentiable, zero_without_derivative
 
 GRAZING = 1e-3
 """Least slope along a ray for its derivatives, as a fraction of |grad f|."""
@@ -89,74 +88,52 @@ def attach(
 
 
 def correct(
-    attached: Attached,
-    value: Float[Tensor, " k"],
-    x: Float[Tensor, "k 3"],
-    gradient: Float[Tensor, "k 3"],
-    feature: Float[Tensor, "k c"] | None,
-    direction: Float[Tensor, "k 3"],
-) -> tuple[Float[Tensor, " k"], Float[Tensor, "k 3"], Float[Tensor, "k 3"], Float[Tensor, "k c"] | None]:
-    """Return t, x, gradient and feature, unchanged in value and first derivatives, with right second derivatives.
+    attached: Attached, value: Float[Tensor, " k"], seen: Sequence[Float[Tensor, "k ..."]]
+) -> list[Float[Tensor, "k ..."]]:
+    """Return what was seen at the points x = o + t d, unchanged in value and first derivatives, with second ones.
 
     With t right to the first derivative, v = f(o + t d) is 0 to the first derivative, and a step of Newton's method
 
         t* = t - v / s,   s = grad f . d,
 
-    is right to the second: what is missing in t is delta = -v / s, in x it is delta d, and in what was evaluated at x,
-    delta times its derivative along d. All of these are 0, and so are their first derivatives; they come in when a
-    gradient is itself recorded (`create_graph=True`), so that first derivatives are what they are without them, and
-    cost nothing more. Rays that graze are left as they are. Third derivatives raise a RuntimeError.
+    is right to the second. So what is missing in t is delta = -v / s, and in anything that depends on t, delta times
+    its derivative by t. All of these are 0, and so are their first derivatives: they come in where a gradient is
+    itself recorded (`create_graph=True`). First derivatives are as they are without them, and cost nothing more. Rays
+    that graze are left as they are. Third derivatives raise a RuntimeError.
 
     Args:
-        attached: the ray lengths.
-        value, gradient, feature: of the field at x = o + t d, where t are the attached ray lengths; differentiable.
-        x, direction: the points, and the directions of the rays.
+        attached: the ray lengths t, k of them.
+        value: v, differentiable.
+        seen: t itself, and whatever depends on it; differentiable.
     """
     inverse = torch.where(attached.grazes, 0, 1 / attached.slope)
-    tensors = value, attached.t, x, gradient, feature, direction.detach(), inverse
-    t, x, gradient, feature = _Correction.apply(*tensors)  # type: ignore[no-untyped-call]
-    return t, x, gradient, feature
+    return [_Correction.apply(tensor, value, attached.t, inverse) for tensor in seen]  # type: ignore[no-untyped-call]
 
 
 class _Correction(torch.autograd.Function):
-    """The identity of t, x, gradient and feature, with the derivative of the missing terms where it is recorded."""
+    """A tensor that depends on t, with the derivative of the term that is missing in it where that is recorded.
+
+    One for each tensor, so that a gradient by one of them does not walk through the graphs of the others.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any,  # Torch's context has no type
+        ctx: Context,
+        tensor: Float[Tensor, "k ..."],
         value: Float[Tensor, " k"],
         t: Float[Tensor, " k"],
-        x: Float[Tensor, "k 3"],
-        gradient: Float[Tensor, "k 3"],
-        feature: Float[Tensor, "k c"] | None,
-        direction: Float[Tensor, "k 3"],
         inverse: Float[Tensor, " k"],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(value, x, gradient, feature, direction, inverse)
-        return (
-            t.view_as(t),
-            x.view_as(x),
-            gradient.view_as(gradient),
-            None if feature is None else feature.view_as(feature),
-        )
+    ) -> Float[Tensor, "k ..."]:
+        ctx.save_for_backward(tensor, value, t, inverse)
+        return tensor.view_as(tensor)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, *grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         if not torch.is_grad_enabled():
-            return None, *grads, None, None
-        value, x, gradient, feature, direction, inverse = ctx.saved_tensors
-        by_t, by_x, *by_answers = grads
-        answers = [
-            (a, by) for a, by in zip((gradient, feature), by_answers, strict=True) if by is not None and a.requires_grad
-        ]
-        terms = [] if by_x is None else [by_x]
-        if answers and x.requires_grad:
-            outputs, weights = zip(*answers, strict=True)
-            (moved,) = torch.autograd.grad(outputs, x, weights, create_graph=True, allow_unused=True)
-            terms += [] if moved is None else [moved]
-        by_delta = sum(
-            ((term * direction).sum(-1) for term in terms), torch.zeros_like(inverse) if by_t is None else by_t
-        )
-        zero = zero_without_derivative(value, 2, TWICE)
-        return zero - by_delta * inverse, *grads, None, None
+            return grad[0], None, None, None
+        tensor, value, t, inverse = ctx.saved_tensors
+        by_value = zero_without_derivative(value, 2, TWICE)
+        if tensor.requires_grad:
+            (by_t,) = torch.autograd.grad(tensor, t, grad[0], create_graph=True, allow_unused=True)
+            by_value = by_value if by_t is None else by_value - by_t * inverse
+        return grad[0], by_value.expand_as(value), None, None

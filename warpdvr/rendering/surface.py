@@ -74,5 +74,6 @@ def trace(field: Field, rays: Rays, intersect: Solver) -> TracedPoints:
     attached = attach(field.value, o, d, hit.t)
     x = o + attached.t[:, None] * d
     value, slope, feature = gradient(field, x)
-    t, x, slope, feature = correct(attached, value, x, slope, feature, d)
+    t, x, slope = correct(attached, value, [attached.t, x, slope])
+    feature = None if feature is None else correct(attached, value, [feature])[0]
     return TracedPoints(hit, t, SurfacePoints(field, x, unit(slope), d, feature), slope.norm(dim=-1), evaluations)

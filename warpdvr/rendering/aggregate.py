@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -27,6 +27,8 @@ class RayValues:
     """Outward unit normal, 0 for a ray that does not hit; differentiable."""
     color: Float[Tensor, "n 3"]
     """sRGB colour in [0, 1], 0 for a ray that does not hit; differentiable."""
+    flat: Bool[Tensor, " n"]
+    """Whether the value has no slope where the ray hits: then t has no derivative and the normal is 0."""
     evaluations: int
     """Points at which the field was evaluated."""
 
@@ -58,5 +60,6 @@ class HitPoint(Aggregation):
             t=visible.t.new_full((n,), torch.nan).index_copy(0, ray, visible.t),
             normal=visible.normal.new_zeros(n, 3).index_copy(0, ray, visible.normal),
             color=visible.color.new_zeros(n, 3).index_copy(0, ray, visible.color),
+            flat=torch.zeros_like(visible.hit.status, dtype=torch.bool).index_copy(0, ray, visible.flat),
             evaluations=visible.evaluations,
         )

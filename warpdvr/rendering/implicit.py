@@ -79,12 +79,18 @@ def attach(
     value, gradient = value_and_gradient(f, x)
     along = (gradient * direction.detach()).sum(-1)
     steep = gradient.norm(dim=-1)
-    flat = ~((steep > 0) & steep.isfinite())
+    flat = is_flat(gradient)
     min_slope = grazing * steep + torch.finfo(along.dtype).tiny
     slope = torch.where(along > 0, along.clamp_min(min_slope), along.clamp_max(-min_slope))
     slope = torch.where(flat, torch.inf, slope)
     change = torch.where(flat, 0, value - value.detach())
     return Attached(t.detach().to(origin) - change / slope, slope, flat | (slope != along), flat)
+
+
+def is_flat(gradient: Float[Tensor, "k 3"]) -> Bool[Tensor, " k"]:
+    """Return where a field has no slope: where its gradient is 0, as in a piecewise constant field, or not finite."""
+    steep = gradient.norm(dim=-1)
+    return ~((steep > 0) & steep.isfinite())
 
 
 def correct(

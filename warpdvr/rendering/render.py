@@ -1,5 +1,6 @@
 """From a field and a camera to an image."""
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 
@@ -85,7 +86,14 @@ def render(
     if outline and torch.is_grad_enabled():
         edge_term, for_outlines = boundary(field, _visible(camera, film, backdrop), solver, chunk=chunk, shader=shader)
         rgb, evaluations = rgb + edge_term, evaluations + for_outlines
-    return film.image(camera, rgb, evaluations)
+    image = film.image(camera, rgb, evaluations)
+    if image.flat:
+        warnings.warn(
+            f"render: {field.name} has no slope at {image.flat} of {int(image.mask.sum())} hits, as if it were "
+            "piecewise constant: depth has no gradient there, and normals are 0; interpolate its values",
+            stacklevel=2,
+        )
+    return image
 
 
 def bytes_per_point(field: Field) -> int:

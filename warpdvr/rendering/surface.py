@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
@@ -11,7 +11,7 @@ from warpdvr.fields.base import Field, select_shape
 from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Hit
-from warpdvr.rendering.implicit import attach, correct
+from warpdvr.rendering.implicit import attach, correct, is_flat
 from warpdvr.shading.shade import Shader, SurfacePoints, shade
 
 
@@ -27,6 +27,8 @@ class TracedPoints:
     """The points, differentiable, ready to be shaded."""
     slope: Float[Tensor, " k"]
     """Length of the field's gradient there; differentiable."""
+    flat: Bool[Tensor, " k"]
+    """Whether the value has no slope there: then t has no derivative and the normal is 0."""
     evaluations: int
     """Points at which the field was evaluated: for the hits, their gradients and what makes them move."""
 
@@ -47,6 +49,8 @@ class Surface:
     """sRGB colour in [0, 1]; differentiable."""
     slope: Float[Tensor, " k"]
     """Length of the field's gradient at x; differentiable."""
+    flat: Bool[Tensor, " k"]
+    """Whether the value has no slope there: then t has no derivative and the normal is 0."""
     evaluations: int
     """Points at which the field was evaluated: for the hits, their gradients and what makes them move."""
 
@@ -55,7 +59,7 @@ def surface(field: Field, rays: Rays, intersect: Solver, shader: Shader = shade)
     """Return the surface where rays hit it, packed: only rays that hit. Differentiable where autograd is recording."""
     traced = trace(field, rays, intersect)
     at = traced.points
-    return Surface(traced.hit, traced.t, at.x, at.normal, shader(at), traced.slope, traced.evaluations)
+    return Surface(traced.hit, traced.t, at.x, at.normal, shader(at), traced.slope, traced.flat, traced.evaluations)
 
 
 def trace(field: Field, rays: Rays, intersect: Solver) -> TracedPoints:
@@ -68,12 +72,15 @@ def trace(field: Field, rays: Rays, intersect: Solver) -> TracedPoints:
     if not torch.is_grad_enabled():
         x = o + hit.t[:, None].to(dtype) * d
         _, slope, feature = gradient(field, x)
-        return TracedPoints(
-            hit, hit.t, SurfacePoints(field, x, unit(slope), d, feature), slope.norm(dim=-1), evaluations
-        )
-    attached = attach(field.value, o, d, hit.t)
-    x = o + attached.t[:, None] * d
-    value, slope, feature = gradient(field, x)
-    t, x, slope = correct(attached, value, [attached.t, x, slope])
-    feature = None if feature is None else correct(attached, value, [feature])[0]
-    return TracedPoints(hit, t, SurfacePoints(field, x, unit(slope), d, feature), slope.norm(dim=-1), evaluations)
+        flat = is_flat(slope)
+        t, slope = hit.t, torch.where(flat[:, None], 0, slope)
+    else:
+        attached = attach(field.value, o, d, hit.t)
+        x = o + attached.t[:, None] * d
+        value, slope, feature = gradient(field, x)
+        flat = is_flat(slope.detach())
+        seen = attached.t, x, torch.where(flat[:, None], 0, slope), *(() if feature is None else (feature,))
+        t, x, slope, *features = correct(attached, value, seen)
+        flat, feature = flat | attached.flat, features[0] if features else None
+    points = SurfacePoints(field, x, unit(slope), d, feature)
+    return TracedPoints(hit, t, points, slope.norm(dim=-1), flat, evaluations)

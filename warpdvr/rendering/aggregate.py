@@ -11,6 +11,7 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Hit
+from warpdvr.rendering.grazing import Spacing
 from warpdvr.rendering.surface import surface
 from warpdvr.shading.shade import Shader, shade
 
@@ -52,8 +53,11 @@ class Aggregation(ABC):
 class HitPoint(Aggregation):
     """The values of a ray are those of the first point where it enters the surface (Niemeyer et al. 2020)."""
 
+    spacing: Spacing | None = None
+    """Takes the derivatives of colours and normals as means over pixels, see `surface`."""
+
     def __call__(self, field: Field, rays: Rays, intersect: Solver, shader: Shader = shade) -> RayValues:
-        visible = surface(field, rays, intersect, shader)
+        visible = surface(field, rays, intersect, shader, spacing=self.spacing)
         n, ray = len(rays), visible.hit.ray
         return RayValues(
             hit=visible.hit,

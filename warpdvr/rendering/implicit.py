@@ -65,6 +65,10 @@ class Attached:
     """Whether that is not the slope of the field, but a larger one or, where it is flat, none."""
     flat: Bool[Tensor, " k"]
     """Whether the value has no slope in any direction; t then has no derivative."""
+    value: Float[Tensor, " k"]
+    """The value at the hit, about 0; a constant."""
+    gradient: Float[Tensor, "k 3"]
+    """The field's gradient there; a constant."""
 
 
 def attach(
@@ -84,7 +88,8 @@ def attach(
     slope = torch.where(along > 0, along.clamp_min(min_slope), along.clamp_max(-min_slope))
     slope = torch.where(flat, torch.inf, slope)
     change = torch.where(flat, 0, value - value.detach())
-    return Attached(t.detach().to(origin) - change / slope, slope, flat | (slope != along), flat)
+    t = t.detach().to(origin) - change / slope
+    return Attached(t, slope, flat | (slope != along), flat, value.detach(), gradient)
 
 
 def is_flat(gradient: Float[Tensor, "k 3"]) -> Bool[Tensor, " k"]:

@@ -17,6 +17,7 @@ from warpdvr.intersection.lowest import DEPTHS
 from warpdvr.rendering.aggregate import HitPoint
 from warpdvr.rendering.antialias import smooth_edges
 from warpdvr.rendering.film import Film, background_pixels, expose
+from warpdvr.rendering.grazing import pixel_spacing
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.visibility import VisibleImage, boundary
 from warpdvr.runtime.validate import refuse_class
@@ -43,8 +44,10 @@ def render(
 ) -> Image:
     """Render a field.
 
-    Differentiable with respect to the field's weights and the camera where autograd is recording; call it under
-    `torch.no_grad()` for a picture.
+    Differentiable with respect to the field's weights and the camera where autograd is recording, twice if the first
+    gradient is taken with `create_graph=True`; the outline term and the soft mask are once differentiable, and raise a
+    RuntimeError for second derivatives. Call it under `torch.no_grad()` for a picture. Where the field has no slope at
+    a hit, as if it were piecewise constant, it warns.
 
     Args:
         field: a `Field`, or what `as_field` makes one of.
@@ -54,7 +57,9 @@ def render(
         background: sRGB colour where no ray hits, one for all pixels or one for each.
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
         outline: add the gradient of moving outlines to `Image.rgb`, whose values do not change, see
-            `warpdvr.rendering.visibility`.
+            `warpdvr.rendering.visibility`. The gradient of `rgb` is then that of means over pixels: where a ray grazes
+            the surface, so is the part of colours and normals that comes from the moving hit, which is unbounded at
+            the pixel's centre, see `warpdvr.rendering.grazing`; that of `depth` stays the one at the centre.
         antialias: rays along each axis of pixels on edges, where a neighbour sees something in front of or behind what
             they see, a whole number; their `rgb` is the mean in linear light. 1 takes the centre alone. With 3 and
             without a `BoundGrid` this may cost as much as the rest of the picture.
@@ -75,12 +80,22 @@ def render(
     pixels = background_pixels(background, camera)
     points_per_ray = max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1)
     chunk = max(1, memory // (bytes_per_point(field) * points_per_ray))
-    film = expose(field, camera, solver, aggregate=HitPoint(), shader=shader, sharpness=silhouette, chunk=chunk)
+    spacing = pixel_spacing(camera) if outline else None
+    film = expose(field, camera, solver, aggregate=HitPoint(spacing), shader=shader, sharpness=silhouette, chunk=chunk)
     backdrop = pixels.to(film.color)
     rgb, evaluations = film.over(backdrop), film.evaluations
     if antialias > 1:
         rgb, for_edges = smooth_edges(
-            field, camera, solver, rgb, film.depth, backdrop, places=int(antialias), chunk=chunk, shader=shader
+            field,
+            camera,
+            solver,
+            rgb,
+            film.depth,
+            backdrop,
+            places=int(antialias),
+            chunk=chunk,
+            shader=shader,
+            spacing=spacing,
         )
         evaluations += for_edges
     if outline and torch.is_grad_enabled():

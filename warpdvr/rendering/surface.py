@@ -11,8 +11,15 @@ from warpdvr.fields.base import Field, select_shape
 from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Hit
+from warpdvr.rendering.grazing import Spacing, mean_over_pixel
 from warpdvr.rendering.implicit import attach, correct, is_flat
+from warpdvr.runtime.autograd import once_differentiable
 from warpdvr.shading.shade import Shader, SurfacePoints, shade
+
+ONCE = (
+    "surface: second derivatives of what is a mean over a pixel are not provided; leave out spacing or, in render, "
+    "outline"
+)
 
 
 @dataclass(frozen=True)
@@ -55,32 +62,62 @@ class Surface:
     """Points at which the field was evaluated: for the hits, their gradients and what makes them move."""
 
 
-def surface(field: Field, rays: Rays, intersect: Solver, shader: Shader = shade) -> Surface:
-    """Return the surface where rays hit it, packed: only rays that hit. Differentiable where autograd is recording."""
-    traced = trace(field, rays, intersect)
+def surface(
+    field: Field, rays: Rays, intersect: Solver, shader: Shader = shade, *, spacing: Spacing | None = None
+) -> Surface:
+    """Return the surface where rays hit it, packed: only rays that hit. Differentiable where autograd is recording.
+
+    Derivatives are those of single rays, exact to the second order (see `warpdvr.rendering.implicit.correct`).
+
+    Args:
+        field: of one shape or, with `Rays.shape_index`, of several.
+        rays: n rays.
+        intersect: finds the surface.
+        shader: colours surface points.
+        spacing: that of pixels, for first derivatives of colours and normals as means over pixels instead: they are
+            bounded at outlines, see `warpdvr.rendering.grazing`.
+    """
+    traced = trace(field, rays, intersect, spacing)
     at = traced.points
     return Surface(traced.hit, traced.t, at.x, at.normal, shader(at), traced.slope, traced.flat, traced.evaluations)
 
 
-def trace(field: Field, rays: Rays, intersect: Solver) -> TracedPoints:
+def trace(field: Field, rays: Rays, intersect: Solver, spacing: Spacing | None = None) -> TracedPoints:
     """Return where the rays meet the surface, packed: only those that hit. Differentiable where autograd records."""
     hit = intersect(field, rays)
     dtype = field.bounds.dtype
-    field = select_shape(field, rays.shape_index, hit.ray)
+    all_shapes, field = field, select_shape(field, rays.shape_index, hit.ray)
     o, d = rays.origin[hit.ray].to(dtype), rays.direction[hit.ray].to(dtype)
-    evaluations = hit.evaluations + (int(torch.is_grad_enabled()) + evaluations_per_gradient(field)) * len(hit.ray)
+    evaluations = hit.evaluations + evaluations_per_gradient(field) * len(hit.ray)
     if not torch.is_grad_enabled():
         x = o + hit.t[:, None].to(dtype) * d
         _, slope, feature = gradient(field, x)
         flat = is_flat(slope)
-        t, slope = hit.t, torch.where(flat[:, None], 0, slope)
+        slope = torch.where(flat[:, None], 0, slope)
+        return TracedPoints(hit, hit.t, _points(field, x, slope, d, feature), slope.norm(dim=-1), flat, evaluations)
+    attached = attach(field.value, o, d, hit.t)
+    evaluations, t = evaluations + len(hit.ray), attached.t
+    if spacing is not None:
+        share, for_means = mean_over_pixel(all_shapes, rays[hit.ray], attached, spacing)
+        evaluations, t = evaluations + for_means, t.detach() + share * (t - t.detach())
+    x = o + t[:, None] * d
+    value, slope, feature = gradient(field, x)
+    flat = is_flat(slope.detach())
+    seen = [attached.t, x, torch.where(flat[:, None], 0, slope), *([] if feature is None else [feature])]
+    if spacing is None:
+        seen = correct(attached, value, seen)
     else:
-        attached = attach(field.value, o, d, hit.t)
-        x = o + attached.t[:, None] * d
-        value, slope, feature = gradient(field, x)
-        flat = is_flat(slope.detach())
-        seen = attached.t, x, torch.where(flat[:, None], 0, slope), *(() if feature is None else (feature,))
-        t, x, slope, *features = correct(attached, value, seen)
-        flat, feature = flat | attached.flat, features[0] if features else None
-    points = SurfacePoints(field, x, unit(slope), d, feature)
-    return TracedPoints(hit, t, points, slope.norm(dim=-1), flat, evaluations)
+        seen = [once_differentiable(tensor, ONCE) for tensor in seen]
+    t, x, slope, *features = seen
+    points = _points(field, x, slope, d, features[0] if features else None)
+    return TracedPoints(hit, t, points, slope.norm(dim=-1), flat | attached.flat, evaluations)
+
+
+def _points(
+    field: Field,
+    x: Float[Tensor, "k 3"],
+    slope: Float[Tensor, "k 3"],
+    d: Float[Tensor, "k 3"],
+    feature: Float[Tensor, "k c"] | None,
+) -> SurfacePoints:
+    return SurfacePoints(field, x, unit(slope), d, feature)

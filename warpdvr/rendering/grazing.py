@@ -33,7 +33,8 @@ def pixel_spacing(camera: Camera) -> Spacing:
 
     def spacing(t: Float[Tensor, " n"], normal: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         across = (normal @ camera.pose.detach()[:3, :2].to(normal)).abs()
-        width: Tensor = (camera.pixel_size(t).to(normal) * unit(across)).amax(-1)
+        share = across / across.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        width: Tensor = (camera.pixel_size(t).to(normal) * share).amax(-1)
         return width
 
     return spacing

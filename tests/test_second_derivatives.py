@@ -292,6 +292,27 @@ def test_depth_squared_twice_by_radius_and_pose_is_the_closed_form(device: torch
     assert agree(torch.autograd.functional.hessian(rendered, at), torch.autograd.functional.hessian(closed, at), 1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_one_ray_through_a_ball(dtype: torch.dtype, device: torch.device) -> None:
+    """At the distance b from its centre, t = c - sqrt(r^2 - b^2). By hand, twice by r, and by a shift of the ray."""
+    r, b, c = 0.5, 0.216, 2.57
+    q = (r * r - b * b) ** 0.5
+    ball = Sphere(r).to(device, dtype)
+    shift = torch.zeros(3, dtype=dtype, device=device, requires_grad=True)
+    o, d = torch.tensor([[b, -c, 0.0]]).to(shift) + shift, torch.tensor([[0.0, 1, 0]]).to(shift)
+    square = surface(ball, Rays(o, d), DenseMarch()).t.square().sum()
+    inputs = [ball.radius, shift]
+    by_radius, by_shift = torch.autograd.grad(square, inputs, create_graph=True)
+    (twice,) = torch.autograd.grad(by_radius, ball.radius, retain_graph=True)
+    rows = torch.stack([torch.autograd.grad(a, shift, retain_graph=True)[0] for a in by_shift])
+    near = {"rel": 1e-6 if dtype == torch.float64 else 1e-4}  # the numbers of the ray are rounded to float32
+    assert twice.item() == pytest.approx(2 * r * r / q**2 + 2 * (c - q) * b * b / q**3, **near)
+    assert twice.item() == pytest.approx(4.62, abs=0.01) and 2 * r * r / q**2 == pytest.approx(2.46, abs=0.01)
+    t, slope, bend = c - q, b / q, 1 / q + b * b / q**3  # t' and t'' by the shift across
+    expected = [[2 * slope**2 + 2 * t * bend, -2 * slope, 0], [-2 * slope, 2, 0], [0, 0, 2 * t / q]]
+    assert torch.allclose(rows, torch.tensor(expected).to(rows), rtol=1e-4, atol=1e-5)
+
+
 def test_a_material_under_lights(device: torch.device) -> None:
     field, view = Painted().double().to(device), camera().to(device)
     options: Any = {"material": Lambert(), "lights": [DirectionalLight((0.3, -1.0, 0.5))]}
@@ -313,8 +334,7 @@ def test_float32_is_right_to_a_thousandth(device: torch.device) -> None:
     field = Painted().to(device)
     keep = facing(double(field), camera().to(device))
     found, expected = (
-        torch.autograd.functional.hessian(lambda a, f=f: loss(a, f), twist)  # type: ignore[misc]
-        for f in (field, double(field))
+        torch.autograd.functional.hessian(lambda a, f=f: loss(a, f), twist) for f in (field, double(field))
     )
     assert agree(found, expected, 1e-3)
 

@@ -95,7 +95,8 @@ def attach(
 def is_flat(gradient: Float[Tensor, "k 3"]) -> Bool[Tensor, " k"]:
     """Return where a field has no slope: where its gradient is 0, as in a piecewise constant field, or not finite."""
     steep = gradient.norm(dim=-1)
-    return ~((steep > 0) & steep.isfinite())
+    flat: Tensor = ~((steep > 0) & steep.isfinite())
+    return flat
 
 
 def correct(

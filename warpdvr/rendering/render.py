@@ -44,10 +44,8 @@ def render(
 ) -> Image:
     """Render a field.
 
-    Differentiable with respect to the field's weights and the camera where autograd is recording, twice if the first
-    gradient is taken with `create_graph=True`; the outline term and the soft mask are once differentiable, and raise a
-    RuntimeError for second derivatives. Call it under `torch.no_grad()` for a picture. Where the field has no slope at
-    a hit, as if it were piecewise constant, it warns.
+    Differentiable twice with respect to the field's weights and the camera where autograd is recording (the soft mask
+    and the outline term once; they raise a RuntimeError). Call it under `torch.no_grad()` for a picture.
 
     Args:
         field: a `Field`, or what `as_field` makes one of.
@@ -56,10 +54,8 @@ def render(
             `DenseMarch()`.
         background: sRGB colour where no ray hits, one for all pixels or one for each.
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
-        outline: add the gradient of moving outlines to `Image.rgb`, whose values do not change, see
-            `warpdvr.rendering.visibility`. The gradient of `rgb` is then that of means over pixels: where a ray grazes
-            the surface, so is the part of colours and normals that comes from the moving hit, which is unbounded at
-            the pixel's centre, see `warpdvr.rendering.grazing`; that of `depth` stays the one at the centre.
+        outline: add the gradient of moving outlines to `Image.rgb`, whose values do not change, and make that of
+            grazing colours and normals the mean over a pixel, see `warpdvr.rendering.visibility` and `grazing`.
         antialias: rays along each axis of pixels on edges, where a neighbour sees something in front of or behind what
             they see, a whole number; their `rgb` is the mean in linear light. 1 takes the centre alone. With 3 and
             without a `BoundGrid` this may cost as much as the rest of the picture.
@@ -78,37 +74,21 @@ def render(
     solver = as_solver(intersect or default_intersect(field)).prepare(field)
     camera = camera.to(field.bounds.device)
     pixels = background_pixels(background, camera)
-    points_per_ray = max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1)
-    chunk = max(1, memory // (bytes_per_point(field) * points_per_ray))
+    chunk = max(
+        1, memory // bytes_per_point(field) // max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1)
+    )
     spacing = pixel_spacing(camera) if outline else None
     film = expose(field, camera, solver, aggregate=HitPoint(spacing), shader=shader, sharpness=silhouette, chunk=chunk)
     backdrop = pixels.to(film.color)
     rgb, evaluations = film.over(backdrop), film.evaluations
     if antialias > 1:
-        rgb, for_edges = smooth_edges(
-            field,
-            camera,
-            solver,
-            rgb,
-            film.depth,
-            backdrop,
-            places=int(antialias),
-            chunk=chunk,
-            shader=shader,
-            spacing=spacing,
-        )
+        smooth = partial(smooth_edges, chunk=chunk, shader=shader, spacing=spacing)
+        rgb, for_edges = smooth(field, camera, solver, rgb, film.depth, backdrop, places=int(antialias))
         evaluations += for_edges
     if outline and torch.is_grad_enabled():
         edge_term, for_outlines = boundary(field, _visible(camera, film, backdrop), solver, chunk=chunk, shader=shader)
         rgb, evaluations = rgb + edge_term, evaluations + for_outlines
-    image = film.image(camera, rgb, evaluations)
-    if image.flat:
-        warnings.warn(
-            f"render: {field.name} has no slope at {image.flat} of {int(image.mask.sum())} hits, as if it were "
-            "piecewise constant: depth has no gradient there, and normals are 0; interpolate its values",
-            stacklevel=2,
-        )
-    return image
+    return _warned(field, film.image(camera, rgb, evaluations))
 
 
 def bytes_per_point(field: Field) -> int:
@@ -126,6 +106,17 @@ def bytes_per_point(field: Field) -> int:
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         field.geometry(points)
     return 256 + 2 * saved // n
+
+
+def _warned(field: Field, image: Image) -> Image:
+    """Return an image, with a warning if the field has no slope at some of its hits."""
+    if image.flat:
+        warnings.warn(
+            f"render: {field.name} has no slope at {image.flat} of {int(image.mask.sum())} hits, as if it were "
+            "piecewise constant: depth has no gradient there, and normals are 0; interpolate its values",
+            stacklevel=3,
+        )
+    return image
 
 
 def _shader(material: Material | object | None, lights: Sequence[Light] | object) -> Shader:

@@ -8,7 +8,7 @@ from reference import Asked
 from torch import Tensor
 
 from warpdvr import Camera, SphereTrace, render
-from warpdvr.fields.analytic import Sphere
+from warpdvr.fields.analytic import Box, Sphere
 from warpdvr.rendering.grazing import pixel_spacing
 from warpdvr.rendering.surface import surface
 
@@ -88,3 +88,12 @@ def test_what_it_evaluates_is_counted(device: torch.device) -> None:
     with torch.no_grad():
         plain = surface(field, camera.rays(), SphereTrace(), spacing=pixel_spacing(camera))
     assert plain.evaluations == field.asked < seen.evaluations
+
+
+def test_edges_are_left_as_they_are(device: torch.device) -> None:
+    """At the outline of a box the cosine does not vanish, so that its derivatives are bounded already."""
+    field, camera = Box((0.8, 0.6, 0.5)).to(device), Camera.look_at((1.6, 1.2, 0.9), width=96, height=96).to(device)
+    plain, mean = (surface(field, camera.rays(), SphereTrace(), spacing=s) for s in (None, pixel_spacing(camera)))
+    by_ray = torch.linspace(0.5, 1.5, len(plain.t), device=device)
+    found, expected = (torch.autograd.grad((by_ray * s.x[:, 0]).sum(), field.size)[0] for s in (mean, plain))
+    assert (found - expected).norm() < 0.01 * expected.norm()

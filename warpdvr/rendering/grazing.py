@@ -27,6 +27,9 @@ AHEAD = 4.0
 FARTHEST = 256.0
 """How far behind the hit the lowest value is looked for [spacing of pixels]."""
 
+SMOOTH = 0.35
+"""How far off the parabola's lowest value may be, as a fraction of it, for an outline that is not an edge."""
+
 
 def pixel_spacing(camera: Camera) -> Spacing:
     """Return the spacing of a camera's pixels across outlines, along rows or columns, whichever crosses them faster."""
@@ -54,7 +57,8 @@ def mean_over_pixel(field: Field, rays: Rays, attached: Attached, spacing: Spaci
     between the outline and the second pixel. The sum along a row or a column of pixels is that of the integral.
 
     On the ray the value falls to its lowest, and across the rays it rises by |grad f| for each unit of length: this
-    gives r. The lowest is the one where a parabola through a value behind the hit has its lowest.
+    gives r. The lowest is the one where a parabola through a value behind the hit has its lowest. If the parabola has
+    another value there, the outline is an edge: the cosine does not vanish there, and the factor is 1.
 
     Args:
         field: of one shape or, with `Rays.shape_index`, of several.
@@ -73,6 +77,7 @@ def mean_over_pixel(field: Field, rays: Rays, attached: Attached, spacing: Spaci
     bend = 2 * (fall - slope * ahead) / ahead.square()
     lowest = torch.where(bend > 0, -slope / bend, 0).clamp_max(FARTHEST * width)
     depth = -field.value(rays.at(t + lowest).to(t))
-    r = torch.where(bend > 0, depth.clamp_min(0) / (steep * width), torch.inf).clamp_max(2 * NEAR)
+    smooth = (bend > 0) & ((depth / (0.5 * slope.abs() * lowest) - 1).abs() < SMOOTH)
+    r = torch.where(smooth, depth / (steep * width), torch.inf).clamp_max(2 * NEAR)
     mean = 2 * (torch.sqrt(r + 0.5) - torch.where(r < 1, 0, (r - 0.5).clamp_min(0).sqrt()))
     return factor.index_copy(0, grazing, torch.where(r < NEAR, mean * r.sqrt(), 1)), 2 * len(grazing)

@@ -23,7 +23,7 @@ class HashEncoding(nn.Module):
 
     Level l has floor(coarsest * b^l) cells along each axis of the bounds, with b such that the last one has `finest`. A
     level whose corners all fit into `size` rows is stored directly; a finer one shares `size` rows through a hash. The
-    features are differentiable with respect to table and position, and so is their gradient by position.
+    features are differentiable with respect to table and position, twice by kernels, and further in plain Torch.
 
     Outside of the bounds the features are those of the nearest point inside; across the boundary they have no slope. A
     position that is NaN has NaN features and adds nothing to the gradient of the table; while

@@ -238,36 +238,28 @@ def test_latent_codes_of_several_shapes(device: torch.device) -> None:
     assert agree(*hessians(loss, codes))
 
 
+@pytest.mark.parametrize("shown", ["depth", "normal"])
 @pytest.mark.parametrize("what", ["table", "rays"])
-def test_depth_on_a_hash_grid(what: str, device: torch.device) -> None:
-    """Its corners are looked up by kernels; the depth's second derivatives need two of theirs, mixed ones included."""
+def test_a_hash_grid(what: str, shown: str, device: torch.device) -> None:
+    """Its corners are looked up by kernels; depth needs two of their derivatives, normals three, mixed ones too."""
     field, view = Noisy(device), camera().to(device)
     rays = view.rays(dtype=torch.float64)
     with torch.no_grad():
         inner = surface(field, rays, DenseMarch()).hit.ray
 
+    def number(field: Any, rays: Rays) -> Tensor:
+        seen = surface(field, rays, DenseMarch())
+        return seen.t.square().sum() if shown == "depth" else (seen.normal * (1 + seen.x)).pow(3).sum()
+
     def loss(a: Tensor) -> Tensor:
         if what == "rays":
-            shown = surface(field, Rays(rays.origin[inner] + a, rays.direction[inner]), DenseMarch())
-            return shown.t.square().sum()
+            return number(field, Rays(rays.origin[inner] + a, rays.direction[inner]))
         table = weights_of(field, ["encode.table"]) + directions @ a
-        return with_weights(
-            field, ["encode.table"], table, lambda f: surface(f, rays[inner], DenseMarch()).t.square().sum()
-        )
+        return with_weights(field, ["encode.table"], table, lambda f: number(f, rays[inner]))
 
     directions = torch.randn(len(field.encode.table), 3, generator=torch.Generator().manual_seed(5)).to(rays.origin)
     at = torch.tensor([0.01, 0.02, -0.01]).to(rays.origin)
     assert agree(*hessians(loss, at, 1e-5))
-
-
-def test_normals_on_a_hash_grid_need_a_third_derivative_that_is_refused(device: torch.device) -> None:
-    field = Noisy(device)
-    shown = surface(field, camera().to(device).rays(dtype=torch.float64), DenseMarch())
-    (g,) = torch.autograd.grad(
-        shown.normal.square().sum(1).log().sum() + shown.normal[:, 0].sum(), field.encode.table, create_graph=True
-    )
-    with pytest.raises(RuntimeError, match="no third ones"):
-        torch.autograd.grad(g.square().sum(), field.encode.table)
 
 
 def test_depth_squared_twice_by_radius_and_pose_is_the_closed_form(device: torch.device) -> None:

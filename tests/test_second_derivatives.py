@@ -297,8 +297,8 @@ def test_one_ray_through_a_ball(dtype: torch.dtype, device: torch.device) -> Non
     by_radius, by_shift = torch.autograd.grad(square, inputs, create_graph=True)
     (twice,) = torch.autograd.grad(by_radius, ball.radius, retain_graph=True)
     rows = torch.stack([torch.autograd.grad(a, shift, retain_graph=True)[0] for a in by_shift])
-    near = {"rel": 1e-6 if dtype == torch.float64 else 1e-4}  # the numbers of the ray are rounded to float32
-    assert twice.item() == pytest.approx(2 * r * r / q**2 + 2 * (c - q) * b * b / q**3, **near)
+    rel = 1e-6 if dtype == torch.float64 else 1e-4  # the numbers of the ray are rounded to float32
+    assert twice.item() == pytest.approx(2 * r * r / q**2 + 2 * (c - q) * b * b / q**3, rel=rel)
     assert twice.item() == pytest.approx(4.62, abs=0.01) and 2 * r * r / q**2 == pytest.approx(2.46, abs=0.01)
     t, slope, bend = c - q, b / q, 1 / q + b * b / q**3  # t' and t'' by the shift across
     expected = [[2 * slope**2 + 2 * t * bend, -2 * slope, 0], [-2 * slope, 2, 0], [0, 0, 2 * t / q]]

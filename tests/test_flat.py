@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from warpdvr import Camera, DenseMarch, render
+from warpdvr import Camera, DenseMarch, Rays, render
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.base import Field
+from warpdvr.intersection.base import as_solver
+from warpdvr.intersection.hit import Hit
 from warpdvr.rendering.surface import surface
 
 
@@ -67,3 +69,23 @@ def test_ordinary_fields_have_no_such_hits_and_no_warning(device: torch.device) 
         warnings.simplefilter("error")
         assert render(field, VIEW).flat == 0
     assert not surface(field, VIEW.to(device).rays(), DenseMarch()).flat.any()
+
+
+def test_a_gradient_that_is_not_finite_is_no_slope(device: torch.device) -> None:
+    """A value like a square root is vertical at its zero: the hit stays where it is, and its normal is 0, not NaN."""
+
+    class Steep(Field):
+        def value(self, x: Tensor) -> Tensor:
+            a = -0.5 - x[:, 1]
+            return a.sign() * a.abs().sqrt()
+
+    def hits(field: Field, rays: Rays) -> Hit:
+        t = torch.tensor([1.5], device=device)
+        zero = torch.zeros(1, device=device)
+        return Hit(t, zero.long(), zero.int(), t, 1)
+
+    o, d = (torch.tensor([a], device=device) for a in ((0.0, -2, 0), (0.0, 1, 0)))
+    for recording in (True, False):
+        with torch.set_grad_enabled(recording):
+            seen = surface(Steep(1.0).to(device), Rays(o, d), as_solver(hits))
+        assert seen.t.item() == 1.5 and (seen.normal == 0).all() and seen.flat.all()

@@ -87,8 +87,7 @@ def attach(
     min_slope = grazing * steep + torch.finfo(along.dtype).tiny
     slope = torch.where(along > 0, along.clamp_min(min_slope), along.clamp_max(-min_slope))
     slope = torch.where(flat, torch.inf, slope)
-    change = torch.where(flat, 0, value - value.detach())
-    t = t.detach().to(origin) - change / slope
+    t = t.detach().to(origin) - (value - value.detach()) / slope
     return Attached(t, slope, flat | (slope != along), flat, value.detach(), gradient)
 
 

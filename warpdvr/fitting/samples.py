@@ -15,6 +15,9 @@ from warpdvr.datasets.pixels import OBJECT
 from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.fitting.terms import TermContext
 from warpdvr.intersection.hit import Status
+from warpdvr.runtime.autograd import once_differentiable
+
+ONCE = "nearest_values: second derivatives of the smallest values on rays are not provided"
 
 NEAR = 0.02
 """Standard deviation of the offset from a hit to the point whose normal should be similar [scene unit]."""
@@ -41,7 +44,8 @@ def nearest_values(context: TermContext) -> tuple[NearestValues, int]:
     unsettled = masked & context.unsettled()
     x = context.batch.rays.at(context.surface.hit.nearest.nan_to_num())[unsettled].to(context.field.bounds.dtype)
     target = context.batch.label[unsettled] == OBJECT
-    return NearestValues(context.field.value(x), target, int(masked.sum())), len(x)
+    value = once_differentiable(context.field.value(x), ONCE)
+    return NearestValues(value, target, int(masked.sum())), len(x)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from networks import Perceptron
 from reference import double, sphere_t
 from test_encoding import small
+from test_projection import Fisheye
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -390,3 +391,17 @@ def test_reattach_alone_refuses_second_derivatives_but_not_products_with_its_jac
     (g,) = torch.autograd.grad(lengths(radius).square().sum(), radius, create_graph=True)
     with pytest.raises(RuntimeError, match=r"reattach: .* second ones come from render"):
         torch.autograd.grad(g, radius)
+
+
+def test_the_parameters_of_a_projection(device: torch.device) -> None:
+    field, view = Painted().double().to(device), camera().to(device)
+    k = torch.tensor(0.4, dtype=torch.float64, device=device)
+
+    def seen(a: Tensor) -> Any:
+        return render(field, Camera(view.K, view.pose, 7, 6, Fisheye(a)))
+
+    with torch.no_grad():
+        keep = seen(k).mask & (seen(k + 0.01).mask & seen(k - 0.01).mask)
+    keep[:, [0, -1]] = False
+    assert keep.sum() > 5
+    assert agree(*hessians(lambda a: outcome(seen(a), keep, "depth") + outcome(seen(a), keep, "rgb"), k))

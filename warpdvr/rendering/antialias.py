@@ -8,7 +8,6 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import pixel_centres
 from warpdvr.fields.base import Field
 from warpdvr.intersection.base import Solver
-from warpdvr.rendering.grazing import Spacing
 from warpdvr.rendering.surface import surface
 from warpdvr.shading.shade import Shader, shade
 from warpdvr.shading.srgb import encode, linear
@@ -31,7 +30,6 @@ def smooth_edges(
     places: int,
     chunk: int,
     shader: Shader = shade,
-    spacing: Spacing | None = None,
 ) -> tuple[Float[Tensor, "n 3"], int]:
     """Return colours in which pixels on edges are the mean of several rays in linear light, and the evaluations.
 
@@ -45,13 +43,12 @@ def smooth_edges(
         places: rays along each axis of a pixel.
         chunk: number of rays at a time.
         shader: colours surface points.
-        spacing: takes the derivatives of colours as means over pixels, see `surface`.
     """
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
     on_edge = torch.nonzero(_edges(depth.detach().view(camera.height, camera.width), camera).view(-1))[:, 0]
     evaluations = 0
     for subset in on_edge.split(max(1, chunk // places**2)):
-        mean, n = _mean(field, camera, intersect, pixel[subset], background[subset], places, shader, spacing)
+        mean, n = _mean(field, camera, intersect, pixel[subset], background[subset], places, shader)
         rgb, evaluations = rgb.index_copy(0, subset, mean), evaluations + n
     return rgb, evaluations
 
@@ -64,14 +61,12 @@ def _mean(
     background: Float[Tensor, "k 3"],
     n: int,
     shader: Shader,
-    spacing: Spacing | None,
 ) -> tuple[Float[Tensor, "k 3"], int]:
     """Return the mean colours over n x n rays in each pixel, and the evaluations."""
     side = (torch.arange(n, device=pixel.device, dtype=pixel.dtype) + 0.5) / n - 0.5
     dtype = torch.promote_types(field.bounds.dtype, torch.float32)
     rays = camera.rays((pixel[:, None] + torch.cartesian_prod(side, side)).view(-1, 2), dtype=dtype)
-    finer: Spacing | None = None if spacing is None else lambda t, normal: spacing(t, normal) / n
-    visible = surface(field, rays, intersect, shader, spacing=finer)
+    visible = surface(field, rays, intersect, shader)
     backdrop = linear(background.repeat_interleave(n * n, 0))
     light = backdrop.index_copy(0, visible.hit.ray, linear(visible.color).to(background))
     return encode(light.view(-1, n * n, 3).mean(1)), visible.evaluations

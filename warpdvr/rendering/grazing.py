@@ -54,7 +54,8 @@ def mean_over_pixel(field: Field, rays: Rays, attached: Attached, spacing: Spaci
         2 (sqrt(r + 1/2) - sqrt(r - 1/2)),
 
     and in the first pixel inside the outline, r < 1, the second root is left out: it then stands for all that is
-    between the outline and the second pixel. The sum along a row or a column of pixels is that of the integral.
+    between the outline and the second pixel. The sum along a row or a column of pixels is that of the integral. Pixels
+    with several rays (`antialias`) keep the derivatives of these.
 
     On the ray the value falls to its lowest, and across the rays it rises by |grad f| for each unit of length: this
     gives r. The lowest is the one where a parabola through a value behind the hit has its lowest. If the parabola has

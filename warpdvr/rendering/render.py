@@ -82,7 +82,7 @@ def render(
     backdrop = pixels.to(film.color)
     rgb, evaluations = film.over(backdrop), film.evaluations
     if antialias > 1:
-        smooth = partial(smooth_edges, chunk=chunk, shader=shader, spacing=spacing)
+        smooth = partial(smooth_edges, chunk=chunk, shader=shader)
         rgb, for_edges = smooth(field, camera, solver, rgb, film.depth, backdrop, places=int(antialias))
         evaluations += for_edges
     if outline and torch.is_grad_enabled():

@@ -281,8 +281,8 @@ def test_what_is_remembered_can_be_kept(device):
 def test_a_field_in_double_precision():
     field, rays = ball().double(), aimed(300)
     hit, expected = CachedMarch()(field, rays), CachedMarch()(ball(), rays)
-    assert torch.equal(hit.status, expected.status) and torch.allclose(hit.t, expected.t, atol=1e-5)
-    assert hit.t.dtype == torch.float32
+    assert torch.equal(hit.status, expected.status) and torch.allclose(hit.t, expected.t.double(), atol=1e-5)
+    assert hit.t.dtype == torch.float64 and hit.nearest.dtype == torch.float32
 
 
 def test_nothing_is_recorded():

@@ -30,7 +30,7 @@ OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 class Camera:
     """A camera: its intrinsics, pose, image size and projection.
 
-    Float64 by default, so that a calibration keeps its precision; rays are float32.
+    Float64 by default, so that a calibration keeps its precision; rays are float32 unless float64 is asked for.
 
     Raises:
         ValueError: if a matrix has the wrong shape, is not finite, or K or the rotation is singular, or if the
@@ -220,16 +220,17 @@ class Camera:
         """Return the camera with its matrices and its projection on `device`."""
         return replace(self, K=self.K.to(device), pose=self.pose.to(device), projection=self.projection.to(device))
 
-    def rays(self, pixel: Float[Tensor, "n 2"] | object | None = None) -> Rays:
+    def rays(self, pixel: Float[Tensor, "n 2"] | object | None = None, *, dtype: torch.dtype = torch.float32) -> Rays:
         """Return the rays through the centres of all pixels in row-major order, or through positions `pixel`.
 
-        Differentiable with respect to K, pose and the tensors of the projection.
+        Differentiable with respect to K, pose and the tensors of the projection. `render` takes rays in float64 for a
+        field in float64; `dtype` asks for them here.
         """
         if pixel is None:
             pixel = pixel_centres(self.width, self.height, self.K.device)
         pixel = rows("camera: pixel", pixel, 2).to(self.K.device)
         view = torch.zeros(len(pixel), dtype=torch.int32, device=pixel.device)
-        return self.projection.rays(self.K[None], self.pose[None], view, pixel)
+        return self.projection.rays(self.K[None], self.pose[None], view, pixel, dtype=dtype)
 
 
 def _intrinsics(focal: float, width: int, height: int) -> Float[Tensor, "3 3"]:

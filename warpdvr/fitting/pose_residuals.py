@@ -114,7 +114,7 @@ class PoseResiduals:
         settled = torch.zeros_like(has_mask)
         settled[hit.ray] = cover[hit.ray] > SOLID
         ray = torch.nonzero(has_mask & ~settled)[:, 0]
-        hits = torch.full_like(rays.origin[:, 0], torch.nan).index_copy(0, hit.ray, hit.t)[ray]
+        hits = torch.full_like(rays.origin[:, 0], torch.nan).index_copy(0, hit.ray, hit.t.to(rays.origin))[ray]
         t = _deepest(self.field, rays[ray], hit.nearest[ray], hits)
         meets_bounds = ~t.isnan()
         x = rays[ray[meets_bounds]].at(t[meets_bounds]).to(self.field.bounds.dtype)

@@ -15,6 +15,7 @@ from warpdvr.intersection.base import EARLY, Solver
 from warpdvr.intersection.boxes import dilate
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.lowest import values_along
+from warpdvr.intersection.root import polish
 from warpdvr.intersection.surface_box import surface_box
 from warpdvr.kernels import cached as _cached
 from warpdvr.runtime.check import check_fields
@@ -173,6 +174,7 @@ class CachedValues(Solver):
                 "CachedMarch: remembers a field of one shape, but these rays look at several (Rays.shape_index)"
             )
         rays, length = Rays(rays.origin.detach(), rays.direction.detach()).normalised()
+        given = rays
         rays = Rays(rays.origin.float().contiguous(), rays.direction.float().contiguous())
         evaluations = self._follow(field)
         status, t, descent, nearest, close = self._guess(field, rays)
@@ -190,9 +192,10 @@ class CachedValues(Solver):
         status[ray[~settled]] = int(Status.GAVE_UP)
         hit, t = ray[settled], corrected[settled]
         nearest[hit] = t
+        t, for_digits = polish(field, given[hit], t, 1e-3 * float(self.side.max()))
+        evaluations += for_digits
         evaluations += len(ray) * (self.march.corrections + 1) + len(recheck) * 4 * SIDES
-        length = length.float()
-        return Hit(t / length[hit], hit, status, nearest / length, evaluations)
+        return Hit(t / length[hit].to(t), hit, status, nearest / length.float(), evaluations)
 
     def _guess(
         self, field: Field, rays: Rays

@@ -27,7 +27,8 @@ class Hit:
     """Where n rays met the surface; `t` and `ray` are packed and hold the k rays that hit."""
 
     t: Float[Tensor, " k"]
-    """Ray length to the surface, float32 [scene unit, or lengths of `Rays.direction`]; not differentiable."""
+    """Ray length to the surface, float32, or float64 for a field in float64; not differentiable [scene unit, or lengths
+    of `Rays.direction`]."""
     ray: Int[Tensor, " k"]
     """Index of the ray of each hit, ascending, int64."""
     status: Int[Tensor, " n"]

@@ -55,7 +55,8 @@ def lowest_on(
     """
     crossing = rays[hit.ray]
     _, far = crossing.clip(field.bounds)
-    t = lengths_behind(hit.t, (far - hit.t).clamp_max(max_depth), depths)
+    t = hit.t.to(far)
+    t = lengths_behind(t, (far - t).clamp_max(max_depth), depths)
     best = t.gather(1, values_along(field, crossing, t).argmin(1, keepdim=True))[:, 0]
     return hit.nearest.index_copy(0, hit.ray, best), t.numel()
 

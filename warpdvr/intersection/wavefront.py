@@ -1,5 +1,7 @@
 """A batch of rays on its way to a surface: the state of each ray while it is marched."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, query, select_shape
 from warpdvr.intersection.hit import Hit, Status
-from warpdvr.intersection.root import close_in
+from warpdvr.intersection.root import close_in, polish
 from warpdvr.kernels import ray_state as _ray_state
 from warpdvr.kernels import status as _status
 from warpdvr.runtime.launch import Packed
@@ -24,7 +26,9 @@ class RayBatch:
         """Start at the border of the bounds, or of a box in them that holds the whole surface."""
         self.field, self.shape_index = field, rays.shape_index
         rays, length = Rays(rays.origin.detach(), rays.direction.detach()).normalised()
-        self.o, self.d, self.length = (a.float().contiguous() for a in (rays.origin, rays.direction, length))
+        self.given = replace(rays, shape_index=self.shape_index)
+        self.o, self.d = (a.float().contiguous() for a in (rays.origin, rays.direction))
+        self.length = length
         self.bounds = field.bounds if box is None else box
         """Where the surface is searched, shape (2, 3) [scene unit]."""
         self.near, self.far = rays.clip(self.bounds)
@@ -94,7 +98,9 @@ class RayBatch:
         self.status[ray[t.isnan()]] = int(Status.GAVE_UP)
         ray, t = ray[~t.isnan()], t[~t.isnan()]
         self.nearest[ray] = t
-        return Hit(t / self.length[ray], ray, self.status, self._lowest() / self.length, self.evaluations + evaluations)
+        t, for_digits = polish(self.field, self.given[ray], t, tolerance)
+        evaluations += self.evaluations + for_digits
+        return Hit(t / self.length[ray].to(t), ray, self.status, self._lowest() / self.length.float(), evaluations)
 
     def _lowest(self) -> Float[Tensor, " n"]:
         """Return `nearest` and, for rays that pass the box in which the surface is searched, the place next to it."""

@@ -64,7 +64,8 @@ def _mean(
 ) -> tuple[Float[Tensor, "k 3"], int]:
     """Return the mean colours over n x n rays in each pixel, and the evaluations."""
     side = (torch.arange(n, device=pixel.device, dtype=pixel.dtype) + 0.5) / n - 0.5
-    rays = camera.rays((pixel[:, None] + torch.cartesian_prod(side, side)).view(-1, 2))
+    dtype = torch.promote_types(field.bounds.dtype, torch.float32)
+    rays = camera.rays((pixel[:, None] + torch.cartesian_prod(side, side)).view(-1, 2), dtype=dtype)
     visible = shaded(field, rays, intersect, shader)
     backdrop = linear(background.repeat_interleave(n * n, 0))
     light = backdrop.index_copy(0, visible.hit.ray, linear(visible.color).to(background))

@@ -31,6 +31,8 @@ class Image:
     """A `Status` for every pixel, int32."""
     evaluations: int
     """Points at which the field was evaluated: for the hits, their colours and normals, edges and masks."""
+    flat: int = 0
+    """Number of pixels that hit where the value has no slope: their depth has no gradient and their normal is 0."""
     silhouette: Float[Tensor, "h w"] | None = None
     """Soft mask in (0, 1), None where it is left out: sigmoid(-sharpness * value) at the smallest value met on the ray
     (Yariv et al. 2020, eq. 7), behind the first surface too; differentiable with respect to the field."""

@@ -1,5 +1,6 @@
 """From a field and a camera to an image."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -23,6 +24,7 @@ from warpdvr.rendering.arguments import (
     warn_of_colors,
 )
 from warpdvr.rendering.film import Film, expose
+from warpdvr.rendering.grazing import pixel_spacing
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.visibility import VisibleImage, boundary
 from warpdvr.runtime.calls import outside_inference
@@ -51,8 +53,8 @@ def render(
 ) -> Image:
     """Render a field.
 
-    Differentiable with respect to the field's weights and the camera where autograd is recording; call it under
-    `torch.no_grad()` for a picture.
+    Differentiable twice with respect to the field's weights and the camera where autograd is recording (the soft mask
+    and the outline term once; they raise a RuntimeError). Call it under `torch.no_grad()` for a picture.
 
     Args:
         field: a `Field`, or what `as_field` makes one of.
@@ -60,7 +62,8 @@ def render(
         intersect: finds the surface; by default `SphereTrace()` given a Lipschitz bound, else `DenseMarch()`.
         background: sRGB colour where no ray hits, one for all pixels or one for each.
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
-        outline: add the gradient of moving outlines (`warpdvr.rendering.visibility`) to `Image.rgb`; its values stay.
+        outline: add the gradient of moving outlines to `Image.rgb`, whose values do not change, and make that of
+            grazing colours and normals the mean over a pixel, see `warpdvr.rendering.visibility` and `grazing`.
         antialias: rays along each axis of pixels on edges, where a neighbour sees something in front of or behind what
             they see, a whole number; their `rgb` is the mean in linear light. 1 takes the centre alone. With 3 and
             without a `BoundGrid` this may cost as much as the rest of the picture.
@@ -82,7 +85,8 @@ def render(
     solver = as_solver(default_intersect(field) if intersect is None else intersect).prepare(field)
     camera = camera.to(field.bounds.device)
     chunk = _rays_at_once(field, solver, sharpness, memory)
-    film = expose(field, camera, solver, aggregate=HitPoint(), shader=shader, sharpness=sharpness, chunk=chunk)
+    aggregate = HitPoint(pixel_spacing(camera) if outline else None)
+    film = expose(field, camera, solver, aggregate=aggregate, shader=shader, sharpness=sharpness, chunk=chunk)
     backdrop = pixels.to(film.color)
     rgb, evaluations = film.over(backdrop), film.evaluations
     warn_of_colors(field, film.color)
@@ -95,7 +99,7 @@ def render(
         edge_term, for_outlines = boundary(field, _visible(camera, film, backdrop), solver, chunk=chunk, shader=shader)
         rgb, evaluations = rgb + edge_term, evaluations + for_outlines
     evaluations += warn_of_rays("render", field, camera.rays, film.status, stacklevel=3) if warn else 0
-    return film.image(camera, rgb, evaluations)
+    return _warned(field, film.image(camera, rgb, evaluations))
 
 
 def _rays_at_once(field: Field, solver: Solver, sharpness: float | None, memory: int) -> int:
@@ -121,8 +125,19 @@ def bytes_per_point(field: Field) -> int:
     return 256 + 2 * saved // n
 
 
+def _warned(field: Field, image: Image) -> Image:
+    """Return an image, with a warning if the field has no slope at some of its hits."""
+    if image.flat:
+        warnings.warn(
+            f"render: {field.name} has no slope at {image.flat} of {int(image.mask.sum())} hits, as if it were "
+            "piecewise constant: depth has no gradient there, and normals are 0; interpolate its values",
+            stacklevel=3,
+        )
+    return image
+
+
 def _visible(camera: Camera, film: Film, backdrop: Float[Tensor, "n 3"]) -> VisibleImage:
-    rays = camera.rays()
+    rays = camera.rays(dtype=torch.promote_types(film.depth.dtype, torch.float32))
     t = (film.depth / (rays.direction @ camera.pose[:3, 2].to(rays.direction))).detach()
     shape = (1, camera.height, camera.width)
     return VisibleImage(rays, shape, film.status, t, film.normal.detach(), backdrop.detach())

@@ -139,7 +139,7 @@ def _stack(bands: list[Image]) -> Image:
     """Join bands of rows into one image."""
     names = "rgb", "depth", "normal", "mask", "status"
     parts = {name: torch.cat([getattr(band, name) for band in bands]) for name in names}
-    return Image(**parts, evaluations=sum(band.evaluations for band in bands))
+    return Image(**parts, evaluations=sum(band.evaluations for band in bands), flat=sum(band.flat for band in bands))
 
 
 def _is_same(a: Camera, b: Camera) -> bool:

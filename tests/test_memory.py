@@ -341,7 +341,7 @@ def test_a_loop_of_ones_own_with_a_grid_is_the_loop_without() -> None:
         return found, float(ball.radius.detach())
 
     (with_grid, radius), (without, expected) = losses(True), losses(False)
-    assert with_grid == pytest.approx(without, rel=0.1) and without[-1] < 0.6 * without[0]
+    assert with_grid == pytest.approx(without, rel=0.1) and without[-1] < 0.7 * without[0]
     assert radius == pytest.approx(expected, abs=5e-3)
 
 

@@ -277,7 +277,7 @@ def test_lengths_that_are_given_stay_as_given() -> None:
     beams = Rays(torch.tensor([[0.0, -9, 0]]), torch.tensor([[0.0, 1, 0]]))
     assert len(SphereTrace(thinnest=0.01)(field, beams).ray) == 1
     for wrong in (0.0, -1.0, math.nan):
-        with pytest.raises(ValueError, match="thinnest > 0"):
+        with pytest.raises(ValueError, match="thinnest >"):
             SphereTrace(thinnest=wrong)
 
 

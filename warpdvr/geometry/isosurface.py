@@ -58,14 +58,8 @@ def extract(
     steps = whole("extract: project", project, least=0)
     check_switches("extract", colors=colors, largest=largest, cavities=cavities)
     field = as_field(field)
-    solid, known_grid = Solid(field), check_grid(grid)
-    if known_grid is None:
-        box = surface_box(field, solid.lipschitz, solid.values)
-        pays = bool(grid) and solid.lipschitz is None and resolution > 64
-        bound_grid = BoundGrid(field, cells=64, finest=128 if resolution > 128 else 64) if pays else None
-    else:
-        known_grid.follow(field)
-        box, bound_grid = known_grid.box, known_grid
+    solid = Solid(field)
+    box, bound_grid = _where(field, solid, grid, resolution)
     lattice = Lattice.around(field.bounds if box is None else box, resolution)
     vertices, faces = triangulate(solid, lattice, bound_grid)
     solid.check()
@@ -86,14 +80,19 @@ def extract(
     return Mesh(vertices, faces, normals, _colors(field, vertices, normals) if colors else None)
 
 
-def check_grid(grid: object) -> BoundGrid | None:
-    """Return the grid that `extract` was given, None if it was told whether to build one."""
+def _where(
+    field: Field, solid: Solid, grid: BoundGrid | bool | object, resolution: int
+) -> tuple[Tensor | None, BoundGrid | None]:
+    """Return the box around a surface that is tiny in its bounds, and the grid that tells where it can be, if any."""
     if isinstance(grid, bool):
-        return None
+        pays = grid and solid.lipschitz is None and resolution > 64
+        box = surface_box(field, solid.lipschitz, solid.values)
+        return box, BoundGrid(field, cells=64, finest=128 if resolution > 128 else 64) if pays else None
     if not isinstance(grid, BoundGrid):
         refuse_class("extract: grid", grid)
         raise ValueError(f"extract: grid must be True, False or a BoundGrid of the field, got {grid!r}")
-    return grid
+    grid.follow(field)
+    return grid.box, grid
 
 
 def check_resolution(resolution: int | object, name: str) -> int:

@@ -71,7 +71,7 @@ def render(
             surface; None shows the field's colour without shading.
         lights: the lights of the scene, needed with a material.
         memory: approximate limit for the evaluation of one chunk of rays [byte]. A recorded gradient comes on top.
-        warn: say so where the field is why nothing is seen, see `warpdvr.intersection.diagnosis`.
+        warn: say what is wrong with the field in this picture, see `warpdvr.intersection.diagnosis`.
 
     Raises:
         ValueError: if an argument makes no sense, or a material and lights are not given together.
@@ -85,21 +85,19 @@ def render(
     solver = as_solver(default_intersect(field) if intersect is None else intersect).prepare(field)
     camera = camera.to(field.bounds.device)
     chunk = _rays_at_once(field, solver, sharpness, memory)
-    aggregate = HitPoint(pixel_spacing(camera) if outline else None)
-    film = expose(field, camera, solver, aggregate=aggregate, shader=shader, sharpness=sharpness, chunk=chunk)
+    spacing = pixel_spacing(camera) if outline else None
+    film = expose(field, camera, solver, aggregate=HitPoint(spacing), shader=shader, sharpness=sharpness, chunk=chunk)
     backdrop = pixels.to(film.color)
     rgb, evaluations = film.over(backdrop), film.evaluations
-    warn_of_colors(field, film.color)
     if places > 1:
-        rgb, for_edges = smooth_edges(
-            field, camera, solver, rgb, film.depth, backdrop, places=places, chunk=chunk, shader=shader
-        )
+        seen = rgb, film.depth, backdrop
+        rgb, for_edges = smooth_edges(field, camera, solver, *seen, places=places, chunk=chunk, shader=shader)
         evaluations += for_edges
     if outline and torch.is_grad_enabled():
         edge_term, for_outlines = boundary(field, _visible(camera, film, backdrop), solver, chunk=chunk, shader=shader)
         rgb, evaluations = rgb + edge_term, evaluations + for_outlines
-    evaluations += warn_of_rays("render", field, camera.rays, film.status, stacklevel=3) if warn else 0
-    return _warned(field, film.image(camera, rgb, evaluations))
+    evaluations += _warn(field, camera, film) if warn else 0
+    return film.image(camera, rgb, evaluations)
 
 
 def _rays_at_once(field: Field, solver: Solver, sharpness: float | None, memory: int) -> int:
@@ -125,15 +123,16 @@ def bytes_per_point(field: Field) -> int:
     return 256 + 2 * saved // n
 
 
-def _warned(field: Field, image: Image) -> Image:
-    """Return an image, with a warning if the field has no slope at some of its hits."""
-    if image.flat:
+def _warn(field: Field, camera: Camera, film: Film) -> int:
+    """Warn of what is wrong with the field in a picture, and return the evaluations that it took to find out."""
+    warn_of_colors(field, film.color)
+    if flat := int(film.flat.sum()):
         warnings.warn(
-            f"render: {field.name} has no slope at {image.flat} of {int(image.mask.sum())} hits, as if it were "
+            f"render: {field.name} has no slope at {flat} of {int(film.mask.sum())} hits, as if it were "
             "piecewise constant: depth has no gradient there, and normals are 0; interpolate its values",
-            stacklevel=3,
+            stacklevel=4,
         )
-    return image
+    return warn_of_rays("render", field, camera.rays, film.status, stacklevel=4)
 
 
 def _visible(camera: Camera, film: Film, backdrop: Float[Tensor, "n 3"]) -> VisibleImage:

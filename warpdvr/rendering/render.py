@@ -96,8 +96,7 @@ def render(
     if outline and torch.is_grad_enabled():
         edge_term, for_outlines = boundary(field, _visible(camera, film, backdrop), solver, chunk=chunk, shader=shader)
         rgb, evaluations = rgb + edge_term, evaluations + for_outlines
-    evaluations += _warn(field, camera, film) if warn else 0
-    return film.image(camera, rgb, evaluations)
+    return film.image(camera, rgb, evaluations + (_warn(field, camera, film) if warn else 0))
 
 
 def _rays_at_once(field: Field, solver: Solver, sharpness: float | None, memory: int) -> int:

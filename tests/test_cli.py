@@ -511,7 +511,7 @@ def test_a_fit_of_a_field_without_inside_leaves_no_folder(
         '[views]\nmesh = "warp:bunny"\ncount = 3\ntest = 1\nsize = 16\n[field]\nkind = "sphere"\nradius = -0.5\n'
     )
     said = refused(capsys, "fit", scene, "--out", tmp_path / "run", "--iterations", "3")
-    assert "fit: no sampled value is negative" in said and "is the sign turned round" in said
+    assert "radius must be positive" in said
     assert not (tmp_path / "run").exists()
 
 

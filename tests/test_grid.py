@@ -540,7 +540,7 @@ def test_a_moved_grid_is_the_same(device: torch.device) -> None:
 
 @pytest.mark.parametrize("options", [{"cells": 1}, {"spread": 0.9}, {"bend": 0.5}, {"bend": float("nan")}])
 def test_settings_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="BoundGrid: needs"):
+    with pytest.raises(ValueError, match="BoundGrid: "):
         BoundGrid(Sphere(), **options)
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from fisheye import Fisheye
 from networks import Perceptron
 from reference import double, sphere_t
 from test_encoding import small
-from test_projection import Fisheye
 from torch import Tensor, nn
 from torch.func import functional_call
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Bounds, Field, FieldLike, Kind
+from warpdvr.runtime.check import finite, floating
 
-Vector = Sequence[float] | Float[Tensor, "3"]
+Vector = Sequence[float] | Float[Tensor, "..."] | object
 
 
 class _Distance(Field):
@@ -24,9 +25,12 @@ class _Distance(Field):
 class Sphere(_Distance):
     """A ball of `radius` around `center` [scene unit]."""
 
+    sizes = ("radius",)
+
     def __init__(self, radius: float = 0.5, center: Vector = (0.0, 0.0, 0.0), bounds: Bounds = 1.0):
         super().__init__(bounds)
-        self.radius, self.center = _parameter(radius), _parameter(center)
+        self.radius = _parameter("sphere: radius", radius, ())  # a negative one, as a fit may come to, is an empty ball
+        self.center = _vector("sphere: center", center)
 
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return (x - self.center).norm(dim=-1) - self.radius
@@ -37,7 +41,7 @@ class Box(_Distance):
 
     def __init__(self, size: Vector = (0.8, 0.8, 0.8), center: Vector = (0.0, 0.0, 0.0), bounds: Bounds = 1.0):
         super().__init__(bounds)
-        self.size, self.center = _parameter(size), _parameter(center)
+        self.size, self.center = _size("box: size", size, (3,)), _vector("box: center", center)
 
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         q = (x - self.center).abs() - 0.5 * self.size
@@ -51,7 +55,7 @@ class Torus(_Distance):
 
     def __init__(self, major: float = 0.6, minor: float = 0.25, bounds: Bounds = 1.0):
         super().__init__(bounds)
-        self.major, self.minor = _parameter(major), _parameter(minor)
+        self.major, self.minor = _size("torus: major", major), _size("torus: minor", minor)
 
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         ring = x[:, :2].norm(dim=-1) - self.major
@@ -63,7 +67,9 @@ class Plane(_Distance):
 
     def __init__(self, normal: Vector = (0.0, 0.0, 1.0), offset: float = 0.0, bounds: Bounds = 1.0):
         super().__init__(bounds)
-        self.normal, self.offset = _parameter(normal), _parameter(offset)
+        self.normal, self.offset = _vector("plane: normal", normal), _parameter("plane: offset", offset, ())
+        if not bool(self.normal.any()):
+            raise ValueError("plane: normal must not be 0")
 
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return x @ nn.functional.normalize(self.normal, dim=0) - self.offset
@@ -72,8 +78,10 @@ class Plane(_Distance):
 class Union(Field):
     """All of `parts`: the smallest of their values."""
 
-    def __init__(self, parts: Sequence[FieldLike], bounds: Bounds = 1.0):
+    def __init__(self, parts: Sequence[FieldLike] | object, bounds: Bounds = 1.0):
         super().__init__(bounds)
+        if not isinstance(parts, Sequence) or isinstance(parts, str):
+            raise ValueError(f"union: parts must be a list of fields, got {type(parts).__name__}")
         if not parts:
             raise ValueError("union: parts is empty, at least one field is needed")
         fields = [as_field(part) for part in parts]
@@ -90,11 +98,9 @@ class SmoothUnion(Union):
     -blend log(sum(exp(-value / blend))): at most blend log(n) below the plain union, and no steeper.
     """
 
-    def __init__(self, parts: Sequence[FieldLike], blend: float = 0.05, bounds: Bounds = 1.0):
+    def __init__(self, parts: Sequence[FieldLike] | object, blend: float = 0.05, bounds: Bounds = 1.0):
         super().__init__(parts, bounds)
-        if blend <= 0:
-            raise ValueError(f"smooth-union: blend must be positive, got {blend}")
-        self.blend = _parameter(blend)
+        self.blend = _size("smooth-union: blend", blend)
 
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         values = torch.stack([part.value(x) for part in self.parts])
@@ -106,7 +112,7 @@ class Translate(Field):
 
     def __init__(self, part: FieldLike, offset: Vector, bounds: Bounds = 1.0):
         super().__init__(bounds)
-        self.part, self.offset = as_field(part), _parameter(offset)
+        self.part, self.offset = as_field(part), _vector("translate: offset", offset)
         self.kind, self.lipschitz = self.part.kind, self.part.lipschitz
 
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
@@ -118,7 +124,7 @@ class Rotate(Field):
 
     def __init__(self, part: FieldLike, rotation: Vector, bounds: Bounds = 1.0):
         super().__init__(bounds)
-        self.part, self.rotation = as_field(part), _parameter(rotation)
+        self.part, self.rotation = as_field(part), _vector("rotate: rotation", rotation)
         self.kind, self.lipschitz = self.part.kind, self.part.lipschitz
 
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
@@ -133,17 +139,29 @@ class Scale(Field):
 
     def __init__(self, part: FieldLike, factor: float, bounds: Bounds = 1.0):
         super().__init__(bounds)
-        if factor <= 0:
-            raise ValueError(f"scale: factor must be positive, got {factor}")
-        self.part, self.factor = as_field(part), _parameter(factor)
+        self.part, self.factor = as_field(part), _size("scale: factor", factor)
         self.kind, self.lipschitz = self.part.kind, self.part.lipschitz
 
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return self.part.value(x / self.factor) * self.factor
 
 
-def _parameter(a: float | Vector) -> nn.Parameter:
-    return nn.Parameter(torch.as_tensor(a, dtype=torch.float32).clone())
+def _parameter(where: str, value: float | Vector, shape: tuple[int, ...]) -> nn.Parameter:
+    """Return a parameter of finite numbers."""
+    number = finite(where, value) if shape == () else value
+    return nn.Parameter(floating(where, number, (shape,)).detach().float().clone())
+
+
+def _vector(where: str, value: Vector) -> nn.Parameter:
+    return _parameter(where, value, (3,))
+
+
+def _size(where: str, value: float | Vector, shape: tuple[int, ...] = ()) -> nn.Parameter:
+    """Return a parameter of positive numbers."""
+    size = _parameter(where, value, shape)
+    if not bool((size > 0).all()):
+        raise ValueError(f"{where} must be positive, got {value}")
+    return size
 
 
 def _common(fields: Sequence[Field]) -> Kind:

@@ -8,7 +8,7 @@ A field is evaluated
 - at points (n, 3) in its own `bounds.dtype` on `bounds.device`; it returns values (n,) in that type, on that device;
   n may be 0 or 1;
 - in its current mode: the renderer never calls `train()` or `eval()`, so layers that depend on the rest of a batch or
-  on chance (batch normalisation, dropout) must be switched off beforehand;
+  on chance (batch normalisation, dropout) must be switched off beforehand, or it is refused;
 - with autograd recording only where a derivative is needed.
 """
 
@@ -22,6 +22,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from warpdvr.fields.layers import Layer
+from warpdvr.runtime.calls import outside_inference
+from warpdvr.runtime.copies import copied
 
 Bounds = Sequence[Sequence[float]] | Tensor | float
 """Two corners (low, high), or half the side of a cube around the origin [scene unit]."""
@@ -69,6 +71,13 @@ class Field(nn.Module, ABC):
     probed: int = 0
     """Number of points that `as_field` evaluated; a fit counts them."""
 
+    value_of: object = None
+    """The object whose values this field passes on; None: it has its own. What is remembered of that object, as by a
+    `BoundGrid`, holds for this field too."""
+
+    slope_version: object = None
+    """The state of the weights to which a measured `lipschitz` belongs (warpdvr/fields/slope.py), if it is known."""
+
     def __init__(self, bounds: Bounds = 1.0):
         """Set the bounds: two corners, or half the side of a cube around the origin [scene unit]."""
         super().__init__()
@@ -78,6 +87,10 @@ class Field(nn.Module, ABC):
             raise ValueError(
                 f"{self.name}: bounds is an attribute of the class; call super().__init__(bounds)"
             ) from error
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Field":
+        """Return a copy; in it, what Torch refuses to copy is constant: tensors with a graph, as of `weight_norm`."""
+        return copied(self, memo)
 
     @abstractmethod
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
@@ -193,11 +206,13 @@ class Decoder(nn.Module, ABC):
 
 
 def query(field: Field, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-    """Return `field.value` at float32 points as float32, whatever the field's own precision.
+    """Return `field.value` at float32 points as float32, whatever the field's own precision; none are not asked for.
 
     Raises:
         ValueError: if the field returns anything but a tensor of that shape.
     """
+    if not len(x):
+        return x.new_empty(0)
     value = check_answer(field, x, field.value(x.to(field.bounds.dtype)))
     return value.float().contiguous()
 
@@ -223,6 +238,7 @@ def select_shape(
     return field if shape_index is None else field.select(shape_index if index is None else shape_index[index])
 
 
+@outside_inference
 def box(bounds: Bounds | object) -> Float[Tensor, "2 3"]:
     """Return the corners (low, high) of bounds, float32.
 
@@ -241,6 +257,29 @@ def box(bounds: Bounds | object) -> Float[Tensor, "2 3"]:
     return corners.clone()
 
 
+def check_geometry(
+    field: Field, x: Float[Tensor, "n 3"], answer: object
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"] | None]:
+    """Return the pair that `field.geometry` returned at points x, if it is a value and features, or None for these.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise ValueError(f"{field.name}.geometry: expected (value, feature), got {type(answer).__name__}")
+    value, feature = check_answer(field, x, answer[0]), answer[1]
+    if feature is None or (isinstance(feature, Tensor) and feature.ndim == 2 and len(feature) == len(x)):
+        return value, feature
+    found = tuple(feature.shape) if isinstance(feature, Tensor) else type(feature).__name__
+    raise ValueError(f"{field.name}.geometry: expected features of shape ({len(x)}, k) or None, got {found}")
+
+
+def longest_side(bounds: Float[Tensor, "2 3"]) -> float:
+    """Return the longest side of a box (low, high): the length that all lengths which nobody gives are shares of."""
+    low, high = bounds.detach().tolist()
+    return max(b - a for a, b in zip(low, high, strict=True))
+
+
 def check_answer(field: Field, x: Float[Tensor, "n 3"], value: object) -> Float[Tensor, " n"]:
     """Return the `value` that a field returned at points x, if it is a tensor of shape (n,).
 
@@ -254,5 +293,6 @@ def check_answer(field: Field, x: Float[Tensor, "n 3"], value: object) -> Float[
         raise ValueError(f"{message}a NumPy array; write it with Torch, so that gradients pass through it")
     if not isinstance(value, Tensor):
         raise ValueError(f"{message}{type(value).__name__}")
-    hint = "; take its only column, such as value[:, 0]" if value.shape == (len(x), 1) else ""
+    column = value.shape == (len(x), 1)
+    hint = "; take its only column, such as value[:, 0], or end a Sequential with nn.Flatten(0)" if column else ""
     raise ValueError(f"{message}{tuple(value.shape)}{hint}")

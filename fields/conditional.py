@@ -1,6 +1,6 @@
 """Several shapes in one field, each with its latent code."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from warpdvr.fields.base import Bounds, Decoder, Field, Kind
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import PositionalEncoding
+from warpdvr.runtime.calls import ordinary, outside_inference
+from warpdvr.runtime.check import check_counts, check_positive
+from warpdvr.runtime.validate import refuse_class
 
 
 class ConditionalOccupancy(Decoder):
@@ -54,6 +57,8 @@ class ConditionalOccupancy(Decoder):
             raise ValueError(
                 f"conditional occupancy: needs code, width and blocks >= 1, got {code}, {width} and {blocks}"
             )
+        check_counts("conditional occupancy", least=0, frequencies=frequencies)
+        check_positive("conditional occupancy", radius=radius, steepness=steepness)
         self.code, self.bounds, self.symmetric = code, bounds, symmetric
         self.radius, self.steepness, self.offset = radius, steepness, logit("conditional occupancy", level)
         self.encode = PositionalEncoding(frequencies)
@@ -111,7 +116,9 @@ class Shapes(Field):
         ValueError: if the codes do not have the decoder's length or there are none, or `stretch` has another shape.
     """
 
+    @outside_inference
     def __init__(self, decoder: Decoder, codes: Float[Tensor, "..."], stretch: Float[Tensor, "..."] | None = None):
+        refuse_class("shapes", decoder)
         if not isinstance(decoder, Decoder):
             raise ValueError(f"shapes: expected a Decoder (warpdvr.fields.base), got {type(decoder).__name__}")
         super().__init__(decoder.bounds)
@@ -121,10 +128,17 @@ class Shapes(Field):
             )
         if stretch is not None and stretch.shape != (len(codes), 3):
             raise ValueError(f"shapes: expected a stretch of shape ({len(codes)}, 3), got {tuple(stretch.shape)}")
+        codes, stretch = ordinary(codes), None if stretch is None else ordinary(stretch)
         self.decoder, self.codes, self.stretch = decoder, codes, stretch
-        self.ready = decoder.prepared(codes)
         self.bounds = self.bounds.to(codes) * (1 if stretch is None else stretch.detach().amax(0))
         self.shape_index: Int[Tensor, " n"] | None = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Shapes":
+        """Move the codes too, which are no parameter if something else computed them."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.codes = self.codes if isinstance(self.codes, nn.Parameter) else fn(self.codes)
+        self.stretch = None if self.stretch is None else fn(self.stretch)
+        return self
 
     @property
     def kind(self) -> Kind:  # type: ignore[override]
@@ -152,7 +166,8 @@ class Shapes(Field):
             raise ValueError(f"shapes: holds {len(self.codes)} shapes, but no ray says which one it looks at")
         if self.stretch is not None:
             x = x / (self.stretch if self.shape_index is None else self.stretch[self.shape_index])
-        return self.decoder.geometry(x, self.ready, self.shape_index)
+        # prepared each time, which costs little, because the weights may have changed since the last
+        return self.decoder.geometry(x, self.decoder.prepared(self.codes), self.shape_index)
 
     def color(
         self,

@@ -23,7 +23,7 @@ class HashEncoding(nn.Module):
 
     Level l has floor(coarsest * b^l) cells along each axis of the bounds, with b such that the last one has `finest`. A
     level whose corners all fit into `size` rows is stored directly; a finer one shares `size` rows through a hash. The
-    features are differentiable with respect to table and position, and so is their gradient by position.
+    features are differentiable with respect to table and position, twice by kernels, and further in plain Torch.
 
     Outside of the bounds the features are those of the nearest point inside; across the boundary they have no slope. A
     position that is NaN has NaN features and adds nothing to the gradient of the table; while
@@ -123,12 +123,13 @@ class _ByPosition(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Context, x: Float[Tensor, "n 3"], grid: tuple[Tensor, ...]) -> Float[Tensor, "n width"]:
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, *grid)
         return encode(x, *grid)
 
     @staticmethod
-    def backward(ctx: Context, *grad: Float[Tensor, "n width"]) -> tuple[Float[Tensor, "n 3"], None]:
-        return slope(grad[0], *ctx.saved_tensors), None
+    def backward(ctx: Context, *grad: Float[Tensor, "n width"] | None) -> tuple[Float[Tensor, "n 3"] | None, None]:
+        return None if grad[0] is None else slope(grad[0], *ctx.saved_tensors), None
 
 
 class _ByTable(torch.autograd.Function):
@@ -138,12 +139,17 @@ class _ByTable(torch.autograd.Function):
     def forward(
         ctx: Context, table: Float[Tensor, "rows features"], points: tuple[Tensor, ...]
     ) -> Float[Tensor, "n width"]:
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*points, table.new_empty(0, len(table)))  # its type and its rows, not itself
         x, _, weight, _ = points
         return x.new_zeros(()).expand(len(x), len(weight) * table.shape[1])
 
     @staticmethod
-    def backward(ctx: Context, *grad: Float[Tensor, "n width"]) -> tuple[Float[Tensor, "rows features"], None]:
+    def backward(
+        ctx: Context, *grad: Float[Tensor, "n width"] | None
+    ) -> tuple[Float[Tensor, "rows features"] | None, None]:
+        if grad[0] is None:
+            return None, None
         *frame, like = ctx.saved_tensors
         return scatter(grad[0], *frame, like.shape[1]).to(like.dtype), None
 
@@ -155,12 +161,13 @@ class _Join(torch.autograd.Function):
     def forward(
         ctx: Context, features: Float[Tensor, "n width"], zeros: Float[Tensor, "n width"]
     ) -> Float[Tensor, "n width"]:
+        ctx.set_materialize_grads(False)  # a value that nobody differentiates must not cost a scatter of zeros
         return features.view_as(features)
 
     @staticmethod
     def backward(
-        ctx: Context, *grad: Float[Tensor, "n width"]
-    ) -> tuple[Float[Tensor, "n width"], Float[Tensor, "n width"]]:
+        ctx: Context, *grad: Float[Tensor, "n width"] | None
+    ) -> tuple[Float[Tensor, "n width"] | None, Float[Tensor, "n width"] | None]:
         return grad[0], grad[0]
 
 

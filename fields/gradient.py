@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import Field, check_geometry
+from warpdvr.runtime.calls import answered
 
 
 def gradient(
@@ -25,16 +26,16 @@ def gradient(
     """
     recording = torch.is_grad_enabled()
     if (step := field.step) is not None:
-        value, feature = field.geometry(x)
+        value, feature = check_geometry(field, x, answered(field.geometry, x))
         shift = 0.5 * step * torch.eye(3).to(x)
         sides = torch.stack([x[:, None] - shift, x[:, None] + shift]).view(-1, 3)
-        low, high = field.value(sides).view(2, -1, 3)
+        low, high = answered(field.value, sides).view(2, -1, 3)
         return value, (high - low) / step, feature
     with torch.enable_grad():
         if not (recording and x.requires_grad):
             x = x.detach().requires_grad_()
-        value, feature = field.geometry(x)
-        (slope,) = torch.autograd.grad(value.sum(), x, create_graph=recording, retain_graph=recording)
+        value, feature = check_geometry(field, x, answered(field.geometry, x))
+        slope = _slope(value, x, create_graph=recording, retain_graph=recording)
     if recording:
         return value, slope, feature
     return value.detach(), slope, None if feature is None else feature.detach()
@@ -57,9 +58,32 @@ def value_and_gradient(
     with torch.enable_grad():
         if not (recording and x.requires_grad):
             x = x.detach().requires_grad_()
-        value = function(x)
-        (slope,) = torch.autograd.grad(value.sum(), x, retain_graph=recording)
+        value = answered(function, x)
+        slope = _slope(value, x, create_graph=False, retain_graph=recording)
     return value if recording else value.detach(), slope
+
+
+def _slope(
+    value: Float[Tensor, " n"], x: Float[Tensor, "n 3"], *, create_graph: bool, retain_graph: bool
+) -> Float[Tensor, "n 3"]:
+    """Return the derivative of values with respect to the points of each.
+
+    Raises:
+        ValueError: if the values do not depend on the points in a way that autograd knows.
+    """
+    if not len(x):
+        return torch.zeros_like(x)
+    slope = None
+    if value.requires_grad:
+        (slope,) = torch.autograd.grad(
+            value.sum(), x, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
+        )
+    if slope is None:
+        raise ValueError(
+            "a value has no gradient with respect to the points; write the field with Torch, or give it a `step` and "
+            "render it under torch.no_grad()"
+        )
+    return slope
 
 
 def unit(v: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:

@@ -11,7 +11,9 @@ from warpdvr.fields.base import Bounds, Field, Kind
 from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
-from warpdvr.fields.slope import SLOPE_POINTS, steepest
+from warpdvr.fields.slope import SLOPE_POINTS, steepest, store_slope
+from warpdvr.fields.version import Version
+from warpdvr.runtime.check import check_counts, check_positive
 
 RATES: Mapping[str, float] = {"": 1e-2, "table": 2e-3}
 """Tables get a lower rate: the finer a level, the more its entries change the slope."""
@@ -106,6 +108,9 @@ class HashGrid(_HashGridField):
         numerical: bool = False,
         bounds: Bounds = 1.0,
     ):
+        check_counts("hashgrid", features=features)
+        check_counts("hashgrid", least=0, view_frequencies=view_frequencies)
+        check_positive("hashgrid", radius=radius)
         grid = GridSize(levels, coarsest, finest, size)
         super().__init__(grid, (width, depth, features), Squareplus(sharpness), bounds)
         self.numerical = numerical
@@ -131,7 +136,7 @@ class HashGrid(_HashGridField):
         return float(self.slope)
 
     def bound_slope(self) -> int:
-        self.slope.fill_(steepest(self, self.slope_points))
+        store_slope(self, Version(self), steepest(self, self.slope_points))
         return self.slope_points
 
     def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
@@ -174,6 +179,9 @@ class HashGridOccupancy(_HashGridField):
         level: float = 0.5,
         bounds: Bounds = 1.0,
     ):
+        check_counts("hashgrid-occupancy", features=features)
+        check_counts("hashgrid-occupancy", least=0, view_frequencies=view_frequencies)
+        check_positive("hashgrid-occupancy", radius=radius, steepness=steepness)
         super().__init__(GridSize(levels, coarsest, finest, size), (width, depth, features), nn.ReLU(), bounds)
         self.radius, self.steepness, self.offset = radius, steepness, logit("hashgrid-occupancy", level)
         color_grid = GridSize(color_levels, coarsest, color_finest, color_size)

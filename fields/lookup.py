@@ -1,7 +1,8 @@
 """Features of positions, looked up in the table of a multiresolution hash encoding: the kernels as Torch operators.
 
 `encode` is linear in the table and, between the grid's planes, trilinear in the position. Its gradients are operators
-themselves, and differentiable once more: a loss on normals or an eikonal term needs that. Their annotations are plain
+themselves, and differentiable once more: a loss on normals or an eikonal term needs that. Higher derivatives, which the
+second derivatives of normals and colours need, are those of `features`, the same in Torch. Their annotations are plain
 `Tensor`, because Torch reads the schemas of operators from them.
 """
 
@@ -124,9 +125,50 @@ def _scatter_backward(ctx: Context, along: Tensor) -> tuple[Tensor | None, ...]:
     return by_grad, by_x, None, None, None, None
 
 
+def _bend_backward(ctx: Context, by_grad: Tensor, by_x: Tensor) -> tuple[Tensor | None, ...]:
+    """Differentiate the definition in Torch: normals and colours that are differentiated twice are few."""
+    along, grad, x, table, *frame = ctx.saved_tensors
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        inputs = [
+            a.view_as(a) if again and a.requires_grad else a.detach().requires_grad_() for a in (along, grad, x, table)
+        ]
+        along, grad, x, table = inputs
+        (first,) = torch.autograd.grad((features(x, table, *frame) * grad).sum(), x, create_graph=True)
+        second = torch.autograd.grad((along * first).sum(), (grad, x), create_graph=True)
+        total = (second[0] * by_grad).sum() + ((second[1] * by_x).sum() if len(by_x) else 0)
+        by = torch.autograd.grad(total, inputs, create_graph=again, allow_unused=True)
+    return *by, None, None, None, None
+
+
+def _scatter_bend_backward(ctx: Context, by_table: Tensor) -> tuple[Tensor | None, ...]:
+    """The result is linear in a table, and `by_table` takes its place."""
+    along, grad, x, *frame = ctx.saved_tensors
+    by_grad, by_x = bend(along, grad, x, by_table, *frame, True)
+    return slope(grad, x, by_table, *frame), by_grad, by_x, None, None, None, None
+
+
+def features(x: Tensor, table: Tensor, bounds: Tensor, weight: Tensor, layout: Tensor) -> Tensor:
+    """Return what `encode` returns, in Torch: differentiable any number of times, and slow."""
+    low, high = bounds
+    place = (torch.minimum(torch.maximum(x, low), high) - low) / (high - low)
+    corner = torch.tensor([[k & 1, k >> 1 & 1, k >> 2] for k in range(8)], device=x.device)
+    parts = []
+    for factor, (cells, first, stride_y, stride_z, mask) in zip(weight, layout.tolist(), strict=True):
+        cell = (place.detach() * cells).long().clamp(0, cells - 1)
+        at = (place * cells - cell)[:, None]
+        share = torch.where(corner == 1, at, 1 - at).prod(-1)
+        i, j, k = (cell[:, None] + corner).unbind(-1)
+        row = (i ^ j * stride_y ^ k * stride_z) & mask if mask else i + j * stride_y + k * stride_z
+        parts.append(factor * (share[..., None] * table[first + row].to(x.dtype)).sum(1))
+    return torch.cat(parts, 1)
+
+
 encode.register_autograd(_encode_backward, setup_context=_save)
 slope.register_autograd(_slope_backward, setup_context=_save)
 scatter.register_autograd(_scatter_backward, setup_context=_save)
+bend.register_autograd(_bend_backward, setup_context=_save)
+scatter_bend.register_autograd(_scatter_bend_backward, setup_context=_save)
 
 
 @encode.register_fake

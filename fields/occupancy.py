@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from warpdvr.fields.base import Bounds, Field, Kind
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import PositionalEncoding
+from warpdvr.runtime.check import check_counts, check_positive
 
 
 class Occupancy(Field):
@@ -40,6 +41,8 @@ class Occupancy(Field):
         super().__init__(bounds)
         if width < 1 or blocks < 0:
             raise ValueError(f"occupancy: needs width >= 1 and blocks >= 0, got {width} and {blocks}")
+        check_counts("occupancy", least=0, frequencies=frequencies)
+        check_positive("occupancy", radius=radius, steepness=steepness)
         self.radius, self.steepness, self.offset = radius, steepness, logit("occupancy", level)
         self.encode = PositionalEncoding(frequencies)
         self.first = nn.Linear(self.encode.width, width)

@@ -1,6 +1,6 @@
 """Register fields by name, and make them from it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from inspect import Parameter, signature
 from typing import TypeVar, get_type_hints
@@ -9,7 +9,9 @@ from torch import nn
 
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field
-from warpdvr.runtime.validate import convert, suggest
+from warpdvr.runtime.calls import outside_inference
+from warpdvr.runtime.check import check_positive
+from warpdvr.runtime.validate import PLAIN, convert, suggest
 
 GROUP = "warpdvr.fields"
 """The entry-point group in which packages offer their fields."""
@@ -34,6 +36,7 @@ def names() -> list[str]:
     return sorted({*_registered, *(entry.name for entry in entry_points(group=GROUP))})
 
 
+@outside_inference
 def make(name: str, **options: object) -> Field:
     """Make a field by name; an unregistered name is looked up in the entry points of installed packages.
 
@@ -41,7 +44,7 @@ def make(name: str, **options: object) -> Field:
     `make("translate", part={"kind": "sphere", "radius": 0.4}, offset=[0.1, 0, 0])`.
 
     Raises:
-        ValueError: if the name or an option is unknown.
+        ValueError: if the name or an option is unknown, or an option makes no sense.
     """
     factory = _factory(name)
     parameters = _parameters(name, factory, options)
@@ -52,6 +55,12 @@ def make(name: str, **options: object) -> Field:
     ]
     if needed:
         raise ValueError(f"field {name!r} needs {' and '.join(needed)}")
+    try:
+        check_options(name, {key: value for key, value in options.items() if type(value) in (*PLAIN, list, tuple)})
+    except TypeError as error:
+        raise ValueError(f"make: {error}") from None
+    sizes: Sequence[str] = getattr(factory, "sizes", ())  # options that make sense for a new field only if positive
+    check_positive(name, **{key: value for key, value in options.items() if key in sizes})
     return as_field(factory(**{key: _nested(value) for key, value in options.items()}))
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike, Kind
 from warpdvr.fields.hashgrid import RATES, GridSize, Radiance, activate_levels
+from warpdvr.runtime.check import check_counts
 
 
 class Repaint(Field):
@@ -39,11 +40,16 @@ class Repaint(Field):
         except ValueError:
             message = "repaint: shape must be a field, or a table with the kind of one, got"
             raise ValueError(f"{message} {shape!r}") from None
+        check_counts("repaint", least=0, view_frequencies=view_frequencies)
         super().__init__(surface.bounds)
         self.shape = surface.requires_grad_(False)
         self.radiance = Radiance(
             0, GridSize(levels, coarsest, finest, size), width, depth, view_frequencies, self.bounds
         )
+
+    @property
+    def value_of(self) -> object:  # type: ignore[override]
+        return self.shape
 
     @property
     def kind(self) -> Kind:  # type: ignore[override]
@@ -52,6 +58,10 @@ class Repaint(Field):
     @property
     def lipschitz_is_measured(self) -> bool:  # type: ignore[override]
         return self.shape.lipschitz_is_measured
+
+    @property
+    def slope_version(self) -> object:  # type: ignore[override]
+        return self.shape.slope_version
 
     @property
     def lipschitz(self) -> float | None:  # type: ignore[override]

@@ -8,6 +8,7 @@ from warpdvr.fields.base import Bounds
 from warpdvr.fields.layers import Activation, Dense, Encode, Layer
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
 from warpdvr.fields.slope import MeasuredSlope
+from warpdvr.runtime.check import check_counts, check_positive
 
 
 class SDF(MeasuredSlope):
@@ -43,6 +44,9 @@ class SDF(MeasuredSlope):
         bounds: Bounds = 1.0,
     ):
         super().__init__(bounds)
+        check_counts("sdf", features=features)
+        check_counts("sdf", least=0, frequencies=frequencies, view_frequencies=view_frequencies)
+        check_positive("sdf", radius=radius)
         self.encode, self.encode_view = PositionalEncoding(frequencies), PositionalEncoding(view_frequencies)
         activation = Squareplus(sharpness)
         self.distance = MLP(self.encode.width, width, depth, 1 + features, activation)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from warpdvr.fields.base import Bounds, Field
 from warpdvr.fields.gradient import value_and_gradient
+from warpdvr.fields.version import Change, Memory, Version
 
 SLOPE_POINTS = 8192
 """Default number of points at which a slope is measured."""
@@ -30,8 +31,60 @@ class MeasuredSlope(Field):
 
     def bound_slope(self) -> int:
         """Measure |grad value| at `slope_points` random points of the bounds, and return their number."""
-        self.slope.fill_(steepest(self, self.slope_points))
+        store_slope(self, Version(self), steepest(self, self.slope_points))
         return self.slope_points
+
+
+class SlopeVersion(Memory):
+    """The weights to which a measured slope belongs."""
+
+    def __init__(self, version: Version, bound: float | None = None):
+        self.version, self.bound = version, bound
+        """Of the weights, and a bound that replaces the stored one; None: that one holds."""
+
+
+def store_slope(field: Field, before: Version, bound: Float[Tensor, ""]) -> None:
+    """Store a slope in the buffer `slope` of a field, with the weights that it belongs to.
+
+    Args:
+        field: a field with such a buffer.
+        before: its version before it was measured.
+        bound: what was measured.
+    """
+    field.slope.fill_(bound)  # type: ignore[operator]
+    field.slope_version = SlopeVersion(before.settled(field))
+
+
+def current_bound(field: Field) -> tuple[float | None, int]:
+    """Return `field.lipschitz` and 0; or what it should be for the present weights, and the evaluations for that.
+
+    A slope that was measured with other weights is measured again. The field keeps the old one, so that a picture
+    between two steps of a fit does not change the fit; the new one is remembered beside it.
+    """
+    known, owner = field.slope_version, field
+    if not isinstance(known, SlopeVersion):
+        return field.lipschitz, 0
+    if known.version.change(field) is not Change.NONE:
+        while isinstance(owner.value_of, Field):
+            owner = owner.value_of
+        slope: Tensor = owner.slope  # type: ignore[assignment]
+        stored = slope.clone()
+        evaluations = owner.bound_slope()
+        bound, measured = float(slope), owner.slope_version
+        slope.copy_(stored)
+        version = measured.version if isinstance(measured, SlopeVersion) else known.version
+        owner.slope_version = SlopeVersion(version, bound)
+        return bound, evaluations
+    return (field.lipschitz if known.bound is None else known.bound), 0
+
+
+def trust_slope(field: Field) -> None:
+    """Take the stored slope for that of the present weights, in a fit that measures it now and then."""
+    known = field.slope_version
+    while isinstance(field.value_of, Field):
+        field = field.value_of
+    if isinstance(known, SlopeVersion):
+        field.slope_version = SlopeVersion(Version(field, known.version.ignored, exact=False))
 
 
 def steepest(field: Field, points: int, margin: float = 1.25) -> Float[Tensor, ""]:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from warpdvr.fields.base import Bounds, Field, Kind
 from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import logit
+from warpdvr.fields.slope import store_slope
+from warpdvr.fields.version import Version
+from warpdvr.runtime.check import check_counts, check_positive
 
 MAX_RESOLUTION = 1289
 """The largest resolution whose corners can be counted in 32 bits."""
@@ -70,7 +73,7 @@ class VoxelSDF(Field):
             steep = value.diff(dim=2 - axis).abs() / edge[axis]
             window = [1 if a == axis else 2 for a in (2, 1, 0)]
             square += nn.functional.max_pool3d(steep[None, None], window, stride=1)[0, 0].square()
-        self.slope.fill_(square.max().sqrt() * (1 + 1e-5))  # more than float32 rounding
+        store_slope(self, Version(self), square.max().sqrt() * (1 + 1e-5))  # more than float32 rounding
         return 0
 
 
@@ -99,6 +102,7 @@ class VoxelOccupancy(Field):
         bounds: Bounds = 1.0,
     ):
         super().__init__(bounds)
+        check_positive("voxel-occupancy", steepness=steepness)
         self.offset = logit("voxel-occupancy", level)
         self.logit, self.radiance = _grids("voxel-occupancy", resolution, radius, self.bounds)
         self.logit.table.data[:, 0] = -steepness * _sphere(self.logit, radius)
@@ -123,6 +127,7 @@ def _grids(
     name: str, resolution: int, radius: float, bounds: Float[Tensor, "2 3"]
 ) -> tuple[HashEncoding, HashEncoding]:
     """Return a grid of values and one of colours: each is a hash encoding of one level that needs no hash."""
+    check_counts(name, least=-MAX_RESOLUTION, resolution=resolution)
     if not 2 <= resolution <= MAX_RESOLUTION or not radius > 0:
         raise ValueError(
             f"{name}: needs a resolution of 2 to {MAX_RESOLUTION} and a radius > 0, got {resolution} and {radius}"

@@ -10,7 +10,6 @@ GOING = wp.constant(wp.int32(0))
 ENDED = wp.constant(wp.int32(1))  # the surface is too near: narrower cones, or rays, must go on
 MISSED = wp.constant(wp.int32(2))  # no ray of the cone meets the surface
 
-MIN_SPACING = wp.constant(1.0e-5)  # samples closer together than this give no reliable slope [scene unit]
 GAP_SHARE = wp.constant(0.9)  # share of the permitted gap between two balls that steps make use of
 ROUNDING = wp.constant(5.0e-7)  # of values where the bound is 1, relative to the distances from the eye and the origin
 
@@ -86,18 +85,22 @@ def widen(
     eye: wp.vec3,
     lipschitz: float,
     thinnest: float,
+    min_spacing: float,
     index: wp.array[wp.int32],
     # state
     cones: Cones,
 ):
-    """Take in the value at t on the axis: all rays are free up to `free_until`, but for gaps of `thinnest`."""
+    """Take in the value at t on the axis: all rays are free up to `free_until`, but for gaps of `thinnest`.
+
+    Samples that are closer together than `min_spacing` give no reliable slope.
+    """
     f = value[wp.tid()]
     k = index[wp.tid()]
     here = cones.t[k]
     last = cones.last[k]
     ball = f / lipschitz
     edge = here * cones.sine[k]
-    if wp.abs(here - last) > MIN_SPACING:
+    if wp.abs(here - last) > min_spacing:
         change = cones.radius[k] - ball
         slope = relative_slope(change, wp.abs(here - last), wp.length(eye) + here)
         cones.steepest[k] = wp.max(cones.steepest[k], slope)
@@ -114,7 +117,7 @@ def widen(
     if half == 0.0 or here * cones.cosine[k] - half > free_until + thinnest:
         # where it is free up to, a ball begins early enough, if it is large enough at all
         cones.t[k] = wp.clamp(free_until, cones.enter[k], cones.leave[k])
-        if here <= cones.t[k] + MIN_SPACING:
+        if here <= cones.t[k] + min_spacing:
             cones.status[k] = ENDED
         return
     end = here * cones.cosine[k] + half
@@ -127,5 +130,5 @@ def widen(
     from_here = free_until + GAP_SHARE * thinnest
     t = wp.clamp(leap(from_here, ball, cones.fall[k], here, cones.sine[k]), cones.enter[k], cones.leave[k])
     cones.t[k] = t
-    if gain < 0.3 * edge or t <= from_here or t <= here + MIN_SPACING:
+    if gain < 0.3 * edge or t <= from_here or t <= here + min_spacing:
         cones.status[k] = ENDED

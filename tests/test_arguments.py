@@ -1,5 +1,6 @@
 """What may be typed: options before or after, every weight by its name, and one sentence for what makes no sense."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -165,6 +166,58 @@ def test_every_command_says_the_same_in_the_overview_and_in_its_own_help(capsys:
             assert ended.value.code == 0
             first = capsys.readouterr().out.split("\n\n")[1].splitlines()[0]
             assert first.rstrip(".").lower() == command.text.lower()
+
+
+COMMAND_NAMES = [command.name for group in COMMANDS.values() for command in group]
+
+
+@pytest.mark.parametrize("name", COMMAND_NAMES)
+def test_every_option_says_what_it_means_and_its_default(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line that begins with an option or a positional argument, and those below it, up to the next."""
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    lines = [re.sub("[│╭╰╮╯─]", " ", line).strip() for line in capsys.readouterr().out.splitlines()]
+    entries: list[str] = []
+    box = next(i for i, line in enumerate(lines) if line.startswith("positional arguments"))
+    for line in lines[box:]:
+        if re.match("-h|--[a-z]|[A-Z_]{3,} ", line + " "):
+            entries.append(line)
+        elif entries and re.search("[a-z]", line) and not re.match(r"(weights )?options( -+)?$", line):
+            entries[-1] += " " + line
+    entries = [re.sub("(Values that replace .*)?-{9,}", "", entry) for entry in entries if not entry.startswith("-h")]
+    assert entries
+    for entry in entries:
+        option = entry.split()[0]
+        text = re.sub(r"\((default: .+|required)\)", "", entry.removeprefix(option)).strip()
+        assert "(default: " in entry or "(required)" in entry, entry
+        assert len(text) > 10 and text.endswith("."), entry
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("refine-cameras", "--by KIND ... What is compared: color, mask, depth. (default: color mask depth)"),
+        ("fit", "--recipe NAME Set of weights and schedules: quick, dvr, code. (default: quick)"),
+        ("fit", "--minutes M Fit for M minutes [min]. (default: that of the scene file, else 5;"),
+        ("mesh", "--resolution N Cells along the longest side of the bounds. (default: that of the run's scene, else"),
+        ("mesh", "--largest Keep only the largest connected piece. (default: off)"),
+        (
+            "fit-code",
+            "--prior W Weight of the squared distance of the code from the mean of the known ones. (default:",
+        ),
+        ("view", "--screenshot FILE.png Write a picture instead of opening a window. (default: none: a window opens)"),
+    ],
+)
+def test_help_names_kinds_defaults_and_units(
+    name: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    assert words in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def test_the_overview_loads_neither_torch_nor_warp_nor_the_commands(tmp_path: Path) -> None:

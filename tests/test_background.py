@@ -182,3 +182,19 @@ def test_colours_change_with_rays_as_finite_differences_say():
     o, d = (a.double().requires_grad_() for a in (rays.origin, rays.direction))
     assert torch.autograd.gradcheck(lambda o, d: made(Rays(o, d)), (o, d))
     assert ((made(Rays(o, d)) > 0) & (made(Rays(o, d)) < 1)).all()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_the_surroundings_of_a_scaled_scene_look_the_same(scale: float) -> None:
+    camera = Camera.look_at((0.3, -0.2, 2.5), up=(0, 1, 0), width=8, height=8)
+    rays, cpu = camera.rays(), torch.device("cpu")
+    first = Background.new(3, cpu, torch.tensor([[-1.1] * 3, [1.1] * 3]))
+    moved = Background.new(3, cpu, torch.tensor([[-0.1 * scale] * 3, [2.1 * scale] * 3]))
+    unit = Background.new(3, cpu)
+    assert (first(rays) - unit(rays)).abs().max() < 1e-5
+    assert (first(rays) - moved(Rays((rays.origin + 1) * scale, rays.direction))).abs().max() < 1e-4
+    again = Background.saved(moved.state())
+    assert again is not None
+    assert torch.equal(again.ball, moved.ball)
+    old = {name: weight for name, weight in unit.state().items() if not name.endswith("ball")}
+    assert Background.saved(old) is not None

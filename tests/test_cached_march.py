@@ -150,11 +150,12 @@ def test_logits_that_saturate_are_found_to_a_quarter_of_a_cell(device):
 
 
 def test_a_crossing_that_does_not_settle_is_given_up(device):
-    """The remembered ball is not there any more."""
+    """The remembered ball is not there any more, in a step of a fit that samples nothing."""
     field, rays = ball(lipschitz=1.0).to(device), beams([[-2, 0, 0], [-2, 0.9, 0]], [[1, 0, 0]], device)
     quick = CachedMarch(cells=16).prepare(field)
     quick.sample(field)
     field.function = lambda x: 3 + 0 * x[:, 0]
+    assert quick.refresh(field, 1) == 0
     hit = quick(field, rays)
     assert hit.status.tolist() == [Status.GAVE_UP, Status.MISS] and len(hit.t) == len(hit.ray) == 0
     assert hit.nearest.isfinite().all()
@@ -265,7 +266,8 @@ def test_what_is_remembered_can_be_kept(device):
         first.sample(field)
     kept = first.state()
     second.resume(kept)
-    field.function = lambda x: x.norm(dim=-1) - 0.6  # what both remember is out of date
+    field.function = lambda x: x.norm(dim=-1) - 0.6  # what both remember is out of date, as in a fit
+    assert first.refresh(field, 1) == second.refresh(field, 1) == 0
     a, b = first(field, rays), second(field, rays)
     assert torch.equal(a.status, b.status) and torch.equal(a.t, b.t) and a.evaluations == b.evaluations
     assert first.sample(field) == second.sample(field) and torch.equal(
@@ -279,8 +281,8 @@ def test_what_is_remembered_can_be_kept(device):
 def test_a_field_in_double_precision():
     field, rays = ball().double(), aimed(300)
     hit, expected = CachedMarch()(field, rays), CachedMarch()(ball(), rays)
-    assert torch.equal(hit.status, expected.status) and torch.allclose(hit.t, expected.t, atol=1e-5)
-    assert hit.t.dtype == torch.float32
+    assert torch.equal(hit.status, expected.status) and torch.allclose(hit.t, expected.t.double(), atol=1e-5)
+    assert hit.t.dtype == torch.float64 and hit.nearest.dtype == torch.float32
 
 
 def test_nothing_is_recorded():

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from warpdvr.cli import main as main_module
 from warpdvr.cli import progress
 from warpdvr.cli.main import main
 from warpdvr.datasets.synthetic import mesh_views
+from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.sdf import SDF
 from warpdvr.fitting.checkpoint import load
 from warpdvr.fitting.fit import Fit
@@ -178,6 +180,17 @@ def test_eval_against_a_true_mesh(copy: Path, tmp_path: Path, capsys: pytest.Cap
     shutil.copy(copy / "mesh.ply", tmp_path / "mine.ply")
     assert main(["eval", str(copy), "--mesh-gt", str(tmp_path / "mine.ply")]) == 0
     assert json.loads((copy / "eval.json").read_text())["chamfer_l1"] < 1e-4
+
+
+def test_eval_says_how_fine_its_mesh_is(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A coarse mesh that replaced that of the run has other scores."""
+    shutil.copy(copy / "mesh.ply", tmp_path / "true.ply")
+    assert main(["mesh", str(copy), "--resolution", "12"]) == 0
+    capsys.readouterr()
+    assert main(["eval", str(copy), "--mesh-gt", str(tmp_path / "true.ply")]) == 0
+    coarse, scores = read_mesh(copy / "mesh.ply"), json.loads((copy / "eval.json").read_text())
+    assert (scores["mesh_vertices"], scores["mesh_triangles"]) == (len(coarse.vertices), len(coarse.faces))
+    assert f"our mesh   {len(coarse.vertices)} vertices, {len(coarse.faces)} triangles" in capsys.readouterr().out
 
 
 def test_resume_goes_on_for_longer(copy: Path) -> None:
@@ -457,6 +470,60 @@ def test_mistakes_with_a_run_leave_it_as_it_is(
     told = [a.replace("RUN", str(fitted)).replace("TMP", str(tmp_path)) for a in arguments]
     assert said in refused(capsys, *told)
     assert contents(fitted) == before and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["mesh", "RUN", "--out", "TMP/none/x.ply"], "there is no folder"),
+        (["mesh", "RUN", "--out", "TMP/file/x.ply"], "file is a file, not a folder"),
+        (["mesh", "RUN", "--out", "TMP/folder.ply"], "expected the path of a file to write, found a folder"),
+        (["mesh", "RUN", "--out", "TMP/x.stl"], "written as .ply or .obj, not as .stl"),
+        (["usd", "RUN", "--out", "TMP/none/x.usda"], "there is no folder"),
+        (["usd", "RUN", "--out", "TMP/x.fbx"], "written as .usd, .usdc or .usda, not as .fbx"),
+        (["view", "RUN", "--screenshot", "TMP/none/x.png"], "there is no folder"),
+        (["refine-cameras", "RUN", "--out", "TMP/file/cameras"], "file is a file, not a folder"),
+    ],
+)
+def test_a_path_is_refused_before_the_work(
+    copy: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    said: str,
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("the work has begun")
+
+    for name in ("load", "field"):
+        monkeypatch.setattr(f"warpdvr.runs.run.Run.{name}", work)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.ply").mkdir()
+    assert said in refused(capsys, *(a.replace("RUN", str(copy)).replace("TMP", str(tmp_path)) for a in arguments))
+
+
+def test_a_fit_of_a_field_without_inside_leaves_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = tmp_path / "empty.toml"
+    scene.write_text(
+        '[views]\nmesh = "warp:bunny"\ncount = 3\ntest = 1\nsize = 16\n[field]\nkind = "sphere"\nradius = -0.5\n'
+    )
+    said = refused(capsys, "fit", scene, "--out", tmp_path / "run", "--iterations", "3")
+    assert "radius must be positive" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_warning_is_one_sentence(
+    copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warpdvr.runs.run.Run.field", lambda self, device: Sphere(-0.5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["render", str(copy), "--frames", "2", "--size", "8"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("warpdvr: render: hardly any ray hits: no sampled value is negative")
 
 
 @pytest.mark.parametrize("command", ["render", "mesh", "eval", "fit"])

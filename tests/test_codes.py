@@ -265,7 +265,7 @@ def test_a_surface_that_no_ray_hits_is_drawn_to_known_points(tmp_path: Path, mon
     assert (field.code.detach() - CODE).norm() < 0.02
     with torch.no_grad():
         field.code.copy_(torch.tensor([-0.52, 0.0]))
-    with pytest.raises(RuntimeError, match="the level set is empty"):
+    with pytest.raises(ValueError, match=r"^fit: no sampled value is negative"):
         fitted(field, views, depth=1.0)
 
 

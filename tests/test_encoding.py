@@ -323,13 +323,24 @@ def test_points_of_another_shape_or_type_are_refused(device):
         encoding(torch.zeros(4, 3, device=device, dtype=torch.float64))
 
 
-def test_what_is_not_differentiable_says_so(device):
-    """A third derivative is not offered: it is an error, not a zero."""
-    encoding, x = small(torch.float64, device), points(5, torch.float64, device)
-    (first,) = grad(encoding(x).square().sum(), x, create_graph=True)
-    (second,) = grad(first.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="autograd"):
-        grad(second.sum(), x)
+@pytest.mark.parametrize("active", [4, 2.5])
+def test_third_derivatives_are_those_of_the_twin(active, device):
+    """By position, table, and what the features and their first derivatives are multiplied with; mixed ones too."""
+    encoding, x = small(torch.float64, device), points(200, torch.float64, device)
+    encoding.active = active
+    g, v, w = (
+        torch.randn(*shape, device=device, dtype=torch.float64).requires_grad_()
+        for shape in ((200, 8), (200, 3), (200, 3))
+    )
+    h, c = torch.randn(200, 8, device=device).double(), torch.randn_like(encoding.table)
+    thirds = []
+    for values in (encoding(x), twin(encoding, x) * encoding.weight.double().repeat_interleave(2)):
+        (first,) = grad(values, x, g, create_graph=True)
+        second = grad(first, [x, g, encoding.table], v, create_graph=True)
+        total = (second[0] * w).sum() + (second[1] * h).sum() + (second[2] * c).sum()
+        thirds.append(grad(total, [x, g, v, encoding.table], create_graph=True))
+        thirds[-1] += grad(thirds[-1][0].square().sum(), [g, encoding.table])  # and the fourth
+    assert all(close(found, expected, 1e-11) and expected.any() for found, expected in zip(*thirds, strict=True))
 
 
 def test_starting_values_are_small_and_spread():

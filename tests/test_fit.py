@@ -103,7 +103,9 @@ class Foreign(nn.Module):
 
 
 class Constant(Sphere):
-    """One value everywhere."""
+    """One value everywhere, as networks of logits with random weights may have."""
+
+    kind = "occupancy"
 
     def value(self, x):
         return self.radius + 0 * x.sum(-1)

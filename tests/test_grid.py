@@ -290,9 +290,12 @@ def test_bounds_that_are_no_cube_and_a_far_camera(device: torch.device) -> None:
 
 
 def test_a_stale_grid_gives_true_hits_and_no_false_start(device: torch.device) -> None:
-    """The ball grew and moved: every hit still lies on it, and who starts inside is told so."""
+    """The ball grew and moved in a fit: every hit still lies on it, and who starts inside is told so."""
     old, new = Sphere(0.4).to(device), Sphere(0.5, (0.05, 0.0, 0.0)).to(device)
     grid = BoundGrid(old)
+    old.load_state_dict(new.state_dict())
+    assert grid.refresh(old, 0) == 0
+    new = old
     rays = aimed(1000, seed=3, spread=0.5, device=device)
     for solve in both(grid):
         hit, right = solve(new, rays), SphereTrace()(new, rays)
@@ -306,9 +309,12 @@ def test_a_stale_grid_gives_true_hits_and_no_false_start(device: torch.device) -
 
 @pytest.mark.parametrize("cut", [0.01, 0.1])
 def test_a_model_that_is_wrong_is_found_out(cut: float, device: torch.device) -> None:
-    """The ball shrank after the grid was built: what lands lies on the new one, and no ray lands beside it."""
-    grid = BoundGrid(Asked(ball, lipschitz=1.0).to(device))
-    new = Sphere(0.5 - cut).to(device)
+    """The ball shrank in a fit: what lands lies on the new one, and no ray lands beside it."""
+    new = Sphere(0.5).to(device)
+    grid = BoundGrid(new)
+    with torch.no_grad():
+        new.radius.sub_(cut)
+    assert grid.refresh(new, 0) == 0
     rays = aimed(1000, seed=3, spread=0.3, device=device)
     for solve in both(grid):
         hit = solve(new, rays)
@@ -534,7 +540,7 @@ def test_a_moved_grid_is_the_same(device: torch.device) -> None:
 
 @pytest.mark.parametrize("options", [{"cells": 1}, {"spread": 0.9}, {"bend": 0.5}, {"bend": float("nan")}])
 def test_settings_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="BoundGrid: needs"):
+    with pytest.raises(ValueError, match="BoundGrid: "):
         BoundGrid(Sphere(), **options)
 
 

@@ -123,7 +123,7 @@ def thinnest(solve: Any) -> float:
     """What a ray must pass through to be seen by a solver, and a margin."""
     plain = solve.solve if isinstance(solve, Gridded) else solve
     if isinstance(plain, SphereTrace):
-        return 2.1e-3 if plain.grid or isinstance(solve, Gridded) else 1.05 * plain.thinnest
+        return 2.1e-3 if plain.grid or isinstance(solve, Gridded) else 1.05 * 5e-3
     return 0.028 if plain.splits == 0 else 1e-3
 
 
@@ -146,7 +146,9 @@ def test_every_ray_of_a_grazing_fan_is_right(solve: Any, device: torch.device) -
     expected = sphere_t(*in_double(rays), 0.5)[:200]
     slope = (1 - (impact[:200] / 0.5).square()).sqrt()
     plain = solve.solve if isinstance(solve, Gridded) else solve
-    assert ((hit.t.cpu() - expected).abs() * slope).max() < max(1e-6, 0.25 * plain.tolerance)
+    assert ((hit.t.cpu() - expected).abs() * slope).max() < max(
+        1e-6, 0.25 * (5e-5 if isinstance(plain, SphereTrace) else 5e-6)
+    )
 
 
 # ---- 1, 2, 3: a ray that starts inside is no hit
@@ -479,9 +481,12 @@ def test_the_size_of_a_block_does_not_change_what_is_found(block: int, device: t
 @both
 def test_a_field_in_float64_gives_the_same_hits(solve: Any, device: torch.device) -> None:
     rays = aimed(300, device=device)
-    a, b = solve(Torus().to(device), rays), solve(double(Torus()).to(device), rays)
+    exact = double(Torus()).to(device)
+    a, b = solve(Torus().to(device), rays), solve(exact, rays)
     assert torch.equal(a.status, b.status)
-    assert (a.t - b.t).abs().max() < 5e-6
+    assert (a.t - b.t).abs().max() < 2e-5  # the tolerance of the solver, which those in float64 do not have
+    o, d = (x.to(device)[b.ray] for x in in_double(rays))
+    assert exact.value(o + b.t[:, None] * d).abs().max() < 1e-14
 
 
 def test_the_front_of_many_crossings_is_the_one_that_is_hit(device: torch.device) -> None:

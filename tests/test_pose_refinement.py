@@ -227,3 +227,17 @@ def test_arguments() -> None:
         refine(shape(), views, kinds=["normal"])
     with pytest.raises(ValueError, match=r"^refine: pictures need at least 2 pixels along their longer side, got 1$"):
         refine(shape(), views, longest=1)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_the_size_of_the_scene_changes_no_refinement(scale: float, device: torch.device) -> None:
+    """Lengths of a search that nobody gives are shares of the bounds, and its steps do not depend on the unit."""
+    views = off(seen(1, 60), shift=0.05)
+    sized = torch.tensor([1, 1, 1, scale], dtype=torch.float64)
+    cameras = tuple(replace(c, pose=torch.cat([c.pose[:3] * sized, c.pose[3:]])) for c in views.cameras)
+    larger = replace(views, cameras=cameras, depths=tuple(scale * z for z in views.depths if z is not None))
+    balls = [Sphere(scale * radius, tuple(scale * a for a in centre)) for centre, radius in BALLS]
+    (one,), (other,) = refine(shape().to(device), views), refine(Union(balls, bounds=scale).to(device), larger)
+    assert (one.pose[:3, :3] - other.pose[:3, :3]).abs().max() < 2e-4
+    assert (one.pose[:3, 3] - other.pose[:3, 3] / scale).abs().max() < 2e-4
+    assert (one.pose[:3, 3] - views.cameras[0].pose[:3, 3]).norm() > 0.02

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from fisheye import Fisheye
 from torch import Tensor
 
 from warpdvr import Camera, Fit, Recipe, SphereTrace, Views, extract, render
@@ -19,8 +20,6 @@ from warpdvr.cameras.projection import (
     Projection,
     projection_of,
     register_projection,
-    to_pixel,
-    to_plane,
 )
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.normalise import extent_from_masks
@@ -31,28 +30,6 @@ from warpdvr.intersection import lipschitz
 from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.shading.srgb import linear
 from warpdvr.viewer import window
-
-
-@register_projection
-@dataclass(frozen=True, eq=False)
-class Fisheye(Projection):
-    """Of a lens that takes the angle theta off its axis to the radius tan(s theta) / s; s = 1/2 is stereographic."""
-
-    name = "test-fisheye"
-    s: Tensor
-
-    def local_rays(self, K: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor]:
-        plane = to_plane(K, pixel)
-        radius = plane.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        theta = torch.atan(self.s.to(K) * radius) / self.s.to(K)
-        direction = torch.cat([plane * theta.sin() / radius, theta.cos()], 1)
-        return torch.zeros_like(direction), direction
-
-    def local_project(self, K: Tensor, x: Tensor) -> Tensor:
-        radius = x[:, :2].norm(dim=1, keepdim=True).clamp_min(1e-12)
-        theta = torch.atan2(radius, x[:, 2:])
-        return to_pixel(K, x[:, :2] / radius * torch.tan(self.s.to(K) * theta) / self.s.to(K))
-
 
 FISHEYE = Fisheye(torch.tensor(0.4, dtype=torch.float64))
 MODELS = pytest.mark.parametrize("projection", [PINHOLE, ORTHOGRAPHIC, FISHEYE], ids=lambda p: p.name)

@@ -153,3 +153,9 @@ def test_what_wants_no_gradient_is_not_fitted():
     field[0].requires_grad_(False)
     groups: Any = Recipe().groups(field, {"": 1.0})
     assert [id(p) for g in groups for p in g["params"]] == [id(p) for p in field[1].parameters()]
+
+
+def test_sharpness_that_is_not_given_is_that_of_the_size_of_the_bounds():
+    assert [Recipe().sharp(a, side=2.2) for a in (0, 1)] == pytest.approx([60, 600])
+    assert [Recipe().sharp(a, side=2.2e-3) for a in (0, 1)] == pytest.approx([6e4, 6e5])
+    assert Recipe(sharpness=(5.0, 50.0)).sharp(0, side=2.2e-3) == 5

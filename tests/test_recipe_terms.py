@@ -20,13 +20,13 @@ from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, PixelBatch, Pix
 from warpdvr.datasets.views import Views
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
-from warpdvr.fitting.samples import NEAR, SlopeSampler, SpaceSampler
+from warpdvr.fitting.samples import SlopeSampler, SpaceSampler
 from warpdvr.fitting.terms import TermContext, evaluate_terms
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.default import default_intersect
 from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.hit import Status
-from warpdvr.rendering.surface import Surface, surface
+from warpdvr.rendering.surface import Surface, shaded
 
 RADIUS, BOUNDS = 0.5, 0.8
 ASIDE = torch.tensor([0.0, 0.2, 0.1], dtype=torch.float64)
@@ -106,7 +106,7 @@ def asked(recipe: Recipe, lipschitz: float | None = 3.0, progress: float = 0.5, 
     """Return the terms, and all that a computation by hand needs."""
     pixels, field, generator = Pixels(photographs()), Ball(lipschitz), torch.Generator().manual_seed(0)
     drawn = drawn or pixels.draw(recipe.rays, generator, patches=recipe.blocks)
-    seen = surface(field, drawn.rays, DenseMarch(64))
+    seen = shaded(field, drawn.rays, DenseMarch(64))
     assert field.asked == seen.hit.evaluations + 2 * len(seen.hit.ray)
     before = generator.clone_state()
     step = context(field, pixels, generator, drawn, seen, progress)
@@ -201,7 +201,7 @@ def test_a_view_without_mask_teaches_colour_only_in_the_hull_of_the_others():
     field = Ball()
     pixels = Pixels(views)
     drawn = PixelBatch(both, torch.full((2 * n, 3), 0.2), label, none, torch.ones(2 * n), pixels.pose)
-    seen = surface(field, both, DenseMarch(64))
+    seen = shaded(field, both, DenseMarch(64))
     recipe = replace(only("color"), square=0.0)
     step = context(field, pixels, torch.Generator(), drawn, seen)
     terms, _ = evaluate_terms(recipe_terms(recipe, field), step)
@@ -284,7 +284,7 @@ def test_colours_in_blocks_move_an_outline_as_finite_differences_say():
     for offset in torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 2):
         rays = camera.rays(blocks + offset)
         drawn = PixelBatch(rays, torch.zeros(n, 3), torch.zeros(n, dtype=torch.int8), none, torch.ones(n), pixels.pose)
-        seen = surface(field, rays, solve)
+        seen = shaded(field, rays, solve)
         step = context(field, pixels, torch.Generator(), drawn, seen, solver=solve)
         terms, _ = evaluate_terms(recipe_terms(recipe, field), step)
         found += torch.autograd.grad(terms["outline"], field.radius)
@@ -376,7 +376,7 @@ def test_a_ray_that_begins_inside_should_begin_in_free_space():
     case = asked(only("color"))
     field = Ball()
     field.bounds = torch.tensor([[-0.3, -0.3, -0.3], [0.3, 0.3, 0.3]])  # the ball reaches beyond them
-    seen = surface(field, case.drawn.rays, DenseMarch(16))
+    seen = shaded(field, case.drawn.rays, DenseMarch(16))
     begins = (seen.hit.status == int(Status.INSIDE)) & (case.label != UNKNOWN)
     assert (begins & (case.label == OBJECT)).sum() > 50
     step = context(field, case.pixels, torch.Generator(), case.drawn, seen)
@@ -403,7 +403,7 @@ def test_smoothness_compares_hits_with_points_beside_them():
     x, on_surface = case.x[case.hit][pick], case.places
     aside = on_surface - x.detach()
     assert len(on_surface) == len(pick) == n and len(pick.unique()) > n // 2
-    assert aside.square().mean().sqrt() == pytest.approx(NEAR, rel=0.2) and aside.mean().abs() < NEAR / 2
+    assert aside.square().mean().sqrt() == pytest.approx(0.02 * BOUNDS, rel=0.2) and aside.mean().abs() < 0.01 * BOUNDS
     difference = nn.functional.normalize(x, dim=1) - nn.functional.normalize(on_surface, dim=1)
     check(case, "smooth", difference.norm(dim=1).mean(), n, grows=False)
 
@@ -414,7 +414,7 @@ def test_eikonal_is_asked_anywhere_near_hits_and_at_them():
     on_surface, at_hits = case.places, case.x[case.hit]
     assert len(on_surface) == 2 * n
     assert (on_surface[:n].abs() <= BOUNDS).all() and (on_surface[:n].abs().amax(0) > 0.9 * BOUNDS).all()
-    assert ((on_surface[n:].norm(dim=1) - RADIUS).abs() < 5 * NEAR).all()
+    assert ((on_surface[n:].norm(dim=1) - RADIUS).abs() < 0.1 * BOUNDS).all()
     slope = torch.cat([on_surface, at_hits]).norm(dim=1) / case.r
     check(case, "eikonal", (slope - 1).square().mean(), 2 * n)
 

@@ -14,11 +14,12 @@ import PIL.Image
 import pytest
 import torch
 import trimesh
-from reference import Asked, difference, double, pixel_rays, sphere_t
+from reference import Asked, box_t, difference, double, pixel_rays, sphere_t
 from torch import Tensor, nn
 from trimesh.ray.ray_pyembree import RayMeshIntersector
 
 from warpdvr import Camera, DenseMarch, Image, SphereTrace, Status, render
+from warpdvr.cameras.rays import pixel_centres
 from warpdvr.fields.analytic import Box, Plane, Sphere, Union
 from warpdvr.fields.base import Field
 from warpdvr.fields.sdf import SDF
@@ -150,8 +151,13 @@ def test_a_field_in_float64_is_rendered_in_float64(device: torch.device) -> None
     one, two = render(Box().to(device), CAMERA), render(double(Box()).to(device), CAMERA)
     assert two.depth.dtype == torch.float64
     assert torch.equal(one.mask, two.mask)
-    assert (one.depth - two.depth)[one.mask].abs().max() < 2e-6
+    assert (one.depth - two.depth)[one.mask].abs().max() < 2e-5  # rays in float32 are off by that on a steep face
     assert (one.rgb - two.rgb).abs().max() < 1e-5
+    pixel = pixel_centres(CAMERA.width, CAMERA.height).double()
+    o, d = (torch.tensor(a.copy()) for a in pixel_rays(CAMERA.K.numpy(), CAMERA.pose.numpy(), pixel.numpy()))
+    size = double(Box()).size.detach()
+    exact = (box_t(o, d, size) * (d @ CAMERA.pose[:3, 2])).view(two.depth.shape)
+    assert (two.depth.cpu() - exact)[two.mask.cpu()].abs().max() < 1e-12
 
 
 def overlapping() -> Any:

@@ -169,7 +169,7 @@ def test_file_that_is_missing_or_no_text(tmp_path):
         ({"kind": "sdf", "girth": 3}, "field 'sdf' has no option 'girth'; its options are width, depth"),
         ({"kind": "sdf", "width": "a"}, r"\[field\] holds a value of another type than expected"),
         ({"kind": "sdf", "bounds": -1.0}, "bounds must be a positive number"),
-        ({"kind": "sdf", "frequencies": -1}, r"\[field\] holds a value of which no field can be made"),
+        ({"kind": "sdf", "frequencies": -1}, "sdf: frequencies must be a whole number, at least 0, got -1"),
     ],
 )
 def test_field_that_cannot_be_made(field, said):

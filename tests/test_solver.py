@@ -67,7 +67,7 @@ def test_what_is_no_solver_is_refused():
         with pytest.raises(
             ValueError, match=rf"^intersect: {cls.__name__} is a class: call it, such as {cls.__name__}"
         ):
-            render(ball(), CAMERA, intersect=cls)  # type: ignore[arg-type]
+            render(ball(), CAMERA, intersect=cls)
     for wrong in ("march", 3):
         with pytest.raises(ValueError, match=rf"^intersect: expected a solver such as DenseMarch.*, got {wrong!r}$"):
             as_solver(wrong)

@@ -271,3 +271,11 @@ def test_a_missing_driver_names_its_packages(tmp_path):
 def test_importing_the_viewer_does_not_load_polyscope():
     code = "import sys, warpdvr.viewer.window; sys.exit(any('polyscope' in name for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_small_field_fills_the_first_view_like_a_large_one(shoot):
+    first, second = (
+        (shoot(make("torus", major=0.6 * s, minor=0.25 * s, bounds=s)) != 255).any(-1) for s in (1.0, 1e-3)
+    )
+    assert first.sum() > 10_000
+    assert (first & second).sum() / (first | second).sum() >= 0.995

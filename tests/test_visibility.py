@@ -252,7 +252,7 @@ def test_a_field_in_float64(device: torch.device) -> None:
 )
 def test_where_there_is_no_outline_nothing_moves(camera: Camera, device: torch.device) -> None:
     field = Balls([[0.0, 0.0, 0.0]], [0.6]).to(device)
-    image, plain = (render(field, camera, outline=outline) for outline in (True, False))
+    image, plain = (render(field, camera, outline=outline, warn=False) for outline in (True, False))
     assert image.evaluations == plain.evaluations and torch.equal(image.rgb, plain.rgb)
     (image.rgb.sum() + 0 * field.radius.sum()).backward()
     assert field.radius.grad is not None and field.radius.grad.item() == 0

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from warpdvr.rendering.image import Image
     from warpdvr.rendering.implicit import reattach
     from warpdvr.rendering.render import render
+    from warpdvr.rendering.surface import surface
     from warpdvr.shading.lights import AmbientLight, DirectionalLight
     from warpdvr.shading.materials import Lambert
     from warpdvr.usd.scene import write_usd
@@ -71,6 +72,7 @@ __all__ = [
     "register",
     "register_projection",
     "render",
+    "surface",
     "view",
     "write_usd",
 ]
@@ -97,6 +99,7 @@ _MODULES = {
     "rendering.image": ("Image",),
     "rendering.implicit": ("reattach",),
     "rendering.render": ("render",),
+    "rendering.surface": ("surface",),
     "shading.lights": (
         "AmbientLight",
         "DirectionalLight",

@@ -16,28 +16,30 @@ from torch import Tensor
 
 from warpdvr.cameras.projection import ORTHOGRAPHIC, PINHOLE, Pinhole, Projection
 from warpdvr.cameras.rays import Rays, pixel_centres
+from warpdvr.runtime.check import finite, floating, positive, rows, whole
+from warpdvr.runtime.validate import refuse_class
 
-Vector = Sequence[float] | NDArray[np.floating] | Tensor
-Matrix = Sequence[Sequence[float]] | NDArray[np.floating] | Tensor
+Vector = Sequence[float] | NDArray[np.floating] | Tensor | object
+Matrix = Sequence[Sequence[float]] | NDArray[np.floating] | Tensor | object
 
 OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 """Turns OpenCV camera axes into OpenGL ones (x right, y up, z backward) and back: `pose @ OPENGL`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Camera:
     """A camera: its intrinsics, pose, image size and projection.
 
-    Float64 by default, so that a calibration keeps its precision; rays are float32.
+    Float64 by default, so that a calibration keeps its precision; rays are float32 unless float64 is asked for.
 
     Raises:
         ValueError: if a matrix has the wrong shape, is not finite, or K or the rotation is singular, or if the
             projection has no name or is no dataclass.
     """
 
-    K: Float[Tensor, "_ _"]
+    K: Float[Tensor, "3 3"]
     """Intrinsic matrix, shape (3, 3) [pixel]; of an orthographic camera [pixel / scene unit]."""
-    pose: Float[Tensor, "_ _"]
+    pose: Float[Tensor, "4 4"]
     """Camera to world, shape (4, 4), OpenCV axes; the translation is the camera centre [scene unit]."""
     width: int
     """Columns of the image."""
@@ -46,12 +48,26 @@ class Camera:
     projection: Projection = PINHOLE
     """The camera model."""
 
+    def __init__(
+        self,
+        K: Matrix,
+        pose: Matrix,
+        width: int | object,
+        height: int | object,
+        projection: Projection | object = PINHOLE,
+    ):
+        """Take tensors, NumPy arrays or lists; if one of the matrices is float64, both become it."""
+        matrices = floating("camera: K", K, ((3, 3),)), floating("camera: pose", pose, ((4, 4),))
+        dtype = torch.promote_types(*(matrix.dtype for matrix in matrices))
+        members: dict[str, object] = dict(zip(("K", "pose"), (matrix.to(dtype) for matrix in matrices), strict=True))
+        members |= {"width": _side("width", width), "height": _side("height", height), "projection": projection}
+        for name, value in members.items():
+            object.__setattr__(self, name, value)
+        self.__post_init__()
+
     def __post_init__(self) -> None:
-        for name, matrix, shape in (("K", self.K, (3, 3)), ("pose", self.pose, (4, 4))):
-            if tuple(matrix.shape) != shape:
-                raise ValueError(f"camera: {name} must have shape {shape}, got {tuple(matrix.shape)}")
-            if not matrix.isfinite().all():
-                raise ValueError(f"camera: {name} holds a number that is not finite")
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"camera: the image must have pixels, got {self.width} x {self.height}")
         if self.K[0, 0] == 0 or self.K[1, 1] == 0:
             raise ValueError("camera: K has a focal length of 0")
         if self.K.detach().tril(-1).abs().max() > 1e-6 or abs(self.K[2, 2].item() - 1) > 1e-6:
@@ -59,8 +75,7 @@ class Camera:
         R = self.pose[:3, :3].detach()
         if (R @ R.T - torch.eye(3).to(R)).abs().max() > 1e-3 or R.det() < 0:
             raise ValueError(f"camera: the left 3x3 part of pose must be a rotation, got {R.tolist()}")
-        if self.width < 1 or self.height < 1:
-            raise ValueError(f"camera: the image must have pixels, got {self.width} x {self.height}")
+        refuse_class("camera: projection", self.projection)
         if not isinstance(self.projection, Projection):
             raise ValueError(f"camera: projection must be a Projection such as Pinhole(), got {self.projection!r}")
         model = type(self.projection)
@@ -78,9 +93,9 @@ class Camera:
         at: Vector = (0.0, 0.0, 0.0),
         *,
         up: Vector = (0.0, 0.0, 1.0),
-        fov: float = 40.0,
-        width: int = 512,
-        height: int = 512,
+        fov: float | object = 40.0,
+        width: int | object = 512,
+        height: int | object = 512,
         projection: Projection = PINHOLE,
     ) -> "Camera":
         """Place a camera at `eye` that looks at `at`.
@@ -93,6 +108,8 @@ class Camera:
             width, height: size of the image [pixel].
             projection: the camera model.
         """
+        width, height = _side("width", width), _side("height", height)
+        fov = finite("camera: fov [degree]", fov)
         if not 0 < fov < 180:
             raise ValueError(f"camera: fov must lie between 0 and 180 degrees, got {fov}")
         K = _intrinsics(0.5 * height / math.tan(math.radians(fov) / 2), width, height)
@@ -105,9 +122,9 @@ class Camera:
         at: Vector = (0.0, 0.0, 0.0),
         *,
         up: Vector = (0.0, 0.0, 1.0),
-        extent: float = 2.0,
-        width: int = 512,
-        height: int = 512,
+        extent: float | object = 2.0,
+        width: int | object = 512,
+        height: int | object = 512,
     ) -> "Camera":
         """Place an orthographic camera at `eye` that looks towards `at`; only points in front of its plane are visible.
 
@@ -118,34 +135,34 @@ class Camera:
             extent: height of the image in the scene [scene unit].
             width, height: size of the image [pixel].
         """
-        if not 0 < extent < math.inf:
-            raise ValueError(f"camera: extent must be positive, got {extent}")
+        width, height, extent = (
+            _side("width", width),
+            _side("height", height),
+            positive("camera: extent", extent),
+        )
         return cls(_intrinsics(height / extent, width, height), _facing(eye, at, up), width, height, ORTHOGRAPHIC)
 
     @classmethod
-    def from_krt(cls, K: Matrix, R: Matrix, t: Vector, width: int, height: int) -> "Camera":
+    def from_krt(cls, K: Matrix, R: Matrix, t: Vector, width: int | object, height: int | object) -> "Camera":
         """Build a camera from K [R | t], the world-to-camera form of OpenCV: x_camera = R x_world + t."""
-        k, r, shift = _matrix(K), _matrix(R), _vector(t)
-        if not r.isfinite().all() or r.det().abs() < 1e-9:
-            raise ValueError("camera: R is singular or holds a number that is not finite")
+        k = floating("camera: K", K, ((3, 3),)).double()
+        r, shift = floating("camera: R", R, ((3, 3),)).double(), _vector("t", t)
+        if r.det().abs() < 1e-9:
+            raise ValueError("camera: R is singular")
         pose = torch.eye(4, dtype=torch.float64)
         inverse = torch.linalg.inv(r)
         pose[:3, :3], pose[:3, 3] = inverse, -inverse @ shift
-        return cls(k, pose, width, height)
+        return cls(k, pose, _side("width", width), _side("height", height))
 
     @classmethod
-    def from_projection(cls, P: Matrix, width: int, height: int) -> "Camera":
+    def from_projection(cls, P: Matrix, width: int | object, height: int | object) -> "Camera":
         """Build a camera from a 3x4 projection matrix P = s K [R | t], s any number except 0, pixel centres at +0.5.
 
         RQ decomposition (Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 6.2.4), with the signs chosen
         so that both focal lengths are positive and R is a rotation: points in front of the camera have positive depth.
         P may also map from a frame of another scale (IDR's `world_mat @ scale_mat`): t is then in that frame's unit.
         """
-        p = _matrix(P)
-        if tuple(p.shape) != (3, 4):
-            raise ValueError(f"camera: P must have shape (3, 4), got {tuple(p.shape)}")
-        if not p.isfinite().all():
-            raise ValueError("camera: P holds a number that is not finite")
+        p = floating("camera: P", P, ((3, 4),)).double()
         square = p[:, :3]
         if square.det().abs() <= 1e-12 * square.norm() ** 3:
             raise ValueError("camera: P is singular, its left 3x3 part has no inverse")
@@ -186,15 +203,16 @@ class Camera:
         K, R, t = self.krt()
         return K @ torch.cat([R, t[:, None]], 1)
 
-    def project(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
+    def project(self, x: Float[Tensor, "n 3"] | object) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
         """Project points to pixels and z-depths [scene unit]; differentiable.
 
         Pixels of points that do not lie in front of the camera (z <= 0) are meaningless.
         """
-        return self.projection.project(self.K, self.pose, x)
+        return self.projection.project(self.K, self.pose, rows("camera: x", x, 3).to(self.K.device))
 
-    def resized(self, width: int, height: int) -> "Camera":
+    def resized(self, width: int | object, height: int | object) -> "Camera":
         """Return the same view with another number of pixels."""
+        width, height = _side("width", width), _side("height", height)
         factor = torch.tensor([width / self.width, height / self.height, 1.0]).to(self.K)
         return replace(self, K=factor[:, None] * self.K, width=width, height=height)
 
@@ -202,15 +220,17 @@ class Camera:
         """Return the camera with its matrices and its projection on `device`."""
         return replace(self, K=self.K.to(device), pose=self.pose.to(device), projection=self.projection.to(device))
 
-    def rays(self, pixel: Float[Tensor, "n 2"] | None = None) -> Rays:
+    def rays(self, pixel: Float[Tensor, "n 2"] | object | None = None, *, dtype: torch.dtype = torch.float32) -> Rays:
         """Return the rays through the centres of all pixels in row-major order, or through positions `pixel`.
 
-        Differentiable with respect to K, pose and the tensors of the projection.
+        Differentiable with respect to K, pose and the tensors of the projection. `render` takes rays in float64 for a
+        field in float64; `dtype` asks for them here.
         """
         if pixel is None:
             pixel = pixel_centres(self.width, self.height, self.K.device)
+        pixel = rows("camera: pixel", pixel, 2).to(self.K.device)
         view = torch.zeros(len(pixel), dtype=torch.int32, device=pixel.device)
-        return self.projection.rays(self.K[None], self.pose[None], view, pixel)
+        return self.projection.rays(self.K[None], self.pose[None], view, pixel, dtype=dtype)
 
 
 def _intrinsics(focal: float, width: int, height: int) -> Float[Tensor, "3 3"]:
@@ -219,7 +239,7 @@ def _intrinsics(focal: float, width: int, height: int) -> Float[Tensor, "3 3"]:
 
 def _facing(eye: Vector, at: Vector, up: Vector) -> Float[Tensor, "4 4"]:
     """Return the pose of a camera at `eye` that looks at `at`."""
-    centre, target, upward = (_vector(a) for a in (eye, at, up))
+    centre, target, upward = (_vector(name, a) for name, a in (("eye", eye), ("at", at), ("up", up)))
     z = target - centre
     x = torch.linalg.cross(z, upward)
     if x.norm() < 1e-9 * max(float(z.norm() * upward.norm()), 1e-30):
@@ -230,12 +250,13 @@ def _facing(eye: Vector, at: Vector, up: Vector) -> Float[Tensor, "4 4"]:
     return pose
 
 
-def _vector(a: Vector) -> Float[Tensor, "3"]:
-    return torch.as_tensor(a, dtype=torch.float64).reshape(3)
+def _vector(name: str, a: Vector) -> Float[Tensor, "3"]:
+    return floating(f"camera: {name}", a, ((3,), (3, 1))).double().reshape(3)
 
 
-def _matrix(a: Matrix) -> Float[Tensor, "..."]:
-    return torch.as_tensor(a, dtype=torch.float64)
+def _side(name: str, pixels: object) -> int:
+    """Return the width or height of an image."""
+    return whole(f"camera: {name} [pixel]", pixels, least=None)
 
 
 def mixed_rays(

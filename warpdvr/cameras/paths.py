@@ -66,22 +66,23 @@ def turntable(
 
 
 def turntable_around(
-    cameras: Sequence[Camera], frames: int, *, up: Sequence[float], size: int, margin: float = 1.02
+    cameras: Sequence[Camera], frames: int, *, up: Sequence[float], size: int, margin: float = 1.02, radius: float = 1.0
 ) -> list[Camera]:
-    """Return a turntable that starts on the side of given cameras and shows the whole unit sphere.
+    """Return a turntable that starts on the side of given cameras and shows a whole ball around the origin.
 
     Args:
         cameras: the first camera stands where they are on average, unless they stand all around.
         frames: number of cameras.
         up: the direction that points upwards in the pictures, shape (3,).
         size: width and height [pixel].
-        margin: radius that is shown, as a factor of the unit sphere's.
+        margin: radius that is shown, as a factor of the ball's.
+        radius: of the ball, by default the unit sphere [scene unit].
     """
     centre = torch.stack([camera.centre for camera in cameras])
-    distance = max(float(centre.norm(dim=-1).median()), 1.2)
+    distance = max(float(centre.norm(dim=-1).median()), 1.2 * radius)
     mean = centre.mean(0)
     front = mean.tolist() if mean.norm() > 0.3 * distance else None  # None: photographed from all sides
-    fov = math.degrees(2 * math.asin(min(1.0, margin / distance)))
+    fov = math.degrees(2 * math.asin(min(1.0, margin * radius / distance)))
     return turntable(frames, up=up, size=size, fov=fov, distance=distance, front=front)
 
 

@@ -12,11 +12,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from warpdvr.cameras.kernel_rays import KernelRays
 from warpdvr.cameras.rays import Rays
 from warpdvr.kernels import rays as _rays
-from warpdvr.runtime.launch import launch
 
 Window = tuple[float, float, float, float]
 """Left, right, top and bottom of what an image shows, on the plane z = 1."""
@@ -82,20 +81,23 @@ class Projection(ABC):
         pose: Float[Tensor, "v 4 4"],
         view: Int[Tensor, " n"],
         pixel: Float[Tensor, "n 2"],
+        *,
+        dtype: torch.dtype = torch.float32,
     ) -> Rays:
-        """Return float32 rays through any pixels of many cameras.
+        """Return rays through any pixels of many cameras.
 
-        Once differentiable with respect to K, pose and the tensors of the projection.
+        Differentiable with respect to K, pose and the tensors of the projection, any number of times.
 
         Args:
             K, pose: one matrix per camera.
             view: camera of each ray.
             pixel: position of each ray in its image [pixel].
+            dtype: of the rays, float32 or float64. Those in float64 come from `local_rays`, without a kernel.
         """
-        if self.kernel is None:
-            origin, direction = self.world_rays(K, pose.to(K), view, pixel)
-            return Rays(origin.float(), direction.float())
-        return Rays(*_ByKernel.apply(self, K, pose, view, pixel, *self.tensors().values()))  # type: ignore[no-untyped-call]
+        if self.kernel is None or dtype == torch.float64:
+            origin, direction = self.world_rays(K.to(torch.promote_types(K.dtype, dtype)), pose, view, pixel)
+            return Rays(origin.to(dtype), direction.to(dtype))
+        return Rays(*KernelRays.apply(self, K, pose, view, pixel, *self.tensors().values()))  # type: ignore[no-untyped-call]
 
     def world_rays(
         self,
@@ -106,7 +108,7 @@ class Projection(ABC):
     ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
         """Return origins and unit directions of `rays` from `local_rays`, in the precision of K; differentiable."""
         origin, direction = self.local_rays(K[view], pixel.to(K))
-        R, centre = pose[view][:, :3, :3], pose[view][:, :3, 3]
+        R, centre = pose[view][:, :3, :3].to(origin), pose[view][:, :3, 3].to(origin)
         direction = torch.nn.functional.normalize((R @ direction[..., None])[..., 0], dim=-1)
         return (R @ origin[..., None])[..., 0] + centre, direction
 
@@ -262,39 +264,3 @@ def projection_of(description: Mapping[str, object]) -> Projection:
         )
     tensors = {k: torch.tensor(v, dtype=torch.float64) if isinstance(v, list) else v for k, v in options.items()}
     return _REGISTRY[name](**tensors)
-
-
-class _ByKernel(torch.autograd.Function):
-    """Forward by the projection's kernel; backward by the derivative of its `local_rays`."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,  # Torch's context has no type, and keeps the projection
-        projection: Projection,
-        K: Float[Tensor, "v 3 3"],
-        pose: Float[Tensor, "v 4 4"],
-        view: Int[Tensor, " n"],
-        pixel: Float[Tensor, "n 2"],
-        *parameters: Tensor,
-    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-        view, pixel = view.int().contiguous(), pixel.detach().float().contiguous()
-        origin, direction = pixel.new_empty(2, len(view), 3)
-        k, camera_pose, *tensors = (a.detach().float().contiguous() for a in (K, pose, *parameters))
-        inputs = [k, camera_pose, view, pixel, *tensors]
-        launch(projection.kernel, len(view), inputs, [origin, direction], per_row=[view, pixel])
-        ctx.projection = projection
-        ctx.save_for_backward(K, pose, view, pixel, *parameters)
-        return origin, direction
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        K, pose, view, pixel, *parameters = ctx.saved_tensors
-        with torch.enable_grad():
-            leaves = [a.detach().requires_grad_() for a in (K, pose, *parameters)]
-            names = ctx.projection.tensors()
-            projection = ctx.projection.with_parameters(**dict(zip(names, leaves[2:], strict=True)))
-            rays = projection.world_rays(leaves[0], leaves[1], view, pixel)
-            outputs = [g.to(a) for g, a in zip(grads, rays, strict=True)]
-            by = torch.autograd.grad(rays, leaves, outputs, allow_unused=True)
-        return None, by[0], by[1], None, None, *by[2:]

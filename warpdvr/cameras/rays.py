@@ -9,6 +9,9 @@ from torch import Tensor
 from warpdvr.kernels import rays as _rays
 from warpdvr.runtime.launch import launch
 
+ROUNDING = 1e-5
+"""The length of a unit direction differs from 1 by less than this."""
+
 
 @dataclass(frozen=True)
 class Rays:
@@ -17,9 +20,23 @@ class Rays:
     origin: Float[Tensor, "n 3"]
     """Where each ray starts [scene unit]."""
     direction: Float[Tensor, "n 3"]
-    """Unit length, so that t is a length."""
+    """Where each ray goes. Of unit length for the rays of a camera, so that t is a length; any other length is the unit
+    of t. A direction that is 0 or not finite is that of no ray: its search gives up."""
     shape_index: Int[Tensor, " n"] | None = None
     """Which shape of a conditional field each ray looks at, int64; None for a field of one shape."""
+
+    def __post_init__(self) -> None:
+        o, d, index = self.origin, self.direction, self.shape_index
+        for name, part in (("origin", o), ("direction", d)):
+            if not isinstance(part, Tensor) or part.ndim != 2 or part.shape[1] != 3 or not part.is_floating_point():
+                raise ValueError(f"Rays: {name} must be a tensor of floats of shape (n, 3), got {_described(part)}")
+        if len(o) != len(d) or o.device != d.device:
+            raise ValueError(
+                f"Rays: origin and direction must have one row for each ray, on one device, got {len(o)} on {o.device} "
+                f"and {len(d)} on {d.device}"
+            )
+        if index is not None and (not isinstance(index, Tensor) or index.shape != (len(o),)):
+            raise ValueError(f"Rays: shape_index must be a tensor of shape ({len(o)},), got {_described(index)}")
 
     def __len__(self) -> int:
         return len(self.origin)
@@ -29,8 +46,20 @@ class Rays:
             self.origin[index], self.direction[index], None if self.shape_index is None else self.shape_index[index]
         )
 
+    def normalised(self) -> tuple["Rays", Float[Tensor, " n"]]:
+        """Return the rays with directions of unit length, and the lengths that these had; both differentiable.
+
+        A length that is 1 up to `ROUNDING` counts as 1, and its direction is left unchanged. It is NaN for what is no
+        ray: an origin or a direction that is not finite, or a direction of length 0.
+        """
+        length = self.direction.norm(dim=-1)
+        length = torch.where((length - 1).abs() <= ROUNDING, 1.0, length)
+        valid = (length > 0) & length.isfinite() & self.origin.isfinite().all(-1)
+        length = torch.where(valid, length, torch.nan)
+        return Rays(self.origin, self.direction / length[:, None], self.shape_index), length
+
     def clip(self, bounds: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Return near and far, the ray lengths between which each ray is inside the box `bounds` (low, high).
+        """Return near and far, the values of t between which each ray is inside the box `bounds` (low, high).
 
         `near` is at least 0; `near > far` means that the ray misses the box. Not differentiable.
         """
@@ -41,7 +70,7 @@ class Rays:
         return near, far
 
     def at(self, t: Float[Tensor, " n"]) -> Float[Tensor, "n 3"]:
-        """Return the points at ray lengths `t`; differentiable."""
+        """Return the points at `t`; differentiable."""
         return self.origin + t[:, None] * self.direction
 
 
@@ -49,3 +78,9 @@ def pixel_centres(width: int, height: int, device: torch.device | str = "cpu") -
     """Return the centres (u, v) of all n = width * height pixels in row-major order."""
     v, u = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
     return torch.stack([u, v], -1).reshape(-1, 2) + 0.5
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"shape {tuple(value.shape)} of {value.dtype}"
+    return f"a {type(value).__name__}"

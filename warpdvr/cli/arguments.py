@@ -25,6 +25,10 @@ def named(metavar: str = "", *, exclusive: str = "", usual: str = "", documentat
     return {key: value for key, value in about.items() if value}
 
 
+RESUMED: dict[str, object] = {"usual": "that of the run, with --resume"}
+"""Metadata of a positional argument that only a resumed run may leave out."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class OnDevice:
     """The option of all commands that evaluate a field."""

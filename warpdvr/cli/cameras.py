@@ -15,6 +15,7 @@ from warpdvr.fitting.pose_refinement import RefinedCamera, check_refinement, ref
 from warpdvr.fitting.pose_residuals import SCALES
 from warpdvr.rendering.background import Background
 from warpdvr.runs.run import Run
+from warpdvr.runtime.files import check_parents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class RefineCamerasArguments(OnDevice):
     """Photographs whose cameras are in the same frame as those of the run."""
     out: Path = field(metadata=named("OUT"))
     """Folder for the refined camera files."""
-    cameras: str | None = field(default=None, metadata=named("FILE"))
+    cameras: str | None = field(default=None, metadata=named("FILE", usual="the only one"))
     """Name of the camera file in FOLDER, where it holds several."""
     views: tuple[str, ...] | None = field(default=None, metadata=named("NAME ...", usual="all"))
     """Names of the views to refine, or held-out."""
@@ -83,6 +84,7 @@ def refine_cameras(options: RefineCamerasArguments) -> None:
     """Refine cameras, write them, and print how far they moved and how much that improved the scores."""
     run = Run.open(options.run)
     check_refinement(options.by, options.size)
+    check_parents(options.out)
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out}: expected a folder for the cameras, found a file")
     folder, name, views = views_of_run(run, options.folder, options.cameras)

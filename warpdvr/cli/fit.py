@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from warpdvr.cli import fit_code as codes
-from warpdvr.cli.arguments import OnDevice, named, positional
+from warpdvr.cli.arguments import RESUMED, OnDevice, named, positional
 from warpdvr.cli.cameras import write_refined
 from warpdvr.cli.progress import follow
 from warpdvr.cli.report import report
@@ -54,13 +54,15 @@ class FitArguments(NewRun):
     --minutes or --iterations say otherwise.
     """
 
-    scene: Path | None = dataclasses.field(default=None, metadata=positional("SCENE_OR_FOLDER"))
+    scene: Path | None = dataclasses.field(default=None, metadata=positional("SCENE_OR_FOLDER") | RESUMED)
     """Scene file (.toml) or folder of photographs with cameras."""
     field: str | None = dataclasses.field(
         default=None,
         metadata=named("NAME", exclusive="field", usual="hashgrid", documentation=f"Kind of field: {FIELDS}."),
     )
-    shape: Path | None = dataclasses.field(default=None, metadata=named("RUN", exclusive="field"))
+    shape: Path | None = dataclasses.field(
+        default=None, metadata=named("RUN", exclusive="field", usual="none: surface and colours are fitted")
+    )
     """Keep the surface of another run, and fit new colours to it."""
     recipe: str | None = dataclasses.field(
         default=None,

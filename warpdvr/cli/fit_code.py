@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from warpdvr.cli.arguments import named, positional
+from warpdvr.cli.arguments import RESUMED, named, positional
 from warpdvr.datasets.pixels import BACKGROUND, OBJECT, Pixels
 from warpdvr.datasets.views import Views
 from warpdvr.fields.base import box
@@ -30,16 +30,16 @@ RAYS = 4096
 class DecoderArguments:
     """The options that name a decoder and the views of a shape."""
 
-    decoder: Path | None = field(default=None, metadata=positional("DECODER"))
-    """.npz, .safetensors or a PyTorch state dict."""
-    views: Path | None = field(default=None, metadata=positional("FOLDER"))
+    decoder: Path | None = field(default=None, metadata=positional("DECODER") | RESUMED)
+    """Trained decoder: .npz, .safetensors or a PyTorch state dict."""
+    views: Path | None = field(default=None, metadata=positional("FOLDER") | RESUMED)
     """Views in the decoder's frame, or a scene file."""
-    latents: Path | None = field(default=None, metadata=named("FILE"))
+    latents: Path | None = field(default=None, metadata=named("FILE", usual="those in DECODER"))
     """Codes of the trained shapes, if they are in another file."""
     index: int | None = field(default=None, metadata=named("K", usual="their mean"))
     """Number of the trained shape to start from."""
-    prior: float | None = field(default=None, metadata=named("W"))
-    """Weight of the distance of the code from the mean."""
+    prior: float | None = field(default=None, metadata=named("W", usual="0.0001"))
+    """Weight of the squared distance of the code from the mean of the known ones."""
     bounds: float | None = field(default=None, metadata=named("HALF", usual="1"))
     """Half the side of the cube in which the surface lies [unit of the decoder]."""
 

@@ -1,7 +1,8 @@
 """The command line: photographs in; a field, pictures, a mesh and USD out."""
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -85,7 +86,9 @@ def _run(name: str, words: Sequence[str]) -> int:
     checkpoint = options.out / "checkpoint.safetensors" if name in RESUMABLE else None
     before = _version(checkpoint)
     try:
-        run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warning_printer()
+            run(options)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"warpdvr: {name_options(' '.join(str(error).split()), options)}", file=sys.stderr)
         return 2
@@ -95,6 +98,19 @@ def _run(name: str, words: Sequence[str]) -> int:
         print(f"warpdvr: interrupted; go on with: warpdvr {name} --out {options.out} --resume", file=sys.stderr)
         return 130
     return 0
+
+
+def _warning_printer() -> Callable[..., None]:
+    """Return a function that prints each warning once as a sentence, without the line of code that it comes from."""
+    printed = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        sentence = " ".join(str(message).split())
+        if sentence not in printed:
+            print(f"warpdvr: {sentence}", file=sys.stderr)
+        printed.add(sentence)
+
+    return show
 
 
 def _version(path: Path | None) -> tuple[int, int] | None:

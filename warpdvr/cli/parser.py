@@ -158,7 +158,7 @@ def _field(options: type, f: "Field[object]") -> StructFieldSpec:
     """Describe a field to tyro: a group of options, a flag, or an argument with a value."""
     hint, marks = get_type_hints(options)[f.name], []
     if hint is bool:
-        marks = [tyro.conf.arg(help_behavior_hint="")]
+        marks = [tyro.conf.arg(help_behavior_hint="(default: off)")]
     elif not is_dataclass(hint):
         hint, marks = _argument(options, f)
     kind = cast("type[object]", Annotated[(hint, *marks)] if marks else hint)

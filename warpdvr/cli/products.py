@@ -7,9 +7,12 @@ import torch
 
 from warpdvr.cli.arguments import OnDevice, named, positional
 from warpdvr.cli.report import report
+from warpdvr.geometry import mesh as meshes
 from warpdvr.geometry.mesh import Mesh, read_mesh
 from warpdvr.runs import products
 from warpdvr.runs.run import Run
+from warpdvr.runtime.files import check_file, make_folder
+from warpdvr.usd import scene as usd_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,7 @@ class EvalArguments(OfRun):
 def render(options: RenderArguments) -> None:
     """Render a turntable of a run."""
     run = Run.open(options.run)
+    make_folder(run.images)
     path = products.write_turntable(run, run.field(options.torch_device), frames=options.frames, size=options.size)
     print(f"{options.frames} pictures and {path}")
 
@@ -73,6 +77,7 @@ def render(options: RenderArguments) -> None:
 def mesh(options: MeshArguments) -> None:
     """Extract the surface of a run."""
     run = Run.open(options.run)
+    meshes.check_writable(options.out or run.mesh)
     field = run.field(options.torch_device)
     table = dict(run.scene().mesh)
     if options.resolution is not None:
@@ -87,12 +92,15 @@ def mesh(options: MeshArguments) -> None:
 def usd(options: UsdArguments) -> None:
     """Write the mesh and the cameras as USD."""
     run = Run.open(options.run)
+    usd_files.check_writable(options.out or run.usd)
     print(products.write_scene(run, _surface(run, options.torch_device), options.out))
 
 
 def evaluate(options: EvalArguments) -> None:
     """Score a run against its held-out photographs, and against a true mesh if there is one."""
     run = Run.open(options.run)
+    check_file(run.scores)
+    make_folder(run.images)
     views = run.scene().load_views()
     truth = products.true_mesh(options.mesh_gt, views)
     field = run.field(options.torch_device)

@@ -14,6 +14,8 @@ def report(scores: Table, files: Mapping[str, Path]) -> None:
         )
     if "chamfer_l1" in scores:
         share = 100 * scores["chamfer_l1"] / scores["extent"]
+        if "mesh_vertices" in scores:
+            print(f"our mesh   {scores['mesh_vertices']} vertices, {scores['mesh_triangles']} triangles")
         print(f"true mesh  Chamfer-L1 {scores['chamfer_l1']:.4g}, {share:.2f} % of the largest extent")
         volume = "" if scores["volume_iou"] is None else f", IoU of the volumes {scores['volume_iou']:.4f}"
         print(f"           F-score {scores['f_score']:.4f}, normals {scores['normal_consistency']:.4f}{volume}")

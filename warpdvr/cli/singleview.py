@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from warpdvr.cli.arguments import named, positional
+from warpdvr.cli.arguments import RESUMED, named, positional
 from warpdvr.cli.progress import follow, progress_bar
 from warpdvr.datasets.files import error_prefix
 from warpdvr.geometry.isosurface import check_resolution
-from warpdvr.runtime.files import replacing
+from warpdvr.geometry.mesh import check_writable
+from warpdvr.runtime.files import check_file, replacing
 from warpdvr.singleview import metrics, report
 from warpdvr.singleview import run as category_run
 from warpdvr.singleview.preprocess import read_input_picture
@@ -41,7 +42,7 @@ class RenderCategoryArguments:
 class TrainCategoryArguments:
     """Train a network to reconstruct shapes from one picture."""
 
-    folder: Path | None = field(default=None, metadata=positional("FOLDER"))
+    folder: Path | None = field(default=None, metadata=positional("FOLDER") | RESUMED)
     """Folder with a sub-folder of posed pictures for each object."""
     out: Path = field(metadata=named("RUN"))
     """Folder of the run that is written."""
@@ -49,7 +50,7 @@ class TrainCategoryArguments:
     """Train for M minutes."""
     depth: float | None = field(default=None, metadata=named("W", usual="0: images and masks alone"))
     """Weight of the depth loss [1 / scene unit]."""
-    symmetric: Literal["x", "y", "z"] | None = None
+    symmetric: Literal["x", "y", "z"] | None = field(default=None, metadata=named(usual="none"))
     """Axis along which all objects are their own mirror images."""
     seed: int | None = field(default=None, metadata=named("S", usual="0"))
     """Seed of the first weights, the pictures and the rays."""
@@ -162,6 +163,7 @@ def reconstruct(options: ReconstructImageArguments) -> None:
     refinement = Refinement(steps=options.steps)
     checkpoint = CategoryRun.open(options.run).load()
     out = options.out or options.picture.with_suffix(".ply")
+    check_writable(out)
     image = read_input_picture(options.picture)
     with error_prefix(options.picture):
         field, mesh = metrics.reconstruct(checkpoint, image, resolution=options.resolution, refinement=refinement)
@@ -176,6 +178,8 @@ def evaluate(options: EvalCategoryArguments) -> None:
     """Score the reconstructions of held-out objects against their true meshes."""
     run, refinement = CategoryRun.open(options.run), Refinement(steps=options.steps)
     page = run.folder / "page.png"
+    for path in (page, run.folder / "scores.json"):
+        check_file(path)
     scores = report.compare(run.load(), run.objects(), options.meshes, page, refinement=refinement)
     with replacing(run.folder / "scores.json") as unfinished:
         unfinished.write_text(

@@ -8,6 +8,7 @@ from warpdvr.cli.arguments import OnDevice, named, positional
 from warpdvr.geometry.mesh import Mesh, read_mesh
 from warpdvr.runs import scene
 from warpdvr.runs.run import Run
+from warpdvr.runtime.files import check_file
 from warpdvr.viewer import window
 
 
@@ -17,12 +18,14 @@ class ViewArguments(OnDevice):
 
     source: Path = field(metadata=positional("RUN_OR_SCENE"))
     """Folder of a run, or scene file."""
-    screenshot: Path | None = field(default=None, metadata=named("FILE.png"))
+    screenshot: Path | None = field(default=None, metadata=named("FILE.png", usual="none: a window opens"))
     """Write a picture instead of opening a window."""
 
 
 def view(options: ViewArguments) -> None:
     """Show the field of a run or of a scene file."""
+    if options.screenshot is not None:
+        check_file(options.screenshot, (".png",), "a screenshot")
     meshes: dict[str, Mesh] = {}
     cameras: tuple[Camera, ...] = ()
     up = (0.0, 0.0, 1.0)

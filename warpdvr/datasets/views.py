@@ -1,6 +1,7 @@
 """The input of a fit: images, masks and cameras in the scene frame, and the transform back to the data's own units."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
@@ -142,3 +143,15 @@ def describe_masks(masks: tuple[Bool[Tensor, "_ _"] | None, ...], source: str) -
         return "No masks"
     fill = 100 * sum(shares) / len(shares)
     return f"Masks from {source} for {len(shares)} of {len(masks)} views, the object fills {fill:.0f} % of them"
+
+
+def check_views(command: str, views: Views | object) -> Views:
+    """Return views; refuse everything else, such as the path of a folder.
+
+    Raises:
+        ValueError: if they are no views.
+    """
+    if isinstance(views, Views):
+        return views
+    hint = f"; write warpdvr.load({str(views)!r})" if isinstance(views, str | Path) else ""
+    raise ValueError(f"{command}: views must be what warpdvr.load returns, got {type(views).__name__}{hint}")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import pixel_centres
-from warpdvr.datasets.views import Views
+from warpdvr.datasets.views import Views, check_views
 from warpdvr.evaluation.overlap import iou
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
@@ -42,11 +42,11 @@ class Scores:
 
 @torch.no_grad()
 def evaluate(
-    field: FieldLike,
-    views: Views,
+    field: FieldLike | object,
+    views: Views | object,
     indices: Iterable[int] | None = None,
     *,
-    intersect: SolverLike | None = None,
+    intersect: SolverLike | object | None = None,
     longest: int | None = None,
     background: Background | None = None,
     shown: Callable[[int, Image, Tensor], None] | None = None,
@@ -65,10 +65,11 @@ def evaluate(
         background: what is behind the object; if given, edges are antialiased.
         shown: called with the index, the rendered image and the photograph (h, w, 3) of each view.
     """
-    field = as_field(field)
+    field, views = as_field(field), check_views("evaluate", views)
     psnr, overlaps, evaluations = [], [], 0
     indices = views.test if indices is None else indices
     masked = [(i, mask) for i in indices if (mask := views.masks[i]) is not None]
+    warn = intersect is None  # of a solver for fits it is no news that it leaves rays undecided
     if intersect is None and masked:
         intersect, evaluations = gridded_intersect(field)
     for i, mask in masked:
@@ -81,10 +82,10 @@ def evaluate(
         if not mask.any():
             continue
         if background is None:
-            image = render(field, camera, intersect=intersect, background=(0.0, 0.0, 0.0))
+            image = render(field, camera, intersect=intersect, background=(0.0, 0.0, 0.0), warn=warn)
         else:
             backdrop = _background(background.to(field.bounds.device), camera.to(field.bounds.device))
-            image = render(field, camera, intersect=intersect, background=backdrop, antialias=SMOOTH)
+            image = render(field, camera, intersect=intersect, background=backdrop, antialias=SMOOTH, warn=warn)
         evaluations += image.evaluations
         psnr.append(_psnr(image.rgb.cpu(), photograph, mask))
         overlaps.append(float(iou(image.mask.cpu(), mask)))

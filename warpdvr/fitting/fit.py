@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.pose import Poses
 from warpdvr.datasets.pixels import BACKGROUND, Pixels
-from warpdvr.datasets.views import Views
+from warpdvr.datasets.views import Views, check_views
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
 from warpdvr.fitting.loop import TrainingLoop
@@ -20,12 +19,17 @@ from warpdvr.fitting.terms import Term, TermContext, check_terms, evaluate_terms
 from warpdvr.intersection.base import EARLY, Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.intersection.dense_march import DenseMarch
+from warpdvr.intersection.diagnosis import SIGN, check_start
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.rendering.background import RATE, Background
-from warpdvr.rendering.surface import surface
+from warpdvr.rendering.surface import shaded
+from warpdvr.runtime.calls import outside_inference
 
 PATIENCE = 50
 """Steps in a row without a hit after which a fit gives up."""
+
+CHECKED = 256
+"""Number of rays whose starts are checked before a fit."""
 
 MEASURE = 100
 """Steps between two measurements of the field's Lipschitz bound, for fields that can measure it."""
@@ -39,17 +43,18 @@ class Fit(TrainingLoop):
     device.
     """
 
+    @outside_inference
     def __init__(
         self,
-        field: FieldLike,
+        field: FieldLike | object,
         views: Views | object,
         *,
-        minutes: float | None = None,
-        iterations: float | None = None,
-        recipe: Recipe | str | None = None,
+        minutes: float | object | None = None,
+        iterations: float | object | None = None,
+        recipe: Recipe | str | object | None = None,
         terms: Iterable[Term] | object = (),
-        seed: int = 0,
-        intersect: SolverLike | None = None,
+        seed: int | object = 0,
+        intersect: SolverLike | object | None = None,
     ):
         """Prepare a fit; the field is changed in place.
 
@@ -66,9 +71,9 @@ class Fit(TrainingLoop):
         Raises:
             ValueError: if `views` is a folder, not exactly one positive duration is given, no training view has a mask
                 or depth, depth is to be learnt from and none is known, the name of the recipe is unknown, a term makes
-                no sense, or there is nothing to optimise.
+                no sense, there is nothing to optimise, no value of the field is negative, or all rays start inside.
         """
-        field, views = as_field(field), _check_views(views)
+        field, views = as_field(field), check_views("fit", views)
         super().__init__("fit", minutes=minutes, iterations=iterations, seed=seed, single_thread=True)
         self.evaluations = field.probed
         self.field, self.recipe = field, find_recipe(recipe)
@@ -84,16 +89,18 @@ class Fit(TrainingLoop):
             groups.append({"params": list(self.poses.parameters()), "rate": self.recipe.cameras})
         if not self.clipped:
             raise ValueError(f"fit: no parameter of {field.name} wants a gradient, and cameras stay fixed")
-        self.background = self._new_background(seed)
+        self.background = self._new_background(self.generator.initial_seed())
         if self.background:
             groups.append({"params": list(self.background.parameters()), "rate": RATE})
         self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
         weighted = recipe_terms(self.recipe, field, self.background)
         taken_names = [*WEIGHTS, "prior", "total", *(term.name for term in weighted)]
         self.terms = [*weighted, *check_terms(terms, taken_names)]
+        self._check_start(self.generator.initial_seed(), has_own_terms=len(self.terms) > len(weighted))
         self.intersect = as_solver(
-            intersect
-            or (DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else CachedMarch(cells=self.recipe.cells))
+            (DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else CachedMarch(cells=self.recipe.cells))
+            if intersect is None
+            else intersect
         ).prepare(field)
         self.scheduled = intersect is None and bool(self.recipe.samples)
         self.without_hit = 0
@@ -152,7 +159,7 @@ class Fit(TrainingLoop):
         pose = self.poses() if self.poses else None
         batch = self.pixels.draw(self.recipe.rays, self.generator, patches=self.recipe.blocks, pose=pose)
         solver = self._solver(progress)
-        visible = surface(self.field, batch.rays, solver)
+        visible = shaded(self.field, batch.rays, solver)
         self._check(visible.hit)
         context = TermContext(self.field, self.pixels, batch, visible, solver, progress, self.generator)
         losses, evaluations = evaluate_terms(self.terms, context)
@@ -181,7 +188,20 @@ class Fit(TrainingLoop):
         shown = self.recipe.learn_background and self.recipe.color > 0
         if not shown or not bool((self.pixels.label == BACKGROUND).any()):
             return None
-        return Background.new(seed, self.field.bounds.device)
+        return Background.new(seed, self.field.bounds.device, self.field.bounds)
+
+    def _check_start(self, seed: int, *, has_own_terms: bool) -> None:
+        """Refuse a field whose surface no ray hits, unless a term works at places where there is none.
+
+        Terms of masks create a surface in a network of logits with random weights, but a distance begins with one.
+        """
+        recipe = self.recipe
+        if recipe.on_surface:
+            return
+        masks = max(recipe.mask, recipe.hinge, recipe.freespace, recipe.occupancy)
+        creates = (self.field.kind == "occupancy" and masks > 0) or has_own_terms
+        rays = self.pixels.draw(CHECKED, torch.Generator().manual_seed(seed)).rays
+        self.evaluations += check_start("fit", self.field, rays, creates=creates)
 
     def _check(self, hit: Hit) -> None:
         self.without_hit = 0 if len(hit.ray) else self.without_hit + 1
@@ -191,13 +211,5 @@ class Fit(TrainingLoop):
         what = "fills the cameras' surroundings" if inside > 0.5 else "is empty"
         raise RuntimeError(
             f"fit: the level set {what}, no ray has hit it for {PATIENCE} steps (step {self.iteration + 1}); "
-            "check that masks are white on the object and that cameras and images belong together"
+            f"check that masks are white on the object and that cameras and images belong together; {SIGN}"
         )
-
-
-def _check_views(views: object) -> Views:
-    """Return the views; refuse everything else, such as the path of a folder."""
-    if isinstance(views, Views):
-        return views
-    hint = f"; write warpdvr.load({str(views)!r})" if isinstance(views, str | Path) else ""
-    raise ValueError(f"fit: views must be what warpdvr.load returns, got {type(views).__name__}{hint}")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from warpdvr.fitting.optimizer import pack, unpack
 from warpdvr.fitting.recipe import schedule
+from warpdvr.runtime.check import plain
 from warpdvr.runtime.threads import one_thread
 
 LONGEST_GRADIENT = 1.0
@@ -49,9 +50,9 @@ class TrainingLoop(ABC):
         self,
         command: str,
         *,
-        minutes: float | None,
-        iterations: float | None,
-        seed: int,
+        minutes: float | object | None,
+        iterations: float | object | None,
+        seed: int | object,
         single_thread: bool,
     ):
         """Prepare to train.
@@ -67,13 +68,17 @@ class TrainingLoop(ABC):
         """
         if (minutes is None) == (iterations is None):
             raise ValueError(f"{command}: give minutes or iterations, one of them; got {minutes} and {iterations}")
-        if not 0 < (minutes or iterations or 0) < math.inf:
-            name, duration = ("minutes", minutes) if iterations is None else ("iterations", iterations)
-            raise ValueError(f"{command}: {name} must be positive, got {duration}")
-        if iterations is not None and iterations != int(iterations):
-            raise ValueError(f"{command}: iterations must be a whole number, got {iterations}")
-        self.command, self.minutes, self.single_thread = command, minutes, single_thread
-        self.iterations = None if iterations is None else int(iterations)
+        name, given = ("minutes", minutes) if iterations is None else ("iterations", iterations)
+        duration = plain(given)
+        if duration is None or not 0 < duration < math.inf:
+            raise ValueError(f"{command}: {name} must be positive, got {given!r}")
+        if name == "iterations" and duration != int(duration):
+            raise ValueError(f"{command}: iterations must be a whole number, got {given}")
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+            raise ValueError(f"{command}: seed must be a whole number from 0 to 2^63 - 1, got {seed!r}")
+        self.command, self.single_thread = command, single_thread
+        self.minutes = duration if iterations is None else None
+        self.iterations = None if iterations is None else int(duration)
         self.generator = torch.Generator().manual_seed(seed)
         self.iteration, self.evaluations, self.seconds = 0, 0, 0.0
 
@@ -92,7 +97,8 @@ class TrainingLoop(ABC):
             self.finish()
             raise StopIteration
         start = time.perf_counter()
-        with one_thread() if self.single_thread else nullcontext():
+        threads = one_thread() if self.single_thread else nullcontext()
+        with threads, torch.inference_mode(False), torch.enable_grad():  # whatever surrounds the loop
             losses = self._step(progress)
         self.iteration += 1
         self.seconds += time.perf_counter() - start

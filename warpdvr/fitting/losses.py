@@ -12,7 +12,8 @@ from warpdvr.datasets.pixels import BACKGROUND, UNKNOWN, PixelBatch, Pixels
 from warpdvr.fields.base import Field
 
 MARGIN = 1e-4
-"""What `hinge` leaves between the smallest value on a ray and 0 [field value]: more than the error of a crossing."""
+"""What `hinge` leaves between the smallest value on a ray and 0 [field value]: more than the error of a crossing. Terms
+of a fit scale it with the bounds where values are lengths; it is that for bounds of half side 1."""
 
 
 def photometric(color: Float[Tensor, "k 3"], target: Float[Tensor, "k 3"], square: float = 0.0) -> Float[Tensor, ""]:

@@ -15,13 +15,15 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.pose import perturb
-from warpdvr.datasets.views import Views
+from warpdvr.datasets.views import Views, check_views
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
 from warpdvr.fitting.image_pyramid import pyramid
 from warpdvr.fitting.pose_residuals import SCALES, PoseResiduals
 from warpdvr.intersection.base import Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
+from warpdvr.intersection.diagnosis import check_start
+from warpdvr.runtime.calls import outside_inference
 from warpdvr.runtime.threads import one_thread
 from warpdvr.runtime.validate import suggest
 
@@ -32,7 +34,7 @@ CELLS = 64
 """Cells of the `CachedMarch` along the longest side of the field's bounds."""
 
 MIN_STEP = 0.003
-"""A step shorter than this ends the search at one size [pixel / focal length: radian; scene unit]."""
+"""A step shorter than this ends the search at one size [pixel / focal length: radian; half the longest side]."""
 
 FIRST_FREE = (2, 3, 4, 5)
 """Entries of the twist that change at the first size: roll and shift. The others hardly show at that size."""
@@ -55,14 +57,15 @@ class RefinedCamera:
     """How many poses were tried."""
 
 
+@outside_inference
 def refine(
-    field: FieldLike,
-    views: Views,
+    field: FieldLike | object,
+    views: Views | object,
     indices: Iterable[int] | None = None,
     *,
     kinds: Sequence[str] = ("color", "mask", "depth"),
     longest: int = 400,
-    intersect: SolverLike | None = None,
+    intersect: SolverLike | object | None = None,
     callback: Callable[[int, RefinedCamera], None] | None = None,
 ) -> tuple[Camera, ...]:
     """Refine the cameras of some views against a fixed field; one view is enough.
@@ -82,11 +85,12 @@ def refine(
         The cameras of all views, in their order.
 
     Raises:
-        ValueError: if a view has nothing to compare, or its camera sees nothing of the field at the start.
+        ValueError: if a view has nothing to compare, or its camera sees nothing of the field at the start, such as one
+            that is negative nowhere, or inside out.
     """
     check_refinement(kinds, longest)
-    field = as_field(field)
-    solver = as_solver(intersect or CachedMarch(cells=CELLS, corrections=3)).prepare(field)
+    field, views = as_field(field), check_views("refine", views)
+    solver = as_solver(CachedMarch(cells=CELLS, corrections=3) if intersect is None else intersect).prepare(field)
     cameras = list(views.cameras)
     for i in range(len(views)) if indices is None else indices:
         with one_thread():
@@ -146,9 +150,11 @@ def _check_visible(field: Field, camera: Camera, name: str) -> None:
     z = camera.project(corner)[1]
     if not bool((z > 0).any()):
         raise ValueError(f"refine: view {name}: the object lies behind its camera, which cannot be refined from there")
-    near, far = camera.resized(32, 32).rays().clip(field.bounds.cpu())
+    coarse = camera.resized(32, 32)
+    near, far = coarse.rays().clip(field.bounds.cpu())
     if not bool((near <= far).any()):
         raise ValueError(f"refine: view {name}: its camera looks past the object, and cannot be refined from there")
+    check_start(f"refine: view {name}", field, coarse.to(field.bounds.device).rays(), creates=False)
 
 
 def _descend(
@@ -158,12 +164,14 @@ def _descend(
     loss, g, H = problem(pose)
     free = torch.tensor(entries)
     damping, poses_tried = 1e-2, 1
-    small = MIN_STEP * problem.level.pixel_size(1.0)
+    length = problem.length  # the unit of shifts, too, so that steps do not depend on the size of the scene
+    units = torch.tensor([1.0] * 3 + [length] * 3, dtype=g.dtype)
+    small = MIN_STEP * problem.level.pixel_size(length) / length
     while poses_tried < TRIES and damping < 1e5 and math.isfinite(loss):
-        curve = H[free][:, free]
+        curve = (units[:, None] * H * units)[free][:, free]
         curve = curve + (damping * curve.diagonal() + 1e-9 * curve.diagonal().max()).diag()
-        twist = torch.zeros_like(g).index_copy(0, free, torch.linalg.solve(curve, -g[free]))
-        candidate = perturb(pose[None], twist[None])[0]
+        twist = torch.zeros_like(g).index_copy(0, free, torch.linalg.solve(curve, -(units * g)[free]))
+        candidate = perturb(pose[None], (units * twist)[None])[0]
         new = problem(candidate)
         poses_tried += 1
         better = new[0] < loss

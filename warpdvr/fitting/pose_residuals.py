@@ -13,11 +13,11 @@ from torch import Tensor
 
 from warpdvr.cameras.pose import scene_origin
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import Field, longest_side
 from warpdvr.fitting.image_pyramid import Level
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.lowest import bracket_lowest, lengths_behind, refine_lowest
-from warpdvr.rendering.surface import Surface, surface
+from warpdvr.rendering.surface import Surface, shaded
 
 BEHIND = 12
 """Points on a ray behind its hit at which the smallest value is looked for."""
@@ -44,7 +44,10 @@ SCALES = {"color": Scale(1, 1.0, 0.1), "mask": Scale(1, 1.0, math.inf), "depth":
 each kind counts according to its own scatter."""
 
 MIN_SIGMA = {"color": 0.004, "mask": 0.01, "depth": 1e-4}
-"""The smallest standard deviations that are assumed [sRGB, part of a pixel, scene unit]."""
+"""The smallest standard deviations that are assumed [sRGB, part of a pixel, half the longest side of the bounds]."""
+
+DEEP = 0.01
+"""How far beside the nearest point of a ray the smallest value is looked for [longest side of the bounds]."""
 
 
 class PoseResiduals:
@@ -55,10 +58,12 @@ class PoseResiduals:
         self.field, self.level, self.colored, self.solver = field, level, colored, solver
         self.scales = SCALES
         with torch.no_grad():
-            visible = surface(field, level.rays(pose), solver)
+            visible = shaded(field, level.rays(pose), solver)
         steep = float(visible.slope.median()) if len(visible.slope) else 1.0
+        self.length = 0.5 * longest_side(field.bounds)
+        """The unit of the differences of depths [scene unit]."""
         z = float((field.bounds.detach().cpu().double().mean(0) - pose[:3, 3]) @ pose[:3, 2])
-        pixel = level.pixel_size(max(z, 1e-3))
+        pixel = level.pixel_size(max(z, 1e-3 * self.length))
         # the profile of an outline and sigmoid(sharpness x) both have this standard deviation
         self.sharpness = math.pi / math.sqrt(3) / (level.blur * pixel * max(steep, 1e-9))
 
@@ -96,7 +101,7 @@ class PoseResiduals:
         rays = self.level.rays(pose)
         rays = Rays(rays.origin.requires_grad_(), rays.direction.requires_grad_())
         with torch.enable_grad():
-            visible = surface(self.field, rays, self.solver)
+            visible = shaded(self.field, rays, self.solver)
             terms = [*self._mask(rays, visible), *self._inner(rays, visible, pose)]
         return rays, [term for term in terms if len(term.ray)]
 
@@ -109,7 +114,7 @@ class PoseResiduals:
         settled = torch.zeros_like(has_mask)
         settled[hit.ray] = cover[hit.ray] > SOLID
         ray = torch.nonzero(has_mask & ~settled)[:, 0]
-        hits = torch.full_like(rays.origin[:, 0], torch.nan).index_copy(0, hit.ray, hit.t)[ray]
+        hits = torch.full_like(rays.origin[:, 0], torch.nan).index_copy(0, hit.ray, hit.t.to(rays.origin))[ray]
         t = _deepest(self.field, rays[ray], hit.nearest[ray], hits)
         meets_bounds = ~t.isnan()
         x = rays[ray[meets_bounds]].at(t[meets_bounds]).to(self.field.bounds.dtype)
@@ -128,7 +133,7 @@ class PoseResiduals:
         has_depth = solid & ~level.depth[ray].isnan()
         if has_depth.any():
             forward = rays.direction.detach() @ pose[:3, 2].to(rays.direction)
-            off = (visible.t * forward[ray] - level.depth[ray])[has_depth]
+            off = (visible.t * forward[ray] - level.depth[ray])[has_depth] / self.length
             terms.append(_Term("depth", off, ray[has_depth], len(off)))
         return terms
 
@@ -182,7 +187,7 @@ def _deepest(field: Field, rays: Rays, nearest: Float[Tensor, " n"], hit: Float[
         hit: ray length of a hit, NaN for a ray without one; the smallest value lies behind it.
     """
     _, far = rays.clip(field.bounds)
-    t, width = nearest.clone(), 0.02 * torch.ones_like(nearest)
+    t, width = nearest.clone(), torch.full_like(nearest, DEEP * longest_side(field.bounds))
     hits = torch.nonzero(~hit.isnan())[:, 0]
     if len(hits):
         lengths = lengths_behind(hit[hits], (far - hit)[hits], BEHIND)

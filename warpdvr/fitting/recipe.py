@@ -6,13 +6,16 @@ from dataclasses import dataclass, field, fields
 
 from torch import Tensor, nn
 
-from warpdvr.runtime.validate import suggest
+from warpdvr.runtime.validate import refuse_class, suggest
 
 WEIGHTS = (
     "color", "mask", "hinge", "outline", "eikonal", "smooth",
     "gradient", "depth", "on_surface", "freespace", "occupancy",
 )  # fmt: skip
 """The terms of the loss."""
+
+SHARPNESS = 132.0, 1320.0
+"""First and last sharpness of the soft mask, if it is not given [1 / longest side of the bounds]."""
 
 MILESTONES = 0.125, 0.25, 0.625
 """Progress at which the number of samples changes: 50, 100 and 250 of 400 thousand steps in DVR."""
@@ -67,13 +70,13 @@ class Recipe:
     """Cells of the grid that remembers values, along the longest side of the bounds."""
     cameras: float = 0.0
     """Highest learning rate of the cameras [radian and scene unit / step]; 0: they stay fixed."""
-    sharpness: tuple[float, float] = (60.0, 600.0)
-    """First and last sharpness of the soft mask [1 / scene unit]; occupancy fields are sharp by themselves and use
-    1."""
+    sharpness: tuple[float, float] | None = None
+    """First and last sharpness of the soft mask [1 / scene unit]; if not given, 132 and 1320 for each longest side of
+    the bounds: 60 and 600 in bounds of 1.1. Occupancy fields are sharp by themselves and use 1."""
 
     def __post_init__(self) -> None:
         rate = 1.0 if self.rate is None else self.rate
-        for name, values in (("rays", (self.rays,)), ("rate", (rate,)), ("sharpness", self.sharpness)):
+        for name, values in (("rays", (self.rays,)), ("rate", (rate,)), ("sharpness", self.sharpness or (1.0,))):
             if not all(0 < a < math.inf for a in values):
                 raise ValueError(f"fit: {name} must be positive and finite, got {getattr(self, name)}")
         for name in (*WEIGHTS, "cameras", "square"):
@@ -107,9 +110,14 @@ class Recipe:
         """Whether rays are drawn in blocks of 2 x 2 pixels."""
         return self.gradient > 0 or self.outline > 0
 
-    def sharp(self, progress: float) -> float:
-        """Return the sharpness of the soft mask; it grows by equal factors."""
-        first, last = self.sharpness
+    def sharp(self, progress: float, side: float = 2.2) -> float:
+        """Return the sharpness of the soft mask; it grows by equal factors.
+
+        Args:
+            progress: from 0 to 1.
+            side: longest side of the field's bounds, for a recipe that gives no sharpness.
+        """
+        first, last = self.sharpness or (a / side for a in SHARPNESS)
         return first * math.pow(last / first, progress)
 
     def march(self, progress: float) -> int | None:
@@ -163,7 +171,7 @@ With depth maps it gives `depth` 10 for ShapeNet and 1 for DTU, where `smooth` i
 here."""
 
 
-def find_recipe(recipe: Recipe | str | None = None) -> Recipe:
+def find_recipe(recipe: Recipe | str | object | None = None) -> Recipe:
     """Return a recipe by its name in `RECIPES`, the recipe that is given, or the default one.
 
     Raises:
@@ -171,7 +179,10 @@ def find_recipe(recipe: Recipe | str | None = None) -> Recipe:
     """
     if isinstance(recipe, Recipe):
         return recipe
+    refuse_class("fit: recipe", recipe)
     name = "quick" if recipe is None else recipe
+    if not isinstance(name, str):
+        raise ValueError(f"fit: recipe must be a Recipe, or the name of one such as 'quick', got {recipe!r}")
     if name not in RECIPES:
         raise ValueError(f"fit: unknown recipe {name!r}; known are {', '.join(RECIPES)}{suggest(name, RECIPES)}")
     return RECIPES[name]

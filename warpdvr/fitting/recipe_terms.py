@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import Field, longest_side
 from warpdvr.fitting import losses
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
 from warpdvr.fitting.samples import SlopeSampler, SpaceSampler, nearest_values
@@ -163,7 +164,10 @@ class Hinge:
 
     def __call__(self, context: TermContext) -> Evaluated:
         nearest, evaluations = context.sample(nearest_values)
-        return losses.hinge(nearest.value, nearest.target, nearest.n), evaluations
+        field, margin = context.field, losses.MARGIN
+        if field.kind == "distance":  # whose values are lengths
+            margin *= 0.5 * longest_side(field.bounds)
+        return losses.hinge(nearest.value, nearest.target, nearest.n, margin), evaluations
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,7 @@ def recipe_terms(recipe: Recipe, field: Field, background: Background | None = N
             f"fit: the recipe weighs eikonal alone, which is for distances, but {field.name}.kind is {field.kind!r}"
         )
     compare = Photometric(recipe.square)
-    sharpness = recipe.sharp if is_distance else _constant
+    sharpness = partial(recipe.sharp, side=longest_side(field.bounds)) if is_distance else _constant
     space = SpaceSampler(recipe.freespace > 0, recipe.occupancy > 0, sharpness)
     eikonal = recipe.eikonal if is_distance else 0.0
     slopes = SlopeSampler(recipe.rays // 8, everywhere=eikonal > 0)

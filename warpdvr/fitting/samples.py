@@ -12,12 +12,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.datasets.pixels import OBJECT
+from warpdvr.fields.base import longest_side
 from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.fitting.terms import TermContext
 from warpdvr.intersection.hit import Status
+from warpdvr.runtime.autograd import once_differentiable
 
-NEAR = 0.02
-"""Standard deviation of the offset from a hit to the point whose normal should be similar [scene unit]."""
+ONCE = "nearest_values: second derivatives of the smallest values on rays are not provided"
+
+NEAR = 0.01
+"""Standard deviation of the offset from a hit to the point whose normal should be similar [longest side of the
+bounds]."""
 
 GUESSES = 16
 """Random points on a ray among which one in the hull of the masks is looked for."""
@@ -41,7 +46,8 @@ def nearest_values(context: TermContext) -> tuple[NearestValues, int]:
     unsettled = masked & context.unsettled()
     x = context.batch.rays.at(context.surface.hit.nearest.nan_to_num())[unsettled].to(context.field.bounds.dtype)
     target = context.batch.label[unsettled] == OBJECT
-    return NearestValues(context.field.value(x), target, int(masked.sum())), len(x)
+    value = once_differentiable(context.field.value(x), ONCE)
+    return NearestValues(value, target, int(masked.sum())), len(x)
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class SpaceSampler:
         t = t.gather(1, in_hull.to(torch.int8).argmax(1, keepdim=True))[:, 0]
         depth = (batch.depth / batch.forward)[ray]
         deep = inside & (near <= depth) & (depth <= far)
-        at_hit = torch.full_like(batch.forward, torch.nan).index_copy(0, hit.ray, hit.t)[ray]
+        at_hit = torch.full_like(batch.forward, torch.nan).index_copy(0, hit.ray, hit.t.to(batch.forward))[ray]
         for condition, place in ((deep, depth), (~inside & ~at_hit.isnan(), at_hit), (begins, near)):
             t = torch.where(condition, place, t)
         evaluated = ~inside | deep | in_hull.any(1)
@@ -143,5 +149,5 @@ class SlopeSampler:
         low, high = context.field.bounds
         points = low + (high - low) * torch.rand(self.n, 3, generator=generator).to(low)
         pick = torch.randint(max(len(x), 1), (self.n if len(x) else 0,), generator=generator).to(x.device)
-        offset = NEAR * torch.randn(len(pick), 3, generator=generator).to(x)
+        offset = NEAR * longest_side(context.field.bounds) * torch.randn(len(pick), 3, generator=generator).to(x)
         return torch.cat([points, x[pick] + offset]), pick

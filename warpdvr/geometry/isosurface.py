@@ -8,57 +8,66 @@ from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
 from warpdvr.geometry.marching_cubes import CHUNK, Lattice, Solid, triangulate
 from warpdvr.geometry.mesh import Mesh, vertex_normals
+from warpdvr.intersection.diagnosis import INSIDE_OUT, is_inside_out
 from warpdvr.intersection.grid import BoundGrid
+from warpdvr.intersection.surface_box import surface_box
+from warpdvr.runtime.calls import outside_inference
+from warpdvr.runtime.check import check_switches, whole
+from warpdvr.runtime.validate import refuse_class
 from warpdvr.shading.shade import SurfacePoints, shade
 
 MAX_RESOLUTION = 2048
 """Largest number of cells along the longest side of the bounds; a finer mesh exceeds the memory of most computers."""
 
 
+@outside_inference
 def extract(
-    field: FieldLike,
+    field: FieldLike | object,
     *,
-    resolution: int = 192,
-    project: int = 2,
-    colors: bool = True,
-    largest: bool = False,
-    cavities: bool = True,
-    grid: BoundGrid | bool = True,
+    resolution: int | object = 192,
+    project: int | object = 2,
+    colors: bool | object = True,
+    largest: bool | object = False,
+    cavities: bool | object = True,
+    grid: BoundGrid | bool | object = True,
 ) -> Mesh:
     """Extract the surface of a field as a closed mesh with normals.
 
     Everything outside the field's bounds counts as empty: a surface that leaves the bounds is closed there by a cap. A
     field with a `lipschitz` bound is evaluated near the surface only, at 10 to 20 points per vertex; that bound must
-    hold, or pieces vanish. Other fields are evaluated where a `BoundGrid` does not exclude the surface.
+    hold, or pieces vanish; where it proves that the surface is tiny in the bounds, the cells are shares of a box around
+    it. Other fields are evaluated where a `BoundGrid` does not exclude the surface.
 
     Args:
         field: a `Field`, or anything that `as_field` accepts; the work is done on the device of its bounds.
-        resolution: number of cells along the longest side of the bounds, up to `MAX_RESOLUTION`.
+        resolution: number of cells along the longest side of the bounds or of that box, up to `MAX_RESOLUTION`.
         project: number of Newton steps that pull each vertex onto the surface, each at most half a cell.
         colors: give the vertices the field's colours, seen along the normals.
         largest: keep only the connected piece with the largest area; the wall of a cavity is a piece of its own.
         cavities: keep the walls of closed cavities, which are invisible from outside; a field that was fitted to
             photographs may have accidental ones.
-        grid: an existing `BoundGrid` of the field. True builds one with 64 boxes along the longest side if the field
-            has no Lipschitz bound and the resolution is higher; False evaluates such a field at all corners, about
-            resolution cubed points.
+        grid: an existing `BoundGrid` of the field, which is refreshed if the weights have changed. True builds one with
+            64 boxes along the longest side if the field has no Lipschitz bound and the resolution is higher; False
+            evaluates such a field at all corners, about resolution cubed points.
 
     Raises:
-        ValueError: if the resolution makes no sense, the field has no surface inside its bounds, or a value there is
-            not finite.
+        ValueError: if the resolution makes no sense, the field has no surface inside its bounds or one that is smaller
+            than a cell, is inside out there, or a value is not finite.
     """
-    check_resolution(resolution, "extract: resolution")
+    resolution = check_resolution(resolution, "extract: resolution")
+    steps = whole("extract: project", project, least=0)
+    check_switches("extract", colors=colors, largest=largest, cavities=cavities)
     field = as_field(field)
-    solid, lattice = Solid(field), Lattice.around(field.bounds, resolution)
-    if isinstance(grid, bool):
-        grid_pays = grid and solid.lipschitz is None and resolution > 64
-        bound_grid = BoundGrid(field, cells=64, finest=128 if resolution > 128 else 64) if grid_pays else None
-    else:
-        bound_grid = grid
-        bound_grid.check(field)
+    solid = Solid(field)
+    box, bound_grid = _where(field, solid, grid, resolution)
+    lattice = Lattice.around(field.bounds if box is None else box, resolution)
     vertices, faces = triangulate(solid, lattice, bound_grid)
     solid.check()
-    vertices, slope = _project_by_newton(solid, lattice, vertices, project)
+    if len(faces) == 0:
+        raise ValueError(f"extract: the surface is smaller than a cell at resolution {resolution}; give a higher one")
+    vertices, slope = _project_by_newton(solid, lattice, vertices, steps)
+    if bool(((vertices == solid.low) | (vertices == solid.high)).any()) and is_inside_out(field):  # it has caps
+        raise ValueError(f"extract: {INSIDE_OUT}")
     faces = _without_slivers(vertices, faces, 1e-6 * float(lattice.step.min()) ** 2)
     faces = faces if cavities else _without_cavities(vertices, faces)
     faces = _largest_piece(vertices, faces) if largest else faces
@@ -71,18 +80,35 @@ def extract(
     return Mesh(vertices, faces, normals, _colors(field, vertices, normals) if colors else None)
 
 
-def check_resolution(resolution: int, name: str) -> None:
-    """Check the resolution of a mesh, which is called `name` in the message.
+def _where(
+    field: Field, solid: Solid, grid: BoundGrid | bool | object, resolution: int
+) -> tuple[Tensor | None, BoundGrid | None]:
+    """Return the box around a surface that is tiny in its bounds, and the grid that tells where it can be, if any."""
+    if isinstance(grid, bool):
+        pays = grid and solid.lipschitz is None and resolution > 64
+        box = surface_box(field, solid.lipschitz, solid.values)
+        return box, BoundGrid(field, cells=64, finest=128 if resolution > 128 else 64) if pays else None
+    if not isinstance(grid, BoundGrid):
+        refuse_class("extract: grid", grid)
+        raise ValueError(f"extract: grid must be True, False or a BoundGrid of the field, got {grid!r}")
+    grid.follow(field)
+    return grid.box, grid
+
+
+def check_resolution(resolution: int | object, name: str) -> int:
+    """Return the resolution of a mesh, which is called `name` in the message.
 
     Raises:
         ValueError: if it does not lie between 1 and `MAX_RESOLUTION`.
     """
+    resolution = whole(name, resolution, least=None)
     if resolution < 1:
         raise ValueError(f"{name} must be at least 1, got {resolution}")
     if resolution > MAX_RESOLUTION:
         raise ValueError(
             f"{name} must be at most {MAX_RESOLUTION}, where a mesh has tens of millions of triangles, got {resolution}"
         )
+    return resolution
 
 
 def _project_by_newton(

@@ -13,7 +13,10 @@ from torch.nn.functional import max_pool3d
 
 from warpdvr.fields.base import Field
 from warpdvr.fields.gradient import value_and_gradient
+from warpdvr.fields.slope import current_bound
+from warpdvr.intersection.diagnosis import SIGN
 from warpdvr.intersection.grid import BoundGrid
+from warpdvr.runtime.calls import answered
 from warpdvr.runtime.launch import warp_scope
 
 CHUNK = 1 << 17
@@ -40,13 +43,13 @@ class Solid:
     """The part of a field inside its bounds, extended to a function of all points in space."""
 
     def __init__(self, field: Field):
-        self.field, self.lipschitz = field, field.lipschitz
+        self.field, (self.lipschitz, _) = field, current_bound(field)
         self.low, self.high = field.bounds.detach().float()
         self.min_value, self.max_value = float("inf"), float("-inf")
 
     def clamped(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Return the field's values at the points, clamped to the bounds first."""
-        value: Tensor = self.field.value(x.clamp(self.low, self.high).to(self.field.bounds.dtype)).float()
+        value: Tensor = answered(self.field.value, x.clamp(self.low, self.high).to(self.field.bounds.dtype)).float()
         if len(x):
             low, high = torch.stack(value.detach().aminmax()).tolist()
             if not math.isfinite(high - low):
@@ -85,7 +88,7 @@ class Solid:
             self.values(torch.cartesian_prod(*axes).to(self.low))  # for the range in the message
             raise ValueError(
                 "extract: the field has no surface inside its bounds: "
-                f"its values lie in [{self.min_value:.4g}, {self.max_value:.4g}]"
+                f"its values lie in [{self.min_value:.4g}, {self.max_value:.4g}]; {SIGN}"
             )
 
 

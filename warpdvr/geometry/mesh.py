@@ -64,6 +64,9 @@ class Mesh:
         meshfile.write(Path(path), self.vertices, self.faces, self.normals, self.colors)
 
 
+check_writable = meshfile.check_writable
+
+
 def read_mesh(path: str | Path) -> Mesh:
     """Read a .ply (ascii or binary), .obj or .off file; polygons become fans of triangles.
 

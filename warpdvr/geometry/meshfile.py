@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warpdvr.runtime.files import replacing
+from warpdvr.runtime.files import check_file, replacing
 
 Column = np.ndarray | list[np.ndarray] | list[list[int]] | list[list[float]]
 """A row per element: an array, or lists of different lengths."""
@@ -41,6 +41,15 @@ def read(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: not a mesh that can be read: {problem}") from problem
 
 
+def check_writable(path: Path) -> None:
+    """Check that a mesh can be written to a path, before the work that makes it.
+
+    Raises:
+        ValueError: if the suffix is not .ply or .obj, or there is no folder for it.
+    """
+    check_file(path, (".ply", ".obj"), "a mesh")
+
+
 def write(
     path: Path,
     vertices: Float[Tensor, "n 3"],
@@ -53,9 +62,8 @@ def write(
     Raises:
         ValueError: if the suffix is not one of these, or the folder does not exist.
     """
-    encode = {".ply": _ply_bytes, ".obj": _obj_bytes}.get(path.suffix.lower())
-    if encode is None:
-        raise ValueError(f"{path}: a mesh is written as .ply or .obj, not as {path.suffix or 'a file without suffix'}")
+    check_writable(path)
+    encode = _ply_bytes if path.suffix.lower() == ".ply" else _obj_bytes
     with replacing(path) as unfinished:
         unfinished.write_bytes(encode(vertices, faces, normals, colors))
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field
+from warpdvr.fields.version import Memory
 from warpdvr.intersection.hit import Hit
 from warpdvr.runtime.validate import refuse_class
 
@@ -15,7 +16,7 @@ EARLY = (5, 10, 20, 35, 50, 75)
 """Additional steps of a fit at which remembered values are refreshed, because the field changes fast at first."""
 
 
-class Solver(ABC):
+class Solver(ABC, Memory):
     """Finds hits. A subclass is a frozen dataclass that holds its configuration.
 
     Values of a field are remembered in a separate solver, which `prepare` returns; only that one overrides `refresh`,
@@ -29,7 +30,11 @@ class Solver(ABC):
 
     @abstractmethod
     def __call__(self, field: Field, rays: Rays) -> Hit:
-        """Find the first crossing from outside to inside on each ray, within the field's bounds."""
+        """Find the first crossing from outside to inside on each ray, within the field's bounds.
+
+        Directions may have any length, and it is the unit of the ray lengths found, so that `rays.at` is on the
+        surface. Solvers give up rays of which a number is not finite, or the direction 0.
+        """
 
     def prepare(self, field: Field) -> "Solver":
         """Return a solver for many calls with one field, which may remember its values; the default is this solver.
@@ -52,7 +57,7 @@ class Solver(ABC):
         """Return the remembered values for a checkpoint; `resume` takes them."""
         return {}
 
-    def resume(self, state: dict[str, Tensor]) -> None:  # noqa: B027 (nothing is remembered here)
+    def resume(self, state: dict[str, Tensor]) -> None:
         """Restore what `state` returned; entries of other solvers and of other parts of a fit are ignored.
 
         Raises:

@@ -1,18 +1,24 @@
 """The solver of a fit: crossings predicted from remembered values, corrected with few evaluations of the field."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import Field, query, query_all
+from warpdvr.fields.base import Field, longest_side, query, query_all
+from warpdvr.fields.slope import current_bound
+from warpdvr.fields.version import Change, Version
 from warpdvr.intersection.base import EARLY, Solver
 from warpdvr.intersection.boxes import dilate
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.lowest import values_along
+from warpdvr.intersection.root import polish
+from warpdvr.intersection.surface_box import surface_box
 from warpdvr.kernels import cached as _cached
+from warpdvr.runtime.check import check_fields
 from warpdvr.runtime.launch import launch
 
 SIDES = 4
@@ -21,6 +27,9 @@ it."""
 
 SHARES = 32
 """A corner far from the surface is evaluated again in one of so many refreshes."""
+
+MIN_STEP = 5e-7
+"""A step of the secant method that is shorter gives no slope [longest side of the bounds]."""
 
 REFRESH = 16
 """Steps of a fit after which the values are refreshed, besides at `EARLY` ones."""
@@ -47,6 +56,7 @@ class CachedMarch(Solver):
     """Steps of the secant method, at least 1."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.cells < 2 or self.corrections < 1:
             raise ValueError(
                 f"CachedMarch: needs cells >= 2 and corrections >= 1, got {self.cells} and {self.corrections}"
@@ -66,7 +76,8 @@ class CachedMarch(Solver):
 class CachedValues(Solver):
     """A `CachedMarch` that remembers one field: its values at the corners of a grid.
 
-    Evaluated at the first call or `refresh`.
+    Evaluated at the first call or `refresh`. A fit calls `refresh` before every step, and the values may then be some
+    steps old. Called with other weights than at the last `refresh`, it evaluates all corners again.
     """
 
     def __init__(self, march: CachedMarch, field: Field):
@@ -82,6 +93,10 @@ class CachedValues(Solver):
         self.near_surface = torch.zeros(0, dtype=torch.bool, device=self.low.device)
         """Whether a corner belongs to a cell with a change of sign, shape (k,)."""
         self.turn = 0
+        self._known: Version | None = None
+        self._bound: float | None = None
+        self._scheduled = False
+        """Whether values, and the field's bound, may be some steps old."""
 
     @property
     def points_per_ray(self) -> int:
@@ -89,10 +104,14 @@ class CachedValues(Solver):
 
     def refresh(self, field: Field, iteration: int | None = None) -> int:
         """Sample the field: every `REFRESH` steps of a fit and at `EARLY` ones, at all corners in its first steps."""
+        known = self._known
+        self._check(known is None or known.is_of(field) or known.change(field) is Change.NONE)
+        self._scheduled = iteration is not None
         if iteration is None:
             return self.sample(field, full=True)
         if iteration in EARLY or iteration % REFRESH == 0:
             return self.sample(field, full=iteration <= EARLY[-1])
+        self._known = Version(field, frozenset() if known is None else known.ignored, exact=False)
         return 0
 
     @torch.no_grad()
@@ -101,6 +120,9 @@ class CachedValues(Solver):
 
         With `full`, and the first time, at all of them.
         """
+        version, evaluations = Version(field, exact=not self._scheduled), 0
+        if not self._scheduled:
+            self._bound, evaluations = current_bound(field)
         if full or len(self.value) == 0:
             corner = torch.arange(len(self.x), device=self.x.device)
             self.value = torch.empty_like(self.x[:, 0])
@@ -110,8 +132,24 @@ class CachedValues(Solver):
             refreshed[self.turn % SHARES :: SHARES] = True
             corner = torch.nonzero(refreshed)[:, 0]
         self.value[corner] = query_all(field, self.x[corner])
+        if len(corner) == len(self.x):
+            surface_box(field, field.lipschitz, partial(query, field), (self.x, self.value))  # warns if it is tiny
         self.near_surface = self._near_surface()
-        return len(corner)
+        self._known = version.settled(field)
+        return evaluations + len(corner)
+
+    def _follow(self, field: Field) -> int:
+        """Sample the field if its weights have changed, or never were sampled; return the evaluations."""
+        change = Change.WEIGHTS if self._known is None else self._known.change(field)
+        self._check(change is not Change.FIELD)
+        if change is Change.NONE and len(self.value):
+            return 0
+        self._scheduled = False
+        return self.sample(field, full=True)
+
+    def _check(self, is_own: bool) -> None:
+        if not is_own:
+            raise ValueError("CachedMarch: remembers another field; call `prepare` with this one")
 
     def state(self) -> dict[str, Tensor]:
         return {"remembered": torch.cat([self.value, self.value.new_tensor([self.turn])])}
@@ -124,6 +162,7 @@ class CachedValues(Solver):
             raise ValueError(
                 f"CachedMarch: expected a state of {len(self.x)} corners, got one of {len(remembered) - 1}"
             )
+        self._known = None
         self.value, self.turn = remembered[:-1].to(self.x.device).clone(), int(remembered[-1])
         if len(self.value):
             self.near_surface = self._near_surface()
@@ -134,9 +173,14 @@ class CachedValues(Solver):
             raise ValueError(
                 "CachedMarch: remembers a field of one shape, but these rays look at several (Rays.shape_index)"
             )
-        rays = Rays(*(a.detach().float().contiguous() for a in (rays.origin, rays.direction)))
-        evaluations = self.sample(field) if len(self.value) == 0 else 0
+        rays, length = Rays(rays.origin.detach(), rays.direction.detach()).normalised()
+        given = rays
+        rays = Rays(rays.origin.float().contiguous(), rays.direction.float().contiguous())
+        evaluations = self._follow(field)
         status, t, descent, nearest, close = self._guess(field, rays)
+        no_ray = length.isnan()
+        status.masked_fill_(no_ray, int(Status.GAVE_UP))
+        close.masked_fill_(no_ray, False)
         recheck = torch.nonzero(close)[:, 0]
         if len(recheck):
             nearest[recheck], t[recheck], descent[recheck], crosses = self._look_closer(
@@ -148,8 +192,10 @@ class CachedValues(Solver):
         status[ray[~settled]] = int(Status.GAVE_UP)
         hit, t = ray[settled], corrected[settled]
         nearest[hit] = t
+        t, for_digits = polish(field, given[hit], t, 1e-3 * float(self.side.max()))
+        evaluations += for_digits
         evaluations += len(ray) * (self.march.corrections + 1) + len(recheck) * 4 * SIDES
-        return Hit(t, hit, status, nearest, evaluations)
+        return Hit(t / length[hit].to(t), hit, status, nearest / length.float(), evaluations)
 
     def _guess(
         self, field: Field, rays: Rays
@@ -160,7 +206,7 @@ class CachedValues(Solver):
         status, t = torch.empty_like(near, dtype=torch.int32), torch.empty_like(near)
         descent, nearest = torch.empty_like(near), torch.empty_like(near)
         close = torch.empty_like(near, dtype=torch.bool)
-        bound, shape = field.lipschitz, self.n.tolist()
+        bound, shape = field.lipschitz if self._scheduled else self._bound, self.n.tolist()
         frame = [self.value.view(shape), self.near_surface.view(shape), self.low.tolist(), (1 / self.side).tolist()]
         steps = [0.5 * float(self.side.min()), float("inf") if bound is None else float(bound)]
         outputs = [status, t, descent, nearest, close]
@@ -196,7 +242,7 @@ class CachedValues(Solver):
         self, field: Field, rays: Rays, t: Float[Tensor, " k"], descent: Float[Tensor, " k"]
     ) -> tuple[Float[Tensor, " k"], Bool[Tensor, " k"]]:
         """Return the crossings after steps of the secant method, and whether the last step was small."""
-        width = float(self.side.max())
+        width, least = float(self.side.max()), MIN_STEP * longest_side(field.bounds)
         before = t
         f = query(field, rays.at(t))
         t = t + (f / descent).clamp(-width, width)
@@ -205,7 +251,7 @@ class CachedValues(Solver):
             step = t - before
             secant = (f - g) / step
             # between nearly equal values or points the last slope is the better one
-            descent = torch.where((step.abs() > 1e-6) & (secant > 0.1 * descent), secant, descent)
+            descent = torch.where((step.abs() > least) & (secant > 0.1 * descent), secant, descent)
             before, f = t, g
             t = t + (f / descent).clamp(-width, width)
         return t, (t - before).abs() < 0.25 * width

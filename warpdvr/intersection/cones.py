@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
+from warpdvr.fields.base import longest_side
 from warpdvr.intersection.hit import Status
 from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.kernels import cones as _cones
@@ -18,6 +19,9 @@ SIZES = 256, 64, 16, 4
 
 MIN_RAYS = 64
 """Number of rays below which cones do not pay."""
+
+MIN_SPACING = 5e-6
+"""Samples on an axis that are closer together give no reliable slope [longest side of the bounds]."""
 
 STEPS = 64
 """Samples on the axis of a cone after which narrower cones take over."""
@@ -60,9 +64,9 @@ def free_lengths(batch: RayBatch, lipschitz: float, thinnest: float) -> Start | 
         Where the rays continue; None if they do not come from one eye, look at several shapes, or are too few.
     """
     ray = batch.active().long()
-    if len(ray) < MIN_RAYS or not bool((batch.o == batch.o[0]).all()):
+    if len(ray) < MIN_RAYS or not bool((batch.o[ray] == batch.o[ray[0]]).all()):
         return None
-    if batch.shape_index is not None and not bool((batch.shape_index == batch.shape_index[0]).all()):
+    if batch.shape_index is not None and not bool((batch.shape_index[ray] == batch.shape_index[ray[0]]).all()):
         return None
     ray = ray[_curve(batch.d[ray]).argsort(stable=True)]
     level, steepest = _Level(batch, ray, SIZES[0]), 0.0
@@ -78,13 +82,14 @@ class _Level:
     def __init__(self, batch: RayBatch, ray: Tensor, size: int, wider: "_Level | None" = None):
         """Make the cones; each inherits what the cone of a `wider` level that contains it has found."""
         self.size, count = size, math.ceil(len(ray) / size)
+        self.eye, self.any_ray = batch.o[ray[:1]], ray[:1]
         member = torch.arange(count * size, device=ray.device).clamp_max(len(ray) - 1).view(count, size)
         near, far, d = batch.near[ray], batch.far[ray], batch.d[ray][member]
         self.axis = torch.nn.functional.normalize(d.mean(1), dim=-1)
         chord = (d - self.axis[:, None]).norm(dim=-1).amax(1) * (1 + 1e-5) + 1e-6  # and a margin for rounding
         cosine = 1 - chord.square() / 2
         sine = torch.where(cosine > MIN_COSINE, chord * (1 - chord.square() / 4).clamp_min(0).sqrt(), 1e6)
-        enter, leave = Rays(batch.o[:1].expand(count, 3), self.axis).clip(batch.field.bounds)
+        enter, leave = Rays(self.eye.expand(count, 3), self.axis).clip(batch.bounds)
         self.status = torch.full_like(enter, int(_cones.GOING), dtype=torch.int32)
         self.free_until, self.t = near[member].amin(1), torch.full_like(enter, torch.nan)
         self.last, self.radius, self.nearest = enter.new_full((3, count), torch.nan)
@@ -116,15 +121,14 @@ class _Level:
 
     def march(self, batch: RayBatch, lipschitz: float, thinnest: float) -> float:
         """Sample the axes until all cones have ended; return the steepest difference in units of the bound."""
-        eye, shape_index = batch.o[0], torch.zeros(1, dtype=torch.int64, device=batch.o.device)
         launch(_cones.begin, len(self.status), [thinnest], [], state=[self.cones])
-        settings = [tuple(eye.tolist()), lipschitz, thinnest]
+        settings = [tuple(self.eye[0].tolist()), lipschitz, thinnest, MIN_SPACING * longest_side(batch.bounds)]
         for _ in range(STEPS):
             cone = torch.nonzero(self.status == int(_cones.GOING))[:, 0]
             if len(cone) == 0:
                 break
-            x = eye + self.t[cone, None] * self.axis[cone]
-            value = batch.evaluate(x, shape_index.expand(len(cone)))
+            x = self.eye + self.t[cone, None] * self.axis[cone]
+            value = batch.evaluate(x, self.any_ray.expand(len(cone)))
             launch(_cones.widen, len(cone), [value, *settings, cone.int()], [], state=[self.cones], per_row=[value])
         return float(self.steepest.max())
 

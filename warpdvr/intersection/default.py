@@ -18,7 +18,7 @@ def gridded_intersect(field: Field) -> tuple[Solver, int]:
     """Return `default_intersect` with a `BoundGrid`, and the evaluations that it took.
 
     For many rays through a field that does not change: the grid takes 5e4 to 5e5 evaluations, so it pays from a
-    picture of about 200 x 200 on. If the weights change, it must be rebuilt.
+    picture of about 200 x 200 on. If the weights change, the next picture takes as many again.
     """
     grid = BoundGrid(field)
     return replace(default_intersect(field), grid=grid), grid.evaluations

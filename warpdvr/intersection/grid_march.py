@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from warpdvr.cameras.rays import Rays
+from warpdvr.fields.base import Field
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.kernels import grid_march as _propose
@@ -25,22 +27,34 @@ STRAIGHT_GAP = 1 / 4
 """The same, where the last value between them lies on a straight line."""
 
 
+def begin(grid: BoundGrid, field: Field, rays: Rays) -> RayBatch:
+    """Return a batch of rays to be marched through a grid, which is brought up to date first.
+
+    Raises:
+        ValueError: if it is the grid of another field, or rays look at several shapes.
+    """
+    if rays.shape_index is not None:
+        raise ValueError("BoundGrid: holds for a field of one shape, but these rays look at several (Rays.shape_index)")
+    evaluations = grid.follow(field)
+    batch = RayBatch(field, rays, grid.box)
+    batch.evaluations += evaluations
+    return batch
+
+
 def march_grid(
     grid: BoundGrid, batch: RayBatch, thinnest: float, relaxation: float, max_steps: int, tolerance: float
 ) -> None:
     """March a batch through a grid (kernels/grid_march.py).
 
     Args:
-        grid: of the batch's field; its `repeats` logs where rays evaluate the field more than once.
+        grid: of the batch's field, refreshed here if the weights have changed; its `repeats` logs where rays evaluate
+            the field more than once.
         batch: its rays are decided, unless they need more than `max_steps` samples.
         thinnest: the shortest step [scene unit].
         relaxation: factor on steps through free space, from 1 to 2.
         max_steps: samples on one ray.
         tolerance: a ray ends where the position of the surface is certain up to this [scene unit].
     """
-    if batch.shape_index is not None:
-        raise ValueError("BoundGrid: holds for a field of one shape, but these rays look at several (Rays.shape_index)")
-    grid.check(batch.field)
     side = float(grid.layout.side.min()) / 2 ** (grid.layout.levels - 1)
     thinnest = min(thinnest, FINEST * side)
     settings = Packed(

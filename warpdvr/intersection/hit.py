@@ -19,7 +19,7 @@ class Status(IntEnum):
     INSIDE = int(_status.INSIDE)
     """Its first sample was already inside, which is not a hit."""
     GAVE_UP = int(_status.GAVE_UP)
-    """It stayed undecided: too many steps, or a value of NaN."""
+    """It stayed undecided: too many steps, a value of NaN, or no ray at all, see `Rays.direction`."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Hit:
     """Where n rays met the surface; `t` and `ray` are packed and hold the k rays that hit."""
 
     t: Float[Tensor, " k"]
-    """Ray length to the surface, float32 [scene unit]; not differentiable."""
+    """Ray length to the surface, float32, or float64 for a field in float64; not differentiable [scene unit, or lengths
+    of `Rays.direction`]."""
     ray: Int[Tensor, " k"]
     """Index of the ray of each hit, ascending, int64."""
     status: Int[Tensor, " n"]
@@ -37,3 +38,15 @@ class Hit:
     not evaluated count too, by the middle of their bounds; NaN for a ray that does not meet the bounds."""
     evaluations: int
     """Points at which the field was evaluated."""
+
+    def __repr__(self) -> str:
+        return f"Hit({len(self.status)} rays: {outcomes(self.status, self.evaluations)})"
+
+
+def outcomes(status: Int[Tensor, "*shape"], evaluations: int) -> str:
+    """Say what became of rays in a few words: how many hit, miss, start inside and gave up, and queries per ray."""
+    count = {s: int((status == s).sum()) for s in Status}
+    return (
+        f"{count[Status.HIT]} hit, {count[Status.MISS]} miss, {count[Status.INSIDE]} start inside, "
+        f"{count[Status.GAVE_UP]} gave up; {evaluations / max(status.numel(), 1):.2f} queries per ray"
+    )

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.fields.base import Field
+from warpdvr.fields.slope import current_bound
 
 ROUNDING = 1.02
 """Factor by which values may exceed a bound before the bound is considered wrong."""
@@ -21,13 +22,13 @@ SPACING = 0.01
 """Distance between the points of a pair, as a fraction of the bounds' diagonal."""
 
 
-def require_bound(field: Field) -> float:
-    """Return the Lipschitz bound of a field.
+def require_bound(field: Field) -> tuple[float, int]:
+    """Return the Lipschitz bound of a field, and the evaluations if a measured one had to be measured again.
 
     Raises:
         ValueError: if it has none, or one that bounds nothing.
     """
-    bound = field.lipschitz
+    bound, evaluations = current_bound(field)
     if bound is None:
         raise ValueError(
             f"SphereTrace: {field.name}.lipschitz is None, but sphere tracing needs an upper bound of "
@@ -35,7 +36,7 @@ def require_bound(field: Field) -> float:
         )
     if not 0 < bound < float("inf"):
         raise ValueError(f"SphereTrace: {field.name}.lipschitz must be positive and finite, got {bound}")
-    return float(bound)
+    return float(bound), evaluations
 
 
 def growth(steepest: float) -> float:
@@ -43,12 +44,10 @@ def growth(steepest: float) -> float:
     return GROWTH * steepest if steepest > ROUNDING else 1.0
 
 
-def steepest_difference(
+def pairs(
     evaluate: Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]], bounds: Float[Tensor, "2 3"]
-) -> float:
-    """Return the steepest difference of values at `PAIRS` pairs of points in a box.
-
-    A check before tracing: a ray that leaps over everything after one sample cannot notice that the bound is wrong.
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " n"]]:
+    """Return the points of n / 2 = `PAIRS` pairs in a box, first the one half and then the other, and their values.
 
     Args:
         evaluate: returns the values at points.
@@ -59,6 +58,14 @@ def steepest_difference(
     place = torch.rand(PAIRS, 3, generator=generator).to(low)
     offset = torch.nn.functional.normalize(torch.randn(PAIRS, 3, generator=generator), dim=-1).to(low)
     a = low + (high - low) * place
-    b = (a + SPACING * (high - low).norm() * offset).clamp(low, high)
-    f, g = evaluate(torch.cat([a, b])).view(2, PAIRS)
-    return float(((f - g).abs() / (a - b).norm(dim=-1).clamp_min(1e-6)).nan_to_num().max())
+    x = torch.cat([a, (a + SPACING * (high - low).norm() * offset).clamp(low, high)])
+    return x, evaluate(x)
+
+
+def steepest_difference(x: Float[Tensor, "n 3"], value: Float[Tensor, " n"]) -> float:
+    """Return the steepest difference of the values at pairs of points, see `pairs`.
+
+    A check before tracing: a ray that leaps over everything after one sample cannot notice that the bound is wrong.
+    """
+    (a, b), (f, g) = x.chunk(2), value.chunk(2)
+    return float(((f - g).abs() / (a - b).norm(dim=-1)).nan_to_num().max())

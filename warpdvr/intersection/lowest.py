@@ -9,6 +9,7 @@ from torch import Tensor
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, select_shape
 from warpdvr.intersection.hit import Hit
+from warpdvr.runtime.calls import answered
 
 DEPTHS = 32
 """Points on a ray behind its hit among which the smallest value is searched."""
@@ -25,7 +26,7 @@ def values_along(field: Field, rays: Rays, t: Float[Tensor, "n k"]) -> Float[Ten
     x = rays.origin[:, None] + t[..., None] * rays.direction[:, None]
     if rays.shape_index is not None:
         field = select_shape(field, rays.shape_index.repeat_interleave(t.shape[1]))
-    value: Tensor = field.value(x.reshape(-1, 3).to(field.bounds.dtype)).view(t.shape)
+    value: Tensor = answered(field.value, x.reshape(-1, 3).to(field.bounds.dtype)).view(t.shape)
     return value
 
 
@@ -54,7 +55,8 @@ def lowest_on(
     """
     crossing = rays[hit.ray]
     _, far = crossing.clip(field.bounds)
-    t = lengths_behind(hit.t, (far - hit.t).clamp_max(max_depth), depths)
+    t = hit.t.to(far)
+    t = lengths_behind(t, (far - t).clamp_max(max_depth), depths)
     best = t.gather(1, values_along(field, crossing, t).argmin(1, keepdim=True))[:, 0]
     return hit.nearest.index_copy(0, hit.ray, best), t.numel()
 

@@ -11,11 +11,15 @@ from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import Field, longest_side
 from warpdvr.intersection.affine import COST, Affine
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
+from warpdvr.runtime.check import check_fields
+
+TOLERANCE = 5e-6
+"""Default of `RangeMarch.tolerance` [longest side of the bounds]."""
 
 CHUNK = 1 << 12
 """Segments or boxes that are bounded at once."""
@@ -64,15 +68,18 @@ class RangeMarch(Solver):
     products with the weights as 4 points, in float64.
     """
 
-    tolerance: float = 1e-5
-    """Length of the segment that holds the crossing, and largest distance of a hit from it [scene unit]."""
+    tolerance: float | None = None
+    """Length of the segment that holds the crossing, and largest distance of a hit from it [scene unit]; by default
+    5e-6 of the longest side of the bounds."""
     first: int = 16
     """The first segment is this fraction, 1 / `first`, of the ray's part inside the bounds."""
     max_steps: int = 1024
     """Number of segments on one ray after which it gives up."""
 
     def __post_init__(self) -> None:
-        if not self.tolerance > 0 or self.first < 1 or self.max_steps < 1:
+        check_fields(self)
+        wrong = self.tolerance is not None and not self.tolerance > 0
+        if wrong or self.first < 1 or self.max_steps < 1:
             raise ValueError(
                 "RangeMarch: needs tolerance > 0, first >= 1 and max_steps >= 1, got "
                 f"{self.tolerance}, {self.first} and {self.max_steps}"
@@ -89,6 +96,7 @@ class RangeMarch(Solver):
                 "RangeMarch: holds for a field of one shape, but these rays look at several (Rays.shape_index)"
             )
         network, batch = Affine(field), RayBatch(field, rays)
+        tolerance = TOLERANCE * longest_side(batch.bounds) if self.tolerance is None else self.tolerance
         near, far = batch.near.double(), batch.far.double()
         march = _March(near.clone(), (far - near) / self.first)
         for _ in range(self.max_steps):
@@ -100,23 +108,9 @@ class RangeMarch(Solver):
             batch.status[ray[inside & (start == near[ray])]] = int(Status.INSIDE)
             batch.status[ray[march.t[ray] >= far[ray]]] = int(Status.MISS)
             ray = batch.active().long()
-            self._close(batch, march, ray[march.step[ray] <= self.tolerance])
+            _close(batch, march, ray[march.step[ray] <= tolerance], tolerance)
         batch.note_lowest(march.lowest_at.float(), march.lowest.float())
-        return batch.finish(self.tolerance)
-
-    def _close(self, batch: RayBatch, march: "_March", ray: Tensor) -> None:
-        """Evaluate the field at the ends of the last segments; a proven sign overrules an evaluated one."""
-        t, enters = march.t[ray], march.enters[ray]
-        low, high = t.float(), torch.minimum(t + march.step[ray], batch.far[ray].double()).float()
-        o, d = batch.o[ray], batch.d[ray]
-        f_low, f_high = (batch.evaluate(o + at[:, None] * d, ray) for at in (low, high))
-        undecided = f_low.isnan() | f_high.isnan() | ((f_high > 0) & (f_low > 0) & ~enters)
-        short = march.step[ray] <= MIN_SEGMENT * self.tolerance
-        batch.status[ray[undecided & (short | f_low.isnan() | f_high.isnan())]] = int(Status.GAVE_UP)
-        inside = (f_low <= 0) & (low == batch.near[ray])
-        batch.status[ray[inside]] = int(Status.INSIDE)
-        f_low, f_high = f_low.clamp_min(0), f_high.clamp_max(0)  # other signs are rounding: 0 ends the search there
-        batch.cross(ray, (low, high, f_low, f_high), ~undecided & ~inside)
+        return batch.finish(tolerance)
 
 
 class _March:
@@ -160,6 +154,21 @@ class _March:
     def _note_lowest(self, ray: Int[Tensor, " k"], at: Float64[Tensor, " k"], value: Float64[Tensor, " k"]) -> None:
         lower = value < self.lowest[ray]
         self.lowest_at[ray[lower]], self.lowest[ray[lower]] = at[lower], value[lower]
+
+
+def _close(batch: RayBatch, march: _March, ray: Tensor, tolerance: float) -> None:
+    """Evaluate the field at the ends of the last segments; a proven sign overrules an evaluated one."""
+    t, enters = march.t[ray], march.enters[ray]
+    low, high = t.float(), torch.minimum(t + march.step[ray], batch.far[ray].double()).float()
+    o, d = batch.o[ray], batch.d[ray]
+    f_low, f_high = (batch.evaluate(o + at[:, None] * d, ray) for at in (low, high))
+    undecided = f_low.isnan() | f_high.isnan() | ((f_high > 0) & (f_low > 0) & ~enters)
+    short = march.step[ray] <= MIN_SEGMENT * tolerance
+    batch.status[ray[undecided & (short | f_low.isnan() | f_high.isnan())]] = int(Status.GAVE_UP)
+    inside = (f_low <= 0) & (low == batch.near[ray])
+    batch.status[ray[inside]] = int(Status.INSIDE)
+    f_low, f_high = f_low.clamp_min(0), f_high.clamp_max(0)  # other signs are rounding: 0 ends the search there
+    batch.cross(ray, (low, high, f_low, f_high), ~undecided & ~inside)
 
 
 def _bounds(

@@ -1,5 +1,7 @@
 """A batch of rays on its way to a surface: the state of each ray while it is marched."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, query, select_shape
 from warpdvr.intersection.hit import Hit, Status
-from warpdvr.intersection.root import close_in
+from warpdvr.intersection.root import close_in, polish
 from warpdvr.kernels import ray_state as _ray_state
 from warpdvr.kernels import status as _status
 from warpdvr.runtime.launch import Packed
@@ -16,14 +18,24 @@ from warpdvr.runtime.launch import Packed
 class RayBatch:
     """The state of a batch of rays, shared by all marches.
 
-    The tensors are changed in place, so that they can be packed for kernels once, as `lines` and `rays`.
+    The tensors are changed in place, so that they can be packed for kernels once, as `lines` and `rays`. Directions
+    have unit length here; `finish` returns to the lengths that were given.
     """
 
-    def __init__(self, field: Field, rays: Rays):
+    def __init__(self, field: Field, rays: Rays, box: Float[Tensor, "2 3"] | None = None):
+        """Start at the border of the bounds, or of a box in them that holds the whole surface."""
         self.field, self.shape_index = field, rays.shape_index
-        self.o, self.d = (a.detach().float().contiguous() for a in (rays.origin, rays.direction))
-        self.near, self.far = rays.clip(field.bounds)
+        rays, length = Rays(rays.origin.detach(), rays.direction.detach()).normalised()
+        self.given = replace(rays, shape_index=self.shape_index)
+        self.o, self.d = (a.float().contiguous() for a in (rays.origin, rays.direction))
+        self.length = length
+        self.bounds = field.bounds if box is None else box
+        """Where the surface is searched, shape (2, 3) [scene unit]."""
+        self.near, self.far = rays.clip(self.bounds)
+        no_ray = self.length.isnan()
+        self.near.masked_fill_(no_ray, torch.nan)
         self.status = torch.where(self.near <= self.far, int(_status.ACTIVE), int(Status.MISS)).int()
+        self.status.masked_fill_(no_ray, int(Status.GAVE_UP))
         self.low, self.f_low, self.f_high, self.nearest = self.near.new_full((4, len(rays)), torch.nan)
         self.high = self.near.clone()
         self.f_nearest = torch.full_like(self.near, torch.inf)
@@ -49,6 +61,11 @@ class RayBatch:
         self.evaluations += len(x)
         return query(select_shape(self.field, self.shape_index, ray), x)
 
+    def evaluate_one(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Return the values of a field of one shape at points, and count them."""
+        self.evaluations += len(x)
+        return query(self.field, x)
+
     def cross(self, ray: Int[Tensor, " m"], ends: tuple[Float[Tensor, " m"], ...], valid: Bool[Tensor, " m"]) -> None:
         """Mark rays as hit, and give each the foremost of its `valid` brackets (low, high, f_low, f_high)."""
         ray, (low, high, f_low, f_high) = ray[valid], (a[valid] for a in ends)
@@ -63,6 +80,14 @@ class RayBatch:
         """Take t as the place of the smallest value on each ray, where no smaller one was evaluated."""
         self.nearest.copy_(torch.where(value < self.f_nearest, t, self.nearest))
 
+    def mostly_passes(self, value: float) -> bool:
+        """Return whether most rays in the bounds miss the surface, but have a smaller value on them.
+
+        So they do where they step over a surface that is tiny in its bounds.
+        """
+        passes = (self.status == int(Status.MISS)) & (self.f_nearest < value)
+        return 2 * int(passes.sum()) > int((self.near <= self.far).sum())
+
     def finish(self, tolerance: float) -> Hit:
         """Narrow the brackets to roots and return what became of every ray."""
         self.status[self.status == int(_status.ACTIVE)] = int(Status.GAVE_UP)
@@ -73,4 +98,16 @@ class RayBatch:
         self.status[ray[t.isnan()]] = int(Status.GAVE_UP)
         ray, t = ray[~t.isnan()], t[~t.isnan()]
         self.nearest[ray] = t
-        return Hit(t, ray, self.status, self.nearest, self.evaluations + evaluations)
+        t, for_digits = polish(self.field, self.given[ray], t, tolerance)
+        evaluations += self.evaluations + for_digits
+        return Hit(t / self.length[ray].to(t), ray, self.status, self._lowest() / self.length.float(), evaluations)
+
+    def _lowest(self) -> Float[Tensor, " n"]:
+        """Return `nearest` and, for rays that pass the box in which the surface is searched, the place next to it."""
+        lowest: Tensor = self.nearest
+        if self.bounds is self.field.bounds:
+            return lowest
+        near, far = Rays(self.o, self.d).clip(self.field.bounds)
+        t = ((self.bounds.mean(0) - self.o) * self.d).sum(-1)
+        t = torch.minimum(torch.maximum(t, near), far)
+        return torch.where(lowest.isnan() & (near <= far), t, lowest)

@@ -8,7 +8,7 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import pixel_centres
 from warpdvr.fields.base import Field
 from warpdvr.intersection.base import Solver
-from warpdvr.rendering.surface import surface
+from warpdvr.rendering.surface import shaded
 from warpdvr.shading.shade import Shader, shade
 from warpdvr.shading.srgb import encode, linear
 
@@ -64,8 +64,9 @@ def _mean(
 ) -> tuple[Float[Tensor, "k 3"], int]:
     """Return the mean colours over n x n rays in each pixel, and the evaluations."""
     side = (torch.arange(n, device=pixel.device, dtype=pixel.dtype) + 0.5) / n - 0.5
-    rays = camera.rays((pixel[:, None] + torch.cartesian_prod(side, side)).view(-1, 2))
-    visible = surface(field, rays, intersect, shader)
+    dtype = torch.promote_types(field.bounds.dtype, torch.float32)
+    rays = camera.rays((pixel[:, None] + torch.cartesian_prod(side, side)).view(-1, 2), dtype=dtype)
+    visible = shaded(field, rays, intersect, shader)
     backdrop = linear(background.repeat_interleave(n * n, 0))
     light = backdrop.index_copy(0, visible.hit.ray, linear(visible.color).to(background))
     return encode(light.view(-1, n * n, 3).mean(1)), visible.evaluations

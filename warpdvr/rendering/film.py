@@ -31,6 +31,8 @@ class Film:
     """Outward unit normal, 0 where the ray does not hit; differentiable."""
     status: Int[Tensor, " n"]
     """A `Status` for every pixel, int32."""
+    flat: Bool[Tensor, " n"]
+    """Whether the value has no slope where the ray hits."""
     soft: Float[Tensor, " n"] | None
     """Soft mask in (0, 1), None where it is left out; differentiable."""
     evaluations: int
@@ -55,6 +57,7 @@ class Film:
             mask=self.mask.view(shape),
             status=self.status.view(shape),
             evaluations=evaluations,
+            flat=int(self.flat.sum()),
             silhouette=None if self.soft is None else self.soft.view(shape),
         )
 
@@ -82,31 +85,12 @@ def expose(
     """
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
     order = tiles(pixel, chunk)
+    dtype = torch.promote_types(field.bounds.dtype, torch.float32)
     films = []
     for tile in order:
-        rays = camera.rays(pixel[tile])
+        rays = camera.rays(pixel[tile], dtype=dtype)
         films.append(_record(field, camera, rays, intersect, aggregate, shader, sharpness))
     return _in_rows(films, order)
-
-
-def background_pixels(background: Sequence[float] | Tensor | object, camera: Camera) -> Tensor:
-    """Return a background as the colour behind each of n pixels, row by row, shape (n, 3).
-
-    Raises:
-        ValueError: if it is neither one colour nor one for each pixel.
-    """
-    shapes = (3,), (camera.height, camera.width, 3)
-    try:
-        pixels = background if isinstance(background, Tensor) else torch.as_tensor(background, dtype=torch.float64)
-        found: object = tuple(pixels.shape)
-    except (RuntimeError, TypeError, ValueError):  # text, or rows of different lengths
-        found = repr(background)
-    if found not in shapes:
-        raise ValueError(
-            f"render: background must be one sRGB colour, such as (1.0, 1.0, 1.0), or a tensor of shape {shapes[1]}, "
-            f"one for each pixel, got {found if isinstance(found, str) else f'shape {found}'}"
-        )
-    return pixels.expand(shapes[1]).reshape(-1, 3)
 
 
 def tiles(pixel: Float[Tensor, "n 2"], max_size: int) -> list[Int[Tensor, " _"]]:
@@ -135,15 +119,14 @@ def _record(
     z = t * (rays.direction * forward).sum(-1)  # a product of matrices rounds otherwise in other chunks
     depth = torch.where(hit, z, torch.nan)
     soft, for_mask = (None, 0) if sharpness is None else soft_mask(field, rays, shown.hit, sharpness)
-    return Film(shown.color, depth, shown.normal, shown.hit.status, soft, shown.evaluations + for_mask)
+    return Film(shown.color, depth, shown.normal, shown.hit.status, shown.flat, soft, shown.evaluations + for_mask)
 
 
 def _in_rows(films: Sequence[Film], order: Sequence[Tensor]) -> Film:
     """Join the films of tiles, whose pixels are `order`, into one."""
     back = torch.cat(list(order)).argsort()
-    color, depth, normal, status = (
-        torch.cat([getattr(film, name) for film in films])[back] for name in ("color", "depth", "normal", "status")
-    )
+    names = ("color", "depth", "normal", "status", "flat")
+    color, depth, normal, status, flat = (torch.cat([getattr(film, name) for film in films])[back] for name in names)
     parts = [film.soft for film in films if film.soft is not None]
     soft = torch.cat(parts)[back] if parts else None
-    return Film(color, depth, normal, status, soft, sum(film.evaluations for film in films))
+    return Film(color, depth, normal, status, flat, soft, sum(film.evaluations for film in films))

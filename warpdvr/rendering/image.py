@@ -10,12 +10,13 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from warpdvr.intersection.hit import outcomes
 from warpdvr.runtime.files import replacing
 
 
 @dataclass(frozen=True)
 class Image:
-    """A rendered view of h x w pixels."""
+    """A rendered view of h x w pixels; `print(image)` says in a line what became of its rays."""
 
     rgb: Float[Tensor, "h w 3"]
     """sRGB colour in [0, 1] over the background; differentiable, and with `outline` so are the places of outlines."""
@@ -30,9 +31,15 @@ class Image:
     """A `Status` for every pixel, int32."""
     evaluations: int
     """Points at which the field was evaluated: for the hits, their colours and normals, edges and masks."""
+    flat: int = 0
+    """Number of pixels that hit where the value has no slope: their depth has no gradient and their normal is 0."""
     silhouette: Float[Tensor, "h w"] | None = None
     """Soft mask in (0, 1), None where it is left out: sigmoid(-sharpness * value) at the smallest value met on the ray
     (Yariv et al. 2020, eq. 7), behind the first surface too; differentiable with respect to the field."""
+
+    def __repr__(self) -> str:
+        height, width = self.status.shape
+        return f"Image({width} x {height} pixels: {outcomes(self.status, self.evaluations)})"
 
     def save(self, path: Path | str, what: str = "rgb") -> None:
         """Write an 8-bit picture of `rgb`, `normal`, `depth` (near is bright) or `mask`, as the suffix says.

@@ -1,7 +1,7 @@
 """From a field and a camera to an image."""
 
+import warnings
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -10,50 +10,60 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
-from warpdvr.intersection.base import SolverLike, as_solver
+from warpdvr.intersection.base import Solver, SolverLike, as_solver
 from warpdvr.intersection.default import default_intersect
+from warpdvr.intersection.diagnosis import warn_of_rays
 from warpdvr.intersection.lowest import DEPTHS
 from warpdvr.rendering.aggregate import HitPoint
 from warpdvr.rendering.antialias import smooth_edges
-from warpdvr.rendering.film import Film, background_pixels, expose
+from warpdvr.rendering.arguments import (
+    background_pixels,
+    check_camera,
+    check_silhouette,
+    shader_of,
+    warn_of_colors,
+)
+from warpdvr.rendering.film import Film, expose
+from warpdvr.rendering.grazing import pixel_spacing
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.visibility import VisibleImage, boundary
-from warpdvr.runtime.validate import refuse_class
+from warpdvr.runtime.calls import outside_inference
+from warpdvr.runtime.check import check_switches, whole
 from warpdvr.shading.lights import Light
 from warpdvr.shading.materials import Material
-from warpdvr.shading.shade import Shader, shade
 
 MEMORY = 512 << 20
 """Default memory budget of a render [byte]."""
 
 
+@outside_inference
 def render(
-    field: FieldLike,
-    camera: Camera,
+    field: FieldLike | object,
+    camera: Camera | object,
     *,
-    intersect: SolverLike | None = None,
-    background: Sequence[float] | Float[Tensor, "3"] | Float[Tensor, "h w 3"] = (1.0, 1.0, 1.0),
-    silhouette: float | None = None,
-    outline: bool = False,
-    antialias: float = 1,
-    material: Material | None = None,
-    lights: Sequence[Light] = (),
-    memory: int = MEMORY,
+    intersect: SolverLike | object | None = None,
+    background: Sequence[float] | Float[Tensor, "3"] | Float[Tensor, "h w 3"] | object = (1.0, 1.0, 1.0),
+    silhouette: float | object | None = None,
+    outline: bool | object = False,
+    antialias: int | object = 1,
+    material: Material | object | None = None,
+    lights: Sequence[Light] | object = (),
+    memory: int | object = MEMORY,
+    warn: bool = True,
 ) -> Image:
     """Render a field.
 
-    Differentiable with respect to the field's weights and the camera where autograd is recording; call it under
-    `torch.no_grad()` for a picture.
+    Differentiable twice with respect to the field's weights and the camera where autograd is recording (the soft mask
+    and the outline term once; they raise a RuntimeError). Call it under `torch.no_grad()` for a picture.
 
     Args:
         field: a `Field`, or what `as_field` makes one of.
         camera: the view.
-        intersect: finds the surface; by default `SphereTrace()` for fields with a Lipschitz bound, else
-            `DenseMarch()`.
+        intersect: finds the surface; by default `SphereTrace()` given a Lipschitz bound, else `DenseMarch()`.
         background: sRGB colour where no ray hits, one for all pixels or one for each.
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
-        outline: add the gradient of moving outlines to `Image.rgb`, whose values do not change, see
-            `warpdvr.rendering.visibility`.
+        outline: add the gradient of moving outlines to `Image.rgb`, whose values do not change, and make that of
+            grazing colours and normals the mean over a pixel, see `warpdvr.rendering.visibility` and `grazing`.
         antialias: rays along each axis of pixels on edges, where a neighbour sees something in front of or behind what
             they see, a whole number; their `rgb` is the mean in linear light. 1 takes the centre alone. With 3 and
             without a `BoundGrid` this may cost as much as the rest of the picture.
@@ -61,31 +71,38 @@ def render(
             surface; None shows the field's colour without shading.
         lights: the lights of the scene, needed with a material.
         memory: approximate limit for the evaluation of one chunk of rays [byte]. A recorded gradient comes on top.
+        warn: say what is wrong with the field in this picture, see `warpdvr.intersection.diagnosis`.
 
     Raises:
         ValueError: if an argument makes no sense, or a material and lights are not given together.
     """
+    camera = check_camera("render", camera)
+    pixels, sharpness = background_pixels(background, camera), check_silhouette(silhouette)
+    check_switches("render", outline=outline)
+    shader = shader_of(material, lights)
+    places, memory = whole("render: antialias", antialias), whole("render: memory [byte]", memory)
     field = as_field(field)
-    if antialias < 1 or antialias != int(antialias):
-        raise ValueError(f"render: antialias must be a whole number of places, at least 1, got {antialias}")
-    shader = _shader(material, lights)
-    solver = as_solver(intersect or default_intersect(field)).prepare(field)
+    solver = as_solver(default_intersect(field) if intersect is None else intersect).prepare(field)
     camera = camera.to(field.bounds.device)
-    pixels = background_pixels(background, camera)
-    points_per_ray = max(solver.points_per_ray, 1 if silhouette is None else DEPTHS + 1)
-    chunk = max(1, memory // (bytes_per_point(field) * points_per_ray))
-    film = expose(field, camera, solver, aggregate=HitPoint(), shader=shader, sharpness=silhouette, chunk=chunk)
+    chunk = _rays_at_once(field, solver, sharpness, memory)
+    spacing = pixel_spacing(camera) if outline else None
+    film = expose(field, camera, solver, aggregate=HitPoint(spacing), shader=shader, sharpness=sharpness, chunk=chunk)
     backdrop = pixels.to(film.color)
     rgb, evaluations = film.over(backdrop), film.evaluations
-    if antialias > 1:
-        rgb, for_edges = smooth_edges(
-            field, camera, solver, rgb, film.depth, backdrop, places=int(antialias), chunk=chunk, shader=shader
-        )
+    if places > 1:
+        seen = rgb, film.depth, backdrop
+        rgb, for_edges = smooth_edges(field, camera, solver, *seen, places=places, chunk=chunk, shader=shader)
         evaluations += for_edges
     if outline and torch.is_grad_enabled():
         edge_term, for_outlines = boundary(field, _visible(camera, film, backdrop), solver, chunk=chunk, shader=shader)
         rgb, evaluations = rgb + edge_term, evaluations + for_outlines
-    return film.image(camera, rgb, evaluations)
+    return film.image(camera, rgb, evaluations + (_warn(field, camera, film) if warn else 0))
+
+
+def _rays_at_once(field: Field, solver: Solver, sharpness: float | None, memory: int) -> int:
+    """Return the number of rays whose evaluation takes about `memory` bytes."""
+    points_per_ray = max(solver.points_per_ray, 1 if sharpness is None else DEPTHS + 1)
+    return max(1, memory // (bytes_per_point(field) * points_per_ray))
 
 
 def bytes_per_point(field: Field) -> int:
@@ -105,21 +122,20 @@ def bytes_per_point(field: Field) -> int:
     return 256 + 2 * saved // n
 
 
-def _shader(material: Material | object | None, lights: Sequence[Light] | object) -> Shader:
-    """Return the shader; the field's own colours need no lights, a material needs some."""
-    refuse_class("render: material", material)
-    if not isinstance(material, Material | None):
-        raise ValueError(f"render: material must be a Material such as Lambert(), got {material!r}")
-    if not isinstance(lights, Sequence) or not all(isinstance(light, Light) for light in lights):
-        raise ValueError(f"render: lights must be a list of lights such as [AmbientLight()], got {lights!r}")
-    if (material is None) != (len(lights) == 0):
-        provided, missing = ("lights", "material=Lambert()") if material is None else ("a material", "lights=[...]")
-        raise ValueError(f"render: {provided} without the other half shows nothing; give {missing} too")
-    return shade if material is None else partial(shade, material=material, lights=tuple(lights))
+def _warn(field: Field, camera: Camera, film: Film) -> int:
+    """Warn of what is wrong with the field in a picture, and return the evaluations that it took to find out."""
+    warn_of_colors(field, film.color)
+    if flat := int(film.flat.sum()):
+        warnings.warn(
+            f"render: {field.name} has no slope at {flat} of {int(film.mask.sum())} hits, as if it were "
+            "piecewise constant: depth has no gradient there, and normals are 0; interpolate its values",
+            stacklevel=4,
+        )
+    return warn_of_rays("render", field, camera.rays, film.status, stacklevel=4)
 
 
 def _visible(camera: Camera, film: Film, backdrop: Float[Tensor, "n 3"]) -> VisibleImage:
-    rays = camera.rays()
+    rays = camera.rays(dtype=torch.promote_types(film.depth.dtype, torch.float32))
     t = (film.depth / (rays.direction @ camera.pose[:3, 2].to(rays.direction))).detach()
     shape = (1, camera.height, camera.width)
     return VisibleImage(rays, shape, film.status, t, film.normal.detach(), backdrop.detach())

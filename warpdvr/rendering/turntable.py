@@ -18,8 +18,10 @@ from warpdvr.rendering.render import render
 from warpdvr.runtime.files import replacing
 
 
-def turn(field: FieldLike, path: Sequence[Camera]) -> Iterator[Image]:
+def turn(field: FieldLike | object, path: Sequence[Camera] | object) -> Iterator[Image]:
     """Render one camera after the other, antialiased and without gradients; the field must not change meanwhile."""
+    if not isinstance(path, Sequence):
+        raise ValueError(f"turn: path must be a list of cameras, got {type(path).__name__}")
     field = as_field(field)
     solver, _ = gridded_intersect(field)
     for camera in path:

@@ -11,7 +11,10 @@ from warpdvr.fields.base import Field, select_shape
 from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit, value_and_gradient
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Status
+from warpdvr.runtime.autograd import once_differentiable
 from warpdvr.shading.shade import Shader, SurfacePoints, shade
+
+ONCE = "boundary: second derivatives of the outline term are not provided; render without outline for them"
 
 HALVINGS = 3
 """Bisections between two pixels to find the outline there: down to an eighth of a pixel."""
@@ -86,6 +89,8 @@ def boundary(
     zero = image.background.new_zeros(len(image.rays), 3, dtype=field.bounds.dtype)
     if not torch.is_grad_enabled():
         return zero, 0
+    rays, length = image.rays.normalised()
+    image = replace(image, rays=rays, t=image.t * length.detach().to(image.t))
     pairs, evaluations = _candidate_pairs(image), 0
     for subset in pairs.split(chunk or max(len(pairs), 1)) if len(pairs) else ():
         crossing, for_rays = _bisect(field, image, subset, intersect)
@@ -202,6 +207,7 @@ def _contributions(
     tiny = torch.finfo(steep.dtype).tiny
     a, b = along.abs() / (steep + tiny), across / (steep + tiny)
     share = a**3 / (a**4 + b**4 + tiny) / torch.maximum(steep, GRAZING * min_slope + tiny)
+    value = once_differentiable(value, ONCE)
     move = (value.detach() - value) * torch.where(close_enough, share, 0)
     jump, evaluations = _color_jump(field, image, crossing, rays, t, shader)
     place = torch.where(close_enough, crossing.high - value.detach() / along, 0.5).nan_to_num(0.5)

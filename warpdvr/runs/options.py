@@ -133,9 +133,23 @@ class MeshOptions(Options):
 class Duration(Options):
     """The duration and the seed of a fit."""
 
-    minutes: float | None = field(default=None, metadata={"metavar": "M", "exclusive": "duration"})
-    """Fit for M minutes."""
-    iterations: int | None = field(default=None, metadata={"metavar": "N", "exclusive": "duration"})
+    minutes: float | None = field(
+        default=None,
+        metadata={
+            "metavar": "M",
+            "exclusive": "duration",
+            "usual": "that of the scene file, else 5; fit-code: none, it counts steps",
+        },
+    )
+    """Fit for M minutes [min]."""
+    iterations: int | None = field(
+        default=None,
+        metadata={
+            "metavar": "N",
+            "exclusive": "duration",
+            "usual": "that of the scene file, else none, it counts minutes; fit-code: 300",
+        },
+    )
     """Fit for N steps."""
     seed: int | None = field(default=None, metadata={"metavar": "S", "usual": "0"})
     """Seed of the first weights and of the rays."""

@@ -16,11 +16,11 @@ from warpdvr.cameras import paths
 from warpdvr.datasets.views import Views
 from warpdvr.evaluation.images import evaluate
 from warpdvr.evaluation.surfaces import chamfer
-from warpdvr.fields.base import Field
+from warpdvr.fields.base import Field, longest_side
 from warpdvr.geometry.isosurface import extract
 from warpdvr.geometry.mesh import Mesh, read_mesh
 from warpdvr.rendering import turntable
-from warpdvr.rendering.background import Background
+from warpdvr.rendering.background import ROOM, Background
 from warpdvr.rendering.image import Image
 from warpdvr.runs.run import Run
 from warpdvr.runtime.files import replacing
@@ -30,7 +30,7 @@ from warpdvr.usd.scene import write_usd
 def write_pictures(run: Run, field: Field, *, size: int = 512) -> Path:
     """Write a picture of the colours and one of the normals, from the side of the photographs; return the first."""
     checkpoint = run.load()
-    (camera,) = paths.turntable_around(checkpoint.cameras, 1, up=checkpoint.up, size=size)
+    (camera,) = paths.turntable_around(checkpoint.cameras, 1, up=checkpoint.up, size=size, radius=_radius(field))
     (image,) = turntable.turn(field, [camera])
     for channel in ("rgb", "normal"):
         _picture(run.images / f"view_{channel}.png", image.picture(channel))
@@ -40,7 +40,7 @@ def write_pictures(run: Run, field: Field, *, size: int = 512) -> Path:
 def write_turntable(run: Run, field: Field, *, frames: int, size: int) -> Path:
     """Write the pictures of a turntable and an animated GIF; return the path of the GIF."""
     checkpoint = run.load()
-    path = paths.turntable_around(checkpoint.cameras, frames, up=checkpoint.up, size=size)
+    path = paths.turntable_around(checkpoint.cameras, frames, up=checkpoint.up, size=size, radius=_radius(field))
     for old in run.images.glob("turntable_*.png"):
         old.unlink()
     pictures = []
@@ -92,7 +92,8 @@ def write_scores(run: Run, field: Field, views: Views, mesh: Mesh | None, truth:
         "evaluation": {"field_evaluations": scores.field_evaluations},
     }
     if truth is not None and mesh is not None:
-        result |= asdict(chamfer(mesh, truth))
+        size = {"mesh_vertices": len(mesh.vertices), "mesh_triangles": len(mesh.faces)}  # how fine it is
+        result |= size | asdict(chamfer(mesh, truth))
     row = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in result.items()}
     with replacing(run.scores) as unfinished:
         unfinished.write_text(json.dumps(row, indent=2) + "\n")
@@ -102,6 +103,11 @@ def write_scores(run: Run, field: Field, views: Views, mesh: Mesh | None, truth:
 def true_mesh(path: Path | None, views: Views) -> Mesh | None:
     """Return the mesh at `path`, or the one that came with the views, if any."""
     return views.truth if path is None else read_mesh(path)
+
+
+def _radius(field: Field) -> float:
+    """Return the radius of the ball that the bounds leave some room around: 1 for the bounds of a fit by default."""
+    return longest_side(field.bounds) / ROOM
 
 
 def _picture(path: Path, pixels: NDArray[np.uint8]) -> None:

@@ -1,7 +1,7 @@
 """Replace files atomically, make folders, and keep paths inside a folder."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,9 +14,7 @@ def replacing(path: Path) -> Iterator[Path]:
         ValueError: if the folder of `path` does not exist, or `path` is a folder.
         OSError: if it cannot be written; the message names `path`, not the temporary path.
     """
-    check_parents(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {path.parent}")
+    _check_folder(path)
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         unfinished.touch()  # fails here, with the system's own reason, whatever writes the file
@@ -33,6 +31,27 @@ def replacing(path: Path) -> Iterator[Path]:
             unfinished.unlink(missing_ok=True)
 
 
+def check_file(path: Path, suffixes: Sequence[str] = (), what: str = "a file") -> None:
+    """Check that a file can be written to a path, before the work whose result it is to hold.
+
+    Args:
+        path: the file; one that exists may be replaced.
+        suffixes: those that are known, in lower case; none: any suffix will do.
+        what: is written, for the message.
+
+    Raises:
+        ValueError: if the suffix is unknown, the folder does not exist or is read-only, or the path is a folder.
+    """
+    if suffixes and path.suffix.lower() not in suffixes:
+        known = " or ".join([", ".join(suffixes[:-1]), suffixes[-1]] if len(suffixes) > 1 else suffixes)
+        raise ValueError(f"{path}: {what} is written as {known}, not as {path.suffix or 'a file without suffix'}")
+    _check_folder(path)
+    if os.path.isdir(path):  # which is False where the name is too long, as `replacing` then says
+        raise ValueError(f"{path}: expected the path of a file to write, found a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path}: nothing can be written to the folder {path.parent}, it is read-only")
+
+
 def check_parents(path: Path) -> None:
     """Check that no parent of a path to write is a file.
 
@@ -42,6 +61,12 @@ def check_parents(path: Path) -> None:
     for parent in path.parents:
         if parent.is_file():
             raise ValueError(f"{path}: {parent} is a file, not a folder")
+
+
+def _check_folder(path: Path) -> None:
+    check_parents(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.parent}")
 
 
 def make_folder(path: Path) -> None:

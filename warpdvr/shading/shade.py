@@ -84,8 +84,19 @@ def shade(
 
 def _field_color(surface: SurfacePoints) -> Float[Tensor, "n 3"]:
     field, n = surface.field, len(surface.x)
-    color: object = field.color(surface.x, surface.normal, surface.direction, surface.feature)
-    if isinstance(color, Tensor) and tuple(color.shape) == (n, 3):
-        return color
-    shape = tuple(color.shape) if isinstance(color, Tensor) else type(color).__name__
-    raise ValueError(f"{field.name}.color: expected shape ({n}, 3) for {n} points, got {shape}")
+    try:
+        color: object = field.color(surface.x, surface.normal, surface.direction, surface.feature)
+    except Exception:
+        if n:
+            raise
+        return surface.x  # no colour at all, of a field that cannot be asked for none
+    if not isinstance(color, Tensor) or tuple(color.shape) != (n, 3):
+        shape = tuple(color.shape) if isinstance(color, Tensor) else type(color).__name__
+        hint = "; write it with Torch" if shape == "ndarray" else ""
+        raise ValueError(f"{field.name}.color: expected shape ({n}, 3) for {n} points, got {shape}{hint}")
+    if not color.is_floating_point() or color.device != surface.x.device:
+        raise ValueError(
+            f"{field.name}.color: expected floating point sRGB in [0, 1] on {surface.x.device}, got {color.dtype} on "
+            f"{color.device}"
+        )
+    return color.to(surface.x.dtype)

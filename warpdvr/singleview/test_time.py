@@ -14,6 +14,7 @@ from warpdvr.fields.base import select_shape
 from warpdvr.fields.conditional import Shapes
 from warpdvr.fitting.recipe import decay
 from warpdvr.intersection.dense_march import DenseMarch
+from warpdvr.intersection.diagnosis import NOTHING_INSIDE, lowest_value
 from warpdvr.intersection.lowest import lowest_on
 from warpdvr.singleview.preprocess import FINE, InputPicture
 from warpdvr.singleview.reconstructor import Reconstructor
@@ -85,6 +86,8 @@ def refine(
     axes = shape_bank.axes()
     nearest, pose, K = shape_bank.nearest(picture.mask, settings.starts, symmetric=model.decode.symmetric)
     codes = torch.cat([encoded.expand(len(nearest), -1), shape_bank.codes[nearest]])
+    if all(lowest_value(Shapes(model.decode, code[None]))[0] >= 0 for code in codes):  # usually the first has a shape
+        raise ValueError(f"refine: the decoder is no shape for any code to start from: {NOTHING_INSIDE}")
     attempt = _Attempt(model, picture.mask, settings, codes, pose.repeat(2, 1, 1), K.repeat(2, 1, 1), axes)
     cost = attempt.run((settings.steps + 3) // 4, 0, fit_shapes=False)
     worse = cost[: len(nearest)].argsort()[MAX_ENCODED:]  # the encoder's code comes first, with every camera

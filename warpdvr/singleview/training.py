@@ -15,7 +15,7 @@ from warpdvr.fitting import losses
 from warpdvr.fitting.loop import TrainingLoop
 from warpdvr.intersection.dense_march import DenseMarch
 from warpdvr.intersection.lowest import lowest_on
-from warpdvr.rendering.surface import Surface, surface
+from warpdvr.rendering.surface import Surface, shaded
 from warpdvr.singleview.augmentation import Augmentation
 from warpdvr.singleview.category import Category, Pool
 from warpdvr.singleview.preprocess import jitter, square_picture
@@ -214,7 +214,7 @@ class Trainer(TrainingLoop):
         noise = config.noise * torch.randn(n, self.codes.shape[1], generator=self.generator)
         shapes = Shapes(self.model.decode, self.codes[objects] + noise)
         batch = self.pool.draw(objects, config.rays, self.generator)
-        visible = surface(shapes, batch[0], DenseMarch(config.samples, splits=config.splits, block=8))
+        visible = shaded(shapes, batch[0], DenseMarch(config.samples, splits=config.splits, block=8))
         terms = self._ray_losses(shapes, batch, visible)
         if config.hull:
             x, shape_index, inside = self.pool.points(objects, config.points, self.generator)

@@ -8,12 +8,16 @@ from torch import Tensor
 
 from warpdvr.fields.adapter import adapt
 from warpdvr.fields.base import Field, FieldLike, check_answer
+from warpdvr.intersection.diagnosis import check_signs
+from warpdvr.runtime.calls import outside_inference
 from warpdvr.shading.shade import SurfacePoints, shade
 
 POINTS = 64
 """Points at which a field is evaluated."""
 
 
+@outside_inference
+@torch.enable_grad()
 def check_field(module: FieldLike) -> None:
     """Check that a module keeps the contract of `warpdvr.Field`, on copies of it: `module` stays unchanged.
 
@@ -41,6 +45,7 @@ def check_field(module: FieldLike) -> None:
     _check_lipschitz(name, field, x)
     _check_color(name, field, x, slope)
     _check_weights(name, field, x, slope)
+    check_signs(f"{name}.value", field)
 
 
 def _check_bounds(name: str, bounds: object) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import OPENGL, Camera
 from warpdvr.geometry.mesh import Mesh, vertex_normals
-from warpdvr.runtime.files import replacing
+from warpdvr.runtime.files import check_file, replacing
 from warpdvr.shading.srgb import linear
 
 ROOT = "/NeuralSurface"
@@ -58,10 +58,7 @@ def write_usd(
         ValueError: if the suffix, `up` or a name is wrong, the mesh is empty, or USD has no such camera.
     """
     path = Path(path)
-    if path.suffix.lower() not in (".usd", ".usdc", ".usda"):
-        raise ValueError(
-            f"{path}: USD is written as .usd, .usdc or .usda, not as {path.suffix or 'a file without suffix'}"
-        )
+    check_writable(path)
     if not len(mesh.faces):
         raise ValueError(f"{path}: the mesh to write has no faces")
     if not meters_per_unit > 0:
@@ -79,6 +76,15 @@ def write_usd(
             written = False
         if not written:
             raise ValueError(f"{path}: USD could not write this file; check its name, and that the disk is not full")
+
+
+def check_writable(path: Path) -> None:
+    """Check that USD can be written to a path, before the work whose result it is to hold.
+
+    Raises:
+        ValueError: if the suffix is not one of USD's, or there is no folder for it.
+    """
+    check_file(path, (".usd", ".usdc", ".usda"), "USD")
 
 
 def _upright(up: Sequence[float]) -> Float[Tensor, "4 4"]:

@@ -17,6 +17,7 @@ from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
 from warpdvr.intersection.base import SolverLike
 from warpdvr.intersection.default import gridded_intersect
+from warpdvr.intersection.diagnosis import warn_of_rays
 from warpdvr.rendering.image import Image, normal_color
 from warpdvr.rendering.render import render
 
@@ -81,7 +82,10 @@ class Progressive:
                 rows = min(height - top, max(1, int(max(self._min_pixels, affordable) / width)))  # thin bands cost more
                 bands.append(self._render(_rows(stage, top, rows)))
                 top += rows
-            self._hand_over(_stack(bands), camera)
+            image = _stack(bands)
+            if self._shown is None:  # of the first picture alone, since a user may well move into the object
+                warn_of_rays("view", self.field, stage.rays, image.status.flatten(), stacklevel=1)
+            self._hand_over(image, camera)
             yield
 
     @torch.no_grad()
@@ -89,7 +93,7 @@ class Progressive:
         start = perf_counter()
         if self._intersect is None:
             self._intersect, _ = gridded_intersect(self.field)
-        image = render(self.field, camera, intersect=self._intersect)
+        image = render(self.field, camera, intersect=self._intersect, warn=False)
         self._speed = camera.width * camera.height / (perf_counter() - start)
         return image
 
@@ -135,7 +139,7 @@ def _stack(bands: list[Image]) -> Image:
     """Join bands of rows into one image."""
     names = "rgb", "depth", "normal", "mask", "status"
     parts = {name: torch.cat([getattr(band, name) for band in bands]) for name in names}
-    return Image(**parts, evaluations=sum(band.evaluations for band in bands))
+    return Image(**parts, evaluations=sum(band.evaluations for band in bands), flat=sum(band.flat for band in bands))
 
 
 def _is_same(a: Camera, b: Camera) -> bool:

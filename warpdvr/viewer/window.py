@@ -17,11 +17,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.fields.base import FieldLike
+from warpdvr.fields.base import FieldLike, longest_side
 from warpdvr.geometry.mesh import Mesh
 from warpdvr.intersection.base import SolverLike
 from warpdvr.runtime.files import replacing
 from warpdvr.viewer.progressive import CLAY, LEVELS, STYLES, Progressive, to_numpy
+
+DEPTH = 0.15
+"""Depth up to which cameras are drawn [radius of the scene]."""
+
+OTHER = 30.0
+"""Factor on the unit sphere from which on bounds or meshes are of quite another size."""
 
 FOV = 35.0
 """Vertical field of view of the first view [degree]."""
@@ -42,7 +48,8 @@ def view(
 ) -> None:
     """Open a window on a field and return when it is closed, or write a picture of it and return at once.
 
-    Everything is in the scene frame, in which the object lies in the unit sphere.
+    Everything is in one frame. The first view shows the unit sphere, in which objects lie in the scene frame, or the
+    field's bounds (without a field, the meshes) where they are of quite another size.
 
     Args:
         field: a `Field`, or anything that `as_field` accepts; None shows only meshes and cameras.
@@ -70,8 +77,9 @@ def view(
     picture = None if field is None else Progressive(field, intersect=intersect, style=style, levels=levels)
     ps = _start(headless=screenshot is not None)
     try:
-        _arrange(ps, size, up)
-        _add(ps, meshes or {}, cameras, field is None or screenshot is not None)
+        centre, radius = _ball(picture, meshes or {})
+        _arrange(ps, size, up, centre, radius)
+        _add(ps, meshes or {}, cameras, field is None or screenshot is not None, radius)
         if screenshot is None:
             ps.set_user_callback(lambda: _frame(picture, work))
             ps.show()
@@ -109,34 +117,52 @@ def _start(*, headless: bool) -> Any:
         ) from problem
 
 
-def _arrange(ps: Any, size: tuple[int, int], up: Sequence[float]) -> None:
-    """Set up an empty scene around the unit sphere, seen obliquely from above."""
+def _ball(picture: Progressive | None, meshes: Mapping[str, Mesh]) -> tuple[list[float], float]:
+    """Return centre and radius of what is shown [scene unit]: of the unit sphere, unless the sizes are quite others."""
+    x = [mesh.vertices.detach().cpu().float() for mesh in meshes.values() if len(mesh.vertices)]
+    if picture is not None:
+        x = [picture.field.bounds.detach().cpu().float()]
+    if not x:
+        return [0.0, 0.0, 0.0], 1.0
+    box = torch.stack([torch.cat(x).amin(0), torch.cat(x).amax(0)])
+    radius = 0.5 * longest_side(box)
+    return (box.mean(0).tolist(), radius) if radius > 0 and not 1 / OTHER < radius < OTHER else ([0.0, 0.0, 0.0], 1.0)
+
+
+def _arrange(
+    ps: Any,
+    size: tuple[int, int],
+    up: Sequence[float],
+    centre: Sequence[float] = (0.0, 0.0, 0.0),
+    radius: float = 1.0,
+) -> None:
+    """Set up an empty scene around a ball, seen obliquely from above."""
     ps.set_window_size(*size)
     ps.set_ground_plane_mode("none")
     ps.set_background_color((1.0, 1.0, 1.0))
     ps.set_automatically_compute_scene_extents(False)  # there may be no mesh to measure
-    ps.set_length_scale(2.0)
-    ps.set_bounding_box((-1, -1, -1), (1, 1, 1))
+    ps.set_length_scale(2.0 * radius)
+    ps.set_bounding_box(*(tuple(c + sign * radius for c in centre) for sign in (-1, 1)))
     axis = max(range(3), key=lambda i: abs(up[i]))
     ps.set_up_dir(("neg_" if up[axis] < 0 else "") + "xyz"[axis] + "_up")
     ps.set_view_projection_mode("perspective")
     ps.set_vertical_fov_degrees(FOV)
     half = math.atan(math.tan(math.radians(FOV) / 2) * min(1.0, size[0] / size[1]))
-    eye = [0.0, 0.0, 0.0]
+    eye = list(centre)
     for i, a in ((axis, math.copysign(0.51, up[axis])), (axis - 2, 0.50), (axis - 1, -0.70)):
-        eye[i] = a / math.sin(half)  # of length 1 / sin: the unit sphere fills the picture
-    ps.look_at(eye, (0.0, 0.0, 0.0))
+        eye[i] += radius * a / math.sin(half)  # by radius / sin: the ball fills the picture
+    ps.look_at(eye, tuple(centre))
 
 
-def _add(ps: Any, meshes: Mapping[str, Mesh], cameras: Sequence[Camera], enabled: bool) -> None:
-    """Add meshes, and the cameras as a network of lines."""
+def _add(ps: Any, meshes: Mapping[str, Mesh], cameras: Sequence[Camera], enabled: bool, radius: float) -> None:
+    """Add meshes, and the cameras as a network of lines, in a scene of a radius [scene unit]."""
     for name, mesh in meshes.items():
         options = {"enabled": enabled, "smooth_shade": True, "color": CLAY, "material": "clay"}
         shape = ps.register_surface_mesh(name, to_numpy(mesh.vertices), mesh.faces.cpu().numpy(), **options)
         if mesh.colors is not None:
             shape.add_color_quantity("color", to_numpy(mesh.colors), defined_on="vertices")
     if cameras:
-        nodes = torch.cat([_frustum(camera.to("cpu")) for camera in cameras])
+        nodes = torch.cat([_frustum(camera.to("cpu"), DEPTH * radius) for camera in cameras])
         edge = torch.tensor([[i, j] for k in range(4) for i, j in ((k, k + 4), (k + 4, (k + 1) % 4 + 4))])
         near = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 0]])
         edges = (torch.cat([edge, near]) + 8 * torch.arange(len(cameras))[:, None, None]).reshape(-1, 2)
@@ -146,7 +172,7 @@ def _add(ps: Any, meshes: Mapping[str, Mesh], cameras: Sequence[Camera], enabled
         )
 
 
-def _frustum(camera: Camera, depth: float = 0.15) -> Float[Tensor, "8 3"]:
+def _frustum(camera: Camera, depth: float) -> Float[Tensor, "8 3"]:
     """Return the origins of the rays through the corners of an image, and their points at `depth`.
 
     polyscope's own camera views support no principal point, and no camera model but the pinhole.

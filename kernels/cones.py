@@ -96,6 +96,9 @@ def widen(
     """
     f = value[wp.tid()]
     k = index[wp.tid()]
+    if f == wp.inf:  # proves nothing, see kernels/sphere_trace.py
+        cones.status[k] = ENDED
+        return
     here = cones.t[k]
     last = cones.last[k]
     ball = f / lipschitz

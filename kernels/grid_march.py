@@ -22,8 +22,6 @@ from warpdvr.kernels.grid_narrow import (
     CROSSING,
     FALL,
     FREE_UNTIL,
-    LOWEST,
-    LOWEST_AT,
     MAX_CORRECTIONS,
     MAX_FALL,
     MIN_FALL,
@@ -32,7 +30,6 @@ from warpdvr.kernels.grid_narrow import (
     MODEL_TOLERANCE,
     RISE,
     SAMPLE_AHEAD,
-    SAMPLED_FALL,
     STEEPEST_FALL,
     STEEPEST_RISE,
     VALUE_AHEAD,
@@ -41,96 +38,13 @@ from warpdvr.kernels.grid_narrow import (
     memory,
     positive_from,
 )
+from warpdvr.kernels.grid_step import HUGE, Line, Stretch, Walk, pass_free, step_blindly
 from warpdvr.kernels.ray_state import RayLines, RayState
 from warpdvr.kernels.status import HIT, MISS
 
-OVERSHOOT = wp.constant(1.05)  # a Newton step aims a little behind the root, so that the next sample closes a bracket
-HUGE = wp.constant(1.0e29)  # larger values and slopes mean unknown
 IRREGULAR = wp.constant(1.5)  # slopes vary so much more than their mean where nobody knows how steep parts are
 CAREFUL = wp.constant(0.7)  # share of the free length that is stepped there
-BLIND_STEP = wp.constant(16.0)  # the step where nothing is known, in shortest steps
 ROUNDING = wp.constant(2.4e-7)  # relative to the length of a ray: the shortest step that advances
-
-
-@wp.struct
-class Line:
-    """A ray; lengths count from `near`, where they are exact."""
-
-    o: wp.vec3  # its position at `near`, in sides of the largest boxes
-    e: wp.vec3  # its direction, in the same units
-    near: float
-    length: float  # of the part inside the bounds
-
-
-@wp.struct
-class Stretch:
-    """The part of a ray in one box, [a, b], and how fast the value can change on it."""
-
-    a: float
-    b: float
-    corner: wp.vec3  # of the box
-    side: float  # of the box, in sides of the largest boxes
-    along: float  # middle of the possible slopes along the ray
-    spread: float  # largest deviation of the slope from that
-    fall: float  # how fast the value can fall
-    rise: float  # how fast it can rise
-
-
-@wp.struct
-class Walk:
-    """How far a ray has come."""
-
-    t: float  # the sample that it proposes, NaN before there is one
-    low: float  # the last point that is known to be positive
-    free: float  # a lower bound of the value where the ray is now
-    start: float  # where the current step began
-    sampled: bool  # whether the field was evaluated at `start`
-    falling: bool  # the value may have come down to 0 after FREE_UNTIL, and has been falling since
-    m: memory
-
-
-@wp.func
-def newton(s: Stretch, free: float, sampled_fall: float, settings: Settings) -> float:
-    """Where to sample a stretch, with a value of at least `free` at its start that may fall to 0 on it."""
-    end = s.a + wp.max(settings.relaxation * free / s.fall, settings.thinnest)
-    if s.rise <= 0.0:
-        end = s.a + OVERSHOOT * free / -s.along + settings.thinnest  # it falls all the way, so no crossing is skipped
-    elif s.fall < 10.0 * sampled_fall and free < 4.0 * settings.thinnest * s.fall:
-        end = wp.max(end, s.a + 1.3 * free / sampled_fall)  # the falling samples show the surface ahead: try behind it
-    return wp.min(end, wp.max(s.b, s.a + settings.thinnest))
-
-
-@wp.func
-def pass_free(w: Walk, s: Stretch, lower: float, upper: float, rest: float, line: Line) -> Walk:
-    """Cross a box whose bounds exclude the surface."""
-    if lower + upper < 2.0 * w.m[LOWEST]:
-        w.m[LOWEST] = 0.5 * (lower + upper)
-        w.m[LOWEST_AT] = line.near + 0.5 * (s.a + s.b)
-    if not w.sampled:
-        w.low = line.near + s.b
-    w.free = wp.max(rest, lower)
-    w.falling = False
-    return w
-
-
-@wp.func
-def step_blindly(w: Walk, s: Stretch, line: Line, settings: Settings) -> Walk:
-    """Propose a sample in a box that has only bounds of the slope, or not even these."""
-    certain = s.a + w.free / s.fall
-    end = certain
-    if w.sampled and s.spread > HUGE:
-        certain = s.a + BLIND_STEP * settings.thinnest
-        end = certain
-    elif w.sampled:
-        sampled_fall = wp.where(s.a == w.start, w.m[SAMPLED_FALL], 0.0)
-        end = newton(s, w.free, sampled_fall, settings)
-        end = wp.max(end, w.start + settings.thinnest)
-    if not w.falling:
-        w.m[FREE_UNTIL] = line.near + wp.min(certain, line.length)
-        w.m[RISE] = s.rise
-    w.m[RISE] = wp.max(w.m[RISE], s.rise)
-    w.t = line.near + wp.min(end, line.length)
-    return w
 
 
 @wp.func
@@ -226,7 +140,7 @@ def cross_box(w: Walk, a: float, nudge: float, d: wp.vec3, tree: Tree, line: Lin
     s.rise = wp.min(s.spread + s.along, tree.lipschitz)
     w.m[STEEPEST_FALL] = wp.max(w.m[STEEPEST_FALL], s.fall)
     w.m[STEEPEST_RISE] = wp.max(w.m[STEEPEST_RISE], s.rise)
-    rest = w.free - s.fall * (s.b - a)
+    rest = wp.where(s.fall > HUGE, 0.0, w.free - s.fall * (s.b - a))
     if tree.lower[node] > 0.0:
         w = pass_free(w, s, tree.lower[node], tree.upper[node], rest, line)
     elif rest > 0.0:

@@ -166,7 +166,7 @@ def narrow(
     f = value[i]
     here = rays.high[r]
     note_value(rays, r, here, f)
-    if wp.isnan(f):
+    if wp.isnan(f) or f == wp.inf:  # an infinite value proves nothing: no bound of the slope holds there
         rays.status[r] = GAVE_UP
         return
     first = wp.isnan(rays.low[r])

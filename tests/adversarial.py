@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
+from networks import trained
+from reference import Asked
 from torch import Tensor, nn
 
-from networks import Network, trained
-from reference import Asked
 from warpdvr.fields.base import Field
 from warpdvr.fields.voxel import VoxelSDF
+from warpdvr.intersection.hit import Hit
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ class Siren(Field):
         super().__init__(1.0)
         generator = torch.Generator().manual_seed(3)
         sizes = [3, 48, 48, 1]
-        for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for i, (a, b) in enumerate(pairwise(sizes)):
             bound = 1 / a if i == 0 else (6 / a) ** 0.5 / 30
             for name, shape in ((f"w{i}", (b, a)), (f"b{i}", (b,))):
                 weight = (2 * torch.rand(*shape, generator=generator) - 1) * bound
@@ -146,6 +149,19 @@ def voxels(resolution: int = 128) -> Field:
     field.distance.table.data[:, 0] = value.reshape(-1)
     field.bound_slope()
     return field
+
+
+def lengths(hit: Hit) -> Tensor:
+    """Return the ray lengths of hits in float64, NaN for rays that do not hit."""
+    return torch.full(hit.status.shape, torch.nan, dtype=torch.float64).index_copy(0, hit.ray, hit.t.double())
+
+
+def changes_sign(field: Any, o: Tensor, d: Tensor, t: Tensor, reach: float = 2e-4) -> Tensor:
+    """Return whether the value is positive and not positive, in this order, within a short way of each hit."""
+    at = t[:, None] + torch.linspace(-reach, reach, 41, dtype=t.dtype)
+    value = field.value((o[:, None] + at[..., None] * d[:, None]).view(-1, 3)).view(at.shape)
+    seen: Tensor = ((value[:, :-1] > 0) & (value[:, 1:] <= 0)).any(1)
+    return seen
 
 
 ADVERSARIES = {

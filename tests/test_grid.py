@@ -12,7 +12,8 @@ from torch import Tensor
 
 from warpdvr import DenseMarch, Hit, Rays, SphereTrace, Status, extract
 from warpdvr.fields.analytic import Box, Sphere, Torus
-from warpdvr.intersection.boxes import bounds, corners, differences, dilate, dilate_blocks, model_error
+from warpdvr.intersection.box_models import model_error
+from warpdvr.intersection.boxes import bounds, corners, differences, dilate, dilate_blocks
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.repeat_log import RepeatLog
 from warpdvr.kernels import grid as _grid

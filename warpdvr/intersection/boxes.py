@@ -86,15 +86,14 @@ def bounds(
     rounding = 1e-6 * torch.maximum(lower.abs(), upper.abs())
     width = torch.minimum(steepest * (float(side.norm()) / 2), neighbourhood[6:9].sum(0) * (bend / 8)) + rounding
     bounded = (width + r + lower + upper).isfinite()
-    lower = torch.where(bounded, lower - width, -torch.inf)
+    beyond = lower == torch.inf  # a field that is infinite around a box has no surface in it
+    lower = torch.where(beyond, 1e-20, torch.where(bounded, lower - width, -torch.inf))
     upper = torch.where(bounded, upper + width, torch.inf)
     slope = torch.stack([*torch.where(bounded, g, 0.0), torch.where(bounded, r, 1e30)], 1)
     return lower, upper, slope
 
 
-def excess(
-    neighbourhood: Float[Tensor, "rows n"], inside: Float[Tensor, "6 n"], spread: float
-) -> Float[Tensor, " n"]:
+def excess(neighbourhood: Float[Tensor, "rows n"], inside: Float[Tensor, "6 n"], spread: float) -> Float[Tensor, " n"]:
     """Return how far the slopes in the halves of n boxes exceed those that were expected in the boxes, at least 1.
 
     On a smooth or polyhedral surface they hardly ever do. Where they do, the surface has parts that the larger boxes
@@ -148,29 +147,6 @@ def bends(value: Float[Tensor, "m x y z"]) -> Float[Tensor, "3 m x-1 y-1 z-1"]:
             bend = (bend.narrow(other + 1, 0, m) + bend.narrow(other + 1, 1, m)) / 2
         means.append(bend)
     return torch.stack(means)
-
-
-def value_of_model(model: Float[Tensor, "11 n"], place: Float[Tensor, "3"]) -> Float[Tensor, " n"]:
-    """Return the values of models of boxes (kernels/box_model.py) at the same place in each, in sides of the box."""
-    weight = torch.where(HALVES.to(place.device) == 1, place, 1 - place).prod(-1)
-    value: Tensor = weight @ model[:8] - (place * (1 - place) / 2) @ model[8:]
-    return value
-
-
-def model_error(
-    corner: Float[Tensor, "8 m"], bend: Float[Tensor, "3 m"], value: Float[Tensor, "m 3 3 3"]
-) -> Float[Tensor, " m"]:
-    """Return the largest difference of values in boxes from the model of kernels/box_model.py.
-
-    Args:
-        corner: values at the corners.
-        bend: `bends` of the boxes.
-        value: at the corners of the halves.
-    """
-    place = torch.cartesian_prod(*[torch.linspace(0, 1, 3)] * 3).to(corner)
-    weight = torch.where(HALVES.to(place.device)[:, None] == 1, place, 1 - place).prod(-1)
-    expected = weight.T @ corner - (place * (1 - place) / 2) @ bend
-    return (value.reshape(-1, 27).T - expected).abs().amax(0)
 
 
 def dilate(value: Float[Tensor, "c m x y z"]) -> Float[Tensor, "c m x y z"]:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.intersection import lipschitz
+from warpdvr.intersection.box_models import model_error, models_of, tighter, value_at
 from warpdvr.intersection.boxes import (
     HALVES,
     Boxes,
@@ -20,17 +21,12 @@ from warpdvr.intersection.boxes import (
     dilate,
     dilate_blocks,
     excess,
-    model_error,
-    value_of_model,
 )
 from warpdvr.kernels import grid as _grid
 from warpdvr.runtime.launch import Packed
 
 Evaluate = Callable[[Float[Tensor, "n 3"]], Float[Tensor, " n"]]
 """Returns the values of a field at points."""
-
-GOOD_SLOPE = 0.18
-"""Largest relative error of a model's slope at which its box is no longer halved."""
 
 ODD_PLACE = (0.36, 0.43, 0.29)
 """Where in a box its model is checked, in sides: off the lattices that a field may be built on."""
@@ -40,9 +36,6 @@ CHECK = 1.5
 
 PLATEAU = 0.5
 """Slopes below this share of the Lipschitz bound raise the suspicion that a distance is cut off."""
-
-ROUNDING = 1e-6
-"""The least error of a model, as a fraction of the values."""
 
 MAX_RESOLUTION = 4096
 """Most boxes along the longest side that a tree can be halved into: in smaller ones rounding shows."""
@@ -188,11 +181,11 @@ class Octree:
         proven = boxes.corner.amin(0) - self.proven_lipschitz * (float(side.norm()) / 2)
         lower = torch.where(cut_off, torch.minimum(lower, proven), lower) - boxes.margin
         upper = upper + boxes.margin
-        model, good = _model(boxes, lower, slope, side, cut_off)
-        hold, last = _may_hold(*_tighter(model, lower, upper)), level + 1 >= layout.levels
+        model, good = models_of(boxes, lower, slope, side, cut_off)
+        hold, last = _may_hold(*tighter(model, lower, upper)), level + 1 >= layout.levels
         if not last:
             model, good = self._checked_models(evaluate, boxes, model, hold, good, side)
-        lower, upper = _tighter(model, lower, upper)
+        lower, upper = tighter(model, lower, upper)
         ends = torch.nonzero(hold & (good | last) & model.isfinite().all(0))[:, 0]
         child = torch.full_like(lower, -1, dtype=torch.int32)
         child[ends] = -2 - len(self.models) - torch.arange(len(ends), device=child.device).int()
@@ -220,7 +213,7 @@ class Octree:
             return model, good
         place = torch.tensor(ODD_PLACE).to(side)
         x = self.layout.low + (boxes.cell[claimed] + place) * side
-        off = (evaluate(x) - value_of_model(model[:11, claimed], place)).abs()
+        off = (evaluate(x) - value_at(model[:11, claimed], place)).abs()
         wrong = ~(CHECK * off <= model[11, claimed])
         error = model[11].index_copy(0, claimed, torch.where(wrong, 2 * CHECK * off, model[11, claimed]))
         return torch.cat([model[:11], error[None]]), good.index_fill(0, claimed[wrong], False)
@@ -248,29 +241,6 @@ class Octree:
         return value.view(-1, 3, 3, 3)
 
 
-def _model(
-    boxes: Boxes,
-    lower: Float[Tensor, " n"],
-    slope: Float[Tensor, "n 4"],
-    side: Float[Tensor, "3"],
-    cut_off: Bool[Tensor, " n"],
-) -> tuple[Float[Tensor, "12 n"], Bool[Tensor, " n"]]:
-    """Return models of boxes (kernels/box_model.py), and which are good enough not to be halved.
-
-    A model is assumed to be as wrong as the model of the box of twice the size was where the field was evaluated, and
-    less wrong if the error there had dropped a lot since one generation before: to 1/8 where the field is smooth, to
-    1/2 at a kink.
-    """
-    corner, errors = boxes.corner, boxes.neighbourhood[9:11]
-    ratio = torch.where(errors[1] < torch.inf, errors[0] / errors[1], 1)
-    factor = torch.where(errors[1] < torch.inf, (4 * ratio).clamp(0.25, 1), 2)
-    error = errors[0] * factor * boxes.neighbourhood[11] + boxes.margin + ROUNDING * corner.abs().amax(0)
-    error = torch.where(cut_off, torch.inf, error)  # what was evaluated tells nothing about what may hide
-    error = torch.minimum(corner.amin(0) - lower, error)
-    good = 4 * error < GOOD_SLOPE * float(side.min()) * slope[:, :3].norm(dim=1)
-    return torch.cat([corner, boxes.bend, error[None]]), good & (errors[0] < torch.inf)
-
-
 def _checked_lipschitz(bound: float | None, corner: Float[Tensor, "8 n"], side: Float[Tensor, "3"]) -> float:
     """Return a Lipschitz bound; infinity for none, or if the values at the corners of a box differ by more."""
     if bound is None or not bound > 0:
@@ -286,16 +256,6 @@ def _key(place: Int[Tensor, "*shape 3"], n: int) -> Int[Tensor, "*shape"]:
     i, j, k = place.unbind(-1)
     key: Tensor = (i * n + j) * n + k
     return key
-
-
-def _tighter(
-    model: Float[Tensor, "12 n"], lower: Float[Tensor, " n"], upper: Float[Tensor, " n"]
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Return bounds that are no wider than those of the models."""
-    corner, bend, error = model[:8], model[8:11] / 8, model[11]
-    lowest = corner.amin(0) - bend.clamp_min(0).sum(0) - error
-    highest = corner.amax(0) - bend.clamp_max(0).sum(0) + error
-    return torch.where(lowest > lower, lowest, lower), torch.where(highest < upper, highest, upper)
 
 
 def _may_hold(lower: Float[Tensor, " n"], upper: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:

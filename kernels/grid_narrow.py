@@ -139,7 +139,7 @@ def note_bend(ray: Ray, f: float) -> Ray:
 def may_hide(front: float, crossing: float, settings: Settings, m: memory) -> wp.bool:
     """Whether there may be another crossing in front of one, behind the place that the ray is known to be free to."""
     gap = wp.where(m[STRAIGHT] > 0.0, settings.straight_gap, settings.gap)
-    return m[RISE] > 0.0 and crossing - front > gap  # type: ignore[no-any-return]
+    return m[RISE] > 0.0 and crossing - front > gap
 
 
 @wp.func

@@ -226,7 +226,8 @@ class Octree:
         """
         if self.proven_lipschitz == math.inf:
             return torch.zeros_like(slope[:, 0], dtype=torch.bool)
-        return slope[:, :3].norm(dim=1) + slope[:, 3] < PLATEAU * self.proven_lipschitz
+        flat: Tensor = slope[:, :3].norm(dim=1) + slope[:, 3] < PLATEAU * self.proven_lipschitz
+        return flat
 
     def _values_at_halves(self, evaluate: Evaluate, boxes: Boxes, level: int) -> Float[Tensor, "m 3 3 3"]:
         """Return the values at the corners of the halves of m boxes, as blocks; the halves are of `level`."""

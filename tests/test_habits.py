@@ -386,7 +386,13 @@ class NeverEmpty(nn.Module):
         return (0 * x.amax() + feature).abs().clamp(0, 1)
 
 
-@pytest.mark.parametrize("make", [NeverEmpty])
+class NeverEmptyField(Field):
+    def value(self, x: Tensor) -> Tensor:
+        assert len(x)
+        return ball(x)
+
+
+@pytest.mark.parametrize("make", [NeverEmpty, NeverEmptyField])
 def test_a_field_that_cannot_be_asked_for_no_points(make: type[nn.Module]) -> None:
     assert hits(make()) == ROUND
     for options in ({}, {"silhouette": 10.0}, {"outline": True}, {"antialias": 2}, {"intersect": DenseMarch()}):

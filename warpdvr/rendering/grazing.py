@@ -11,6 +11,7 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, select_shape
 from warpdvr.fields.gradient import unit
 from warpdvr.rendering.implicit import Attached
+from warpdvr.runtime.calls import answered
 
 Spacing = Callable[[Float[Tensor, " n"], Float[Tensor, "n 3"]], Float[Tensor, " n"]]
 """From ray lengths and normals to the distance, along the normal, between neighbouring pixels [scene unit]."""
@@ -74,10 +75,10 @@ def mean_over_pixel(field: Field, rays: Rays, attached: Attached, spacing: Spaci
     width = spacing(t, unit(attached.gradient[grazing])).to(t)
     ahead = AHEAD * width
     rays, field = rays[grazing], select_shape(field, rays.shape_index, grazing)
-    fall = field.value(rays.at(t + ahead).to(t)) - attached.value[grazing]
+    fall = answered(field.value, rays.at(t + ahead).to(t)) - attached.value[grazing]
     bend = 2 * (fall - slope * ahead) / ahead.square()
     lowest = torch.where(bend > 0, -slope / bend, 0).clamp_max(FARTHEST * width)
-    depth = -field.value(rays.at(t + lowest).to(t))
+    depth = -answered(field.value, rays.at(t + lowest).to(t))
     smooth = (bend > 0) & ((depth / (0.5 * slope.abs() * lowest) - 1).abs() < SMOOTH)
     r = torch.where(smooth, depth / (steep * width), torch.inf).clamp_max(2 * NEAR)
     mean = 2 * (torch.sqrt(r + 0.5) - torch.where(r < 1, 0, (r - 0.5).clamp_min(0).sqrt()))

@@ -508,10 +508,10 @@ def test_a_fit_of_a_field_without_inside_leaves_no_folder(
 ) -> None:
     scene = tmp_path / "empty.toml"
     scene.write_text(
-        '[views]\nmesh = "warp:bunny"\ncount = 3\ntest = 1\nsize = 16\n[field]\nkind = "sphere"\nradius = -0.5\n'
+        '[views]\nmesh = "warp:bunny"\ncount = 3\ntest = 1\nsize = 16\n[field]\nkind = "plane"\noffset = -5.0\n'
     )
     said = refused(capsys, "fit", scene, "--out", tmp_path / "run", "--iterations", "3")
-    assert "radius must be positive" in said
+    assert "fit: no sampled value is negative" in said and "is the sign turned round" in said
     assert not (tmp_path / "run").exists()
 
 

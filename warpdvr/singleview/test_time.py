@@ -87,7 +87,9 @@ def refine(
     nearest, pose, K = shape_bank.nearest(picture.mask, settings.starts, symmetric=model.decode.symmetric)
     codes = torch.cat([encoded.expand(len(nearest), -1), shape_bank.codes[nearest]])
     if all(lowest_value(Shapes(model.decode, code[None]))[0] >= 0 for code in codes):  # usually the first has a shape
-        raise ValueError(f"refine: the decoder is no shape for any code to start from: {NOTHING_INSIDE}")
+        raise ValueError(
+            f"no mesh can be made of what the network sees (refine: of no code to start from; {NOTHING_INSIDE})"
+        )
     attempt = _Attempt(model, picture.mask, settings, codes, pose.repeat(2, 1, 1), K.repeat(2, 1, 1), axes)
     cost = attempt.run((settings.steps + 3) // 4, 0, fit_shapes=False)
     worse = cost[: len(nearest)].argsort()[MAX_ENCODED:]  # the encoder's code comes first, with every camera

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from warpdvr.fields.base import Bounds, Field, FieldLike, Kind, box, check_answer
+from warpdvr.fields.empty import answered
 from warpdvr.fields.probe import check_members, check_mode, probe
-from warpdvr.runtime.calls import answered, outside_inference
+from warpdvr.runtime.inference_mode import outside_inference
 from warpdvr.runtime.validate import refuse_class
 
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Bounds, Field, FieldLike, Kind
-from warpdvr.runtime.check import finite, floating
+from warpdvr.runtime.arguments import finite, floating
 
 Vector = Sequence[float] | Float[Tensor, "..."] | object
 

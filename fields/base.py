@@ -22,8 +22,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from warpdvr.fields.layers import Layer
-from warpdvr.runtime.calls import outside_inference
 from warpdvr.runtime.copies import copied
+from warpdvr.runtime.inference_mode import outside_inference
 
 Bounds = Sequence[Sequence[float]] | Tensor | float
 """Two corners (low, high), or half the side of a cube around the origin [scene unit]."""

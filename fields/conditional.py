@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from warpdvr.fields.base import Bounds, Decoder, Field, Kind
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import PositionalEncoding
-from warpdvr.runtime.calls import ordinary, outside_inference
-from warpdvr.runtime.check import check_counts, check_positive
+from warpdvr.runtime.arguments import check_counts, check_positive
+from warpdvr.runtime.inference_mode import ordinary, outside_inference
 from warpdvr.runtime.validate import refuse_class
 
 

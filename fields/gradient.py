@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.fields.base import Field, check_geometry
-from warpdvr.runtime.calls import answered
+from warpdvr.fields.empty import answered
 
 
 def gradient(

@@ -13,7 +13,7 @@ from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
 from warpdvr.fields.slope import SLOPE_POINTS, steepest, store_slope
 from warpdvr.fields.version import Version
-from warpdvr.runtime.check import check_counts, check_positive
+from warpdvr.runtime.arguments import check_counts, check_positive
 
 RATES: Mapping[str, float] = {"": 1e-2, "table": 2e-3}
 """Tables get a lower rate: the finer a level, the more its entries change the slope."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from warpdvr.fields.base import Bounds, Field, Kind
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import PositionalEncoding
-from warpdvr.runtime.check import check_counts, check_positive
+from warpdvr.runtime.arguments import check_counts, check_positive
 
 
 class Occupancy(Field):

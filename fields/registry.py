@@ -9,8 +9,8 @@ from torch import nn
 
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field
-from warpdvr.runtime.calls import outside_inference
-from warpdvr.runtime.check import check_positive
+from warpdvr.runtime.arguments import check_positive
+from warpdvr.runtime.inference_mode import outside_inference
 from warpdvr.runtime.validate import PLAIN, convert, suggest
 
 GROUP = "warpdvr.fields"

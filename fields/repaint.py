@@ -6,7 +6,7 @@ from torch import Tensor
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike, Kind
 from warpdvr.fields.hashgrid import RATES, GridSize, Radiance, activate_levels
-from warpdvr.runtime.check import check_counts
+from warpdvr.runtime.arguments import check_counts
 
 
 class Repaint(Field):

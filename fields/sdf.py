@@ -8,7 +8,7 @@ from warpdvr.fields.base import Bounds
 from warpdvr.fields.layers import Activation, Dense, Encode, Layer
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
 from warpdvr.fields.slope import MeasuredSlope
-from warpdvr.runtime.check import check_counts, check_positive
+from warpdvr.runtime.arguments import check_counts, check_positive
 
 
 class SDF(MeasuredSlope):

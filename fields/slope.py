@@ -59,12 +59,12 @@ def current_bound(field: Field) -> tuple[float | None, int]:
     """Return `field.lipschitz` and 0; or what it should be for the present weights, and the evaluations for that.
 
     A slope that was measured with other weights is measured again. The field keeps the old one, so that a picture
-    between two steps of a fit does not change the fit; the new one is remembered beside it.
+    between two steps of a fit does not change the fit; the new one is kept beside it.
     """
-    known, owner = field.slope_version, field
-    if not isinstance(known, SlopeVersion):
+    remembered, owner = field.slope_version, field
+    if not isinstance(remembered, SlopeVersion):
         return field.lipschitz, 0
-    if known.version.change(field) is not Change.NONE:
+    if remembered.version.change(field) is not Change.NONE:
         while isinstance(owner.value_of, Field):
             owner = owner.value_of
         slope: Tensor = owner.slope  # type: ignore[assignment]
@@ -72,19 +72,19 @@ def current_bound(field: Field) -> tuple[float | None, int]:
         evaluations = owner.bound_slope()
         bound, measured = float(slope), owner.slope_version
         slope.copy_(stored)
-        version = measured.version if isinstance(measured, SlopeVersion) else known.version
+        version = measured.version if isinstance(measured, SlopeVersion) else remembered.version
         owner.slope_version = SlopeVersion(version, bound)
         return bound, evaluations
-    return (field.lipschitz if known.bound is None else known.bound), 0
+    return (field.lipschitz if remembered.bound is None else remembered.bound), 0
 
 
 def trust_slope(field: Field) -> None:
     """Take the stored slope for that of the present weights, in a fit that measures it now and then."""
-    known = field.slope_version
+    remembered = field.slope_version
     while isinstance(field.value_of, Field):
         field = field.value_of
-    if isinstance(known, SlopeVersion):
-        field.slope_version = SlopeVersion(Version(field, known.version.ignored, exact=False))
+    if isinstance(remembered, SlopeVersion):
+        field.slope_version = SlopeVersion(Version(field, remembered.version.ignored, exact=False))
 
 
 def steepest(field: Field, points: int, margin: float = 1.25) -> Float[Tensor, ""]:

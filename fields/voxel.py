@@ -12,7 +12,7 @@ from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import logit
 from warpdvr.fields.slope import store_slope
 from warpdvr.fields.version import Version
-from warpdvr.runtime.check import check_counts, check_positive
+from warpdvr.runtime.arguments import check_counts, check_positive
 
 MAX_RESOLUTION = 1289
 """The largest resolution whose corners can be counted in 32 bits."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from warpdvr.cameras.projection import ORTHOGRAPHIC, PINHOLE, Pinhole, Projection
 from warpdvr.cameras.rays import Rays, pixel_centres
-from warpdvr.runtime.check import finite, floating, positive, rows, whole
+from warpdvr.runtime.arguments import finite, floating, positive, rows, whole
 from warpdvr.runtime.validate import refuse_class
 
 Vector = Sequence[float] | NDArray[np.floating] | Tensor | object

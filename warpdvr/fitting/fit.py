@@ -23,7 +23,7 @@ from warpdvr.intersection.diagnosis import SIGN, check_start
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.rendering.background import RATE, Background
 from warpdvr.rendering.surface import shaded
-from warpdvr.runtime.calls import outside_inference
+from warpdvr.runtime.inference_mode import outside_inference
 
 PATIENCE = 50
 """Steps in a row without a hit after which a fit gives up."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from warpdvr.fitting.optimizer import pack, unpack
 from warpdvr.fitting.recipe import schedule
-from warpdvr.runtime.check import plain
+from warpdvr.runtime.arguments import plain
 from warpdvr.runtime.threads import one_thread
 
 LONGEST_GRADIENT = 1.0

@@ -23,7 +23,7 @@ from warpdvr.fitting.pose_residuals import SCALES, PoseResiduals
 from warpdvr.intersection.base import Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.intersection.diagnosis import check_start
-from warpdvr.runtime.calls import outside_inference
+from warpdvr.runtime.inference_mode import outside_inference
 from warpdvr.runtime.threads import one_thread
 from warpdvr.runtime.validate import suggest
 

@@ -11,8 +11,8 @@ from warpdvr.geometry.mesh import Mesh, vertex_normals
 from warpdvr.intersection.diagnosis import INSIDE_OUT, is_inside_out
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.surface_box import surface_box
-from warpdvr.runtime.calls import outside_inference
-from warpdvr.runtime.check import check_switches, whole
+from warpdvr.runtime.arguments import check_switches, whole
+from warpdvr.runtime.inference_mode import outside_inference
 from warpdvr.runtime.validate import refuse_class
 from warpdvr.shading.shade import SurfacePoints, shade
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn.functional import max_pool3d
 
 from warpdvr.fields.base import Field
+from warpdvr.fields.empty import answered
 from warpdvr.fields.gradient import value_and_gradient
 from warpdvr.fields.slope import current_bound
 from warpdvr.intersection.diagnosis import SIGN
 from warpdvr.intersection.grid import BoundGrid
-from warpdvr.runtime.calls import answered
 from warpdvr.runtime.launch import warp_scope
 
 CHUNK = 1 << 17

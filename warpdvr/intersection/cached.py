@@ -18,7 +18,7 @@ from warpdvr.intersection.lowest import values_along
 from warpdvr.intersection.root import polish
 from warpdvr.intersection.surface_box import surface_box
 from warpdvr.kernels import cached as _cached
-from warpdvr.runtime.check import check_fields
+from warpdvr.runtime.arguments import check_fields
 from warpdvr.runtime.launch import launch
 
 SIDES = 4

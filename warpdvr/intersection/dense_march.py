@@ -15,7 +15,7 @@ from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.surface_box import surface_box
 from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.kernels import dense_march as _march
-from warpdvr.runtime.check import check_fields
+from warpdvr.runtime.arguments import check_fields
 from warpdvr.runtime.launch import launch
 
 TOLERANCE = 2.5e-6

@@ -17,8 +17,8 @@ from warpdvr.intersection.octree import MAX_RESOLUTION, Layout, Octree
 from warpdvr.intersection.repeat_log import RepeatLog
 from warpdvr.intersection.surface_box import surface_box
 from warpdvr.kernels import grid as _grid
-from warpdvr.runtime.calls import outside_inference
-from warpdvr.runtime.check import positive, whole
+from warpdvr.runtime.arguments import positive, whole
+from warpdvr.runtime.inference_mode import outside_inference
 from warpdvr.runtime.launch import launch
 
 MARGIN = 1.5

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, select_shape
+from warpdvr.fields.empty import answered
 from warpdvr.intersection.hit import Hit
-from warpdvr.runtime.calls import answered
 
 DEPTHS = 32
 """Points on a ray behind its hit among which the smallest value is searched."""

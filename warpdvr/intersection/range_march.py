@@ -16,7 +16,7 @@ from warpdvr.intersection.affine import COST, Affine
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.wavefront import RayBatch
-from warpdvr.runtime.check import check_fields
+from warpdvr.runtime.arguments import check_fields
 
 TOLERANCE = 5e-6
 """Default of `RangeMarch.tolerance` [longest side of the bounds]."""

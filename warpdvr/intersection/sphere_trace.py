@@ -20,7 +20,7 @@ from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.surface_box import surface_box
 from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.kernels import sphere_trace as _trace
-from warpdvr.runtime.check import check_fields
+from warpdvr.runtime.arguments import check_fields
 from warpdvr.runtime.launch import Packed, launch
 
 MAX_STEPS = 256

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.fields.base import Field
-from warpdvr.runtime.check import positive
+from warpdvr.runtime.arguments import positive
 from warpdvr.runtime.validate import refuse_class
 from warpdvr.shading.lights import Light
 from warpdvr.shading.materials import Material

@@ -9,9 +9,9 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, select_shape
+from warpdvr.fields.empty import answered
 from warpdvr.fields.gradient import unit
 from warpdvr.rendering.implicit import Attached
-from warpdvr.runtime.calls import answered
 
 Spacing = Callable[[Float[Tensor, " n"], Float[Tensor, "n 3"]], Float[Tensor, " n"]]
 """From ray lengths and normals to the distance, along the normal, between neighbouring pixels [scene unit]."""

@@ -27,8 +27,8 @@ from warpdvr.rendering.film import Film, expose
 from warpdvr.rendering.grazing import pixel_spacing
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.visibility import VisibleImage, boundary
-from warpdvr.runtime.calls import outside_inference
-from warpdvr.runtime.check import check_switches, whole
+from warpdvr.runtime.arguments import check_switches, whole
+from warpdvr.runtime.inference_mode import outside_inference
 from warpdvr.shading.lights import Light
 from warpdvr.shading.materials import Material
 

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, select_shape
+from warpdvr.fields.empty import answered
 from warpdvr.intersection.hit import Hit
 from warpdvr.intersection.lowest import lowest_on
 from warpdvr.runtime.autograd import once_differentiable
-from warpdvr.runtime.calls import answered
 
 ONCE = (
     "soft_mask: second derivatives of a soft silhouette are not provided; leave its terms out of what is differentiated"

@@ -17,7 +17,7 @@ from warpdvr.intersection.hit import Hit, outcomes
 from warpdvr.rendering.grazing import Spacing, mean_over_pixel
 from warpdvr.rendering.implicit import attach, correct, is_flat
 from warpdvr.runtime.autograd import once_differentiable
-from warpdvr.runtime.calls import ordinary, outside_inference
+from warpdvr.runtime.inference_mode import ordinary, outside_inference
 from warpdvr.shading.shade import Shader, SurfacePoints, shade
 
 ONCE = (

@@ -9,7 +9,7 @@ from torch import Tensor
 from warpdvr.fields.adapter import adapt
 from warpdvr.fields.base import Field, FieldLike, check_answer
 from warpdvr.intersection.diagnosis import check_signs
-from warpdvr.runtime.calls import outside_inference
+from warpdvr.runtime.inference_mode import outside_inference
 from warpdvr.shading.shade import SurfacePoints, shade
 
 POINTS = 64

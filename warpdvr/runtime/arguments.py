@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from warpdvr.runtime.calls import ordinary
+from warpdvr.runtime.inference_mode import ordinary
 from warpdvr.runtime.validate import refuse_class
 
 

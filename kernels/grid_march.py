@@ -43,7 +43,7 @@ from warpdvr.kernels.ray_state import RayLines, RayState
 from warpdvr.kernels.status import HIT, MISS
 
 IRREGULAR = wp.constant(1.5)  # slopes vary so much more than their mean where nobody knows how steep parts are
-CAREFUL = wp.constant(0.7)  # share of the free length that is stepped there
+CAREFUL = wp.constant(0.8)  # share of the free length that is stepped there
 ROUNDING = wp.constant(2.4e-7)  # relative to the length of a ray: the shortest step that advances
 
 

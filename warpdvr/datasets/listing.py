@@ -72,7 +72,7 @@ class ListedFormat(Format):
     """A format whose files list views one by one."""
 
     @abstractmethod
-    def list(self, data: Detection, options: ReadOptions) -> Listing:
+    def listing(self, data: Detection, options: ReadOptions) -> Listing:
         """Return the views of a data set; no picture is opened.
 
         Raises:
@@ -89,11 +89,11 @@ class ListedFormat(Format):
 
     def read(self, data: Detection, options: ReadOptions) -> Views:
         """Return the data set with its object, located by the masks or the cameras, in the unit sphere."""
-        return read_listing(data, self.list(data, options), options)
+        return read_listing(data, self.listing(data, options), options)
 
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
         """Return new camera files with the names of the old ones; override it to keep what else those hold."""
-        entries = self.list(data, ReadOptions()).entries
+        entries = self.listing(data, ReadOptions()).entries
         require_camera_count(data.camera_files[0], len(entries), len(cameras))
         return self.export([NamedCamera(e.picture, c) for e, c in zip(entries, cameras, strict=True)])
 

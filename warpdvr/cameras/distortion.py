@@ -13,14 +13,11 @@ from jaxtyping import Bool, Float
 from numpy.polynomial import polynomial
 from torch import Tensor
 
-STEPS = 60
-"""Steps at most of each search; 5 are usual, halvings of the bracket need 52."""
+from warpdvr.kernels import lens as _lens
+from warpdvr.runtime.launch import launch
 
-NEAR = 1e-14
-"""Residual at which a search ends, in units of the plane; a wide image has 1e-4 to 1e-3 of them for a pixel."""
-
-FOUND = 1e-11
-"""Residual up to which a point counts as the inverse."""
+TOP, BOTTOM = 7, 4
+"""Numbers of coefficients that the kernel takes."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,8 @@ class Distortion:
         again, folded back: polynomials that were fitted up to the border of the image do so outside of it.
         """
         p, jacobian = p.detach(), jacobian.detach()
-        return (p.norm(dim=1) < self.limit()) & (_determinant(jacobian) > 0)
+        inside: Tensor = (p.norm(dim=1) < self.limit()) & (_determinant(jacobian) > 0)
+        return inside
 
     def invert(self, moved: Float[Tensor, "n 2"]) -> tuple[Float[Tensor, "n 2"], Bool[Tensor, " n"]]:
         """Return the points that are taken to `moved`, and which exist; (0, 0) for those that do not.
@@ -71,14 +69,10 @@ class Distortion:
         coefficients up to third derivatives: two further steps from the fixed solution, the error of the second being
         of the fourth order in any change.
         """
-        with torch.no_grad():
-            p = self._refined(moved, self._radial_inverse(moved))
-            value, jacobian = self.apply(p)
-            near = (value - moved).norm(dim=1) < FOUND * (1 + moved.norm(dim=1))
-            exists = near & self.contains(p, jacobian)
-            p = torch.where(exists[:, None], p, 0.0)
-        moved = torch.where(exists[:, None], moved, 0.0)
-        if torch.is_grad_enabled():
+        p, exists = self._searched(moved)
+        members = moved, self.numerator, self.denominator, self.tangential, self.prism
+        if torch.is_grad_enabled() and any(member.requires_grad for member in members):
+            moved = torch.where(exists[:, None], moved, 0.0)
             for _ in range(2):
                 value, jacobian = self.apply(p)
                 p = p + _solved(jacobian, moved - value)
@@ -93,7 +87,17 @@ class Distortion:
         slope = polynomial.polyadd(polynomial.polymul(top, bottom), 2 * polynomial.polymul([0.0, 1.0], grows))
         roots = np.concatenate([polynomial.polyroots(polynomial.polytrim(a)) for a in (slope, bottom)])
         real = roots.real[(roots.real > 0) & (np.abs(roots.imag) <= 1e-9 * np.abs(roots))]
-        return min(math.sqrt(real.min()) if len(real) else math.inf, self.widest)
+        return min(math.sqrt(float(real.min())) if len(real) else math.inf, self.widest)
+
+    def _searched(self, moved: Float[Tensor, "n 2"]) -> tuple[Float[Tensor, "n 2"], Bool[Tensor, " n"]]:
+        """Return the points that the kernel finds, and whether it does."""
+        parts = (self.numerator, TOP), (self.denominator, BOTTOM), (self.tangential, 2), (self.prism, 4)
+        terms = torch.cat([torch.nn.functional.pad(part.detach(), (0, n - len(part))) for part, n in parts])
+        moved = moved.detach().contiguous()
+        p, exists = torch.zeros_like(moved), torch.zeros(len(moved), dtype=torch.bool, device=moved.device)
+        inputs = [moved, terms.to(p), self.chained, self.limit()]
+        launch(_lens.invert, len(p), inputs, [p, exists], per_row=[moved])
+        return p, exists
 
     def _radial(self, q: Float[Tensor, " n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Return R and its derivative by q."""
@@ -126,50 +130,6 @@ class Distortion:
         )
         return shift, bend.view(-1, 2, 2)
 
-    def _radial_inverse(self, moved: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
-        """Return the inverse of the radial part: Newton's method in a bracket."""
-        target = moved.norm(dim=1)
-        farthest = self.limit()
-        if math.isinf(farthest):
-            farthest = 1.0
-            while len(target) and float(self._radius(target.new_tensor([farthest]))[0]) <= float(target.max()):
-                farthest *= 2
-        high = torch.full_like(target, farthest)
-        low = torch.zeros_like(target)
-        target = torch.minimum(target, 0.999 * self._radius(high)[0])
-        r = torch.minimum(target, 0.5 * high)
-        for _ in range(STEPS):
-            value, slope = self._radius(r)
-            miss = value - target
-            if not bool((miss.abs() > NEAR * (1 + target)).any()):
-                break
-            low, high = torch.where(miss < 0, r, low), torch.where(miss < 0, high, r)
-            r = r - miss / slope
-            r = torch.where((r > low) & (r < high), r, 0.5 * (low + high))
-        return moved * (r / moved.norm(dim=1).clamp_min(1e-300))[:, None]
-
-    def _radius(self, r: Float[Tensor, " n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Return the moved radius and its derivative by the radius."""
-        scale, slope = self._radial(r * r)
-        return scale * r, scale + 2 * r * r * slope
-
-    def _refined(self, moved: Float[Tensor, "n 2"], p: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
-        """Return `p` after Newton's steps, each halved until it comes nearer and stays in the range."""
-        limit, tolerance = self.limit(), NEAR * (1 + moved.norm(dim=1))
-        value, jacobian = self.apply(p)
-        part = torch.ones_like(tolerance)
-        for _ in range(STEPS):
-            miss = (moved - value).norm(dim=1)
-            if not bool(((miss > tolerance) & (part > 1e-4)).any()):
-                break
-            trial = p + part[:, None] * _solved(jacobian, moved - value)
-            there, bent = self.apply(trial)
-            nearer = ((moved - there).norm(dim=1) < miss) & (trial.norm(dim=1) < limit)
-            p, value = (torch.where(nearer[:, None], a, b) for a, b in ((trial, p), (there, value)))
-            jacobian = torch.where(nearer[:, None, None], bent, jacobian)
-            part = torch.where(nearer, 1.0, 0.5 * part)
-        return p
-
 
 def _horner(
     coefficients: Float[Tensor, " a"], q: Float[Tensor, " n"]
@@ -189,4 +149,5 @@ def _solved(jacobian: Float[Tensor, "n 2 2"], right: Float[Tensor, "n 2"]) -> Fl
     """Return the solutions of 2 x 2 systems; differentiable."""
     (a, b), (c, d) = (row.unbind(1) for row in jacobian.unbind(1))
     u, v = right.unbind(1)
-    return torch.stack([d * u - b * v, a * v - c * u], 1) / _determinant(jacobian)[:, None]
+    solved: Tensor = torch.stack([d * u - b * v, a * v - c * u], 1) / _determinant(jacobian)[:, None]
+    return solved

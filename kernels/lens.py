@@ -22,6 +22,18 @@ class Moved:
 
 
 @wp.func
+def length(v: wp.vec2d) -> wp.float64:
+    """The length of a vector."""
+    return wp.sqrt(v[0] * v[0] + v[1] * v[1])
+
+
+@wp.func
+def determinant(m: wp.mat22d) -> wp.float64:
+    """The determinant of a matrix."""
+    return m[0, 0] * m[1, 1] - m[0, 1] * m[1, 0]
+
+
+@wp.func
 def ratio(terms: wp.array[wp.float64], q: wp.float64) -> wp.vec2d:
     """The radial factor and its derivative by q."""
     top = wp.float64(0.0)
@@ -72,9 +84,10 @@ def decentred(terms: wp.array[wp.float64], p: wp.vec2d) -> Moved:
 @wp.func
 def apply(terms: wp.array[wp.float64], chained: bool, p: wp.vec2d) -> Moved:
     """Where a point is moved, and the Jacobian."""
-    radial = ratio(terms, wp.dot(p, p))
+    radial = ratio(terms, p[0] * p[0] + p[1] * p[1])
     eye = wp.identity(n=2, dtype=wp.float64)
-    jacobian = radial[0] * eye + wp.float64(2.0) * radial[1] * wp.outer(p, p)
+    bend = wp.float64(2.0) * radial[1]
+    jacobian = radial[0] * eye + bend * wp.mat22d(p[0] * p[0], p[0] * p[1], p[0] * p[1], p[1] * p[1])
     moved = Moved()
     if chained:
         rest = decentred(terms, radial[0] * p)
@@ -124,31 +137,34 @@ def invert(
     place: wp.array[wp.vec2d],
     exists: wp.array[wp.bool],
 ):
-    """The points that the distortion takes to `moved`, within the radius `limit` and where it does not fold; 0 for none.
+    """The points that the distortion takes to `moved`, within the radius `limit` and unfolded; 0 for none.
 
     A step that comes no nearer, or leaves the radius, is halved.
     """
     i = wp.tid()
     goal = moved[i]
-    target = wp.length(goal)
+    target = length(goal)
     p = wp.vec2d()
     if target > wp.float64(0.0):
         p = goal * (radial_inverse(terms, target, limit) / target)
     now = apply(terms, chained, p)
     part = wp.float64(1.0)
     for _ in range(STEPS):
-        miss = wp.length(goal - now.place)
+        miss = length(goal - now.place)
         if miss <= NEAR * (wp.float64(1.0) + target) or part < LEAST:
             break
-        trial = p + part * (wp.inverse(now.jacobian) * (goal - now.place))
+        j = now.jacobian
+        rest = goal - now.place
+        scale = part / determinant(j)
+        trial = p + scale * wp.vec2d(j[1, 1] * rest[0] - j[0, 1] * rest[1], j[0, 0] * rest[1] - j[1, 0] * rest[0])
         there = apply(terms, chained, trial)
-        if wp.length(goal - there.place) < miss and wp.length(trial) < limit:
+        if length(goal - there.place) < miss and length(trial) < limit:
             p = trial
             now = there
             part = wp.float64(1.0)
         else:
             part = wp.float64(0.5) * part
-    found = wp.length(goal - now.place) < FOUND * (wp.float64(1.0) + target) and wp.length(p) < limit
-    exists[i] = found and wp.determinant(now.jacobian) > wp.float64(0.0)
+    found = length(goal - now.place) < FOUND * (wp.float64(1.0) + target) and length(p) < limit
+    exists[i] = found and determinant(now.jacobian) > wp.float64(0.0)
     if exists[i]:
         place[i] = p

@@ -52,14 +52,18 @@ class SceneTransform:
         return det ** (1 / 3) if det > 0 else 0.0
 
     def apply(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Transform points from the scene to the data's own units, in the precision of x; differentiable."""
-        matrix = self.matrix.to(x)
-        return x @ matrix[:3, :3].T + matrix[:3, 3]
+        """Transform points from the scene to the data's own units, in the precision of x; differentiable.
+
+        It is computed in that of the matrix, float64. Give `x.double()` where the data lie far from their origin.
+        """
+        matrix = self.matrix.to(x.device)
+        return (x.to(matrix) @ matrix[:3, :3].T + matrix[:3, 3]).to(x)
 
     def inverse(self) -> "SceneTransform":
         """Return the transform from the data's own units to the scene."""
-        matrix = torch.linalg.inv(self.matrix)
-        matrix[3] = torch.tensor([0.0, 0.0, 0.0, 1.0])
+        matrix = torch.eye(4).to(self.matrix)
+        matrix[:3, :3] = torch.linalg.inv(self.matrix[:3, :3])  # apart from the shift, which may be far larger
+        matrix[:3, 3] = -matrix[:3, :3] @ self.matrix[:3, 3]
         return SceneTransform(matrix)
 
     def to_scene(self, camera: Camera) -> Camera:

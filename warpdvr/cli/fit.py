@@ -19,7 +19,8 @@ from warpdvr.fields.repaint import Repaint
 from warpdvr.fitting.checkpoint import Checkpoint
 from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.recipe import RECIPES
-from warpdvr.runs import products, run, scene
+from warpdvr.runs import run, scene
+from warpdvr.runs.final_products import attempt, write_all
 from warpdvr.runs.options import Duration, Table, Weights
 from warpdvr.runs.run import Run
 from warpdvr.runs.scene import Scene
@@ -118,12 +119,8 @@ def _carry_out(
     else:
         written = Run.create(options.out, scene, overwrite=options.overwrite)
     follow(run.fit(written, scene, views, field, job), job)
-    picture = products.write_pictures(written, field)
-    mesh = products.write_mesh(written, field, **scene.mesh)
-    usd = products.write_scene(written, mesh)
-    scores = products.write_scores(written, field, views, mesh, views.truth)
-    files = {"picture": picture, "mesh": written.mesh, "usd": usd, "scores": written.scores}
-    if refined := write_refined(written, views):
+    scores, files = write_all(written, field, views, scene.mesh)
+    if refined := attempt(written.folder / "cameras", lambda: write_refined(written, views)):
         files["cameras"] = refined[0].parent
     report(scores, files)
 

@@ -45,7 +45,7 @@ class MeshArguments(OfRun):
     largest: bool = False
     """Keep only the largest connected piece."""
     out: Path | None = field(default=None, metadata=named("FILE", usual="RUN/mesh.ply"))
-    """File of the mesh, .ply or .obj."""
+    """File of the mesh, .ply, .obj, .off or .glb."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,7 +77,7 @@ class ReconstructImageArguments(Steps):
     picture: Path = field(metadata=positional("PICTURE"))
     """Picture of any size, with white behind the object or an alpha channel."""
     out: Path | None = field(default=None, metadata=named("FILE", usual="a .ply beside the picture"))
-    """File of the mesh, .ply or .obj."""
+    """File of the mesh, .ply, .obj, .off or .glb."""
     resolution: int = field(default=128, metadata=named("N"))
     """Cells along the longest side of the bounds."""
 

@@ -14,6 +14,7 @@ from warpdvr.datasets.normalise import RADIUS
 from warpdvr.datasets.studio import MeshHits, Studio, studio_lights
 from warpdvr.datasets.views import SparseDepth, Views, describe_split
 from warpdvr.geometry.mesh import Mesh, bounding_ball, read_mesh, vertex_normals
+from warpdvr.geometry.precision import as_precise_as_needed
 from warpdvr.shading.materials import Lambert
 
 SAMPLES = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
@@ -71,7 +72,7 @@ def mesh_views(
         f"{describe_split(train, held_out)}. "
         f"1 scene unit = {transform.scale:.4g} units of the mesh."
     )
-    names, truth = tuple(f"{i:03d}" for i in range(len(cameras))), Mesh(vertices.float(), faces)
+    names, truth = tuple(f"{i:03d}" for i in range(len(cameras))), Mesh(as_precise_as_needed(vertices), faces)
     depths = depths if depth else ()
     return Views(images, masks, cameras, names, train, held_out, transform, summary, truth, depths, sparse)
 

@@ -84,7 +84,7 @@ def sample(mesh: Mesh, n: int, *, seed: int = 0) -> Float[Tensor, "n 3"]:
     Raises:
         ValueError: if the mesh has no area, or `n` is less than 1.
     """
-    return _sample(mesh, n, seed)[0]
+    return _sample(mesh, n, seed)[0].to(mesh.vertices)
 
 
 def surface_distance(point: Float[Tensor, "n 3"], mesh: Mesh) -> Float[Tensor, " n"]:
@@ -107,7 +107,7 @@ def _compare(source: Mesh, target: Mesh, samples: int, seed: int) -> tuple[Float
 
 
 def _sample(mesh: Mesh, n: int, seed: int) -> tuple[Float[Tensor, "n 3"], Int[Tensor, " n"]]:
-    """Return random points on a mesh, and the faces that they lie on, the latter on the CPU."""
+    """Return random points on a mesh, float64, and the faces that they lie on, both on the CPU."""
     if n < 1:
         raise ValueError(f"sample: at least one point is needed, got {n}")
     corner = _corners(mesh)
@@ -119,7 +119,7 @@ def _sample(mesh: Mesh, n: int, seed: int) -> tuple[Float[Tensor, "n 3"], Int[Te
     face = torch.searchsorted(total, u[:, 0] * total[-1], right=True).clamp_max(len(total) - 1)
     weight = torch.where(u[:, 1:].sum(1, keepdim=True) > 1, 1 - u[:, 1:], u[:, 1:])
     point = corner[face, 0] + (weight[..., None] * side[face]).sum(1)
-    return point.to(mesh.vertices), face
+    return point, face
 
 
 def _nearest(point: Float[Tensor, "n 3"], mesh: Mesh) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
@@ -128,9 +128,9 @@ def _nearest(point: Float[Tensor, "n 3"], mesh: Mesh) -> tuple[Float[Tensor, " n
         raise ValueError("surface_distance: the mesh has no faces")
     if not point.isfinite().all():
         raise ValueError("surface_distance: a point is not finite")
-    centre = (mesh.vertices.amax(0) + mesh.vertices.amin(0)) / 2  # small numbers: the kernel computes in float32
-    vertices = (mesh.vertices - centre).detach()
-    point = (point.to(mesh.vertices) - centre).detach().contiguous()
+    x = mesh.vertices.detach().double()
+    centre = (x.amax(0) + x.amin(0)) / 2  # in float64, for the kernel computes in float32, from small numbers
+    vertices, point = (x - centre).float(), (point.detach().to(x) - centre).float().contiguous()
     d, face = point.new_empty(len(point)), point.new_empty(len(point), dtype=torch.int32)
     if len(point):
         far = 2 * float(point.norm(dim=-1).max() + vertices.norm(dim=-1).max()) + 1e-30

@@ -30,7 +30,7 @@ def volume_iou(predicted: Mesh, truth: Mesh, *, samples: int = 100_000, seed: in
         raise ValueError(f"volume_iou: at least one point is needed, got {samples}")
     if not (is_closed(predicted) and is_closed(truth)):
         return None
-    vertices = torch.cat([predicted.vertices, truth.vertices.to(predicted.vertices)]).detach().double().cpu()
+    vertices = torch.cat([mesh.vertices.detach().double().cpu() for mesh in (predicted, truth)])
     low, high = vertices.amin(0), vertices.amax(0)
     u = torch.rand(samples, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     point = low + u * (high - low)
@@ -51,12 +51,11 @@ def inside(point: Float[Tensor, "n 3"], mesh: Mesh) -> Bool[Tensor, " n"]:
         raise ValueError(f"inside: the mesh of {len(mesh.faces)} faces is open, expected a closed one")
     if not point.isfinite().all():
         raise ValueError("inside: a point is not finite")
-    centre = (
-        (mesh.vertices.amax(0) + mesh.vertices.amin(0)) / 2
-    ).detach()  # small numbers: the kernel computes in float32
-    point = (point.to(mesh.vertices.device) - centre).to(mesh.vertices.dtype).detach().contiguous()
+    x = mesh.vertices.detach().double()
+    centre = (x.amax(0) + x.amin(0)) / 2  # in float64, for the kernel computes in float32, from small numbers
+    point = (point.detach().to(x) - centre).float().contiguous()
     is_inside = torch.empty(len(point), dtype=torch.bool, device=point.device)
-    search = triangle_mesh(mesh.vertices - centre, mesh.faces)
+    search = triangle_mesh((x - centre).float(), mesh.faces)
     launch(_inside.inside, len(point), [search.id, point], [is_inside], per_row=[point])
     return is_inside
 

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from warpdvr.geometry import meshfile
+from warpdvr.geometry import meshfile, meshfile_write
+from warpdvr.geometry.precision import as_precise_as_needed
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Mesh:
     """
 
     vertices: Float[Tensor, "n 3"]
-    """Positions, float32 [scene unit, or the unit of the file it came from]."""
+    """Positions [scene unit, or the unit of the file it came from]: float32, or float64 where that has too few digits,
+    far from the origin (`precision.FAR`)."""
     faces: Int[Tensor, "m 3"]
     """Indices of vertices, int64."""
     normals: Float[Tensor, "_ 3"] | None = None
@@ -41,30 +43,57 @@ class Mesh:
     def transformed(self, matrix: Tensor) -> "Mesh":
         """Return the mesh moved by a similarity (4, 4): a rotation, a scale, a translation and perhaps a reflection.
 
+        It is computed in float64. Float32 vertices stay float32, except where they come to lie far from the origin.
+
         Raises:
             ValueError: if the matrix is not a similarity, and so would not map normals to normals.
         """
-        linear, shift = matrix.to(self.vertices)[:3, :3], matrix.to(self.vertices)[:3, 3]
-        scale = float(matrix.detach()[:3, :3].double().det().abs()) ** (1 / 3)
-        rotation = linear / max(scale, 1e-30)
+        matrix = matrix.to(self.vertices.device, torch.float64)
+        linear, shift = matrix[:3, :3], matrix[:3, 3]
+        rotation = linear / max(float(linear.detach().det().abs()) ** (1 / 3), 1e-30)
         if tuple(matrix.shape) != (4, 4) or not torch.allclose(
             rotation @ rotation.T, torch.eye(3).to(rotation), atol=1e-4
         ):
             raise ValueError(f"mesh: a similarity of shape (4, 4) is needed, got {matrix.tolist()}")
-        normals = None if self.normals is None else torch.nn.functional.normalize(self.normals @ rotation.T, dim=-1)
-        faces = self.faces.flip(1) if rotation.det() < 0 else self.faces
-        return replace(self, vertices=self.vertices @ linear.T + shift, faces=faces, normals=normals)
+        moved = self.vertices.double() @ linear.T + shift
+        vertices = moved if self.vertices.dtype == torch.float64 else as_precise_as_needed(moved)
+        normals = self.normals
+        if normals is not None:
+            normals = torch.nn.functional.normalize(normals.double() @ rotation.T, dim=-1).to(normals)
+        return replace(
+            self, vertices=vertices, faces=self.faces.flip(1) if rotation.det() < 0 else self.faces, normals=normals
+        )
 
     def save(self, path: str | Path) -> None:
-        """Write the mesh as binary .ply (colours in 8 bits) or as .obj; an existing file is replaced atomically.
+        """Write the mesh as .ply (binary, colours in 8 bits), .obj, .off (no normals, no colours) or .glb.
+
+        An existing file is replaced atomically. The digits of float64 vertices are kept in each of these formats.
 
         Raises:
-            ValueError: if the suffix is not one of these, or the folder does not exist.
+            ValueError: if the suffix is not one of these, the folder does not exist, there are no faces, or a number
+                is not finite.
         """
-        meshfile.write(Path(path), self.vertices, self.faces, self.normals, self.colors)
+        check_writable(Path(path))
+        self.check_exportable(Path(path))
+        meshfile_write.write(Path(path), self.vertices, self.faces, self.normals, self.colors)
+
+    def check_exportable(self, path: Path) -> None:
+        """Check that there is something to write, before the file `path` is touched.
+
+        Raises:
+            ValueError: if there are no faces, or a number is not finite.
+        """
+        if not len(self.faces):
+            raise ValueError(f"{path}: the mesh to write has no faces")
+        for name in ("vertices", "normals", "colors"):
+            array = getattr(self, name)
+            if array is not None and (n := int((~array.detach().isfinite()).any(1).sum())):
+                raise ValueError(
+                    f"{path}: the mesh is not written, since {n} of its {len(array)} {name} are not finite numbers"
+                )
 
 
-check_writable = meshfile.check_writable
+check_writable = meshfile_write.check_writable
 
 
 def read_mesh(path: str | Path) -> Mesh:

@@ -1,14 +1,13 @@
-"""Parse and write the files of triangle meshes: .ply, .obj and .off; see `warpdvr.geometry.mesh`."""
+"""Parse the files of triangle meshes: .ply, .obj and .off; see `warpdvr.geometry.mesh`."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warpdvr.runtime.files import check_file, replacing
+from warpdvr.geometry.precision import as_precise_as_needed
 
 Column = np.ndarray | list[np.ndarray] | list[list[int]] | list[list[float]]
 """A row per element: an array, or lists of different lengths."""
@@ -18,7 +17,9 @@ Table = dict[str, Column]
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Return `faces` (m, 3), int64, `vertices` and perhaps `normals` and `colors`, float32, each (n, 3).
+    """Return `faces` (m, 3), int64, `vertices` and perhaps `normals` and `colors`, each (n, 3).
+
+    They are float32, except for vertices far from the origin (`precision.FAR`), which keep all digits of the file.
 
     Raises:
         ValueError: if the file is missing, cut short, not in the format of its suffix, or holds a number that is not
@@ -33,39 +34,13 @@ def read(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: there is no such file")
     try:
         table, faces = parse(path.read_bytes())
-        arrays = {name: torch.from_numpy(np.array(value, np.float32).reshape(-1, 3)) for name, value in table.items()}
+        arrays = {name: torch.from_numpy(np.array(value, np.float64).reshape(-1, 3)) for name, value in table.items()}
+        arrays = {k: as_precise_as_needed(a) if k == "vertices" else a.float() for k, a in arrays.items()}
         if not all(bool(value.isfinite().all()) for value in arrays.values()):
             raise ValueError("a number is not finite")
         return {**arrays, "faces": torch.from_numpy(faces)}
     except (ValueError, IndexError, KeyError, StopIteration, OverflowError) as problem:
         raise ValueError(f"{path}: not a mesh that can be read: {problem}") from problem
-
-
-def check_writable(path: Path) -> None:
-    """Check that a mesh can be written to a path, before the work that makes it.
-
-    Raises:
-        ValueError: if the suffix is not .ply or .obj, or there is no folder for it.
-    """
-    check_file(path, (".ply", ".obj"), "a mesh")
-
-
-def write(
-    path: Path,
-    vertices: Float[Tensor, "n 3"],
-    faces: Int[Tensor, "m 3"],
-    normals: Float[Tensor, "n 3"] | None,
-    colors: Float[Tensor, "n 3"] | None,
-) -> None:
-    """Write a binary .ply (colours in 8 bits) or an .obj; an existing file is replaced atomically.
-
-    Raises:
-        ValueError: if the suffix is not one of these, or the folder does not exist.
-    """
-    check_writable(path)
-    encode = _ply_bytes if path.suffix.lower() == ".ply" else _obj_bytes
-    with replacing(path) as unfinished:
-        unfinished.write_bytes(encode(vertices, faces, normals, colors))
 
 
 def _fans(polygons: Column) -> NDArray[np.int64]:
@@ -239,43 +214,3 @@ def _ply_row(
         count = int(np.frombuffer(body[:at], np.dtype(layout), 1)[0][f"#{p[3]}"])
         layout.append((p[3], order + _PLY[p[2]], (max(count, 0),)))
     return layout
-
-
-def _ply_bytes(
-    vertices: Float[Tensor, "n 3"],
-    faces: Int[Tensor, "m 3"],
-    normals: Float[Tensor, "n 3"] | None,
-    colors: Float[Tensor, "n 3"] | None,
-) -> bytes:
-    columns: list[tuple[str, str, np.ndarray]] = []
-    for names, kind, array in (
-        (("x", "y", "z"), "float", vertices),
-        (("nx", "ny", "nz"), "float", normals),
-        (("red", "green", "blue"), "uchar", None if colors is None else (colors * 255 + 0.5).clamp(0, 255)),
-    ):
-        if array is not None:
-            columns += [(name, kind, a) for name, a in zip(names, array.detach().cpu().numpy().T, strict=True)]
-    rows = np.empty(len(vertices), [(name, "<" + _PLY[kind]) for name, kind, _ in columns])
-    for name, _, a in columns:
-        rows[name] = a
-    triangles = np.empty(len(faces), [("n", "u1"), ("index", "<i4", (3,))])
-    triangles["n"], triangles["index"] = 3, faces.cpu().numpy()
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
-    header += [f"property {kind} {name}" for name, kind, _ in columns]
-    header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", ""]
-    return "\n".join(header).encode() + rows.tobytes() + triangles.tobytes()
-
-
-def _obj_bytes(
-    vertices: Float[Tensor, "n 3"],
-    faces: Int[Tensor, "m 3"],
-    normals: Float[Tensor, "n 3"] | None,
-    colors: Float[Tensor, "n 3"] | None,
-) -> bytes:
-    points = vertices if colors is None else torch.cat([vertices, colors], 1)
-    lines = ["v " + " ".join(f"{a:.9g}" for a in row) for row in points.tolist()]
-    if normals is not None:
-        lines += ["vn " + " ".join(f"{a:.9g}" for a in row) for row in normals.tolist()]
-    form = "{0}" if normals is None else "{0}//{0}"
-    lines += ["f " + " ".join(form.format(i + 1) for i in row) for row in faces.tolist()]
-    return "\n".join([*lines, ""]).encode()

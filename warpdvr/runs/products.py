@@ -52,24 +52,33 @@ def write_turntable(run: Run, field: Field, *, frames: int, size: int) -> Path:
 
 
 def write_mesh(run: Run, field: Field, path: Path | None = None, **options: Any) -> Mesh:
-    """Extract the surface in the data's own units and write it, by default to mesh.ply.
-
-    Photographs do not show closed cavities, so their walls are left out unless the options ask for them.
-    """
-    mesh = extract(field, **({"cavities": False} | options)).transformed(run.load().transform.matrix)
+    """Extract the surface in the data's own units and write it, by default to mesh.ply; options are those below."""
+    mesh = extract_mesh(run, field, **options)
     mesh.save(path or run.mesh)
     return mesh
 
 
+def extract_mesh(run: Run, field: Field, **options: Any) -> Mesh:
+    """Extract the surface in the data's own frame and units.
+
+    Photographs do not show closed cavities, so their walls are left out unless the options ask for them.
+    """
+    return extract(field, **({"cavities": False} | options)).transformed(run.load().transform.matrix)
+
+
 def write_scene(run: Run, mesh: Mesh, path: Path | None = None) -> Path:
-    """Write mesh and cameras as USD, by default to scene.usdc; Z is up where the up direction is known."""
+    """Write mesh and cameras as USD, by default to scene.usdc; Z is up where the up direction is known.
+
+    Cameras that USD does not have are written without skew and lens distortion, or left out, with a warning.
+    """
     checkpoint = run.load()
     path = path or run.usd
     data = checkpoint.transform.matrix
     cameras = [checkpoint.transform.to_data(camera) for camera in checkpoint.cameras]
     up = (data[:3, :3] @ torch.tensor(checkpoint.up, dtype=data.dtype)).tolist()
     matrix = [float(a) for row in data.tolist() for a in row]
-    write_usd(path, mesh, cameras, up=up, metadata={"scene_transform": matrix, "field": str(checkpoint.kind)})
+    metadata = {"scene_transform": matrix, "field": str(checkpoint.kind)}
+    write_usd(path, mesh, cameras, up=up, metadata=metadata, approximate_cameras=True)
     return path
 
 

@@ -9,22 +9,23 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
-from warpdvr.cameras.camera import OPENGL, Camera
+from warpdvr.cameras.camera import Camera
 from warpdvr.geometry.mesh import Mesh, vertex_normals
+from warpdvr.geometry.precision import local_origin
 from warpdvr.runtime.files import check_file, replacing
 from warpdvr.shading.srgb import linear
+from warpdvr.usd.cameras import APERTURE, add_camera, name_cameras, representable, transform_camera
 
 ROOT = "/NeuralSurface"
 """The default prim, parent of geometry, materials and cameras."""
 
+CAMERAS = f"{ROOT}/Cameras"
+"""The parent of the cameras."""
+
 Metadata = Mapping[str, bool | int | float | str | Sequence[float]]
 """Custom data by key."""
-
-APERTURE = 0.036
-"""Horizontal aperture of every camera [metre]; only its ratio to the focal length matters."""
 
 
 def write_usd(
@@ -37,38 +38,45 @@ def write_usd(
     up: Sequence[float] = (0.0, 0.0, 1.0),
     meters_per_unit: float = 1.0,
     metadata: Metadata | None = None,
+    approximate_cameras: bool = False,
 ) -> None:
     """Write a closed mesh and cameras to a .usd, .usdc or .usda file; an existing file is replaced atomically.
 
     Vertex colours become `displayColor`, linear as USD requires, with a material that shows it. Each camera projects as
-    its K does, and stores K itself as custom data `warpdvr:K`.
+    its K does, and stores K itself as custom data `warpdvr:K`. Points are float32, as USD has them: those of a mesh far
+    from the origin (`geometry.precision.FAR`) are written around it, and points and cameras are moved by a translation
+    in double precision.
 
     Args:
         path: the file to write.
         mesh: the surface; without normals it gets those of `vertex_normals`.
-        cameras: the cameras; perspective or orthographic, without skew.
+        cameras: the cameras; perspective or orthographic, without skew and lens distortion.
         names: one name per camera; View_000 and so on by default.
         transform: similarity from the frame of mesh and cameras to the frame to write, such as a scene transform.
         up: the direction that points upwards after `transform`, three numbers. In the file +z is up: points and poses
             are rotated if `up` is one of the other axes, to 1e-6; if it is no axis, they are not rotated.
         meters_per_unit: length of the unit after `transform` [metre].
         metadata: numbers, strings or lists of numbers to keep in the file as custom data `warpdvr:<key>`.
+        approximate_cameras: write cameras that USD does not have without their skew and lens distortion, which are kept
+            as custom data `warpdvr:K` and `warpdvr:projection` (JSON), leave out those that have no such approximation,
+            and warn once for all of them, instead of refusing them.
 
     Raises:
-        ValueError: if the suffix, `up` or a name is wrong, the mesh is empty, or USD has no such camera.
+        ValueError: if the suffix, `up` or a name is wrong, the mesh is empty or not finite, or USD has no such camera.
     """
     path = Path(path)
     check_writable(path)
-    if not len(mesh.faces):
-        raise ValueError(f"{path}: the mesh to write has no faces")
+    mesh.check_exportable(path)
     if not meters_per_unit > 0:
         raise ValueError(f"meters_per_unit must be positive, got {meters_per_unit}")
-    names = [f"View_{i:03d}" for i in range(len(cameras))] if names is None else names
     matrix = _upright(up) @ (torch.eye(4) if transform is None else transform).double().cpu()
     stage = _new_stage(meters_per_unit)
     _add_metadata(stage.GetDefaultPrim(), metadata or {})
-    _add_mesh(stage, mesh.transformed(matrix.to(mesh.vertices.device)))
-    _add_cameras(stage, [_transform_camera(camera, matrix) for camera in cameras], names, meters_per_unit)
+    mesh = mesh.transformed(matrix)
+    origin = local_origin(mesh.vertices)
+    _add_mesh(stage, replace(mesh, vertices=(mesh.vertices.double() - origin).float()), origin.cpu())
+    given = name_cameras([transform_camera(camera, matrix) for camera in cameras], names)
+    _add_cameras(stage, given, representable(CAMERAS, given, path, approximate=approximate_cameras), origin.cpu())
     with replacing(path) as unfinished:
         try:
             written = stage.GetRootLayer().Export(str(unfinished))
@@ -100,17 +108,6 @@ def _upright(up: Sequence[float]) -> Float[Tensor, "4 4"]:
     return rotation
 
 
-def _transform_camera(camera: Camera, matrix: Float[Tensor, "4 4"]) -> Camera:
-    """Return the camera in another frame; its axes stay orthonormal at any scale."""
-    pose = matrix @ camera.pose.detach().double().cpu()
-    scale = matrix[:3, :3].det().abs() ** (1 / 3)
-    pose[:3, :3] /= scale
-    if matrix[:3, :3].det() < 0:
-        raise ValueError("write_usd: transform must not mirror, because there is no mirrored camera")
-    K = camera.projection.rescaled(camera.K.detach().double().cpu(), float(scale))
-    return replace(camera, K=K, pose=pose, projection=camera.projection.to("cpu"))
-
-
 def _new_stage(meters_per_unit: float) -> Any:
     from pxr import Kind, Usd, UsdGeom
 
@@ -137,11 +134,25 @@ def _add_metadata(prim: Any, metadata: Metadata) -> None:
             prim.SetCustomDataByKey(f"warpdvr:{key}", Vt.DoubleArray([float(a) for a in value]))
 
 
-def _add_mesh(stage: Any, mesh: Mesh) -> None:
+def _add_folder(stage: Any, path: str, origin: Float[Tensor, "3"]) -> None:
+    """Add the parent of prims whose coordinates are relative to `origin`: it moves them there in double precision.
+
+    The default prim itself has no transform, as those who place the asset expect.
+    """
+    from pxr import Gf, UsdGeom
+
+    if not origin.any():
+        UsdGeom.Scope.Define(stage, path)
+        return
+    move = UsdGeom.Xform.Define(stage, path).AddTranslateOp(UsdGeom.XformOp.PrecisionDouble)
+    move.Set(Gf.Vec3d(*origin.tolist()))
+
+
+def _add_mesh(stage: Any, mesh: Mesh, origin: Float[Tensor, "3"]) -> None:
     from pxr import UsdGeom, UsdShade
 
-    for folder in ("Geometry", "Materials"):
-        UsdGeom.Scope.Define(stage, f"{ROOT}/{folder}")
+    _add_folder(stage, f"{ROOT}/Geometry", origin)
+    UsdGeom.Scope.Define(stage, f"{ROOT}/Materials")
     normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
     prim = UsdGeom.Mesh.Define(stage, f"{ROOT}/Geometry/Surface")
     prim.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)  # unset means Catmull-Clark
@@ -189,49 +200,17 @@ def _add_material(stage: Any) -> Any:
     return material
 
 
-def _add_cameras(stage: Any, cameras: Sequence[Camera], names: Sequence[str], meters_per_unit: float) -> None:
-    from pxr import Tf, UsdGeom
+def _add_cameras(
+    stage: Any, given: Mapping[str, Camera], written: Mapping[str, Camera], origin: Float[Tensor, "3"]
+) -> None:
+    from pxr import UsdGeom
 
-    prims = [Tf.MakeValidIdentifier(name) for name in names]
-    if len(prims) != len(cameras) or len(set(prims)) != len(prims):
-        raise ValueError(
-            f"names must be one different name per camera, got {len(prims)} for {len(cameras)}: {prims[:5]}"
-        )
-    if cameras:
-        UsdGeom.Scope.Define(stage, f"{ROOT}/Cameras")
+    if written:
+        _add_folder(stage, CAMERAS, origin)
     extent = np.array(UsdGeom.Mesh.Get(stage, f"{ROOT}/Geometry/Surface").GetExtentAttr().Get())
-    for camera, name in zip(cameras, prims, strict=True):
-        _add_camera(stage, f"{ROOT}/Cameras/{name}", camera, extent, 10 * APERTURE / meters_per_unit)
-
-
-def _add_camera(stage: Any, path: str, camera: Camera, extent: NDArray[np.floating], aperture: float) -> None:
-    """Write one camera; focal length and apertures are in tenths of a stage unit.
-
-    The formulas and the signs of the offsets agree with the frustum of `Gf.Camera`. Of a perspective camera only the
-    ratio of aperture to focal length matters; the apertures of an orthographic camera are the size of its window.
-    """
-    from pxr import Gf, UsdGeom, Vt
-
-    (fx, skew, _), (_, fy, _), _ = camera.K.tolist()
-    kind, name = camera.projection.frustum, camera.projection.name
-    if kind is None:
-        raise ValueError(f"{path}: USD has perspective and orthographic cameras only, this one is {name!r}")
-    if abs(skew / fy) * camera.height > 0.5 or min(fx, fy) <= 0:
-        raise ValueError(f"{path}: USD has no such camera: {name}, skew {skew:.3g}, fx {fx:.4g}, fy {fy:.4g}")
-    left, right, top, bottom = camera.projection.window(camera.K, camera.width, camera.height)
-    focal = aperture / (right - left) if kind == "perspective" else 10.0  # 10 tenths: the plane of the window
-    prim = UsdGeom.Camera.Define(stage, path)
-    prim.CreateProjectionAttr(kind)
-    prim.CreateFocalLengthAttr(focal)
-    prim.CreateHorizontalApertureAttr(focal * (right - left))
-    prim.CreateVerticalApertureAttr(focal * (bottom - top))
-    prim.CreateHorizontalApertureOffsetAttr(focal * (left + right) / 2)
-    prim.CreateVerticalApertureOffsetAttr(-focal * (top + bottom) / 2)
-    farthest = np.linalg.norm(camera.centre.numpy() - extent, axis=1).max() + np.linalg.norm(extent[1] - extent[0])
-    prim.CreateClippingRangeAttr(Gf.Vec2f(1e-3 * float(farthest), 2 * float(farthest)))
-    prim.GetPrim().SetCustomDataByKey("warpdvr:K", Vt.DoubleArray(camera.K.reshape(-1).tolist()))
-    rows = (camera.pose @ OPENGL).T.reshape(-1).tolist()  # USD multiplies row vectors
-    UsdGeom.Xformable(prim).AddTransformOp().Set(Gf.Matrix4d(*rows))
+    aperture = 10 * APERTURE / UsdGeom.GetStageMetersPerUnit(stage)
+    for name, camera in written.items():
+        add_camera(stage, f"{CAMERAS}/{name}", camera, extent, aperture=aperture, origin=origin, source=given[name])
 
 
 def _vectors(a: Float[Tensor, "n 3"]) -> Any:

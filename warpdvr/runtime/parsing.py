@@ -48,6 +48,17 @@ def parsing(path: Path, expected: str) -> Iterator[None]:
         raise ValueError(f"{path}: expected {expected}, found {found}") from error
 
 
+@contextmanager
+def error_named(field: str) -> Iterator[None]:
+    """Turn every exception of the block into a ValueError that begins with the field that was read, for `parsing`."""
+    try:
+        yield
+    except Warning:
+        raise
+    except Exception as error:
+        raise ValueError(f"{field}: {describe_error(error)}") from error
+
+
 def describe_error(error: Exception) -> str:
     """Return why something could not be read, in at most 200 characters of one line."""
     for kind, reason in REASONS:
@@ -75,7 +86,13 @@ def check_regular(path: Path, expected: str) -> int:
     except (OSError, ValueError) as error:  # a ValueError: a name with a zero in it
         circle = isinstance(error, OSError) and error.errno == errno.ELOOP
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-        found = "a link that leads in a circle" if circle else "nothing" if missing else describe_error(error)
+        found = (
+            "a link that leads in a circle"
+            if circle
+            else "nothing: there is no such file"
+            if missing
+            else describe_error(error)
+        )
         raise ValueError(f"{path}: expected {expected}, found {found}") from None
     if not stat.S_ISREG(status.st_mode):
         found = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device, not a file"

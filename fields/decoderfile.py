@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
+
+from warpdvr.runtime.npz import FOREIGN, read_arrays
+from warpdvr.runtime.parsing import check_regular, describe_error, parsing, read_json
 
 LAYER_NAME = re.compile(r"(?:module\.)?(?:lin(\d+)\.(?:parametrizations\.)?(weight|bias)([._]\w+)*|(w|b)(\d+))$")
 """Names of arrays that belong to a layer: those of facebookresearch/DeepSDF, or w0, b0, w1, ..."""
-
-READ_ERRORS = pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile
-"""Errors that the libraries raise for unreadable files, besides Python's own."""
 
 Entries = dict[str, object]
 """The content of a file by name; not yet checked, so of any type."""
@@ -60,7 +60,8 @@ def read(path: Path, latents: Path | None = None) -> TrainedDecoder:
         ValueError: if a file is missing, damaged or of another format, or if layers do not fit together.
     """
     entries, architecture = _read_entries(path)
-    weights, biases = _layers(path, entries, architecture)
+    with parsing(path, "a decoder"):
+        weights, biases = _layers(path, entries, architecture)
     skips = _skips(path, weights, biases)
     length = weights[0].shape[1] - 3
     latent_entries = entries if latents is None else _read_entries(latents)[0]
@@ -80,27 +81,68 @@ def read(path: Path, latents: Path | None = None) -> TrainedDecoder:
 
 def _read_entries(path: Path) -> tuple[Entries, object]:
     """Return the contents of a file by name, and the architecture that comes with it or None."""
-    if not path.is_file():
-        raise ValueError(f"{path}: expected the file of a decoder, found {'a folder' if path.is_dir() else 'nothing'}")
+    check_regular(path, "the file of a decoder")
     sidecar = path.with_name("architecture.json")
-    has_sidecar = path.suffix in (".npz", ".safetensors") and sidecar.is_file()
-    text = sidecar.read_text(errors="replace") if has_sidecar else None
+    has_sidecar = path.suffix in (".npz", ".safetensors") and sidecar.exists()
+    architecture = _read_sidecar(path, sidecar) if has_sidecar else None
     content: object
+    if path.suffix == ".npz":
+        content = {name: torch.from_numpy(array) for name, array in _read_npz(path).items()}
+    elif path.suffix == ".safetensors":
+        with parsing(path, "the tensors of a decoder"), safe_open(path, "pt") as file:
+            content = {name: file.get_tensor(name) for name in file.keys()}
+            stored = (file.metadata() or {}).get("architecture")
+            architecture = architecture if stored is None else json.loads(stored)
+    else:
+        content = _read_state(path)
+    state = content.get("model_state_dict", content) if isinstance(content, dict) else {}
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: expected the tensors of a decoder by name, found {type(state).__name__}")
+    for name, value in state.items():
+        for tensor in value.values() if isinstance(value, dict) else (value,):
+            _check_tensor(path, name, tensor)
+    return {str(k): v for k, v in state.items()}, architecture
+
+
+def _check_tensor(path: Path, name: object, value: object) -> None:
+    """Refuse a tensor that is no plain array, or is larger than its file: one number may be spread over any shape."""
+    if not isinstance(value, Tensor):
+        return
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+        raise ValueError(f"{path}: expected {name} to be a plain array, found {value.dtype} as {value.layout}")
+    if value.numel() * value.element_size() > path.stat().st_size:
+        raise ValueError(f"{path}: {name} has the shape {_shape(value)}, more numbers than the file can hold")
+
+
+def _read_sidecar(path: Path, sidecar: Path) -> object:
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                content = {name: torch.from_numpy(np.asarray(file[name])) for name in file.files}
-        elif path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                content = {name: file.get_tensor(name) for name in file.keys()}
-                text = (file.metadata() or {}).get("architecture", text)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about files that are refused anyway
-                content = torch.load(path, map_location="cpu", weights_only=True)
-        state = content.get("model_state_dict", content) if isinstance(content, dict) else {}
-        return {str(k): v for k, v in dict(state).items()}, None if text is None else json.loads(text)
-    except (*READ_ERRORS, OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        return read_json(sidecar, "its architecture in JSON")
+    except ValueError as error:
+        raise ValueError(f"{path}: expected the tensors of a decoder, but {error}") from None
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of numbers in an npz file that Torch has types for."""
+    arrays = read_arrays(path, expected="the tensors of a decoder")
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+            raise ValueError(f"{path}: expected {name} to hold numbers, found {array.dtype}")
+    return arrays
+
+
+def _read_state(path: Path) -> object:
+    """Return what a file of PyTorch holds, without running code that it may hold as well."""
+    size = check_regular(path, "the file of a decoder")
+    try:
+        if zipfile.is_zipfile(path):  # PyTorch stores without packing, so that this bounds what is allocated
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > size:
+                raise ValueError(f"it unpacks to {unpacked} bytes, more than its own {size}, as PyTorch never writes")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about files that are refused anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the readers of pickles fail in any way
         raise ValueError(f"{path}: expected the tensors of a decoder, found a file that {_refusal(error)}") from None
 
 
@@ -108,8 +150,8 @@ def _refusal(error: Exception) -> str:
     """Return why a file was refused, without the libraries' advice to load it anyway, code included."""
     reason = " ".join(str(error).split())[:200]
     if isinstance(error, pickle.UnpicklingError | KeyError) or "pickle" in reason:  # plain text is taken for a pickle
-        return "is something else, is damaged, or holds code, which is not run"
-    return f"cannot be read ({reason})"
+        return FOREIGN
+    return f"cannot be read ({describe_error(error)})"
 
 
 def _layers(path: Path, entries: Entries, architecture: object) -> tuple[Weights, Biases]:

@@ -17,6 +17,9 @@ MEMORY = Path("/proc/meminfo")
 PRIMES = (2654435761, 805459861)
 """Strides along y and z of a hashed level (Mueller et al. 2022, eq. 4; along x the stride is 1)."""
 
+MAX_LEVELS = 64
+"""More levels than a resolution below 2**24 has use for: they would differ by less than a third."""
+
 
 class HashEncoding(nn.Module):
     """Features of positions on grids of growing resolution, as Mueller et al., "Instant NGP" (2022), section 3.
@@ -175,8 +178,10 @@ def _layout(levels: int, features: int, size: int, coarsest: int, finest: int) -
     """Return resolution, first row, strides along y and z, and mask of each level, as kernels/encode.py reads them."""
     if levels < 1 or not 1 <= features <= 8:
         raise ValueError(f"HashEncoding: needs levels >= 1 and 1 to 8 features, got {levels} and {features}")
-    if size < 1 or size & (size - 1):
-        raise ValueError(f"HashEncoding: size must be a power of two, got {size}")
+    if levels > MAX_LEVELS:
+        raise ValueError(f"HashEncoding: more than {MAX_LEVELS} levels cannot be meant, got {levels}")
+    if size < 1 or size & (size - 1) or size >= 2**31:
+        raise ValueError(f"HashEncoding: size must be a power of two below 2**31, got {size}")
     if not 1 <= coarsest <= finest < 2**24:
         raise ValueError(f"HashEncoding: needs 1 <= coarsest <= finest < 2**24, got {coarsest} and {finest}")
     if levels == 1 and coarsest != finest:

@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+MAX_FREQUENCIES, MAX_DEPTH, MAX_NUMBERS = 64, 1024, 2**28
+"""Sizes beyond which a perceptron cannot be meant: octaves, hidden layers, and weights (1 GiB in float32)."""
+
 
 class PositionalEncoding(nn.Module):
     """x -> (x, sin(2^k x), cos(2^k x)) for k < frequencies; Mildenhall et al. 2020, eq. 4, without pi, as in IDR."""
@@ -17,6 +20,8 @@ class PositionalEncoding(nn.Module):
 
     def __init__(self, frequencies: int, inputs: int = 3):
         super().__init__()
+        if frequencies > MAX_FREQUENCIES:
+            raise ValueError(f"frequencies above {MAX_FREQUENCIES} are lost to rounding, got {frequencies}")
         self.width = inputs * (1 + 2 * frequencies)
         self.register_buffer("scales", 2.0 ** torch.arange(frequencies), persistent=False)
 
@@ -50,6 +55,11 @@ class MLP(nn.Module):
         super().__init__()
         if width < 1 or depth < 1:
             raise ValueError(f"a perceptron needs width >= 1 and depth >= 1, got {width} and {depth}")
+        numbers = (inputs + width * (depth - 1) + outputs) * width
+        if depth > MAX_DEPTH or numbers > MAX_NUMBERS:
+            raise ValueError(
+                f"a perceptron of width {width} and depth {depth} has {numbers} numbers, which is too large"
+            )
         sizes = [inputs, *[width] * depth, outputs]
         self.layers = cast("Sequence[nn.Linear]", nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes)))
         self.activation = activation

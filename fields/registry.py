@@ -11,6 +11,7 @@ from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field
 from warpdvr.runtime.arguments import check_positive
 from warpdvr.runtime.inference_mode import outside_inference
+from warpdvr.runtime.parsing import describe_error
 from warpdvr.runtime.validate import PLAIN, convert, suggest
 
 GROUP = "warpdvr.fields"
@@ -61,7 +62,11 @@ def make(name: str, **options: object) -> Field:
         raise ValueError(f"make: {error}") from None
     sizes: Sequence[str] = getattr(factory, "sizes", ())  # options that make sense for a new field only if positive
     check_positive(name, **{key: value for key, value in options.items() if key in sizes})
-    return as_field(factory(**{key: _nested(value) for key, value in options.items()}))
+    try:
+        return as_field(factory(**{key: _nested(value) for key, value in options.items()}))
+    except (MemoryError, OverflowError, RecursionError) as error:
+        reason = describe_error(error)
+        raise ValueError(f"field {name!r}: of these options no field can be made: {reason}") from error
 
 
 def check_options(name: str, options: Mapping[str, object]) -> None:

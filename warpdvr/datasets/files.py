@@ -1,16 +1,13 @@
-"""Find the files of a data set, never outside its folder, and read and write NumPy archives."""
+"""Find the files of a data set, never outside its folder; NumPy archives are read and written by `runtime.npz`."""
 
-import io
 import re
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from warpdvr.runtime.files import path_inside
+from warpdvr.runtime.npz import npz_bytes as npz_bytes
+from warpdvr.runtime.npz import read_arrays as read_arrays
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm")
 """The files that count as pictures."""
@@ -35,41 +32,6 @@ def sort_by_number(paths: Iterable[Path]) -> list[Path]:
         return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
     return sorted(paths, key=key)
-
-
-def read_arrays(path: Path, keys: str = ".*") -> dict[str, np.ndarray]:
-    """Return the arrays of an npz file whose names match `keys`, or the array of an npy file under the name "depth".
-
-    Raises:
-        ValueError: if the file cannot be read; nothing is unpickled.
-    """
-    try:
-        with path.open("rb") as file:  # np.load leaves broken files open
-            content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return {"depth": content}
-            return {key: content[key] for key in content.files if re.fullmatch(keys, key)}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        kind = path.suffix.removeprefix(".")
-        raise ValueError(
-            f"{path}: expected an {kind} file of plain arrays, found a file that cannot be read ({error})"
-        ) from error
-
-
-def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
-    """Return the content of an npz file that holds these arrays."""
-    stream = io.BytesIO()
-    np.savez(stream, **arrays)  # type: ignore[arg-type]
-    return stream.getvalue()
 
 
 def require_view_count(path: Path, count: int, minimum: int) -> None:

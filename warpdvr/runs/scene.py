@@ -15,6 +15,7 @@ from warpdvr.fields.registry import check_options, make
 from warpdvr.fitting.recipe import Recipe, find_recipe
 from warpdvr.geometry.isosurface import check_resolution
 from warpdvr.runs.options import FitOptions, MeshOptions, PhotographOptions, SyntheticOptions, Table
+from warpdvr.runtime.parsing import check_regular, describe_error, parsing, read_text
 from warpdvr.runtime.validate import suggest
 
 DEFAULT_FIELD: Table = {"kind": "hashgrid", "bounds": 1.1}
@@ -138,13 +139,12 @@ def read(path: Path) -> Scene:
     """
     if path.is_dir():
         return Scene(views={"folder": str(path.resolve())})
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a scene file (.toml) or a folder of photographs, found nothing")
     tables = read_tables(path)
     for table, key in (("views", "folder"), ("views", "mesh"), ("fit", "shape")):
         value = tables.get(table, {}).get(key)
         if isinstance(value, str) and not value.startswith("warp:"):
-            tables[table][key] = str((path.parent / value).resolve())
+            with parsing(path, f"the name of a file as {key} in [{table}]"):
+                tables[table][key] = str((path.parent / value).resolve())
     return from_tables(path, tables)
 
 
@@ -154,10 +154,10 @@ def read_tables(path: Path) -> dict[str, Table]:
     Raises:
         ValueError: if the file is not TOML, or has anything but tables of a scene; the message names the file.
     """
-    try:
-        tables = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected a scene file in TOML, found something else ({error})") from None
+    check_regular(path, "a scene file (.toml) or a folder of photographs")
+    text = read_text(path, "a scene file in TOML", most=2**24)
+    with parsing(path, "a scene file in TOML"):
+        tables = tomllib.loads(text)
     names = [f.name for f in fields(Scene)]
     unknown = [name for name in tables if name not in names]
     if unknown or not all(isinstance(table, dict) for table in tables.values()):
@@ -177,3 +177,5 @@ def from_tables(path: Path, tables: Mapping[str, Table]) -> Scene:
         return Scene(**tables)
     except ValueError as error:
         raise ValueError(f"{path}: {str(error).removeprefix('scene: ')}") from None
+    except (OverflowError, RecursionError, TypeError) as error:  # numbers and nesting that no option can have
+        raise ValueError(f"{path}: holds a value that no option can have ({describe_error(error)})") from None

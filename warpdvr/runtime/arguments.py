@@ -119,7 +119,12 @@ def plain(value: object) -> float | None:
     """Return a number, or None: text and truth values are none."""
     if isinstance(value, Tensor) and value.ndim == 0 and value.dtype != torch.bool and not value.is_complex():
         value = value.item()
-    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return math.inf if value >= type(value)() else -math.inf
 
 
 def floating(where: str, value: object, shapes: tuple[tuple[int, ...], ...]) -> Float[Tensor, "..."]:

@@ -5,6 +5,9 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +46,20 @@ class TrainedDecoder:
     """Latent codes of the shapes that it was trained with; s = 0 if they are unknown."""
 
 
+_allowed = ContextVar("allowed", default=True)
+"""Whether `read` may read a file, see `no_files`."""
+
+
+@contextmanager
+def no_files() -> Iterator[None]:
+    """Refuse to read any decoder inside the block: a checkpoint comes from anyone, and may not name other files."""
+    token = _allowed.set(False)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
 def read(path: Path, latents: Path | None = None) -> TrainedDecoder:
     """Read a decoder (Park et al., "DeepSDF", 2019).
 
@@ -57,8 +74,14 @@ def read(path: Path, latents: Path | None = None) -> TrainedDecoder:
         latents: the codes, if they are in a separate file: `latent_codes` of facebookresearch/DeepSDF, or `codes`.
 
     Raises:
-        ValueError: if a file is missing, damaged or of another format, or if layers do not fit together.
+        ValueError: if a file is missing, damaged or of another format, layers do not fit together, or no file may be
+            read (`no_files`).
     """
+    if not _allowed.get():
+        raise ValueError(
+            f"{path}: a checkpoint names this file of a decoder, which is not read: weights come from the checkpoint "
+            "alone; fit again, or write its architecture in place of the file"
+        )
     entries, architecture = _read_entries(path)
     with parsing(path, "a decoder"):
         weights, biases = _layers(path, entries, architecture)

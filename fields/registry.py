@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from inspect import Parameter, signature
+from itertools import zip_longest
 from typing import TypeVar, get_type_hints
 
 from torch import nn
@@ -90,6 +91,28 @@ def check_options(name: str, options: Mapping[str, object]) -> None:
             convert(value, hints.get(key, object))
         except TypeError as error:
             raise TypeError(f"{key} of {name} {error}") from None
+
+
+def portable(field: Field, options: Mapping[str, object]) -> dict[str, object]:
+    """Return the options with which `make` rebuilds a field for its weights, without reading any file.
+
+    Args:
+        field: the field.
+        options: those that it was made with, which hold for the parts that have no `options` of their own.
+    """
+    if field.options is not None:
+        return dict(field.options)
+
+    def rebuilt(value: object, parts: object) -> object:
+        if isinstance(value, list):
+            items = [*parts] if isinstance(parts, nn.ModuleList | list | tuple) else []
+            return [rebuilt(item, part) for item, part in zip_longest(value, items[: len(value)])]
+        if isinstance(value, dict) and "kind" in value:
+            own = {key: item for key, item in value.items() if key != "kind"}
+            return {"kind": value["kind"], **(portable(parts, own) if isinstance(parts, Field) else own)}
+        return value
+
+    return {key: rebuilt(value, getattr(field, key, None)) for key, value in options.items()}
 
 
 def _factory(name: str) -> Callable[..., nn.Module]:

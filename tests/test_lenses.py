@@ -10,11 +10,11 @@ import reference
 import torch
 from torch import Tensor
 
-from warpdvr import Camera, Fit, FisheyeLens, OpenCVLens, Recipe, Views, render
+from warpdvr import Camera, FisheyeLens, Fit, OpenCVLens, Recipe, Views, render
 from warpdvr.cameras.closed_form_lenses import DivisionLens, EUCMLens, FOVLens
 from warpdvr.cameras.colmap_models import COLMAP_MODELS, colmap_model, colmap_projection
 from warpdvr.cameras.lenses import Lens, RadialTangentialFisheyeLens, ThinPrismFisheyeLens
-from warpdvr.cameras.projection import ORTHOGRAPHIC, PINHOLE, projection_of
+from warpdvr.cameras.projection import PINHOLE, projection_of
 from warpdvr.cameras.rays import pixel_centres
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.fields.analytic import Sphere, Union

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from warpdvr.fields.repaint import Repaint
 from warpdvr.fitting.checkpoint import Checkpoint
 from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.recipe import RECIPES
+from warpdvr.fitting.saving import SAVE, check_interval
 from warpdvr.runs import run, scene
 from warpdvr.runs.final_products import attempt, write_all
 from warpdvr.runs.options import Duration, Table, Weights
@@ -41,6 +43,8 @@ class NewRun(OnDevice):
     """Continue the run in RUN from where it stopped."""
     overwrite: bool = dataclasses.field(default=False, metadata=named(exclusive="folder"))
     """Replace the run in RUN."""
+    save_every: float = dataclasses.field(default=SAVE, metadata=named("SECONDS"))
+    """Time between two checkpoints, and the most that is lost when the program is killed [s]."""
     duration: Duration = dataclasses.field(metadata={"flat": True})
     weights: Weights
     """Values that replace those of the recipe, with their units in brackets. A weight of 0 leaves its term out of the
@@ -99,30 +103,54 @@ def _carry_out(
 
     Whatever can be refused without the views, which may take long to load, is refused before.
     """
-    last = Run.open(options.out).load() if options.resume else None
-    if not last:
-        Run(options.out).check_new(overwrite=options.overwrite)
-    torch.manual_seed(scene.fit.get("seed", 0))
-    field: Field = last.field() if last else _new_field(options, scene)
-    views = scene.load_views()
-    scene = adapt(scene, views)
-    print(views.summary, flush=True)
-    if not last and isinstance(field, Repaint):
-        field.shape.load_state_dict(_painted_shape(scene, views).weights)
-    field = field.to(options.torch_device)
-    duration = {k: scene.fit[k] for k in ("minutes", "iterations", "seed") if k in scene.fit}
-    job = Fit(field, views, recipe=scene.recipe, **duration)
-    if last:
-        written = Run.open(options.out)
-        job.resume(last.fit)
-        written.write_config(scene)
-    else:
-        written = Run.create(options.out, scene, overwrite=options.overwrite)
-    follow(run.fit(written, scene, views, field, job), job)
+    check_interval(options.save_every)
+    written = Run(options.out)
+    with ExitStack() as lock:
+        if written.config.is_file():
+            lock.enter_context(written.locked())
+        last = Run.open(options.out).load() if options.resume else None
+        if last:
+            _check_iterations(options, int(last.fit["counts"][0]) if "counts" in last.fit else 0)
+        else:
+            written.check_new(overwrite=options.overwrite)
+        torch.manual_seed(scene.fit.get("seed", 0))
+        field: Field = last.field() if last else _new_field(options, scene)
+        views = scene.load_views()
+        scene = adapt(scene, views)
+        print(views.summary, flush=True)
+        if not last and isinstance(field, Repaint):
+            field.shape.load_state_dict(_painted_shape(scene, views).weights)
+        field = field.to(options.torch_device)
+        duration = {k: scene.fit[k] for k in ("minutes", "iterations", "seed") if k in scene.fit}
+        job = Fit(field, views, recipe=scene.recipe, **duration)
+        if last:
+            job.resume(last.fit)
+            written.write_config(scene)
+        else:
+            is_new = not written.config.is_file()
+            Run.create(options.out, scene, overwrite=options.overwrite)
+            if is_new:
+                lock.enter_context(written.locked())
+        follow(run.fit(written, scene, views, field, job, save_every=options.save_every), job)
+        _write_products(written, scene, views, field)
+
+
+def _write_products(written: Run, scene: Scene, views: Views, field: Field) -> None:
+    """Write pictures, mesh, USD and scores of a run that was fitted, and print what they are."""
     scores, files = write_all(written, field, views, scene.mesh)
     if refined := attempt(written.folder / "cameras", lambda: write_refined(written, views)):
         files["cameras"] = refined[0].parent
     report(scores, files)
+
+
+def _check_iterations(options: NewRun, done: int) -> None:
+    """Refuse to continue a run up to a step that it has passed."""
+    wanted = options.duration.iterations
+    if wanted is not None and wanted < done:
+        raise ValueError(
+            f"--iterations {wanted}: the run in {options.out} has done {done} steps already; give more than that, or "
+            "start again with --overwrite"
+        )
 
 
 def _new_field(options: NewRun, scene: Scene) -> Field:

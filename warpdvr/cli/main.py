@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import NoReturn, get_type_hints
 
 from warpdvr import __version__
+from warpdvr.cli.failures import sentence
+from warpdvr.cli.output import lasting_output
+from warpdvr.runtime.signals import exit_status, interruptible
 from warpdvr.runtime.validate import suggest
 
 
@@ -60,17 +63,21 @@ RESUMABLE = "fit", "fit-code", "train-category"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status: 0, 2 after a mistake in the input, 130 if interrupted.
+    """Run a command; return its exit status: 0, 2 after a mistake in the input, 128 + n after signal n.
+
+    Signals that ask it to end (130: SIGINT, 143: SIGTERM, 129: SIGHUP) let it save its work first.
 
     Raises:
         SystemExit: with 2 after a mistake on the command line, with 0 after the help or the version.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        return _run(_command_name(words), words[1:])
-    except KeyboardInterrupt:  # also while modules are imported, which takes seconds
-        print("warpdvr: interrupted", file=sys.stderr)
-        return 130
+    with lasting_output():
+        try:
+            with interruptible():
+                return _run(_command_name(words), words[1:])
+        except KeyboardInterrupt as interruption:  # also while modules are imported, which takes seconds
+            print("warpdvr: interrupted", file=sys.stderr)
+            return exit_status(interruption)
 
 
 def _run(name: str, words: Sequence[str]) -> int:
@@ -89,14 +96,14 @@ def _run(name: str, words: Sequence[str]) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _warning_printer()
             run(options)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"warpdvr: {name_options(' '.join(str(error).split()), options)}", file=sys.stderr)
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
+        print(f"warpdvr: {name_options(sentence(error), options)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         if _version(checkpoint) is None or (_version(checkpoint) == before and not options.resume):
             raise  # no checkpoint, or that of an earlier run
         print(f"warpdvr: interrupted; go on with: warpdvr {name} --out {options.out} --resume", file=sys.stderr)
-        return 130
+        return exit_status(interruption)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from warpdvr.cli.arguments import RESUMED, named, positional
 from warpdvr.cli.progress import follow, progress_bar
 from warpdvr.datasets.files import error_prefix
+from warpdvr.fitting.saving import SAVE, check_interval
 from warpdvr.geometry.isosurface import check_resolution
 from warpdvr.geometry.mesh import check_writable
 from warpdvr.runtime.files import check_file, replacing
@@ -58,6 +60,8 @@ class TrainCategoryArguments:
     """Continue the run in RUN from where it stopped."""
     overwrite: bool = field(default=False, metadata=named(exclusive="folder"))
     """Replace the run in RUN."""
+    save_every: float = field(default=SAVE, metadata=named("SECONDS"))
+    """Time between two checkpoints, and the most that is lost when the program is killed [s]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,20 +117,25 @@ def train(options: TrainCategoryArguments) -> None:
     run = _resumed(options) if options.resume else _new(options)
     if not 0 < run.minutes < math.inf:
         raise ValueError(f"--minutes must be positive, got {run.minutes:g}")
-    if not options.resume:
-        run.check_new(overwrite=options.overwrite)
-    else:
-        run.check_resumable()
-    category = run.objects()
-    if options.resume:
-        job = run.trainer(category, resume=True)
-        run.write_config()
-    else:
-        print(f"{len(category.train)} objects to learn from, {len(category.test)} held out")
-        job = run.trainer(category)
-        run.create(overwrite=options.overwrite)
-
-    follow(category_run.train(run, category, job), job, "training")
+    check_interval(options.save_every)
+    with ExitStack() as lock:
+        if run.config.is_file():
+            lock.enter_context(run.locked())
+        if options.resume:
+            run.check_resumable()
+            category = run.objects()
+            job = run.trainer(category, resume=True)
+            run.write_config()
+        else:
+            run.check_new(overwrite=options.overwrite)
+            category = run.objects()
+            print(f"{len(category.train)} objects to learn from, {len(category.test)} held out")
+            job = run.trainer(category)
+            is_new = not run.config.is_file()
+            run.create(overwrite=options.overwrite)
+            if is_new:
+                lock.enter_context(run.locked())
+        follow(category_run.train(run, category, job, save_every=options.save_every), job, "training")
     print(run.checkpoint)
 
 

@@ -16,11 +16,14 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.projection import projection_of
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.fields.base import Field
+from warpdvr.fields.decoderfile import no_files
 from warpdvr.fields.registry import make
 from warpdvr.runtime.files import replacing
 
 KEY = "warpdvr"
 """The key in the header of the file under which everything that is not a tensor is stored."""
+
+NOT_FINITE = "are not finite, so nothing can be made of them; fit again"
 
 
 @dataclass(frozen=True)
@@ -72,20 +75,23 @@ class Checkpoint:
     """`Fit.state()`; empty if the fit is not to be continued."""
 
     def field(self, module: Field | None = None) -> Field:
-        """Return the field with its weights; pass `module` if it was not made by name.
+        """Return the field with its weights; pass `module` if it was not made by name. No other file is read.
 
         Raises:
-            ValueError: if the weights do not fit.
+            ValueError: if the weights do not fit or are not finite, or the options name a file.
         """
         if module is None:
             if self.kind is None:
                 raise ValueError("checkpoint: this field was not made by name; pass the module that it belongs to")
-            module = make(self.kind, **self.options)
+            with no_files():
+                module = make(self.kind, **self.options)
         try:
             module.load_state_dict(self.weights)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"checkpoint: the weights do not fit the field {self.kind}: {reason}") from None
+        if wrong := [name for name, p in module.named_parameters() if not bool(p.isfinite().all())]:
+            raise ValueError(f"checkpoint: the weights {wrong[0]} {NOT_FINITE}")
         return module
 
     def save(self, path: Path) -> None:
@@ -147,11 +153,11 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        ValueError: if there is none at `path`, or it is damaged or was written by another program.
+        ValueError: if there is none at `path`, it is damaged or was written by another program, or a weight is NaN.
     """
     with reading(path, CheckpointHeader) as (header, tensors):
         x, y, z = header.up
-        return Checkpoint(
+        found = Checkpoint(
             kind=header.kind,
             options=header.options,
             weights=below("field.", tensors),
@@ -160,6 +166,27 @@ def load(path: Path) -> Checkpoint:
             cameras=tuple(_camera(c) for c in header.cameras),
             fit=below("fit.", tensors),
         )
+    check_finite(path, found.weights)
+    return found
+
+
+def is_complete(path: Path) -> bool:
+    """Return whether there is a checkpoint at `path` that was not cut off; its numbers are not read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def check_finite(what: object, weights: Mapping[str, Tensor]) -> None:
+    """Check that no weight is NaN; infinity may be meant, such as in the buffers of a field.
+
+    Raises:
+        ValueError: if one is; the message begins with `what`.
+    """
+    if wrong := [name for name, w in weights.items() if w.is_floating_point() and bool(w.isnan().any())]:
+        raise ValueError(f"{what}: the weights {wrong[0]} {NOT_FINITE}")
 
 
 def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

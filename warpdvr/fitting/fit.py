@@ -103,7 +103,7 @@ class Fit(TrainingLoop):
             else intersect
         ).prepare(field)
         self.scheduled = intersect is None and bool(self.recipe.samples)
-        self.without_hit = 0
+        self.without_hit, self.has_hit = 0, 0
 
     @property
     def cameras(self) -> tuple[Camera, ...]:
@@ -117,6 +117,7 @@ class Fit(TrainingLoop):
     def state(self) -> dict[str, Tensor]:
         """Return everything that a later session needs besides the field's weights, as tensors."""
         state = super().state() | self.intersect.state()
+        state["without_hit"] = torch.tensor([self.without_hit, self.has_hit])
         if self.poses:
             state["cameras"] = self.poses.twist.detach().clone()
         if self.background:
@@ -130,6 +131,7 @@ class Fit(TrainingLoop):
             ValueError: if the state belongs to another field, or is no state of a fit.
         """
         self._resume_counts(state)
+        self.without_hit, self.has_hit = map(int, state.get("without_hit", (0, 0)))
         self.intersect.resume(state)
         if self.poses:
             if "cameras" not in state:
@@ -143,6 +145,18 @@ class Fit(TrainingLoop):
         if saved and self.background:
             self.background.load_state_dict(saved.state_dict())
         self._resume_optimizer(state)
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether no ray hits any more, though one did before; a recipe that pulls surfaces needs no hits.
+
+        Where none of the last step did, many others are asked.
+        """
+        if not self.without_hit or not self.has_hit or self.recipe.on_surface:
+            return False
+        with torch.no_grad():
+            rays = self.pixels.draw(16 * CHECKED, torch.Generator().manual_seed(0)).rays
+            return len(DenseMarch(64)(self.field, rays).ray) == 0
 
     def phase(self, progress: float) -> float:
         """The learning rate rises and falls once."""
@@ -205,6 +219,7 @@ class Fit(TrainingLoop):
 
     def _check(self, hit: Hit) -> None:
         self.without_hit = 0 if len(hit.ray) else self.without_hit + 1
+        self.has_hit |= len(hit.ray) > 0
         if self.without_hit < PATIENCE or self.recipe.on_surface:  # which pulls a surface to where there is none
             return
         inside = float((hit.status == int(Status.INSIDE)).float().mean())

@@ -6,14 +6,21 @@ from pathlib import Path
 from typing import TextIO
 
 from warpdvr.fitting.loop import Step
-from warpdvr.runtime.files import replacing
+from warpdvr.runtime.files import replacing, write_failure
 
 
 def append(log: TextIO, step: Step, **scores: float) -> None:
-    """Write the row of a step; numbers that are not finite are left out."""
+    """Write the row of a step; numbers that are not finite are left out.
+
+    Raises:
+        OSError: if it cannot be written; the message names the file.
+    """
     row = {"iteration": step.iteration, "progress": step.progress, "seconds": step.seconds} | step.losses | scores
-    log.write(json.dumps({k: round(v, 6) for k, v in row.items() if math.isfinite(v)}) + "\n")
-    log.flush()
+    try:
+        log.write(json.dumps({k: round(v, 6) for k, v in row.items() if math.isfinite(v)}) + "\n")
+        log.flush()
+    except OSError as error:
+        raise OSError(f"{log.name}: the log could not be written: {write_failure(error)}") from None
 
 
 def truncate(log: Path, iteration: int) -> None:

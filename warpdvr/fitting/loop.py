@@ -123,6 +123,16 @@ class TrainingLoop(ABC):
     def finish(self) -> None:
         """Do what remains after the last step."""
 
+    @property
+    def collapsed(self) -> bool:
+        """Whether the last step saw nothing any more, though an earlier one did: such a state is not worth saving."""
+        return False
+
+    def is_finite(self) -> bool:
+        """Return whether all parameters and what the optimizer remembers of them are finite."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return all(bool(x.isfinite().all()) for x in (*parameters, *pack(self.optimizer).values()))
+
     def state(self) -> dict[str, Tensor]:
         """Return everything that a later session needs besides the weights, as tensors."""
         counts = torch.tensor([self.iteration, self.evaluations, self.seconds], dtype=torch.float64)
@@ -165,7 +175,8 @@ class TrainingLoop(ABC):
         self.optimizer.zero_grad()
         total.backward(inputs=parameters)  # not with respect to the points, which nothing needs
         norm = torch.nn.utils.clip_grad_norm_(self.clipped, LONGEST_GRADIENT)
-        if not bool(torch.isfinite(norm)):
+        others = {*parameters} - {*self.clipped}
+        if not bool(norm.isfinite()) or not all(bool(p.grad.isfinite().all()) for p in others if p.grad is not None):
             raise RuntimeError(
                 f"{self.command}: the gradient is not finite at step {self.iteration + 1}; the weights of the step "
                 "before are kept, try a smaller rate"

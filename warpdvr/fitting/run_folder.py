@@ -1,19 +1,20 @@
-"""The folder of a run: its configuration, its checkpoint, its log, and the training that fills it."""
+"""The folder of a run: its configuration, its checkpoints and its log."""
 
-import time
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import tomli_w
 
-from warpdvr.fitting.loop import Step, TrainingLoop
-from warpdvr.runtime.files import check_parents, make_folder, replacing
+from warpdvr.fitting.run_lock import locked
+from warpdvr.runtime.files import check_parents, is_abandoned, make_folder, replacing, sweep
 
-SAVE = 20.0
-"""Time after which a training is saved again [s]."""
+C = TypeVar("C")
+"""A kind of checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class RunFolder(ABC):
         return self.folder / "checkpoint.safetensors"
 
     @property
+    def previous(self) -> Path:
+        """The checkpoint before the last one, which is kept until the training has ended."""
+        return self.folder / "checkpoint.previous.safetensors"
+
+    @property
     def log(self) -> Path:
         return self.folder / "log.jsonl"
 
@@ -45,6 +51,33 @@ class RunFolder(ABC):
         Raises:
             ValueError: if it was not.
         """
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the lock of the run inside a block: one process at a time writes into its folder.
+
+        Raises:
+            ValueError: if another process writes the run; the message names it.
+            OSError: if the folder cannot be written.
+        """
+        return locked(self.folder)
+
+    def newest(self, read: Callable[[Path], C]) -> C:
+        """Return what `read` makes of the last checkpoint; of the one before, with a warning, if that one is damaged.
+
+        Raises:
+            ValueError: if neither can be read; the message is about the last one.
+        """
+        try:
+            return read(self.checkpoint)
+        except ValueError as error:
+            if not self.previous.is_file():
+                raise
+            try:
+                found = read(self.previous)
+            except ValueError:
+                raise error from None
+            warnings.warn(f"{error}; the checkpoint before it is used: {self.previous}", stacklevel=2)
+            return found
 
     def drop_products(self) -> None:
         """Delete the files that are out of date as soon as the training continues."""
@@ -67,7 +100,7 @@ class RunFolder(ABC):
                     "choose another folder"
                 )
             self.check_config()  # else it is another program's, and so are the files beside it
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+        elif self.folder.is_dir() and not all(map(is_abandoned, self.folder.iterdir())):
             raise ValueError(f"{self.folder}: expected a new or empty folder for the run, found other files in it")
 
     def check_resumable(self) -> None:
@@ -76,7 +109,7 @@ class RunFolder(ABC):
         Raises:
             ValueError: if there is none.
         """
-        if not self.checkpoint.is_file():
+        if not self.checkpoint.is_file() and not self.previous.is_file():
             raise ValueError(
                 f"{self.checkpoint}: expected a checkpoint to resume from, found nothing; "
                 "start the run again with --overwrite"
@@ -90,26 +123,13 @@ class RunFolder(ABC):
         """
         self.check_new(overwrite=overwrite)
         if self.config.exists():
-            for path in (self.config, self.checkpoint, self.log):
+            for path in (self.config, self.checkpoint, self.previous, self.log):
                 path.unlink(missing_ok=True)
             self.drop_products()
         make_folder(self.folder)
+        sweep(self.folder)
         self._write(config)
 
     def _write(self, config: Mapping[str, object]) -> None:
         with replacing(self.config) as unfinished:
             unfinished.write_bytes(tomli_w.dumps(config).encode())
-
-
-def saved_steps(loop: TrainingLoop, save: Callable[[], None]) -> Generator[Step, None, None]:
-    """Train; save at the start, every `SAVE` seconds and at the end, even if the training is interrupted or fails."""
-    try:
-        save()
-        saved = time.monotonic()
-        for step in loop:
-            if time.monotonic() - saved > SAVE:
-                save()
-                saved = time.monotonic()
-            yield step
-    finally:
-        save()

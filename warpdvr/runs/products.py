@@ -23,7 +23,7 @@ from warpdvr.rendering import turntable
 from warpdvr.rendering.background import ROOM, Background
 from warpdvr.rendering.image import Image
 from warpdvr.runs.run import Run
-from warpdvr.runtime.files import replacing
+from warpdvr.runtime.files import make_folder, replacing
 from warpdvr.usd.scene import write_usd
 
 
@@ -32,6 +32,7 @@ def write_pictures(run: Run, field: Field, *, size: int = 512) -> Path:
     checkpoint = run.load()
     (camera,) = paths.turntable_around(checkpoint.cameras, 1, up=checkpoint.up, size=size, radius=_radius(field))
     (image,) = turntable.turn(field, [camera])
+    make_folder(run.images)
     for channel in ("rgb", "normal"):
         _picture(run.images / f"view_{channel}.png", image.picture(channel))
     return run.images / "view_rgb.png"
@@ -41,6 +42,7 @@ def write_turntable(run: Run, field: Field, *, frames: int, size: int) -> Path:
     """Write the pictures of a turntable and an animated GIF; return the path of the GIF."""
     checkpoint = run.load()
     path = paths.turntable_around(checkpoint.cameras, frames, up=checkpoint.up, size=size, radius=_radius(field))
+    make_folder(run.images)
     for old in run.images.glob("turntable_*.png"):
         old.unlink()
     pictures = []
@@ -89,6 +91,7 @@ def write_scores(run: Run, field: Field, views: Views, mesh: Mesh | None, truth:
         pair = np.concatenate([(photograph * 255).round().byte().numpy(), image.picture()], 1)
         _picture(run.images / f"held_out_{views.names[i]}.png", pair)
 
+    make_folder(run.images)
     state = run.load().fit
     scores = evaluate(field, views, background=Background.saved(state), shown=show)
     result: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """A run: one folder that holds a fitted field and everything made from it.
 
-config.toml  checkpoint.safetensors  log.jsonl  images/  mesh.ply  scene.usdc  eval.json
+config.toml  checkpoint.safetensors  log.jsonl  images/  mesh.ply  scene.usdc  eval.json; during a fit also
+checkpoint.previous.safetensors
 """
 
 import math
@@ -17,12 +18,15 @@ from warpdvr.cameras import paths
 from warpdvr.datasets.views import Views
 from warpdvr.evaluation.images import evaluate
 from warpdvr.fields.base import Field
+from warpdvr.fields.registry import portable
 from warpdvr.fitting import checkpoint, log
 from warpdvr.fitting.checkpoint import Checkpoint
 from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.loop import Step
-from warpdvr.fitting.run_folder import RunFolder, saved_steps
+from warpdvr.fitting.run_folder import RunFolder
+from warpdvr.fitting.saving import SAVE, saved_steps
 from warpdvr.runs.scene import Scene, from_tables, read_tables
+from warpdvr.runtime.files import make_folder
 from warpdvr.runtime.threads import one_thread
 
 REPORTS = 10
@@ -65,7 +69,7 @@ class Run(RunFolder):
         run = cls(folder)
         run._create(scene.tables(), overwrite=overwrite)
         shutil.rmtree(run.images, ignore_errors=True)
-        run.images.mkdir()
+        make_folder(run.images)
         return run
 
     def write_config(self, scene: Scene) -> None:
@@ -112,40 +116,51 @@ class Run(RunFolder):
         return from_tables(self.config, tables)
 
     def load(self) -> Checkpoint:
-        """Return the last checkpoint."""
-        return checkpoint.load(self.checkpoint)
+        """Return the last checkpoint; with a warning, the one before if the last one is damaged.
+
+        Raises:
+            ValueError: if neither can be read.
+        """
+        return self.newest(checkpoint.load)
 
     def field(self, device: torch.device | str = "cpu") -> Field:
-        """Return the fitted field, ready to be used on `device`."""
+        """Return the fitted field, ready to be used on `device`.
+
+        Raises:
+            ValueError: if there is none, or its weights are not finite.
+        """
         field: Field = self.load().field().to(device)
         field.bound_slope()  # a fit measures it only now and then
         return field
 
 
-def fit(run: Run, scene: Scene, views: Views, field: Field, job: Fit) -> Iterator[tuple[Step, str]]:
+def fit(
+    run: Run, scene: Scene, views: Views, field: Field, job: Fit, *, save_every: float = SAVE
+) -> Iterator[tuple[Step, str]]:
     """Run a fit; yield each step with a note, which is empty until held-out views are scored.
 
-    The field is saved at the start, every `SAVE` seconds and at the end, even if the fit is interrupted or fails.
+    The field is saved at the start, every `save_every` seconds and at the end, even if the fit is interrupted or fails
+    (`saved_steps`).
     """
     up = paths.estimate_up(torch.stack([camera.pose for camera in views.cameras]))
 
-    def save() -> None:
+    def write(path: Path) -> None:
         Checkpoint(
             kind=scene.field["kind"],
-            options=dict(field.options or scene.options),
+            options=portable(field, scene.options),
             weights=field.state_dict(),
             transform=views.transform,
             up=up,
             cameras=job.cameras,
             fit=job.state(),
-        ).save(run.checkpoint)
+        ).save(path)
 
     run.drop_products()
     log.truncate(run.log, job.iteration)
     due = math.floor(job.progress * REPORTS) + 1
     scored = views.test[:: math.ceil(len(views.test) / REPORT_VIEWS) or 1]
     note = ""
-    with closing(saved_steps(job, save)) as steps, run.log.open("a") as rows:
+    with closing(saved_steps(run, job, write, every=save_every)) as steps, run.log.open("a") as rows:
         for step in steps:
             if step.progress * REPORTS >= due:
                 due = math.floor(step.progress * REPORTS) + 1

@@ -1,6 +1,9 @@
 """Replace files atomically, make folders, and keep paths inside a folder."""
 
+import errno
 import os
+import platform
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,25 +13,88 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, which replaces `path` at the end of the block, or is removed on an error.
 
+    What was written is on the disk before it replaces anything, so that neither a killed process nor a power failure
+    leaves half a file. A killed process leaves its temporary file, see `sweep`.
+
     Raises:
         ValueError: if the folder of `path` does not exist, or `path` is a folder.
         OSError: if it cannot be written; the message names `path`, not the temporary path.
     """
     _check_folder(path)
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}@{platform.node()}{path.suffix}")
     try:
         unfinished.touch()  # fails here, with the system's own reason, whatever writes the file
         if path.is_dir():
             raise ValueError(f"{path}: expected the path of a file to write, found a folder")
         yield unfinished
+        _flush(unfinished)
         os.replace(unfinished, path)
+        with suppress(OSError):  # some file systems have no folders to flush
+            _flush(path.parent)
     except OSError as error:
         if error.filename not in (None, str(unfinished), unfinished):
             raise
-        raise OSError(f"{path}: the file could not be written: {error.strerror or error}") from None
+        raise OSError(f"{path}: the file could not be written: {write_failure(error)}") from None
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def write_failure(error: OSError) -> str:
+    """Return why nothing could be written, and what to do about a full disk."""
+    reason = str(error.strerror or error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{reason}; free some space, or write to a folder on another disk"
+    return reason
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or the names in a folder are on the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+UNFINISHED = re.compile(rf"\..*\.(\d+)@{re.escape(platform.node())}(\.[^.]*)?")
+"""Names of the temporary files that `replacing` makes on this host."""
+
+
+def is_abandoned(path: Path) -> bool:
+    """Return whether a path is a temporary file of a process of this host that has ended."""
+    match = UNFINISHED.fullmatch(path.name)
+    return match is not None and not is_alive(int(match[1]))
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files in a folder that killed processes left."""
+    for path in folder.iterdir():
+        if is_abandoned(path):
+            with suppress(OSError):
+                path.unlink()
+
+
+def start_of(pid: int) -> int | None:
+    """Return when a process of this host began, in clock ticks since the host did; None if there is none, or Linux
+    is not the system."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])  # field 22, see man proc
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def is_alive(pid: object, start: object = None) -> bool:
+    """Return whether this host has a process of that number that began at `start` (`start_of`; None: at any time)."""
+    if not isinstance(pid, int) or pid < 1:
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    return start is None or start_of(pid) in (None, start)
 
 
 def check_file(path: Path, suffixes: Sequence[str] = (), what: str = "a file") -> None:
@@ -82,7 +148,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"{path}: the folder could not be made: {error.strerror or error}") from None
+        raise OSError(f"{path}: the folder could not be made: {write_failure(error)}") from None
 
 
 def path_inside(folder: Path, path: str | Path) -> Path:

@@ -13,8 +13,10 @@ from typing import ClassVar
 import torch
 
 from warpdvr.fitting import log
+from warpdvr.fitting.checkpoint import check_finite
 from warpdvr.fitting.loop import Step
-from warpdvr.fitting.run_folder import RunFolder, saved_steps
+from warpdvr.fitting.run_folder import RunFolder
+from warpdvr.fitting.saving import SAVE, saved_steps
 from warpdvr.singleview import category as objects
 from warpdvr.singleview.category import Category
 from warpdvr.singleview.reconstructor import CategoryCheckpoint, Reconstructor, load
@@ -97,28 +99,41 @@ class CategoryRun(RunFolder):
         return Trainer(model, category, minutes=self.minutes, config=self.training, seed=self.seed)
 
     def load(self) -> CategoryCheckpoint:
-        """Return the last checkpoint."""
-        return load(self.checkpoint)
+        """Return the last checkpoint; with a warning, the one before if the last one is damaged.
+
+        Raises:
+            ValueError: if neither can be read, or a weight is NaN.
+        """
+
+        def read(path: Path) -> CategoryCheckpoint:
+            found = load(path)
+            check_finite(path, found.model.state_dict())
+            return found
+
+        return self.newest(read)
 
     def _table(self) -> dict[str, object]:
         table = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "folder"}
         return table | {"category": str(self.category), "training": asdict(self.training)}
 
 
-def train(run: CategoryRun, category: Category, job: Trainer) -> Iterator[tuple[Step, str]]:
+def train(
+    run: CategoryRun, category: Category, job: Trainer, *, save_every: float = SAVE
+) -> Iterator[tuple[Step, str]]:
     """Train; yield every `LOG`-th step, whose losses are means over these steps, and an empty note.
 
-    The model is saved at the start, every `SAVE` seconds and at the end, even if training is interrupted or fails.
+    The model is saved at the start, every `save_every` seconds and at the end, even if training is interrupted or fails
+    (`saved_steps`).
     """
     held_out = tuple(category.names[i] for i in category.test)
 
-    def save() -> None:
-        CategoryCheckpoint(job.model, str(run.category), held_out, job.shape_bank(), job.state()).save(run.checkpoint)
+    def write(path: Path) -> None:
+        CategoryCheckpoint(job.model, str(run.category), held_out, job.shape_bank(), job.state()).save(path)
 
     run.drop_products()
     log.truncate(run.log, job.iteration)
     recent: list[dict[str, float]] = []
-    with closing(saved_steps(job, save)) as steps, run.log.open("a") as rows:
+    with closing(saved_steps(run, job, write, every=save_every)) as steps, run.log.open("a") as rows:
         for step in steps:
             recent.append(step.losses)
             if len(recent) == LOG:

@@ -1,0 +1,37 @@
+"""Why a command failed, in one sentence."""
+
+import re
+from types import TracebackType
+
+CACHE = "set WARP_CACHE_PATH to a folder on a disk with space that can be written, such as /tmp/warp"
+"""What to do if the kernels of Warp cannot be kept."""
+
+MEMORY = re.compile(r"not enough memory|can't allocate memory|out of memory|bad_alloc|cannot allocate memory", re.I)
+"""How libraries say that there is no memory left."""
+
+
+def sentence(error: BaseException) -> str:
+    """Return the message of an error on one line; what to do about a lack of memory or of a place for kernels."""
+    reason = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or MEMORY.search(reason):
+        asked = re.search(r"tried to allocate ([\d.]+ ?\w*)|Unable to allocate ([\d.]+ \w+)", reason, re.I)
+        size = f" ({next(filter(None, asked.groups()))} more were asked for)" if asked else ""
+        return (
+            f"out of memory{size}: give the program more (`ulimit -v` says whether it is limited), or less to do, such "
+            "as a smaller --resolution or smaller pictures"
+        )
+    if _is_raised_by("warp", error.__traceback__):
+        if isinstance(error, OSError):
+            return f"the folder for compiled kernels cannot be written ({reason}); {CACHE}"
+        if "shared library" in reason:
+            return f"Warp cannot be loaded ({reason}), which also happens where memory is limited (`ulimit -v`)"
+    return reason
+
+
+def _is_raised_by(package: str, trace: TracebackType | None) -> bool:
+    """Return whether code of a package was running when an error was raised."""
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__")).split(".")[0] == package:
+            return True
+        trace = trace.tb_next
+    return False

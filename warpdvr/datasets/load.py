@@ -99,7 +99,8 @@ def load(
     Args:
         folder: the data set.
         hold_out: views 0, hold_out, 2 hold_out, ... are held out from training; 0 holds out none. None is held out of
-            2 or 3 views, unless `hold_out` is so small. A test split that comes with the data (`transforms_test.json`) is used instead.
+            2 or 3 views, unless `hold_out` is so small.
+            A test split that comes with the data (`transforms_test.json`) is used instead.
         cameras: name of the camera file in `folder`, if it holds several.
         depth_scale: factor from the unit of the depth maps to the data's own, that of the cameras' positions.
         max_pixels: pictures of more pixels are scaled down to at most so many, with their masks and cameras.

@@ -37,11 +37,9 @@ class Nerfstudio(Format):
         files = _choose_files(data)
         per_file = [read_frames(data.folder, path) for path in files]
         frames = [frame for group in per_file for frame in group]
-        held_out = [len(files) > 1 and i >= len(per_file[0]) for i in range(len(frames))]
+        split = len(files) > 1
         listing = Listing(
-            tuple(
-                _entry(frame, held if len(files) > 1 else None) for frame, held in zip(frames, held_out, strict=True)
-            ),
+            tuple(_entry(frame, i >= len(per_file[0]) if split else None) for i, frame in enumerate(frames)),
             camera_file=" and ".join(path.name for path in files),
             conventions="OpenGL axes, pixel centres at +0.5",
             mask_source="mask_path (white = object)",

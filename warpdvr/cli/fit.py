@@ -11,7 +11,7 @@ import torch
 from warpdvr.cli import fit_code as codes
 from warpdvr.cli.arguments import RESUMED, OnDevice, named, positional
 from warpdvr.cli.cameras import write_refined
-from warpdvr.cli.progress import follow
+from warpdvr.cli.progress import follow, load_views
 from warpdvr.cli.report import report
 from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
@@ -23,7 +23,7 @@ from warpdvr.fitting.recipe import RECIPES
 from warpdvr.fitting.saving import SAVE, check_interval
 from warpdvr.runs import run, scene
 from warpdvr.runs.final_products import attempt, write_all
-from warpdvr.runs.options import Duration, Table, Weights
+from warpdvr.runs.options import Duration, LoadOptions, Table, Weights
 from warpdvr.runs.run import Run
 from warpdvr.runs.scene import Scene
 
@@ -46,6 +46,9 @@ class NewRun(OnDevice):
     save_every: float = dataclasses.field(default=SAVE, metadata=named("SECONDS"))
     """Time between two checkpoints, and the most that is lost when the program is killed [s]."""
     duration: Duration = dataclasses.field(metadata={"flat": True})
+    photographs: LoadOptions = dataclasses.field(metadata={"flat": True})
+    follow_links: bool = False
+    """Let symbolic links in the folder of the photographs lead elsewhere."""
     weights: Weights
     """Values that replace those of the recipe, with their units in brackets. A weight of 0 leaves its term out of the
     loss."""
@@ -104,6 +107,7 @@ def _carry_out(
     Whatever can be refused without the views, which may take long to load, is refused before.
     """
     check_interval(options.save_every)
+    scene = _with_views(options, scene)
     written = Run(options.out)
     with ExitStack() as lock:
         if written.config.is_file():
@@ -115,7 +119,7 @@ def _carry_out(
             written.check_new(overwrite=options.overwrite)
         torch.manual_seed(scene.fit.get("seed", 0))
         field: Field = last.field() if last else _new_field(options, scene)
-        views = scene.load_views()
+        views = load_views(scene)
         scene = adapt(scene, views)
         print(views.summary, flush=True)
         if not last and isinstance(field, Repaint):
@@ -187,6 +191,19 @@ def _new_scene(options: FitArguments) -> Scene:
         field = {"kind": "repaint", "shape": {"kind": checkpoint.kind, **checkpoint.options}}
         fit["shape"] = str(options.shape.resolve())
     return Scene(file_scene.views, field, fit, file_scene.mesh)
+
+
+def _with_views(options: NewRun, scene: Scene) -> Scene:
+    """Return the scene with the options of how photographs are read."""
+    chosen = dict(options.photographs) | ({"follow_links": True} if options.follow_links else {})
+    name = next((f"--{key.replace('_', '-')}" for key in chosen), None)
+    if name is None:
+        return scene
+    if options.resume:
+        raise ValueError(f"{name}: a run that is resumed keeps its views")
+    if "folder" not in scene.views:
+        raise ValueError(f"{name}: is for photographs, but the views of this scene are rendered")
+    return Scene(scene.views | chosen, scene.field, scene.fit, scene.mesh)
 
 
 def _fit_table(options: NewRun, fit: Mapping[str, object], *, usual: Table) -> Table:

@@ -248,4 +248,6 @@ def _require_own_frames(
     for image in images:
         pose = frames[image.number][1] if image.number in frames else ()
         if len(pose) != 7 or not np.allclose(pose, image.pose, rtol=1e-6, atol=1e-9):
-            raise ValueError(f"{path}: the pose of {image.name} is that of a rig and cannot be replaced; export instead")
+            raise ValueError(
+                f"{path}: the pose of {image.name} is that of a rig and cannot be replaced; export instead"
+            )

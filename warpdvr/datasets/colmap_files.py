@@ -14,30 +14,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from warpdvr.cameras.colmap_models import COLMAP_MODELS
 from warpdvr.datasets.files import error_prefix
 
-MODELS = (
-    ("SIMPLE_PINHOLE", 3),
-    ("PINHOLE", 4),
-    ("SIMPLE_RADIAL", 4),
-    ("RADIAL", 5),
-    ("OPENCV", 8),
-    ("OPENCV_FISHEYE", 8),
-    ("FULL_OPENCV", 12),
-    ("FOV", 5),
-    ("SIMPLE_RADIAL_FISHEYE", 4),
-    ("RADIAL_FISHEYE", 5),
-    ("THIN_PRISM_FISHEYE", 12),
-    ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
-    ("SIMPLE_DIVISION", 4),
-    ("DIVISION", 5),
-    ("SIMPLE_FISHEYE", 3),
-    ("FISHEYE", 4),
-    ("EUCM", 6),
-    ("EQUIRECTANGULAR", 2),
-)
-"""Name and number of parameters of the camera models, in the order of their numbers in binary files
-(src/colmap/sensor/models.h)."""
+MODELS = {**COLMAP_MODELS, 17: ("EQUIRECTANGULAR", 2)}
+"""Name and number of parameters of each camera model, by its number in binary files."""
 
 
 class StoredCamera(NamedTuple):
@@ -128,9 +109,9 @@ def read_stored_cameras(path: Path) -> dict[int, StoredCamera]:
     cursor, cameras = Cursor(path), {}
     for _ in range(cursor.count(24)):
         number, model, width, height = map(int, cursor.take("IiQQ"))
-        if not 0 <= model < len(MODELS):
+        if model not in MODELS:
             raise ValueError(
-                f"{path}: camera {number}: unknown camera model {model}, known are 0 to {len(MODELS) - 1}; undistort "
+                f"{path}: camera {number}: unknown camera model {model}, known are 0 to {max(MODELS)}; undistort "
                 "the images with `colmap image_undistorter`"
             )
         name, n = MODELS[model]
@@ -212,7 +193,7 @@ def model_bytes(
     cameras: Sequence[StoredCamera], images: Sequence[tuple[Sequence[float], int, str]]
 ) -> dict[str, bytes]:
     """Return a binary model without points: its cameras, and pose, index of the camera and name of each image."""
-    numbers = {name: i for i, (name, _) in enumerate(MODELS)}
+    numbers = {name: number for number, (name, _) in MODELS.items()}
     records = [
         struct.pack(f"<IiQQ{len(c.params)}d", i + 1, numbers[c.model], c.width, c.height, *c.params)
         for i, c in enumerate(cameras)
@@ -239,7 +220,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _camera_of_line(path: Path, i: int, line: str) -> tuple[int, StoredCamera]:
     number, model, width, height, *params = [*line.split(), *[""] * 4][: max(4, len(line.split()))]
-    known = dict(MODELS)
+    known = dict(MODELS.values())
     if model not in known or len(params) != known[model]:
         raise ValueError(
             f"{path}: line {i + 1}: expected CAMERA_ID, MODEL, WIDTH, HEIGHT and the parameters of a camera model such "

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.depthfile import DepthMap
 from warpdvr.datasets.files import find_subfolder, require_camera_count, require_view_count
 from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
 from warpdvr.datasets.images import MaskSet, Photographs, masks_from_alpha, match_masks, read_masks, read_photographs
@@ -56,6 +57,8 @@ class Listing:
     """Sparse points in the data's own frame, float64."""
     visible: Bool[Tensor, "v m"] | None = None
     """Which view sees which point."""
+    depth_maps: Callable[[], Sequence[DepthMap | None] | None] = lambda: None
+    """Read the depth map of each entry; None reads those in the subfolder `depth`, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def read_listing(data: Detection, listing: Listing, options: ReadOptions) -> Vie
         camera_file=listing.camera_file,
         conventions=listing.conventions,
         test=test if any(entry.held_out is not None for entry in entries) else None,
+        depth_maps=listing.depth_maps(),
     )
     return capture.views(data, options)
 

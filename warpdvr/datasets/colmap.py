@@ -211,7 +211,7 @@ def _camera_to_world(pose: Sequence[float]) -> Float[Tensor, "4 4"]:
 
 
 def _world_to_camera(camera: Camera) -> tuple[float, ...]:
-    """Return quaternion and translation. The quaternion is the main axis of I. Bar-Itzhack's symmetric matrix (2000)."""
+    """Return quaternion and translation; the quaternion is the main axis of Bar-Itzhack's symmetric matrix (2000)."""
     _, R, t = (a.double() for a in camera.krt())
     S = torch.empty(4, 4, dtype=torch.float64)
     S[0, 0] = R.trace()

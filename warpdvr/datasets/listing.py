@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.depth import attach_points
 from warpdvr.datasets.depthfile import DepthMap
 from warpdvr.datasets.files import find_subfolder, require_camera_count, require_view_count
 from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
@@ -117,7 +118,10 @@ def read_listing(data: Detection, listing: Listing, options: ReadOptions) -> Vie
         test=test if any(entry.held_out is not None for entry in entries) else None,
         depth_maps=listing.depth_maps(),
     )
-    return capture.views(data, options)
+    views = capture.views(data, options)
+    if listing.points is None or listing.visible is None:
+        return views
+    return attach_points(views, listing.points.numpy(), listing.visible.numpy(), Path(listing.camera_file))
 
 
 def find_picture(folder: Path, subfolders: Sequence[str], entry: Entry) -> Path:

@@ -7,8 +7,8 @@ Camera to world, OpenGL axes (OpenCV axes if `from_na` is true), pixel centres a
 conventions"; NVlabs/instant-ngp, docs/nerf_dataset_tips.md; 19reborn/NeuS2, nerf_loader.h).
 
 The data's own frame is the one before `applied_transform` and `applied_scale`, that of the reconstruction which the
-cameras come from: x_file = applied_scale (applied_transform x). Meshes and points are written in it; cameras are written
-back in the frame of the file. instant-ngp's `scale`, `offset` and `aabb_scale` concern its own grid and are ignored.
+cameras come from: x_file = applied_scale (applied_transform x). Meshes and points are written in it; cameras are
+written back in the frame of the file. instant-ngp's `scale`, `offset` and `aabb_scale` concern its own grid and are ignored.
 
 `train_filenames`, `val_filenames` and `test_filenames` are the split of the data: what is not in the first, or in one
 of the others, is held out.

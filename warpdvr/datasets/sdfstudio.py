@@ -45,10 +45,11 @@ class SDFStudio(ListedFormat):
         table = read_table(data.folder, path)
         frames = frames_of(path, table)
         to_gt = _to_ground_truth(frames[0])
+        frame = ", in the frame of worldtogt" if "worldtogt" in table else ""
         return Listing(
             tuple(_entry(frame, to_gt) for frame in frames),
             camera_file=path.name,
-            conventions=f"OpenCV axes, pixel centres at +0.5{', in the frame of worldtogt' if 'worldtogt' in table else ''}",
+            conventions=f"OpenCV axes, pixel centres at +0.5{frame}",
             pictures=("",),
             depth_maps=lambda: _depth_maps(data, frames, to_gt.scale),
         )

@@ -8,7 +8,8 @@ conventions"; NVlabs/instant-ngp, docs/nerf_dataset_tips.md; 19reborn/NeuS2, ner
 
 The data's own frame is the one before `applied_transform` and `applied_scale`, that of the reconstruction which the
 cameras come from: x_file = applied_scale (applied_transform x). Meshes and points are written in it; cameras are
-written back in the frame of the file. instant-ngp's `scale`, `offset` and `aabb_scale` concern its own grid and are ignored.
+written back in the frame of the file. instant-ngp's `scale`, `offset` and `aabb_scale` concern its own grid and are
+ignored.
 
 `train_filenames`, `val_filenames` and `test_filenames` are the split of the data: what is not in the first, or in one
 of the others, is held out.
@@ -19,6 +20,7 @@ map per picture in `depth/`. See `depthfile.read_depth_map` for the units and th
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -146,11 +148,9 @@ def _entry(folder: Path, frame: Frame, original: SceneTransform, held_out: bool 
 def _with_suffix(folder: Path, name: str) -> str:
     """Return the name of a picture, which Blender's files give without its suffix."""
     for suffix in ("", *PICTURE_SUFFIXES):
-        try:
-            if path_inside(folder, name + suffix).is_file():
-                return name + suffix
-        except (ValueError, OSError):  # outside of the folder, or too long: refused when it is opened
-            return name
+        path = folder / (name + suffix)
+        if os.path.isfile(path) or os.path.islink(path):  # one that leads outside is refused before it is opened
+            return name + suffix
     return name
 
 

@@ -98,10 +98,10 @@ class Frame:
                 f"{self.label}: expected a camera_model such as {known}, found camera_model {name!r}; {UNDISTORT}"
             )
         fisheye = name in FISHEYE or bool(self.entries.get("is_fisheye"))
-        order, used = COEFFICIENTS, ("k1", "k2", "k3", "k4") if fisheye else COEFFICIENTS[:5]
+        used: tuple[str, ...] = ("k1", "k2", "k3", "k4") if fisheye else COEFFICIENTS[:5]
         if name == "FULL_OPENCV":
             used = COEFFICIENTS
-        values = {key: self._coefficient(key) for key in order}
+        values = {key: self._coefficient(key) for key in COEFFICIENTS}
         rest = [f"{key} = {value:g}" for key, value in values.items() if value != 0 and key not in used]
         if rest:
             kind = "a fisheye has k1 to k4" if fisheye else "OPENCV has k1, k2, p1, p2 and k3"

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.depth import attach_points
-from warpdvr.datasets.depthfile import DepthMap
-from warpdvr.datasets.files import find_subfolder, require_camera_count, require_view_count
+from warpdvr.datasets.depthfile import DepthMap, read_depth_map
+from warpdvr.datasets.files import error_prefix, find_subfolder, require_camera_count, require_view_count
 from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
 from warpdvr.datasets.images import MaskSet, Photographs, masks_from_alpha, match_masks, read_masks, read_photographs
 from warpdvr.datasets.views import Views
@@ -58,8 +58,6 @@ class Listing:
     """Sparse points in the data's own frame, float64."""
     visible: Bool[Tensor, "v m"] | None = None
     """Which view sees which point."""
-    depth_maps: Callable[[], Sequence[DepthMap | None] | None] = lambda: None
-    """Read the depth map of each entry; None reads those in the subfolder `depth`, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def read_listing(data: Detection, listing: Listing, options: ReadOptions) -> Vie
         camera_file=listing.camera_file,
         conventions=listing.conventions,
         test=test if any(entry.held_out is not None for entry in entries) else None,
-        depth_maps=listing.depth_maps(),
+        depth_maps=_depth_maps(data.folder, entries) if any(entry.depth for entry in entries) else None,
     )
     views = capture.views(data, options)
     if listing.points is None or listing.visible is None:
@@ -135,6 +133,14 @@ def find_picture(folder: Path, subfolders: Sequence[str], entry: Entry) -> Path:
     if path is None:
         raise ValueError(f"{entry.label}: the picture {entry.picture!r} is missing, expected it at {candidates[0]}")
     return path
+
+
+def _depth_maps(folder: Path, entries: Sequence[Entry]) -> list[DepthMap | None]:
+    maps: list[DepthMap | None] = []
+    for entry in entries:
+        with error_prefix(entry.label):
+            maps.append(None if entry.depth is None else read_depth_map(path_inside(folder, entry.depth)))
+    return maps
 
 
 def _masks(folder: Path, listing: Listing, photographs: Photographs) -> MaskSet:

@@ -31,7 +31,8 @@ from torch import Tensor
 from warpdvr.cameras.camera import OPENGL, Camera
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.calibration import describe_scaling
-from warpdvr.datasets.depthfile import DepthMap, read_depth_map, read_depth_stack
+from warpdvr.datasets.depth import attach_depth
+from warpdvr.datasets.depthfile import DepthMap, read_depth_stack
 from warpdvr.datasets.files import PICTURE_SUFFIXES, error_prefix, require_camera_count
 from warpdvr.datasets.formats import Detection, ReadOptions
 from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera, read_listing
@@ -69,7 +70,6 @@ class Nerfstudio(ListedFormat):
             camera_file=" and ".join(path.name for path in files),
             conventions=f"{axes} axes, pixel centres at +0.5, {lens}{undone}",
             points=points,
-            depth_maps=lambda: _depth_maps(data.folder, [frame for group in frames for frame in group]),
         )
 
     def read(self, data: Detection, options: ReadOptions) -> Views:
@@ -77,6 +77,7 @@ class Nerfstudio(ListedFormat):
         views = read_listing(data, self.listing(data, options), options)
         files = _choose_files(data)
         frames = [frame for path in files for frame in frames_of(path, read_table(data.folder, path))]
+        views = _attach_stacks(views, frames, data.folder, options)
         return describe_scaling(views, [frame.number("w", 0) or None for frame in frames])
 
     def export(self, cameras: Sequence[NamedCamera]) -> dict[str, bytes]:
@@ -141,8 +142,9 @@ def _entry(folder: Path, frame: Frame, original: SceneTransform, held_out: bool 
         return original.to_data(frame.camera(width, height))
 
     mask = _with_suffix(folder, frame.file_name("mask_path", "mask")) if "mask_path" in frame.entries else None
+    depth = frame.file_name("depth_file_path", "depth map") if "depth_file_path" in frame.entries else None
     picture = _with_suffix(folder, frame.file_name("file_path", "picture"))
-    return Entry(picture, camera, frame.label, mask=mask, held_out=held_out)
+    return Entry(picture, camera, frame.label, mask=mask, depth=depth, held_out=held_out)
 
 
 def _with_suffix(folder: Path, name: str) -> str:
@@ -203,19 +205,13 @@ def _points(
     return original.apply(meshfile.read(file)["vertices"].double())
 
 
-def _depth_maps(folder: Path, frames: Sequence[Frame]) -> list[DepthMap | None] | None:
-    """Return the depth maps that the file names, else those beside the file; None if there are none."""
-    if any("depth_file_path" in frame.entries for frame in frames):
-        return [_find_depth_map(folder, f) if "depth_file_path" in f.entries else None for f in frames]
+def _attach_stacks(views: Views, frames: Sequence[Frame], folder: Path, options: ReadOptions) -> Views:
+    """Return `views` with the depth beside the camera files, if there is any and the frames name none."""
     maps: list[DepthMap | None] = []
+    if any("depth_file_path" in frame.entries for frame in frames):
+        return views
     for file in dict.fromkeys(frame.file for frame in frames):
         n = sum(frame.file == file for frame in frames)
         path = path_inside(folder, file.stem.replace("transforms", "depth", 1) + ".npz")
         maps += read_depth_stack(path, n) if path.is_file() else [None] * n
-    return maps if any(maps) else None
-
-
-def _find_depth_map(folder: Path, frame: Frame) -> DepthMap:
-    name = frame.file_name("depth_file_path", "depth map")
-    with error_prefix(frame.label):
-        return read_depth_map(path_inside(folder, name))
+    return attach_depth(views, maps, options.depth_scale)

@@ -17,7 +17,6 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.projection import Pinhole
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.calibration import Calibration, describe_scaling
-from warpdvr.datasets.depthfile import DepthMap, read_depth_map
 from warpdvr.datasets.files import error_prefix, require_camera_count
 from warpdvr.datasets.formats import Detection, ReadOptions
 from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera, read_listing
@@ -30,7 +29,6 @@ from warpdvr.datasets.nerfstudio_frame import (
     similarity_matrix,
 )
 from warpdvr.datasets.views import Views
-from warpdvr.runtime.files import path_inside
 
 
 class SDFStudio(ListedFormat):
@@ -51,16 +49,15 @@ class SDFStudio(ListedFormat):
             camera_file=path.name,
             conventions=f"OpenCV axes, pixel centres at +0.5{frame}",
             pictures=("",),
-            depth_maps=lambda: _depth_maps(data, frames, to_gt.scale),
         )
 
     def read(self, data: Detection, options: ReadOptions) -> Views:
         """Return the data set with its object, located by the masks or the cameras, in the unit sphere."""
-        views = read_listing(data, self.listing(data, options), options)
         path = data.choose(self.pattern)
-        return describe_scaling(
-            views, [f.number("width", 0) or None for f in frames_of(path, read_table(data.folder, path))]
-        )
+        frames = frames_of(path, read_table(data.folder, path))
+        scaled = replace(options, depth_scale=options.depth_scale * _to_ground_truth(frames[0]).scale)
+        views = read_listing(data, self.listing(data, options), scaled)
+        return describe_scaling(views, [frame.number("width", 0) or None for frame in frames])
 
     def export(self, cameras: Sequence[NamedCamera]) -> dict[str, bytes]:
         """Return a `meta_data.json` for pictures in `images/`; all must be pinholes of one size."""
@@ -124,20 +121,8 @@ def _entry(frame: Frame, to_gt: SceneTransform) -> Entry:
         w, h = frame.number("width", width), frame.number("height", height)
         return to_gt.to_data(Calibration(K, pose, w, h, frame.label)(width, height))
 
-    mask = frame.file_name("foreground_mask", "mask") if "foreground_mask" in frame.entries else None
-    return Entry(frame.file_name("rgb_path", "picture"), camera, frame.label, mask=mask)
+    def name(key: str, kind: str) -> str | None:
+        return frame.file_name(key, kind) if frame.entries.get(key) is not None else None
 
-
-def _depth_maps(data: Detection, frames: Sequence[Frame], scale: float) -> list[DepthMap | None] | None:
-    """Return the sensor's depth in the unit of the true mesh, None if there is none."""
-    key = "sensor_depth_path"
-    if not any(key in frame.entries for frame in frames):
-        return None
-    maps: list[DepthMap | None] = []
-    for frame in frames:
-        stored = None
-        if key in frame.entries:
-            with error_prefix(frame.label):
-                stored = read_depth_map(path_inside(data.folder, frame.file_name(key, "depth map")))
-        maps.append(None if stored is None else replace(stored, depth=stored.depth * scale))
-    return maps
+    mask, depth = name("foreground_mask", "mask"), name("sensor_depth_path", "depth map")
+    return Entry(frame.file_name("rgb_path", "picture"), camera, frame.label, mask=mask, depth=depth)

@@ -169,7 +169,7 @@ def test_every_camera_model_there_and_back(tmp_path: Path, model: str) -> None:
         (out / name).write_bytes(content)
     again = load(out, normalise=False)
     for camera, pixels in zip(again.cameras, expected, strict=True):
-        assert (camera.project(x)[0] - pixels).abs().max() < 1e-6
+        assert (camera.project(x)[0] - pixels).abs().max() < 1e-9
     cameras = struct.unpack_from("<Q", (out / "sparse/0/cameras.bin").read_bytes())[0]
     assert cameras == 1  # equal intrinsics are stored once
 

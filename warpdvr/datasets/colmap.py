@@ -215,7 +215,7 @@ def _world_to_camera(camera: Camera) -> tuple[float, ...]:
     _, R, t = (a.double() for a in camera.krt())
     S = torch.empty(4, 4, dtype=torch.float64)
     S[0, 0] = R.trace()
-    S[1:, 1:] = R + R.T - R.trace() * torch.eye(3)
+    S[1:, 1:] = R + R.T - R.trace() * torch.eye(3).to(R)
     S[0, 1:] = S[1:, 0] = torch.stack([R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]])
     q = torch.linalg.eigh(S)[1][:, -1]
     return (*(-q if q[0] < 0 else q).tolist(), *t.tolist())

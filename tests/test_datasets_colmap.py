@@ -227,10 +227,12 @@ def test_bad_entries_are_named(tmp_path: Path) -> None:
     R, t = poses()[2]
     replace_bytes(folder / "images.bin", struct.pack("<7d", *quaternion(R), *t), struct.pack("<7d", *[0.0] * 4, *t))
     listing = COLMAP().listing(detect(tmp_path), ReadOptions())
-    with pytest.raises(ValueError, match=r"images\.bin: img_03\.jpg: its camera 8 is missing in cameras\.bin"):
-        listing.entries[3].camera(WIDTH, HEIGHT)
-    with pytest.raises(ValueError, match=r"images\.bin: img_02\.jpg: .*quaternion other than 0"):
-        listing.entries[2].camera(WIDTH, HEIGHT)
+    path = str(folder / "images.bin")
+    assert listing.entries[3].broken == f"{path}: img_03.jpg: its camera 8 is missing in cameras.bin"
+    broken = str(listing.entries[2].broken)
+    assert broken.startswith(f"{path}: img_02.jpg: expected a finite pose with a quaternion other than 0, found [0.0")
+    with pytest.raises(ValueError, match=r"2 of 6 views cannot be used.*img_02\.jpg.*img_03\.jpg: its camera 8"):
+        load(tmp_path)
     assert isinstance(listing.entries[1].camera(WIDTH, HEIGHT), Camera)
 
 

@@ -94,12 +94,25 @@ def agrees(views: Views, c: Table, bend: Callable[[np.ndarray, Table], np.ndarra
 
 LENSES: dict[str, tuple[Table, Callable[[np.ndarray, Table], np.ndarray]]] = {
     "colmap2nerf": (  # RADIAL, with all keys, w and h as floats
-        {"k1": 0.058, "k2": -0.01, "k3": 0, "k4": 0, "p1": 0, "p2": 0, "is_fisheye": False, "w": 32.0, "aabb_scale": 32},
+        {
+            "k1": 0.058,
+            "k2": -0.01,
+            "k3": 0,
+            "k4": 0,
+            "p1": 0,
+            "p2": 0,
+            "is_fisheye": False,
+            "w": 32.0,
+            "aabb_scale": 32,
+        },
         opencv,
     ),
     "colmap2nerf fisheye": ({"k1": 0.05, "k2": -0.01, "k3": 2e-3, "k4": -1e-3, "is_fisheye": True}, fisheye),
     "ns-process-data": ({"camera_model": "OPENCV", "k1": 0.06, "k2": -0.02, "p1": 1e-3, "p2": -2e-3}, opencv),
-    "ns-process-data fisheye": ({"camera_model": "OPENCV_FISHEYE", "k1": 0.05, "k2": -0.01, "k3": 0, "k4": 1e-3}, fisheye),
+    "ns-process-data fisheye": (
+        {"camera_model": "OPENCV_FISHEYE", "k1": 0.05, "k2": -0.01, "k3": 0, "k4": 1e-3},
+        fisheye,
+    ),
     "equidistant": ({"camera_model": "OPENCV_FISHEYE"}, fisheye),
     "k3": ({"k1": 0.06, "k2": -0.02, "k3": 0.01, "p1": 1e-3}, opencv),
     "pinhole": ({"camera_model": "PINHOLE"}, opencv),
@@ -147,7 +160,9 @@ def test_applied_transform_is_undone_and_put_back(tmp_path: Path) -> None:
     points = np.random.default_rng(1).normal(0, 0.3, (6, 3))
     body = "".join("{:.8f} {:.8f} {:.8f} 1 2 3\n".format(*(2.5 * (applied[:, :3] @ x + applied[:, 3]))) for x in points)
     channels = "".join(f"property uint8 {c}\n" for c in ("red", "green", "blue"))
-    header = f"ply\nformat ascii 1.0\nelement vertex 6\nproperty float x\nproperty float y\nproperty float z\n{channels}"
+    header = (
+        f"ply\nformat ascii 1.0\nelement vertex 6\nproperty float x\nproperty float y\nproperty float z\n{channels}"
+    )
     table = {
         **INTRINSICS,
         "k1": 0.058,
@@ -209,7 +224,15 @@ def test_files_of_several_splits(tmp_path: Path) -> None:
 def test_neus2_has_opencv_axes_and_a_matrix_per_frame(tmp_path: Path) -> None:
     K = [[30.0, 0.0, 15.0, 0.0], [0.0, 31.0, 12.5, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
     own = [{**frame, "intrinsic_matrix": K} for frame in frames(poses())]
-    table = {"w": WIDTH, "h": HEIGHT, "aabb_scale": 1.0, "scale": 0.5, "offset": [0.5] * 3, "from_na": True, "frames": own}
+    table = {
+        "w": WIDTH,
+        "h": HEIGHT,
+        "aabb_scale": 1.0,
+        "scale": 0.5,
+        "offset": [0.5] * 3,
+        "from_na": True,
+        "frames": own,
+    }
     views = load(write(tmp_path, table, "transform_train.json"))
     agrees(views, {})
     assert "OpenCV axes" in views.summary

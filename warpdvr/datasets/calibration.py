@@ -52,11 +52,12 @@ def describe_scaling(views: Views, widths: Sequence[float | None]) -> Views:
     """Return `views` with a summary that says by how much intrinsics were scaled, if they were.
 
     Args:
-        views: with cameras for the stored pictures.
+        views: whose pictures may be stored in another size.
         widths: of the pictures that the files' intrinsics are for [pixel], None where a file does not say.
     """
     stated = {width for width in widths if width is not None}
-    factors = {camera.width / width for camera in views.cameras for width in stated}
+    sizes = views.stored_sizes or [(camera.width, camera.height) for camera in views.cameras]
+    factors = {stored / width for stored, _ in sizes for width in stated}
     if len(stated) != 1 or len(factors) != 1 or factors == {1.0}:
         return views
     note = f"The intrinsics, for pictures {stated.pop():g} pixels wide, were scaled by {factors.pop():.3g}."

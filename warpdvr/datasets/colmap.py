@@ -27,7 +27,7 @@ from warpdvr.datasets.colmap_files import (
     read_stored_points,
     replace_poses,
 )
-from warpdvr.datasets.files import error_prefix, require_camera_count
+from warpdvr.datasets.files import error_prefix
 from warpdvr.datasets.formats import Detection, ReadOptions
 from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera, read_listing
 from warpdvr.datasets.views import Views
@@ -77,7 +77,7 @@ class COLMAP(ListedFormat):
         points, visible, thinned = _points(data.folder, model, images)
         models = sorted({camera.model for camera in cameras.values()})
         return Listing(
-            tuple(Entry(image.name, _calibration(path, image, cameras), f"{path}: {image.name}") for image in images),
+            tuple(_entry(path, image, cameras) for image in images),
             camera_file=path.parent.relative_to(data.folder).as_posix() + note,
             conventions=f"{', '.join(models)}, OpenCV axes, pixel centres at +0.5{thinned}",
             pictures=PICTURES,
@@ -107,8 +107,9 @@ class COLMAP(ListedFormat):
         model, _ = _choose_model(data)
         path = _file(data.folder, model, "images")
         images = _sorted(path)
-        require_camera_count(path, len(images), len(cameras))
-        poses = [_world_to_camera(camera) for camera in cameras]
+        spread = zip(images, data.spread(cameras, len(images)), strict=True)
+        images, new = zip(*[(image, camera) for image, camera in spread if camera is not None], strict=True)
+        poses = [_world_to_camera(camera) for camera in new]
         contents = {path: replace_poses(path, [image.place for image in images], poses)}
         frames_path = path.with_stem("frames")
         if frames_path.is_file():
@@ -173,27 +174,22 @@ def _sorted(path: Path) -> list[StoredImage]:
     return sorted(read_stored_images(path), key=lambda image: image.name)
 
 
-class _Missing:
-    """The camera of an image whose CAMERA_ID is unknown."""
-
-    def __init__(self, message: str) -> None:
-        self.message = message
-
-    def __call__(self, width: int, height: int) -> Camera:
-        raise ValueError(self.message)
-
-
-def _calibration(path: Path, image: StoredImage, cameras: dict[int, StoredCamera]) -> Calibration | _Missing:
-    """Return the camera of an image; if it is damaged, one that says so when it is used."""
+def _entry(path: Path, image: StoredImage, cameras: dict[int, StoredCamera]) -> Entry:
+    """Return an image as a view; what is wrong with it is kept for the message."""
     label = f"{path}: {image.name}"
-    if image.camera not in cameras:
-        return _Missing(f"{label}: its camera {image.camera} is missing in {path.with_stem('cameras').name}")
-    stored = cameras[image.camera]
     try:
+        if image.camera not in cameras:
+            raise ValueError(f"its camera {image.camera} is missing in {path.with_stem('cameras').name}")
+        stored = cameras[image.camera]
         K, projection = colmap_projection(stored.model, stored.params)
-        return Calibration(K, _camera_to_world(image.pose), stored.width, stored.height, label, projection)
+        camera = Calibration(K, _camera_to_world(image.pose), stored.width, stored.height, label, projection)
     except ValueError as error:
-        return _Missing(f"{label}: {error}")
+        return Entry(image.name, _no_camera, label, broken=f"{label}: {error}")
+    return Entry(image.name, camera, label)
+
+
+def _no_camera(width: int, height: int) -> Camera:
+    raise ValueError("the view is damaged")
 
 
 def _camera_to_world(pose: Sequence[float]) -> Float[Tensor, "4 4"]:

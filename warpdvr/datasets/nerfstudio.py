@@ -20,7 +20,6 @@ map per picture in `depth/`. See `depthfile.read_depth_map` for the units and th
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -33,7 +32,7 @@ from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.calibration import describe_scaling
 from warpdvr.datasets.depth import attach_depth
 from warpdvr.datasets.depthfile import DepthMap, read_depth_stack
-from warpdvr.datasets.files import PICTURE_SUFFIXES, error_prefix, require_camera_count
+from warpdvr.datasets.files import error_prefix
 from warpdvr.datasets.formats import Detection, ReadOptions
 from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera, read_listing
 from warpdvr.datasets.nerfstudio_frame import Frame, frames_of, lens_entries, read_table, similarity_matrix
@@ -60,7 +59,7 @@ class Nerfstudio(ListedFormat):
             original = _original_frame(path, table)
             held_out = _split(path, table, group) if len(files) == 1 else [i > 0] * len(group)
             pairs = zip(group, held_out, strict=True)
-            entries += [_entry(data.folder, frame, original, held) for frame, held in pairs]
+            entries += [_entry(frame, original, held) for frame, held in pairs]
             points = _points(data.folder, path, table, original) if points is None else points
         lens = ", ".join(sorted({str(f.entries.get("camera_model", "OPENCV")) for group in frames for f in group}))
         axes = "OpenCV" if frames[0][0].entries.get("from_na") else "OpenGL"
@@ -69,6 +68,7 @@ class Nerfstudio(ListedFormat):
             tuple(entries),
             camera_file=" and ".join(path.name for path in files),
             conventions=f"{axes} axes, pixel centres at +0.5, {lens}{undone}",
+            mask_source="mask_path (white = object)",
             points=points,
         )
 
@@ -78,7 +78,7 @@ class Nerfstudio(ListedFormat):
         files = _choose_files(data)
         frames = [frame for path in files for frame in frames_of(path, read_table(data.folder, path))]
         views = _attach_stacks(views, frames, data.folder, options)
-        return describe_scaling(views, [frame.number("w", 0) or None for frame in frames])
+        return describe_scaling(views, [_stated_width(frame) for frame in frames])
 
     def export(self, cameras: Sequence[NamedCamera]) -> dict[str, bytes]:
         """Return a `transforms.json` for pictures in `images/`; intrinsics are per frame unless all are equal."""
@@ -104,14 +104,14 @@ class Nerfstudio(ListedFormat):
         files = _choose_files(data)
         tables = [read_table(data.folder, path) for path in files]
         groups = [frames_of(path, table) for path, table in zip(files, tables, strict=True)]
-        require_camera_count(files[0], sum(map(len, groups)), len(cameras))
-        remaining, contents = iter(cameras), {}
+        remaining, contents = iter(data.spread(cameras, sum(map(len, groups)))), {}
         for path, table, group in zip(files, tables, groups, strict=True):
             original = _original_frame(path, table)
             stored: list[dict[str, object]] = table["frames"]  # type: ignore[assignment]
             for frame, entries in zip(group, stored, strict=True):
-                pose = original.to_scene(next(remaining)).pose.double()
-                entries["transform_matrix"] = (pose if frame.entries.get("from_na") else pose @ OPENGL).tolist()
+                if (camera := next(remaining)) is not None:
+                    pose = original.to_scene(camera).pose.double()
+                    entries["transform_matrix"] = (pose if frame.entries.get("from_na") else pose @ OPENGL).tolist()
             contents[path.name] = _json(table)
         return contents
 
@@ -135,25 +135,21 @@ def _choose_files(data: Detection) -> list[Path]:
     raise ValueError(f"{data.folder}: expected transforms.json or transforms_train.json, found {', '.join(by_name)}")
 
 
-def _entry(folder: Path, frame: Frame, original: SceneTransform, held_out: bool | None) -> Entry:
-    """Return a frame as a view in the original frame."""
+def _entry(frame: Frame, original: SceneTransform, held_out: bool | None) -> Entry:
+    """Return a frame as a view in the original frame; what is wrong with its names is kept for the message."""
 
     def camera(width: int, height: int) -> Camera:
         return original.to_data(frame.camera(width, height))
 
-    mask = _with_suffix(folder, frame.file_name("mask_path", "mask")) if "mask_path" in frame.entries else None
-    depth = frame.file_name("depth_file_path", "depth map") if "depth_file_path" in frame.entries else None
-    picture = _with_suffix(folder, frame.file_name("file_path", "picture"))
-    return Entry(picture, camera, frame.label, mask=mask, depth=depth, held_out=held_out)
+    def name(key: str, kind: str) -> str | None:
+        return frame.file_name(key, kind) if key in frame.entries else None
 
-
-def _with_suffix(folder: Path, name: str) -> str:
-    """Return the name of a picture, which Blender's files give without its suffix."""
-    for suffix in ("", *PICTURE_SUFFIXES):
-        path = folder / (name + suffix)
-        if os.path.isfile(path) or os.path.islink(path):  # one that leads outside is refused before it is opened
-            return name + suffix
-    return name
+    try:
+        picture = frame.file_name("file_path", "picture")
+        mask, depth = name("mask_path", "mask"), name("depth_file_path", "depth map")
+    except ValueError as error:
+        return Entry("", camera, frame.label, held_out=held_out, broken=str(error))
+    return Entry(picture, camera, frame.label, mask, depth, held_out)
 
 
 def _original_frame(path: Path, table: Mapping[str, object]) -> SceneTransform:
@@ -178,7 +174,7 @@ def _split(path: Path, table: Mapping[str, object], frames: Sequence[Frame]) -> 
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"{path}: expected {key} to be a list of names of pictures, found {names!r}")
         lists[key] = {_plain(name) for name in names}
-    known = [_plain(frame.file_name("file_path", "picture")) for frame in frames]
+    known = [_plain(str(frame.entries.get("file_path"))) for frame in frames]
     for key, found in lists.items():
         if unknown := sorted(found - set(known)):
             raise ValueError(f"{path}: {key} names {unknown[0]!r}, which is the file_path of no frame")
@@ -214,4 +210,12 @@ def _attach_stacks(views: Views, frames: Sequence[Frame], folder: Path, options:
         n = sum(frame.file == file for frame in frames)
         path = path_inside(folder, file.stem.replace("transforms", "depth", 1) + ".npz")
         maps += read_depth_stack(path, n) if path.is_file() else [None] * n
-    return attach_depth(views, maps, options.depth_scale)
+    return attach_depth(views, [maps[i] for i in views.listed or range(len(maps))], options.depth_scale)
+
+
+def _stated_width(frame: Frame) -> float | None:
+    """Return the width that the intrinsics of a frame are for; None if it does not say."""
+    try:
+        return frame.number("w", 0) or None
+    except ValueError:  # the view is left out
+        return None

@@ -17,7 +17,7 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.projection import Pinhole
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.calibration import Calibration, describe_scaling
-from warpdvr.datasets.files import error_prefix, require_camera_count
+from warpdvr.datasets.files import error_prefix
 from warpdvr.datasets.formats import Detection, ReadOptions
 from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera, read_listing
 from warpdvr.datasets.nerfstudio_frame import (
@@ -93,10 +93,11 @@ class SDFStudio(ListedFormat):
         path = data.choose(self.pattern)
         table = read_table(data.folder, path)
         frames = frames_of(path, table)
-        require_camera_count(path, len(frames), len(cameras))
         to_gt = _to_ground_truth(frames[0])
         stored: list[dict[str, object]] = table["frames"]  # type: ignore[assignment]
-        for entries, camera in zip(stored, cameras, strict=True):
+        for entries, camera in zip(stored, data.spread(cameras, len(frames)), strict=True):
+            if camera is None:
+                continue
             entries["camtoworld"] = to_gt.to_scene(camera).pose.double().tolist()
         return {path.name: _json(table)}
 
@@ -124,5 +125,9 @@ def _entry(frame: Frame, to_gt: SceneTransform) -> Entry:
     def name(key: str, kind: str) -> str | None:
         return frame.file_name(key, kind) if frame.entries.get(key) is not None else None
 
-    mask, depth = name("foreground_mask", "mask"), name("sensor_depth_path", "depth map")
-    return Entry(frame.file_name("rgb_path", "picture"), camera, frame.label, mask=mask, depth=depth)
+    try:
+        picture = frame.file_name("rgb_path", "picture")
+        mask, depth = name("foreground_mask", "mask"), name("sensor_depth_path", "depth map")
+    except ValueError as error:
+        return Entry("", camera, frame.label, broken=str(error))
+    return Entry(picture, camera, frame.label, mask, depth)

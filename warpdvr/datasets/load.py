@@ -13,12 +13,14 @@ from pathlib import Path
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets.colmap import COLMAP
 from warpdvr.datasets.depth import attach_points_file
 from warpdvr.datasets.dvr import DVR
 from warpdvr.datasets.formats import Detection, Format, ReadOptions
 from warpdvr.datasets.idr import IDR
 from warpdvr.datasets.middlebury import Middlebury
 from warpdvr.datasets.nerfstudio import Nerfstudio
+from warpdvr.datasets.sdfstudio import SDFStudio
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import SparseDepth, Views
 from warpdvr.runtime.files import following_links, make_folder, replacing
@@ -35,7 +37,7 @@ __all__ = [
     "write_cameras",
 ]
 
-FORMATS: list[Format] = [DVR(), IDR(), Middlebury(), Nerfstudio()]
+FORMATS: list[Format] = [DVR(), IDR(), Middlebury(), Nerfstudio(), SDFStudio(), COLMAP()]
 """The known formats, in the order in which they are tried."""
 
 
@@ -84,7 +86,7 @@ def load(
     """Read the photographs, masks and cameras in `folder`; its format is detected by the files in it.
 
     DVR (`cameras.npz` with camera_mat and world_mat = [R | t]), IDR / NeuS (`cameras*.npz`), Middlebury (`*_par.txt`),
-    nerfstudio / instant-ngp / Blender (`transforms*.json`).
+    nerfstudio / instant-ngp / Blender (`transforms*.json`), sdfstudio (`meta_data.json`), COLMAP (`sparse/0`).
     `Views.summary` says what was read. No file outside of `folder` is read, nothing is unpickled.
 
     Depth is read if there is any: a map per picture in `depth/`, what a format has in addition (see its module), and
@@ -180,6 +182,7 @@ def write_cameras(
     make_folder(out)
     paths = []
     for file, content in files.items():
+        make_folder((out / file).parent)
         with replacing(out / file) as unfinished:
             unfinished.write_bytes(content)
         paths.append(out / file)

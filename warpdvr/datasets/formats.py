@@ -17,6 +17,7 @@ from warpdvr.datasets.depthfile import DepthMap, read_depth_folder
 from warpdvr.datasets.files import unique_names
 from warpdvr.datasets.images import MaskSet, Photographs
 from warpdvr.datasets.normalise import normalise_views
+from warpdvr.datasets.turntable import place_cameras
 from warpdvr.datasets.views import Views, describe_masks, describe_sizes, describe_split, split_views
 from warpdvr.runtime.files import path_inside
 
@@ -62,6 +63,8 @@ class ReadOptions:
     """Factor from the unit of the depth maps to the data's own."""
     min_views: int = 2
     """Data sets with fewer views are rejected."""
+    turntable: float | None = None
+    """Angle by which the object turned from each picture to the next [degree], see `turntable.place_cameras`."""
 
     def __post_init__(self) -> None:
         if not 0 < self.depth_scale < math.inf:
@@ -154,9 +157,11 @@ class Capture:
             f"{data.format.title}, {self.camera_file}: {n} views of {describe_sizes(images)} pixels, "
             f"{self.conventions}. {describe_masks(masks, self.masks.source)}. {describe_split(train, test)}"
             f"{'' if self.test is None else ' (the split of the data)'}."
+            f"{'' if options.turntable is None else f' The object turned by {options.turntable:g} degrees per picture.'}"
         )
         names = unique_names(self.photographs.paths)
-        views = Views(images, masks, self.cameras, names, train, test, self.transform, summary)
+        cameras = self._around_object(data, options.turntable)
+        views = Views(images, masks, cameras, names, train, test, self.transform, summary)
         if self.transform_source is None:
             views = normalise_views(views, data.folder)
         else:
@@ -164,3 +169,8 @@ class Capture:
             views = replace(views, summary=f"{summary} Scale from {self.transform_source}: {scale}.")
         maps = read_depth_folder(data.folder, self.photographs.paths) if self.depth_maps is None else self.depth_maps
         return attach_depth(views, maps, options.depth_scale, factors=self.depth_factors)
+
+    def _around_object(self, data: Detection, turntable: float | None) -> tuple[Camera, ...]:
+        """Return the cameras in the scene frame; those of a turntable are placed around the object."""
+        in_data = place_cameras(data.folder, [self.transform.to_data(camera) for camera in self.cameras], turntable)
+        return self.cameras if turntable is None else tuple(map(self.transform.to_scene, in_data))

@@ -12,12 +12,24 @@ from pathlib import Path
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets.arkit import ARKit
+from warpdvr.datasets.blendedmvs import BlendedMVS
+from warpdvr.datasets.bundler import Bundler
 from warpdvr.datasets.depth import attach_points_file
 from warpdvr.datasets.dvr import DVR
 from warpdvr.datasets.formats import Detection, Format, ReadOptions
 from warpdvr.datasets.idr import IDR
+from warpdvr.datasets.llff import LLFF
+from warpdvr.datasets.matrices_text import ProjectionMatrices
+from warpdvr.datasets.metashape import Metashape
 from warpdvr.datasets.middlebury import Middlebury
 from warpdvr.datasets.nerfstudio import Nerfstudio
+from warpdvr.datasets.nsvf import NSVF
+from warpdvr.datasets.openmvg import OpenMVG
+from warpdvr.datasets.polycam import Polycam
+from warpdvr.datasets.realitycapture import RealityCapture
+from warpdvr.datasets.record3d import Record3D
+from warpdvr.datasets.scannet import ScanNet
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import SparseDepth, Views
 from warpdvr.runtime.files import make_folder, replacing
@@ -34,7 +46,24 @@ __all__ = [
     "write_cameras",
 ]
 
-FORMATS: list[Format] = [DVR(), IDR(), Middlebury(), Nerfstudio()]
+FORMATS: list[Format] = [
+    DVR(),
+    IDR(),
+    Middlebury(),
+    Nerfstudio(),
+    LLFF(),
+    NSVF(),
+    BlendedMVS(),
+    ScanNet(),
+    OpenMVG(),
+    Bundler(),
+    Metashape(),
+    RealityCapture(),
+    Polycam(),
+    Record3D(),
+    ARKit(),
+    ProjectionMatrices(),
+]
 """The known formats, in the order in which they are tried."""
 
 
@@ -75,11 +104,12 @@ def load(
     cameras: str | None = None,
     depth_scale: float = 1.0,
     normalise: bool = True,
+    turntable: float | None = None,
 ) -> Views:
     """Read the photographs, masks and cameras in `folder`; its format is detected by the files in it.
 
     DVR (`cameras.npz` with camera_mat and world_mat = [R | t]), IDR / NeuS (`cameras*.npz`), Middlebury (`*_par.txt`),
-    nerfstudio / instant-ngp / Blender (`transforms*.json`).
+    nerfstudio / instant-ngp / Blender (`transforms*.json`), and those that `FORMATS` lists, each in its own module.
     `Views.summary` says what was read. No file outside of `folder` is read, nothing is unpickled.
 
     Depth is read if there is any: a map per picture in `depth/`, what a format has in addition (see its module), and
@@ -95,12 +125,14 @@ def load(
         depth_scale: factor from the unit of the depth maps to the data's own, that of the cameras' positions.
         normalise: move the object into the unit sphere. With False the scene frame is the data's own, for fields with a
             fixed frame, such as trained decoders; then one view is enough.
+        turntable: for pictures of one camera that stands still: by how much the object turned from each picture to the
+            next, anticlockwise seen from above [degree]; see `turntable.place_cameras`.
 
     Raises:
         ValueError: if a file is missing, damaged or in an unexpected form, or if files contradict each other.
     """
     folder = Path(folder)
-    options = ReadOptions(hold_out=hold_out, depth_scale=depth_scale, min_views=2 if normalise else 1)
+    options = ReadOptions(hold_out=hold_out, depth_scale=depth_scale, min_views=2 if normalise else 1, turntable=turntable)
     if not folder.is_dir():
         raise ValueError(
             f"{folder}: expected a folder of photographs, found {'a file' if folder.exists() else 'nothing'}"
@@ -146,6 +178,7 @@ def write_cameras(
     make_folder(out)
     paths = []
     for file, content in detection.format.write_cameras(detection, in_data_frame).items():
+        make_folder((out / file).parent)
         with replacing(out / file) as unfinished:
             unfinished.write_bytes(content)
         paths.append(out / file)

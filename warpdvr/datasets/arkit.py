@@ -3,15 +3,14 @@
 A table per picture `frame_00000.jpg`: `cameraPoseARFrame`, 16 numbers, a matrix row by row, camera to world, and
 `intrinsics`, 9 numbers, K row by row, for the picture as it is stored. Axes are right, up, backwards of the picture in
 landscape and metres (Apple's documentation of ARKit, ARCamera.transform and ARCamera.intrinsics); Apple counts the
-principal point from the corner of the picture: pixel centres are at +0.5. Frames without a picture are not views: the app
-stores more poses than pictures.
+principal point from the corner of the picture: pixel centres are at +0.5. Frames without a picture are not views: the
+app stores more poses than pictures.
 """
 
 import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePath
-
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.camera_numbers import from_opengl, intrinsics, make_camera, parameters_of, require_pinhole

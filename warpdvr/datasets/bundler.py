@@ -1,10 +1,10 @@
 """Read Bundler's output, and write its cameras: `bundle.out` and a list of pictures.
 
-Layout as in Snavely's manual of Bundler 0.4, section "Output format": a comment, the numbers of cameras and points; for
-each camera `f k1 k2`, R and t; for each point its position, its colour and the views that see it. Camera axes are right,
-up, backwards (p = -P / P.z), pixels are counted from the centre of the picture, upwards, and the distortion is
-r = 1 + k1 |p|^2 + k2 |p|^4. Cameras that were not found have f = 0. The pictures are listed in the order of the cameras
-in `list.txt` or `bundle.rd.out.list.txt`, a name and perhaps more words in each line.
+Layout as in Snavely's manual of Bundler 0.4, section "Output format": a comment, the numbers of cameras and points;
+for each camera `f k1 k2`, R and t; for each point its position, its colour and the views that see it. Camera axes are
+right, up, backwards (p = -P / P.z), pixels are counted from the centre of the picture, upwards, and the distortion is
+r = 1 + k1 |p|^2 + k2 |p|^4. Cameras that were not found have f = 0. The pictures are listed in the order of the
+cameras in `list.txt` or `bundle.rd.out.list.txt`, a name and perhaps more words in each line.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Bundler(ListedFormat):
         """Return the cameras with their pictures, and the points with the views that see them."""
         path = data.choose("bundle.out", "bundle.rd.out")
         words = " ".join(line for line in read_text(path).splitlines() if not line.startswith("#")).split()
-        n, m = (int(to_number(f"{path}: number of {kind}", word)) for kind, word in zip(("cameras", "points"), words[:2]))
+        n, m = (int(count) for count in to_numbers(f"{path}: numbers of cameras and points", words[:2], 2))
         if n < 0 or m < 0 or len(words) < 2 + 15 * n + 7 * m:
             raise ValueError(f"{path}: expected {n} cameras and {m} points, found {len(words)} words in all")
         names = _names(data.folder, path, n)

@@ -74,7 +74,8 @@ def inverse_pose(label: str, R: Float[Tensor, "3 3"], t: Float[Tensor, "3"]) -> 
 
 def from_opengl(pose: Float[Tensor, "rows 4"]) -> Float[Tensor, "rows 4"]:
     """Return a pose, camera to world, with OpenCV axes from one with OpenGL axes, and back."""
-    return pose @ OPENGL
+    turned: Tensor = pose @ OPENGL
+    return turned
 
 
 def from_quaternion(label: str, qx: float, qy: float, qz: float, qw: float) -> Float[Tensor, "3 3"]:
@@ -185,7 +186,7 @@ def require_shared(cameras: Sequence[NamedCamera], title: str) -> None:
 
 
 def sort_by_name(cameras: Sequence[NamedCamera]) -> list[NamedCamera]:
-    """Return cameras in the order in which `files.list_pictures` finds their pictures, for formats that pair by order."""
+    """Return cameras in the order in which `files.list_pictures` finds their pictures."""
     by_path = {Path(named.name): named for named in cameras}
     return [by_path[path] for path in sort_by_number(by_path)]
 

@@ -40,8 +40,8 @@ def export_cameras(
     """Write cameras in any format that is read, in the frame and the unit of the data.
 
     The files go where that format has them; the pictures themselves are not copied. Formats that pair pictures and
-    cameras by order have them in the order of the pictures' names. What the format holds beside cameras, such as a range
-    of depths, is a placeholder.
+    cameras by order have them in the order of the pictures' names. What the format holds beside cameras, such as a
+    range of depths, is a placeholder.
 
     Args:
         views: views, whose cameras are in the scene frame; or cameras in the data's own frame with the names of their
@@ -88,7 +88,8 @@ def _named_cameras(
         return list(views), SceneTransform.identity()
     pairs = zip(views.names, views.cameras, strict=True)
     named = [
-        NamedCamera(pictures.get(name, f"{name}.png"), views.transform.to_data(camera.to("cpu"))) for name, camera in pairs
+        NamedCamera(pictures.get(name, f"{name}.png"), views.transform.to_data(camera.to("cpu")))
+        for name, camera in pairs
     ]
     return named, views.transform
 

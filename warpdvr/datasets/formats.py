@@ -17,7 +17,7 @@ from warpdvr.datasets.depthfile import DepthMap, read_depth_folder
 from warpdvr.datasets.files import unique_names
 from warpdvr.datasets.images import MaskSet, Photographs
 from warpdvr.datasets.normalise import normalise_views
-from warpdvr.datasets.turntable import place_cameras
+from warpdvr.datasets.turntable import describe_turning, place_cameras
 from warpdvr.datasets.views import Views, describe_masks, describe_sizes, describe_split, split_views
 from warpdvr.runtime.files import path_inside
 
@@ -157,7 +157,7 @@ class Capture:
             f"{data.format.title}, {self.camera_file}: {n} views of {describe_sizes(images)} pixels, "
             f"{self.conventions}. {describe_masks(masks, self.masks.source)}. {describe_split(train, test)}"
             f"{'' if self.test is None else ' (the split of the data)'}."
-            f"{'' if options.turntable is None else f' The object turned by {options.turntable:g} degrees per picture.'}"
+            f"{describe_turning(options.turntable)}"
         )
         names = unique_names(self.photographs.paths)
         cameras = self._around_object(data, options.turntable)

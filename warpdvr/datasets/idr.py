@@ -7,6 +7,7 @@ to camera, OpenCV axes; scale_mat takes the unit sphere to the world; pixel cent
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -83,8 +84,9 @@ class IDR(matrices.MatrixFormat):
         return {path.name: matrices.replace_world_matrices(path, arrays, new_world)}
 
     def export(self, cameras: Sequence[NamedCamera], transform: SceneTransform) -> dict[str, bytes]:
-        """Return `cameras_sphere.npz`; its matrices are for pictures of the cameras' size, in the order of their names."""
-        from_image, arrays = torch.linalg.inv(_to_image(1.0)), {}
+        """Return `cameras_sphere.npz`, for pictures of the cameras' size, in the order of their names."""
+        from_image = torch.linalg.inv(_to_image(1.0))
+        arrays: dict[str, np.ndarray] = {}
         for i, named in enumerate(sort_by_name(cameras)):
             require_pinhole(named, self.title)
             world = torch.eye(4, dtype=torch.float64)

@@ -42,7 +42,9 @@ class LLFF(ListedFormat):
             raise ValueError(f"{data.folder}: expected the pictures of {path.name} in a folder images, found none")
         names = sorted(picture.name for picture in list_pictures(subfolder, data.folder))
         if len(names) != len(rows):
-            raise ValueError(f"{subfolder}: expected {len(rows)} pictures, one per row of {path.name}, found {len(names)}")
+            raise ValueError(
+                f"{subfolder}: expected {len(rows)} pictures, one per row of {path.name}, found {len(names)}"
+            )
         entries = [
             Entry(name, partial(_camera, label := f"{path}: row {i}", row), label)
             for i, (name, row) in enumerate(zip(names, rows, strict=True))

@@ -132,7 +132,9 @@ def load(
         ValueError: if a file is missing, damaged or in an unexpected form, or if files contradict each other.
     """
     folder = Path(folder)
-    options = ReadOptions(hold_out=hold_out, depth_scale=depth_scale, min_views=2 if normalise else 1, turntable=turntable)
+    options = ReadOptions(
+        hold_out=hold_out, depth_scale=depth_scale, min_views=2 if normalise else 1, turntable=turntable
+    )
     if not folder.is_dir():
         raise ValueError(
             f"{folder}: expected a folder of photographs, found {'a file' if folder.exists() else 'nothing'}"

@@ -56,7 +56,10 @@ class ProjectionMatrices(ListedFormat):
     def listing(self, data: Detection, options: ReadOptions) -> Listing:
         """Return a view per file; it has the name of its picture, with or without the picture's suffix."""
         pictures = [
-            f for name in FOLDERS if (s := find_subfolder(data.folder, name or ".")) for f in list_pictures(s, data.folder)
+            f
+            for name in FOLDERS
+            if (s := find_subfolder(data.folder, name or "."))
+            for f in list_pictures(s, data.folder)
         ]
         names = {f.stem: f.name for f in reversed(pictures)} | {f.name: f.name for f in pictures}
         entries = [

@@ -1,13 +1,13 @@
 """Read cameras of Agisoft Metashape (PhotoScan), and write them: the XML file of "Export Cameras".
 
-Formulas as in the Metashape Professional user manual, appendix D, "Camera models", frame camera: with (x, y) = (X, Y) / Z
-and OpenCV axes,
+Formulas as in the Metashape Professional user manual, appendix D, "Camera models", frame camera: with (x, y) = (X, Y)
+/ Z and OpenCV axes,
 
     x' = x (1 + k1 r^2 + k2 r^4 + k3 r^6 + k4 r^8) + p1 (r^2 + 2 x^2) + 2 p2 x y,    y' with p1 and p2 exchanged,
     u = w / 2 + cx + x' f + x' b1 + y' b2,    v = h / 2 + cy + y' f,
 
-so its p1 and p2 are OpenCV's p2 and p1; the centre of the first pixel is at (0.5, 0.5). The equidistant fisheye has
-x = x0 atan(r0) / r0 instead of x0 = X / Z. `transform` of a camera leads to the frame of its chunk; `rotation`,
+so its p1 and p2 are OpenCV's p2 and p1; the centre of the first pixel is at (0.5, 0.5). The equidistant fisheye has x
+= x0 atan(r0) / r0 instead of x0 = X / Z. `transform` of a camera leads to the frame of its chunk; `rotation`,
 `translation` and `scale` of the chunk, where it has them, from there to the world.
 """
 
@@ -56,7 +56,9 @@ class Metashape(ListedFormat):
         if len(chunks) != 1:
             raise ValueError(f"{path}: expected one chunk, found {len(chunks)}; export the cameras of one chunk")
         sensors = {s.get("id"): _sensor(f"{path}: sensor {s.get('id')}", s) for s in chunks[0].iter("sensor")}
-        worlds = {c.get("id"): _similarity(f"{path}: component", c.find("transform")) for c in chunks[0].iter("component")}
+        worlds = {
+            c.get("id"): _similarity(f"{path}: component", c.find("transform")) for c in chunks[0].iter("component")
+        }
         world = _similarity(f"{path}: chunk", chunks[0].find("transform"))
         names = picture_names(data.folder, [name or "." for name in FOLDERS])  # labels may lack the suffix
         entries = []
@@ -67,7 +69,9 @@ class Metashape(ListedFormat):
                 raise ValueError(f"{label}: sensor_id {camera.get('sensor_id')!r} names no sensor")
             own = world if chunks[0].find("transform") is not None else worlds.get(camera.get("component_id"), world)
             name = PureWindowsPath(camera.get("label") or "").name
-            entries.append(Entry(names.get(name, name), partial(_camera, label, camera.findtext("transform"), sensor, own), label))
+            entries.append(
+                Entry(names.get(name, name), partial(_camera, label, camera.findtext("transform"), sensor, own), label)
+            )
         words = "camera to chunk, OpenCV axes, pixel centres at +0.5, in the frame of the world"
         return Listing(tuple(entries), path.name, words, FOLDERS)
 
@@ -110,7 +114,9 @@ def _projection(label: str, sensor: Sensor) -> Projection:
     """Return the lens of a sensor."""
     v = sensor.values
     if v["p3"] or v["p4"] or (sensor.kind == "frame" and v["k4"]):
-        raise ValueError(f"{label}: expected k1, k2, k3, p1 and p2 only, found k4, p3 or p4; export undistorted pictures")
+        raise ValueError(
+            f"{label}: expected k1, k2, k3, p1 and p2 only, found k4, p3 or p4; export undistorted pictures"
+        )
     if sensor.kind == "frame":
         return Brown(v["k1"], v["k2"], v["k3"], v["p2"], v["p1"]).projection()
     if v["p1"] or v["p2"]:
@@ -118,7 +124,9 @@ def _projection(label: str, sensor: Sensor) -> Projection:
     return FisheyeLens([v["k1"], v["k2"], v["k3"], v["k4"]])
 
 
-def _camera(label: str, text: str | None, sensor: Sensor, world: Float[Tensor, "4 4"], width: int, height: int) -> Camera:
+def _camera(
+    label: str, text: str | None, sensor: Sensor, world: Float[Tensor, "4 4"], width: int, height: int
+) -> Camera:
     if text is None:
         raise ValueError(f"{label}: it has no transform, Metashape did not align this picture")
     if sensor.kind == "spherical":

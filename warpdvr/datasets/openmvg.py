@@ -1,12 +1,12 @@
 """Read OpenMVG scenes, and write their cameras: `sfm_data.json`.
 
 Layout as in openMVG/openMVG (docs, "SfM_Data format", and src/openMVG/sfm/sfm_data_io.hpp): `views` name pictures and
-refer to `intrinsics` and `extrinsics` by number. Intrinsics have one focal length and a principal point [pixel] and are
-`pinhole`, `pinhole_radial_k1`, `pinhole_radial_k3`, `pinhole_brown_t2` (k1, k2, k3, t1, t2: OpenCV's k1, k2, k3, p1, p2)
-or `fisheye` (k1 .. k4 of the angle). Extrinsics are a rotation, world to camera, OpenCV axes, and the centre of the
-camera. Where pixel centres are is not defined; they are taken to be at +0.5, since its converter to COLMAP
-(main_openMVG2Colmap.cpp) copies the principal point, and COLMAP's are. The file tells a type's name once, where it first
-occurs; further ones refer to it by number. Points in `structure` are read with the views that see them.
+refer to `intrinsics` and `extrinsics` by number. Intrinsics have one focal length and a principal point [pixel] and
+are `pinhole`, `pinhole_radial_k1`, `pinhole_radial_k3`, `pinhole_brown_t2` (k1, k2, k3, t1, t2: OpenCV's k1, k2, k3,
+p1, p2) or `fisheye` (k1 .. k4 of the angle). Extrinsics are a rotation, world to camera, OpenCV axes, and the centre
+of the camera. Where pixel centres are is not defined; they are taken to be at +0.5, since its converter to COLMAP
+(main_openMVG2Colmap.cpp) copies the principal point, and COLMAP's are. The file tells a type's name once, where it
+first occurs; further ones refer to it by number. Points in `structure` are read with the views that see them.
 """
 
 import json
@@ -108,7 +108,9 @@ def _intrinsics(path: str, table: Mapping[str, object]) -> dict[object, tuple[st
 
 def _camera(label: str, lens: tuple[str, dict[str, object]] | None, pose: object, width: int, height: int) -> Camera:
     if lens is None or not isinstance(pose, dict):
-        raise ValueError(f"{label}: there is no {'pose' if lens else 'intrinsics'} for this picture, it was not located")
+        raise ValueError(
+            f"{label}: there is no {'pose' if lens else 'intrinsics'} for this picture, it was not located"
+        )
     kind, numbers = lens
     if kind == "spherical":
         refuse_equirectangular(label, "intrinsics of type spherical")
@@ -158,7 +160,9 @@ def _structure(
         for observation in _tables(label, value, "observations"):
             key = str(observation.get("key"))
             if key not in index:
-                raise ValueError(f"{label}: expected observations in views, found view {shorten(key)}, which is not one")
+                raise ValueError(
+                    f"{label}: expected observations in views, found view {shorten(key)}, which is not one"
+                )
             visible[index[key], j] = True
     return torch.tensor(points, dtype=torch.float64), visible
 

@@ -1,9 +1,10 @@
-"""Read Polycam's raw data, and write its cameras: `keyframes/corrected_cameras/*.json`, else `keyframes/cameras/*.json`.
+"""Read Polycam's raw data, and write its cameras: `keyframes/corrected_cameras/` or `keyframes/cameras/`.
 
-Layout as in PolyCam/polyform (polyform/core/capture_folder.py): a table per picture, with its name, of `fx`, `fy`, `cx`,
-`cy`, `width`, `height` [pixel] and t_00 .. t_23, the rows of a matrix, camera to world, axes right, up, backwards, y up, in
-metres. `corrected_` cameras are those after global optimisation, with pictures of their own in `corrected_images`. Apple
-counts the principal point from the corner of the picture (ARKit, ARCamera.intrinsics): pixel centres are at +0.5.
+Layout as in PolyCam/polyform (polyform/core/capture_folder.py): a table per picture, with its name, of `fx`, `fy`,
+`cx`, `cy`, `width`, `height` [pixel] and t_00 .. t_23, the rows of a matrix, camera to world, axes right, up,
+backwards, y up, in metres. `corrected_` cameras are those after global optimisation, with pictures of their own in
+`corrected_images`. Apple counts the principal point from the corner of the picture (ARKit, ARCamera.intrinsics): pixel
+centres are at +0.5.
 """
 
 import json
@@ -37,7 +38,7 @@ class Polycam(ListedFormat):
     def listing(self, data: Detection, options: ReadOptions) -> Listing:
         """Return a view per table, of the corrected cameras if there are any."""
         kind, files = _files(data)
-        folders = tuple(f"keyframes/{name}" for name in dict(KINDS)[kind].split()) + ("images", "image")
+        folders = (f"keyframes/{dict(KINDS)[kind]}", "images", "image")
         names = picture_names(data.folder, folders)
         entries = []
         for file in files:

@@ -1,9 +1,9 @@
 """Read Record3D's exports, and write their cameras: `metadata` (of an unpacked .r3d) or `metadata.json`.
 
-Layout as in marek-simonik/record3d (README and its wiki, ".r3d files"): a JSON table of `w`, `h` [pixel], `K`, the 3 x 3
-matrix column by column, and `poses`, a list of (qx, qy, qz, qw, tx, ty, tz), camera to world, axes right, up, backwards,
-in metres; newer files add `perFrameIntrinsicCoeffs`, a list of (fx, fy, cx, cy). Poses and pictures, in `rgbd/` or
-`rgb/`, pair up by number. Pixel centres are at +0.5, as ARKit counts them (see `polycam`).
+Layout as in marek-simonik/record3d (README and its wiki, ".r3d files"): a JSON table of `w`, `h` [pixel], `K`, the 3 x
+3 matrix column by column, and `poses`, a list of (qx, qy, qz, qw, tx, ty, tz), camera to world, axes right, up,
+backwards, in metres; newer files add `perFrameIntrinsicCoeffs`, a list of (fx, fy, cx, cy). Poses and pictures, in
+`rgbd/` or `rgb/`, pair up by number. Pixel centres are at +0.5, as ARKit counts them (see `polycam`).
 """
 
 import json
@@ -58,7 +58,9 @@ class Record3D(ListedFormat):
             raise ValueError(f"{data.folder}: expected the pictures in a folder rgbd or rgb, found neither")
         names = [picture.name for picture in list_pictures(subfolder, data.folder)]
         if len(names) != len(poses):
-            raise ValueError(f"{subfolder}: expected {len(poses)} pictures, one per pose of {path.name}, found {len(names)}")
+            raise ValueError(
+                f"{subfolder}: expected {len(poses)} pictures, one per pose of {path.name}, found {len(names)}"
+            )
         entries = [
             Entry(name, partial(_camera, label := f"{path}: pose {i}", pose, K[i % len(K)], size), label)
             for i, (name, pose) in enumerate(zip(names, poses, strict=True))

@@ -3,8 +3,8 @@
 The pictures are in the order in which they were taken, and the object turned by the same angle from each to the next,
 anticlockwise seen from above where the angle is positive. It turns about the axis of the data's frame, x, y or z, that
 points upwards in the picture. The axis passes through the origin where the camera sees that in its picture, as it does
-where the origin was calibrated on the turntable; otherwise through the point at distance 1 along the optical axis, and the
-scale of the scene is arbitrary.
+where the origin was calibrated on the turntable; otherwise through the point at distance 1 along the optical axis, and
+the scale of the scene is arbitrary.
 """
 
 import math
@@ -47,14 +47,21 @@ def place_cameras(folder: Path, cameras: Sequence[Camera], turntable: float | No
             )
         return tuple(cameras)
     if not math.isfinite(turntable) or math.remainder(turntable, 360) == 0:
-        raise ValueError(f"turntable must be an angle between pictures, not 0 or a full turn [degree], got {turntable:g}")
+        raise ValueError(
+            f"turntable must be an angle between pictures, not 0 or a full turn [degree], got {turntable:g}"
+        )
     if not stand_in_one_place(cameras):
         raise ValueError(
-            f"{folder}: --turntable is for pictures of one camera that stands still, but the poses of these cameras differ; "
-            "leave it out"
+            f"{folder}: --turntable is for pictures of one camera that stands still, but the poses of these cameras "
+            "differ; leave it out"
         )
     axis, point = turning_axis(cameras[0])
     return tuple(_turned(c, axis, point, -math.radians(turntable) * i) for i, c in enumerate(cameras))
+
+
+def describe_turning(turntable: float | None) -> str:
+    """Describe how the object turned; empty if it stood still."""
+    return "" if turntable is None else f" The object turned by {turntable:g} degrees from picture to picture."
 
 
 def turning_axis(camera: Camera) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:

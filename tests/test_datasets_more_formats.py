@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.formats import ReadOptions
 from warpdvr.datasets.load import detect, load
 from warpdvr.datasets.views import Views
 
@@ -261,7 +262,11 @@ def arkit(folder: Path) -> None:
     for i, R in enumerate((BACK, SIDE)):
         pose = to_world(R)
         pose[:3, :3] = pose[:3, :3] @ GL
-        table = {"cameraPoseARFrame": pose.ravel().tolist(), "intrinsics": [10, 0, 4.5, 0, 11, 3.25, 0, 0, 1], "time": 1}
+        table = {
+            "cameraPoseARFrame": pose.ravel().tolist(),
+            "intrinsics": [10, 0, 4.5, 0, 11, 3.25, 0, 0, 1],
+            "time": 1,
+        }
         write(folder, f"frame_{i:05d}.json", json.dumps(table))
         pictures(folder, f"frame_{i:05d}.jpg")
     write(folder, "frame_00002.json", json.dumps(table))  # a pose without a picture
@@ -316,3 +321,249 @@ def test_realitycapture_looks_north_and_east(tmp_path: Path) -> None:
     (pixel,), (z,) = north.project(torch.tensor([[0.2, 0.0, 0.4]], dtype=torch.float64))
     np.testing.assert_allclose(pixel.numpy(), [4.5 + 10 * 0.2 / 4, 3.25 - 10 * 0.4 / 4], atol=1e-9)
     assert float(z) == pytest.approx(4)
+
+
+def edited(layout: Callable[[Path], None], name: str, change: Callable[[str], str]) -> Callable[[Path], None]:
+    """Return a layout with a change in one of its files."""
+
+    def spoilt(folder: Path) -> None:
+        layout(folder)
+        path = folder / name
+        path.write_text(change(path.read_text()))
+
+    return spoilt
+
+
+def swap(old: str, new: str) -> Callable[[str], str]:
+    def change(text: str) -> str:
+        assert old in text
+        return text.replace(old, new, 1)
+
+    return change
+
+
+def lossy(folder: Path) -> None:
+    """LLFF rows of 14 numbers."""
+    llff(folder)
+    np.save(folder / "poses_bounds.npy", np.zeros((2, 14)))
+
+
+def crowded(folder: Path) -> None:
+    llff(folder)
+    pictures(folder, "images/11.png")
+
+
+DOCTYPE = '<?xml version="1.0"?><!DOCTYPE document [<!ENTITY a "b">]>\n<document version="1"><chunk'
+
+BAD: dict[str, tuple[Callable[[Path], None], str]] = {
+    "llff numbers": (
+        lossy,
+        r"poses_bounds\.npy: expected numbers \(n, 17\), a row per picture, found float64 \(2, 14\)",
+    ),
+    "llff pictures": (crowded, r"images: expected 2 pictures, one per row of poses_bounds\.npy, found 3"),
+    "nsvf intrinsics": (edited(nsvf, "intrinsics.txt", swap("10 4.5", "ten 4.5")), "expected a number, found 'ten'"),
+    "nsvf pose": (edited(nsvf, "pose/0_a.txt", swap("1", "1 1")), r"0_a\.txt: expected 16 numbers, found 17"),
+    "blendedmvs words": (edited(blendedmvs, "cams/00000000_cam.txt", swap("intrinsic", "")), "then `intrinsic` and 9"),
+    "blendedmvs mirror": (
+        edited(blendedmvs, "cams/00000000_cam.txt", swap("1 0 0", "-1 0 0")),
+        r"00000000_cam\.txt: expected a rotation without mirror image",
+    ),
+    "bundler count": (edited(bundler, "bundle.out", swap("2 1", "7 1")), "expected 7 cameras and 1 points, found 47"),
+    "bundler lost": (
+        edited(bundler, "bundle.out", swap("10 0 0", "0 0 0")),
+        "camera 0: the focal length is 0, Bundler",
+    ),
+    "bundler names": (
+        edited(bundler, "list.txt", lambda t: t + "c.jpg\n"),
+        "expected 2 names, one per camera of bundle",
+    ),
+    "bundler views": (
+        edited(bundler, "bundle.out", swap("2 0 17", "2 9 17")),
+        r"point 0: expected a list of 2 of the 2 vi",
+    ),
+    "openmvg digits": (
+        edited(openmvg, "sfm_data.json", swap('"focal_length": 10.0', f'"focal_length": {"9" * 400}')),
+        r"sfm_data\.json: view 0: focal_length: expected a number, found 9999",
+    ),
+    "openmvg nest": (edited(openmvg, "sfm_data.json", lambda t: "[" * 100_000), r"expected a JSON file"),
+    "openmvg list": (
+        edited(openmvg, "sfm_data.json", lambda t: "[1]"),
+        r"expected a JSON table in curly brackets, found l",
+    ),
+    "openmvg pose": (
+        edited(openmvg, "sfm_data.json", swap('"id_pose": 0', '"id_pose": 5')),
+        "view 0: there is no pose for this picture",
+    ),
+    "openmvg panorama": (
+        edited(openmvg, "sfm_data.json", swap("pinhole_radial_k3", "spherical")),
+        "expected pictures of a lens, found intrinsics of type spherical; cut the panoramas into perspective pictures",
+    ),
+    "metashape entity": (
+        edited(metashape, "cameras.xml", lambda t: DOCTYPE + t[t.index("<chunk") + 6 :]),
+        r"cameras\.xml: expected plain XML, found a DOCTYPE or ENTITY declaration; remove it",
+    ),
+    "metashape panorama": (
+        edited(metashape, "cameras.xml", lambda t: t.replace('type="frame"', 'type="spherical"')),
+        "found a spherical sensor; cut the panoramas",
+    ),
+    "metashape k4": (
+        edited(metashape, "cameras.xml", swap("<b1>", "<k4>0.1</k4><b1>")),
+        "camera 'a': expected k1, k2, k3, p1 and p2 only, found k4",
+    ),
+    "metashape lost": (
+        edited(metashape, "cameras.xml", lambda t: t.replace("transform>", "other>", 2)),
+        "did not align",
+    ),
+    "realitycapture tangential": (
+        edited(realitycapture, "cameras.csv", swap("0,0,0,0\n", "0,0,0.1,0\n")),
+        r"cameras\.csv: a\.jpg: expected a lens of k1, k2 and k3 only, found t1 = 0\.1; choose the distortion model",
+    ),
+    "polycam entry": (
+        edited(polycam, "keyframes/corrected_cameras/123.json", swap('"t_11"', '"t_99"')),
+        r"123\.json: t_11: expected a number, found None",
+    ),
+    "record3d quaternion": (
+        edited(record3d, "metadata", swap("[1, 0, 0, 0,", "[0, 0, 0, 0,")),
+        "pose 0: expected a quat",
+    ),
+    "arkit size": (
+        edited(arkit, "frame_00000.json", swap("10, 0, 4.5", "10, 0")),
+        "intrinsics: expected 9 numbers, found 8",
+    ),
+    "oxford without K": (edited(oxford, "viff.001.P", lambda t: "0 0 -1 0\n0 1 0 0\n1 0 0 4"), r"\[R \| t\] without K"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_damaged_is_refused_in_one_sentence(kind: str, tmp_path: Path) -> None:
+    layout, message = BAD[kind]
+    layout(tmp_path)
+    with pytest.raises(ValueError, match=message) as refused:
+        read(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_lost_pose_of_scannet_has_no_camera(tmp_path: Path) -> None:
+    scannet(tmp_path)
+    write(tmp_path, "pose/10.txt", "-inf -inf -inf -inf\n" * 3 + "0 0 0 1\n")
+    data = detect(tmp_path)
+    first, second = data.format.listing(data, ReadOptions()).entries  # type: ignore[attr-defined]
+    _ = first.camera(W, H)
+    with pytest.raises(ValueError, match=r"10\.txt: the pose holds numbers that are not finite, tracking was lost"):
+        second.camera(W, H)
+
+
+def test_depth_of_scannet_is_that_of_another_camera(tmp_path: Path) -> None:
+    scannet(tmp_path)
+    pictures(tmp_path, "depth/0.png", "depth/10.png", size=(4, 3))
+    assert read(tmp_path).depths == ()
+
+
+def test_validation_and_test_pictures_of_nsvf_are_held_out(tmp_path: Path) -> None:
+    nsvf(tmp_path)
+    views = load(tmp_path, normalise=False)
+    assert (views.names, views.train, views.test) == (("0_a", "2_b"), (0,), (1,))
+
+
+def test_points_of_bundler_and_openmvg_come_with_the_views_that_see_them(tmp_path: Path) -> None:
+    for layout, points, seen in (
+        (bundler, [[0.3, -0.2, 0.1]], [[True], [True]]),
+        (openmvg, [[0.1, 0.2, 0.3]], [[False], [True]]),
+    ):
+        folder = tmp_path / layout.__name__
+        folder.mkdir()
+        layout(folder)
+        data = detect(folder)
+        listing = data.format.listing(data, ReadOptions())  # type: ignore[attr-defined]
+        assert listing.points.tolist() == points and listing.visible.tolist() == seen
+
+
+def test_lenses_of_metashape_and_openmvg_have_their_own_order(tmp_path: Path) -> None:
+    """By Metashape's formula, p1 belongs to r^2 + 2 x^2, and by OpenMVG's t1 to 2 x y."""
+    x, y = 0.2, -0.15
+    r2 = x * x + y * y
+    radial = 1 + 0.05 * r2 - 0.02 * r2**2 + 0.01 * r2**3
+    point = torch.tensor([[4 * x, 4 * y, 0]], dtype=torch.float64)
+    metashape(tmp_path)
+    path = tmp_path / "cameras.xml"
+    numbers = "<k1>0.05</k1><k2>-0.02</k2><k3>0.01</k3><p1>0.003</p1><p2>-0.002</p2><b1>"
+    path.write_text(path.read_text().replace("<b1>", numbers))
+    u = radial * x + 0.003 * (r2 + 2 * x * x) + 2 * -0.002 * x * y
+    v = radial * y - 0.002 * (r2 + 2 * y * y) + 2 * 0.003 * x * y
+    pixel = read(tmp_path).cameras[0].project(point)[0][0]
+    np.testing.assert_allclose(pixel.numpy(), [10 * u + 4.5, 11 * v + 3.25], atol=1e-9)
+    path.unlink()
+    openmvg(tmp_path)
+    path = tmp_path / "sfm_data.json"
+    table = path.read_text().replace("pinhole_radial_k3", "pinhole_brown_t2")
+    path.write_text(table.replace('"disto_k3": [0.0, 0.0, 0.0]', '"disto_t2": [0.05, -0.02, 0.01, 0.003, -0.002]'))
+    u = radial * x - 0.002 * (r2 + 2 * x * x) + 2 * 0.003 * x * y
+    v = radial * y + 0.003 * (r2 + 2 * y * y) + 2 * -0.002 * x * y
+    pixel = read(tmp_path).cameras[0].project(point)[0][0]
+    np.testing.assert_allclose(pixel.numpy(), [10 * u + 4.5, 10 * v + 3.25], atol=1e-9)
+
+
+def test_idr_without_scale_mat_finds_the_object_itself(tmp_path: Path) -> None:
+    K = np.array([[10, 0, 4], [0, 11, 2.75], [0, 0, 1]])
+    arrays = {}
+    for i, R in enumerate((BACK, SIDE)):
+        world = np.eye(4)
+        world[:3] = K @ np.column_stack([R, T])
+        arrays[f"world_mat_{i}"] = world
+        pictures(tmp_path, f"image/{i:03d}.png")
+    np.savez(tmp_path / "cameras.npz", **arrays)  # type: ignore[arg-type]
+    check(read(tmp_path), projected(10, 11, 4.5, 3.25))
+    views = load(tmp_path, hold_out=0)
+    assert "Scale from the optical axes alone" in views.summary
+    torch.testing.assert_close(views.transform.apply(torch.zeros(1, 3)), torch.zeros(1, 3), atol=1e-6, rtol=0)
+
+
+def turntable(folder: Path, n: int = 4) -> Camera:
+    """Pictures of one camera that looks at the origin from above, with z upwards."""
+    camera = Camera.look_at((4.0, 0, 1), width=W, height=H)
+    pose = " ".join(map(repr, camera.pose.flatten().tolist()))
+    write(folder, "intrinsics.txt", f"{float(camera.K[0, 0])!r} 4 3 0.\n")
+    for i in range(n):
+        write(folder, f"pose/{i}.txt", pose)
+        pictures(folder, f"rgb/{i}.png")
+    return camera
+
+
+def test_cameras_in_one_place_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    turntable(tmp_path)
+    message = "all cameras stand in one place; .*--turntable DEGREES, .*one turn in 4 pictures: 90"
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, hold_out=0)
+
+
+def test_an_object_on_a_turntable_turns_anticlockwise_seen_from_above(tmp_path: Path) -> None:
+    """A mark on the object at +x: after a turn by 90 degrees it is where +y was, where the same camera sees it."""
+    camera = turntable(tmp_path)
+    views = load(tmp_path, hold_out=0, normalise=False, turntable=90.0)
+    assert "turned by 90 degrees from picture to picture" in views.summary
+    mark = torch.tensor([[0.5, 0.1, 0.2]], dtype=torch.float64)
+    for i, own in enumerate(views.cameras):
+        c, s = math.cos(math.radians(90 * i)), math.sin(math.radians(90 * i))
+        turn = torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=torch.float64)
+        torch.testing.assert_close(own.project(mark)[0], camera.project(mark @ turn.T)[0])
+    around = load(tmp_path, hold_out=0, turntable=-90.0)
+    assert float(around.transform.apply(torch.zeros(1, 3)).norm()) < 0.5
+
+
+def test_a_turntable_is_not_for_cameras_with_poses_of_their_own(tmp_path: Path) -> None:
+    nsvf(tmp_path)
+    with pytest.raises(ValueError, match="the poses of these cameras differ; leave it out"):
+        read(tmp_path, turntable=10.0)
+    with pytest.raises(ValueError, match="turntable must be an angle between pictures, not 0 or a full turn"):
+        read(tmp_path, turntable=360.0)
+
+
+def test_an_uncalibrated_camera_has_the_turntable_in_front_of_it(tmp_path: Path) -> None:
+    """The identity as pose: the axis is vertical in the picture, at distance 1."""
+    turntable(tmp_path)
+    for file in (tmp_path / "pose").iterdir():
+        file.write_text(rows(np.eye(4)))
+    views = read(tmp_path, turntable=90.0)
+    centres = torch.stack([c.centre for c in views.cameras])
+    expected = torch.tensor([[0.0, 0, 0], [-1, 0, 1], [0, 0, 2], [1, 0, 1]]).double()
+    torch.testing.assert_close(centres, expected)

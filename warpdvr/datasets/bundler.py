@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import OPENGL, Camera
-from warpdvr.datasets.camera_numbers import intrinsics, inverse_pose, make_camera, parameters_of, refuse
+from warpdvr.datasets.camera_numbers import intrinsics, inverse_pose, make_camera, parameters_of, refuse, seen_by_none
 from warpdvr.datasets.formats import Detection, ReadOptions
 from warpdvr.datasets.lens_coefficients import Brown, brown_of
 from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera
@@ -98,11 +98,11 @@ def _camera(label: str, numbers: list[float], width: int, height: int) -> Camera
 
 def _points(path: Path, words: list[str], n: int, m: int) -> tuple[Float[Tensor, "m 3"], Bool[Tensor, "n m"]]:
     """Return the points, and which view sees which."""
-    points, visible = torch.zeros(m, 3, dtype=torch.float64), torch.zeros(n, m, dtype=torch.bool)
+    points, visible = torch.zeros(m, 3, dtype=torch.float64), seen_by_none(str(path), n, m)
     at = 0
     for j in range(m):
         label = f"{path}: point {j}"
-        points[j] = torch.tensor(to_numbers(label, words[at : at + 3], 3))
+        points[j] = torch.tensor(to_numbers(label, words[at : at + 3], 3), dtype=torch.float64)
         count = int(to_number(f"{label}: number of views", words[at + 6] if at + 6 < len(words) else None))
         views = [int(to_number(label, word)) for word in words[at + 7 : at + 7 + 4 * count : 4]]
         if count < 0 or len(views) != count or not all(0 <= view < n for view in views):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import OPENGL, Camera
@@ -183,6 +183,17 @@ def require_shared(cameras: Sequence[NamedCamera], title: str) -> None:
         same = (named.camera.width, named.camera.height) == (first.width, first.height)
         if not same or not torch.allclose(named.camera.K, first.K, rtol=1e-12, atol=0):
             refuse(named, title, f"has other intrinsics than that of {cameras[0].name}")
+
+
+def seen_by_none(label: str, views: int, points: int) -> Bool[Tensor, "v m"]:
+    """Return which view sees which point, filled with False.
+
+    Raises:
+        ValueError: if there are too many points for that.
+    """
+    if views * points > 1 << 31:
+        raise ValueError(f"{label}: expected at most {(1 << 31) // views} points for {views} views, found {points}")
+    return torch.zeros(views, points, dtype=torch.bool)
 
 
 def sort_by_name(cameras: Sequence[NamedCamera]) -> list[NamedCamera]:

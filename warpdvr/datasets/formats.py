@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
@@ -82,6 +83,9 @@ class Format(ABC):
     """Its name for the user."""
     pattern: str
     """Glob pattern, relative to the folder, of the camera files that it is recognised by."""
+
+    depth_of_pictures: ClassVar[bool] = True
+    """Whether maps in `depth/` are those of the pictures, of their size; False: they are not read."""
 
     def detect(self, folder: Path, cameras: str | None = None) -> Detection | None:
         """Return the folder with its camera files, or None if it is not of this format.
@@ -167,7 +171,11 @@ class Capture:
         else:
             scale = f"1 scene unit = {self.transform.scale:.4g} units of the data"
             views = replace(views, summary=f"{summary} Scale from {self.transform_source}: {scale}.")
-        maps = read_depth_folder(data.folder, self.photographs.paths) if self.depth_maps is None else self.depth_maps
+        maps = self.depth_maps
+        if maps is None:
+            maps = (
+                read_depth_folder(data.folder, self.photographs.paths) if data.format.depth_of_pictures else [None] * n
+            )
         return attach_depth(views, maps, options.depth_scale, factors=self.depth_factors)
 
     def _around_object(self, data: Detection, turntable: float | None) -> tuple[Camera, ...]:

@@ -27,6 +27,7 @@ from warpdvr.datasets.camera_numbers import (
     make_camera,
     parameters_of,
     refuse_equirectangular,
+    seen_by_none,
 )
 from warpdvr.datasets.formats import Detection, ReadOptions
 from warpdvr.datasets.lens_coefficients import Brown, brown_of, fisheye_of
@@ -151,7 +152,7 @@ def _structure(
     if not landmarks:
         return None, None
     index = {str(key): i for i, key in enumerate(keys)}
-    visible = torch.zeros(len(keys), len(landmarks), dtype=torch.bool)
+    visible = seen_by_none(path, len(keys), len(landmarks))
     points = []
     for j, landmark in enumerate(landmarks):
         label = f"{path}: structure {j}"

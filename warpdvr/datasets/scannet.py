@@ -33,6 +33,7 @@ class ScanNet(ListedFormat):
 
     title = "ScanNet"
     pattern = "intrinsic/intrinsic_color.txt"
+    depth_of_pictures = False
 
     def recognises(self, path: Path) -> bool:
         """Return whether there are poses in the folder."""

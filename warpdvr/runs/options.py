@@ -81,6 +81,8 @@ class PhotographOptions(Options):
     """Name of the camera file in the folder, where it holds several."""
     depth_scale: float | None = None
     """Factor from the unit of the depth maps to that of the cameras' positions."""
+    turntable: float | None = None
+    """Pictures of one camera that stands still: by how much the object turned from each to the next [degree]."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -69,7 +69,8 @@ def inverse_pose(label: str, R: Float[Tensor, "3 3"], t: Float[Tensor, "3"]) -> 
     world = torch.eye(4, dtype=torch.float64)
     world[:3, :3], world[:3, 3] = R, t
     _check_rotation(label, world)
-    return torch.linalg.inv(world)
+    pose: Tensor = torch.linalg.inv(world)
+    return pose
 
 
 def from_opengl(pose: Float[Tensor, "rows 4"]) -> Float[Tensor, "rows 4"]:

@@ -14,9 +14,10 @@ from pathlib import Path, PurePath
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.camera_numbers import from_opengl, intrinsics, make_camera, parameters_of, require_pinhole
-from warpdvr.datasets.files import require_camera_count, sort_by_number
+from warpdvr.datasets.entries import Entry, Listing, NamedCamera
+from warpdvr.datasets.files import sort_by_number
 from warpdvr.datasets.formats import Detection, ReadOptions
-from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera
+from warpdvr.datasets.listing import ListedFormat
 from warpdvr.datasets.nsvf import picture_names
 from warpdvr.datasets.textfiles import read_json, to_matrix
 from warpdvr.runtime.files import path_inside
@@ -52,10 +53,10 @@ class ARKit(ListedFormat):
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
         """Return the tables with new cameras; all other entries are kept."""
         pairs = _pairs(data)
-        require_camera_count(data.camera_files[0], len(pairs), len(cameras))
         return {
             path.name: _content(read_json(path), NamedCamera(name, camera))
-            for (path, name), camera in zip(pairs, cameras, strict=True)
+            for (path, name), camera in zip(pairs, data.spread(cameras, len(pairs)), strict=True)
+            if camera is not None
         }
 
 

@@ -13,9 +13,10 @@ from pathlib import Path, PurePath
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.camera_numbers import intrinsics, inverse_pose, make_camera, parameters_of, require_pinhole
-from warpdvr.datasets.files import require_camera_count, sort_by_number
+from warpdvr.datasets.entries import Entry, Listing, NamedCamera
+from warpdvr.datasets.files import sort_by_number
 from warpdvr.datasets.formats import Detection, ReadOptions
-from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera
+from warpdvr.datasets.listing import ListedFormat
 from warpdvr.datasets.nsvf import picture_names
 from warpdvr.datasets.textfiles import join_rows, read_text, to_matrix
 from warpdvr.runtime.files import path_inside
@@ -53,9 +54,10 @@ class BlendedMVS(ListedFormat):
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
         """Return the files with new matrices; the lines of the depths are kept."""
         files = sort_by_number(data.camera_files)
-        require_camera_count(files[0], len(files), len(cameras))
         contents = {}
-        for file, camera in zip(files, cameras, strict=True):
+        for file, camera in zip(files, data.spread(cameras, len(files)), strict=True):
+            if camera is None:
+                continue
             path = path_inside(data.folder, file.relative_to(data.folder))
             depth = " ".join(_words(path)[27:]) or DEPTH
             contents[f"cams/{file.name}"] = f"{_matrices(NamedCamera(file.name, camera))}\n{depth}\n".encode()

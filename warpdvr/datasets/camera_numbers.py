@@ -12,8 +12,8 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import OPENGL, Camera
 from warpdvr.cameras.projection import PINHOLE, Pinhole, Projection
+from warpdvr.datasets.entries import NamedCamera
 from warpdvr.datasets.files import error_prefix, sort_by_number
-from warpdvr.datasets.listing import NamedCamera
 
 
 def intrinsics(fx: float, fy: float, cx: float, cy: float, skew: float = 0.0) -> Float[Tensor, "3 3"]:

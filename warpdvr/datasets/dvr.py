@@ -14,6 +14,8 @@ points of structure from motion: `points` (m, 3) [unit of the data], `visibility
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,18 +30,18 @@ from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import matrices
 from warpdvr.datasets.camera_numbers import require_pinhole, sort_by_name
 from warpdvr.datasets.depth import attach_points
+from warpdvr.datasets.entries import Listing, NamedCamera
 from warpdvr.datasets.files import (
     error_prefix,
     find_subfolder,
     list_pictures,
     npz_bytes,
     read_arrays,
-    require_camera_count,
     require_view_count,
 )
-from warpdvr.datasets.formats import Capture, Detection, ReadOptions
-from warpdvr.datasets.images import MaskSet, Photographs, masks_from_alpha, match_masks, read_masks, read_photographs
-from warpdvr.datasets.listing import NamedCamera
+from warpdvr.datasets.formats import Detection, ReadOptions
+from warpdvr.datasets.gather import gather
+from warpdvr.datasets.masks import match_masks
 from warpdvr.datasets.normalise import extent_from_axes
 from warpdvr.datasets.views import Views
 from warpdvr.runtime.files import path_inside
@@ -70,19 +72,22 @@ class DVR(matrices.MatrixFormat):
         """
         path = data.choose()
         transform, projections, factors = _matrices(path, options.min_views)
-        photographs = read_photographs(matrices.find_pictures(data.folder, path, len(projections)))
-        masks = _masks(data.folder, photographs)
-        cameras = tuple(
-            _camera(path, i, P, size) for i, (P, size) in enumerate(zip(projections, photographs.sizes, strict=True))
-        )
-        capture = Capture(
-            photographs,
-            masks,
-            cameras,
+        pictures = matrices.find_pictures(data.folder, path, len(projections))
+        masks, source = _masks(data.folder, pictures)
+        listing = Listing(
+            tuple(
+                matrices.entry(data.folder, picture, partial(_camera, path, i, P), mask, i)
+                for i, (P, picture, mask) in enumerate(zip(projections, pictures, masks, strict=True))
+            ),
             camera_file=path.name,
             conventions="camera_mat [R | t], -1 and 1 at the centres of the first and the last pixel",
+            mask_source=source,
+        )
+        capture = gather(data, listing, options)
+        capture = replace(
+            capture,
             transform=transform,
-            transform_source="scale_mat" if _is_scene_frame(transform, cameras) else None,
+            transform_source="scale_mat" if _is_scene_frame(transform, capture.cameras) else None,
             depth_factors=factors,
         )
         return _attach_cloud(data.folder, capture.views(data, options))
@@ -94,8 +99,8 @@ class DVR(matrices.MatrixFormat):
         """
         path = data.choose()
         arrays = read_arrays(path)
-        require_camera_count(path, matrices.count_cameras(arrays), len(cameras))
-        new_world = [torch.cat([R, t[:, None]], 1) for _, R, t in (camera.krt() for camera in cameras)]
+        spread = data.spread(cameras, matrices.count_cameras(arrays))
+        new_world = [None if camera is None else _world_matrix(camera) for camera in spread]
         return {path.name: matrices.replace_world_matrices(path, arrays, new_world)}
 
     def export(self, cameras: Sequence[NamedCamera], transform: SceneTransform) -> dict[str, bytes]:
@@ -168,20 +173,26 @@ def _matrices(path: Path, min_views: int) -> tuple[SceneTransform, list[Tensor],
     return matrices.scene_transform(path, first), projections, factors
 
 
-def _camera(path: Path, i: int, projection: Float[Tensor, "4 4"], size: tuple[int, int]) -> Camera:
+def _world_matrix(camera: Camera) -> Float[Tensor, "3 4"]:
+    """Return [R | t]."""
+    _, R, t = camera.krt()
+    return torch.cat([R, t[:, None]], 1)
+
+
+def _camera(path: Path, i: int, projection: Float[Tensor, "4 4"], width: int, height: int) -> Camera:
     with error_prefix(f"{path}: camera_mat_{i} world_mat_{i}"):
-        return Camera.from_projection(_to_pixels(*size) @ projection[:3], *size)
+        return Camera.from_projection(_to_pixels(width, height) @ projection[:3], width, height)
 
 
-def _masks(folder: Path, photographs: Photographs) -> MaskSet:
-    """Return the masks in the folder, by order, or by name if there are fewer than images; else those in alpha."""
+def _masks(folder: Path, pictures: list[Path]) -> tuple[list[Path | None], str]:
+    """Return the masks in the folder, by order, or by name if there are fewer than images, and where they are."""
     subfolder = find_subfolder(folder, "mask", "masks")
     if subfolder is None:
-        return masks_from_alpha(photographs) or MaskSet.empty(len(photographs))
+        return [None] * len(pictures), "nowhere"
     paths: list[Path | None] = [*list_pictures(subfolder, folder)]
-    if len(paths) != len(photographs):
-        paths = match_masks(photographs.paths, subfolder, folder)
-    return read_masks(paths, photographs, f"{subfolder.name}/ (white = object)")
+    if len(paths) != len(pictures):
+        paths = match_masks(pictures, subfolder, folder)
+    return paths, f"{subfolder.name}/ (white = object)"
 
 
 def _is_scene_frame(transform: SceneTransform, cameras: tuple[Camera, ...]) -> bool:
@@ -203,7 +214,7 @@ def _attach_cloud(folder: Path, views: Views) -> Views:
     arrays = read_arrays(path, r"points|is_in_visual_hull|visibility_\d+")
     points = arrays.get("points", np.empty((0, 3)))
     visible = np.zeros((len(views), len(points)), dtype=bool)
-    for i, row in enumerate(visible):
+    for i, row in zip(views.listed or range(len(views)), visible, strict=True):
         indices = arrays.get(f"visibility_{i:04d}")
         if indices is None or indices.dtype.kind not in "biu":
             description = "none" if indices is None else f"{indices.dtype} {indices.shape}"

@@ -5,8 +5,9 @@ from pathlib import Path, PurePath
 
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import load as loading
+from warpdvr.datasets.entries import NamedCamera
 from warpdvr.datasets.formats import Format
-from warpdvr.datasets.listing import ListedFormat, NamedCamera
+from warpdvr.datasets.listing import ListedFormat
 from warpdvr.datasets.matrices import MatrixFormat
 from warpdvr.datasets.middlebury import Middlebury
 from warpdvr.datasets.views import Views
@@ -86,11 +87,10 @@ def _named_cameras(
     """Return the cameras in the data's own frame, and the transform to it."""
     if not isinstance(views, Views):
         return list(views), SceneTransform.identity()
-    pairs = zip(views.names, views.cameras, strict=True)
-    named = [
-        NamedCamera(pictures.get(name, f"{name}.png"), views.transform.to_data(camera.to("cpu")))
-        for name, camera in pairs
-    ]
+    own = [views.transform.to_data(camera.to("cpu")) for camera in views.cameras]
+    if views.stored_sizes:  # the pictures were scaled down when they were loaded
+        own = [camera.resized(*size) for camera, size in zip(own, views.stored_sizes, strict=True)]
+    named = [NamedCamera(pictures.get(n, f"{n}.png"), camera) for n, camera in zip(views.names, own, strict=True)]
     return named, views.transform
 
 

@@ -5,7 +5,7 @@ from dataclasses import astuple, dataclass
 from warpdvr.cameras.lenses import FisheyeLens, OpenCVLens
 from warpdvr.cameras.projection import PINHOLE, Pinhole, Projection
 from warpdvr.datasets.camera_numbers import refuse
-from warpdvr.datasets.listing import NamedCamera
+from warpdvr.datasets.entries import NamedCamera
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.camera_numbers import intrinsics, make_camera, parameters_of, require_pinhole
-from warpdvr.datasets.files import find_subfolder, list_pictures, read_arrays, require_camera_count
+from warpdvr.datasets.entries import Entry, Listing, NamedCamera
+from warpdvr.datasets.files import find_subfolder, list_pictures, read_arrays
 from warpdvr.datasets.formats import Detection, ReadOptions
-from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera
+from warpdvr.datasets.listing import ListedFormat
 from warpdvr.datasets.normalise import meeting_point
 
 FOLDERS = ("images", "image", "rgb")
@@ -71,9 +72,10 @@ class LLFF(ListedFormat):
         """Return the rows with new poses; the bounds are kept."""
         path = data.choose()
         rows = _rows(path)
-        require_camera_count(path, len(rows), len(cameras))
-        new = [_numbers(NamedCamera(f"row {i}", camera)) for i, camera in enumerate(cameras)]
-        return {path.name: _to_bytes(np.concatenate([np.array(new), rows[:, 15:].numpy()], 1))}
+        for i, camera in enumerate(data.spread(cameras, len(rows))):
+            if camera is not None:
+                rows[i, :15] = torch.tensor(_numbers(NamedCamera(f"row {i}", camera)), dtype=torch.float64)
+        return {path.name: _to_bytes(rows.numpy())}
 
 
 def _rows(path: Path) -> Float[Tensor, "n 17"]:

@@ -7,7 +7,8 @@ the cameras look (`normalise.normalise_views`); with `load(folder, normalise=Fal
 `write_cameras` writes cameras in the format that they were read from. `register_format` adds a format.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from warpdvr.cameras.camera import Camera
@@ -32,7 +33,7 @@ from warpdvr.datasets.record3d import Record3D
 from warpdvr.datasets.scannet import ScanNet
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import SparseDepth, Views
-from warpdvr.runtime.files import make_folder, replacing
+from warpdvr.runtime.files import following_links, make_folder, replacing
 
 __all__ = [
     "FORMATS",
@@ -104,6 +105,10 @@ def load(
     cameras: str | None = None,
     depth_scale: float = 1.0,
     normalise: bool = True,
+    max_pixels: int | None = None,
+    follow_links: bool = False,
+    progress: Callable[[float, str], None] | None = None,
+    notice: Callable[[str], None] | None = None,
     turntable: float | None = None,
 ) -> Views:
     """Read the photographs, masks and cameras in `folder`; its format is detected by the files in it.
@@ -117,12 +122,20 @@ def load(
     in the order of the views. Maps are z-depth along the camera's forward axis, not ray length; zeros, negatives, NaN
     and infinities are missing. Depth that contradicts the masks is rejected, see `depthcheck.check_depth`.
 
+    Views whose camera, picture or mask is missing or damaged are left out, with a warning that names them, unless they
+    are one in ten or more. Pictures are decoded, turned and scaled one at a time; loading takes at most 6 bytes per
+    pixel of all pictures, and 8 per stored pixel of the largest.
+
     Args:
         folder: the data set.
-        hold_out: views 0, hold_out, 2 hold_out, ... are held out from training; 0 holds out none.
-            A test split that comes with the data (`transforms_test.json`) is used instead.
+        hold_out: views 0, hold_out, 2 hold_out, ... are held out from training; 0 holds out none. None is held out of
+            2 or 3 views, unless `hold_out` is so small. A test split that comes with the data (`transforms_test.json`) is used instead.
         cameras: name of the camera file in `folder`, if it holds several.
         depth_scale: factor from the unit of the depth maps to the data's own, that of the cameras' positions.
+        max_pixels: pictures of more pixels are scaled down to at most so many, with their masks and cameras.
+        follow_links: let symbolic links lead out of the folder, to pictures that lie elsewhere.
+        progress: called with the share of the pictures that are read, from 0 to 1, and a text.
+        notice: called with a sentence before pictures are decoded, if there are no masks.
         normalise: move the object into the unit sphere. With False the scene frame is the data's own, for fields with a
             fixed frame, such as trained decoders; then one view is enough.
         turntable: for pictures of one camera that stands still: by how much the object turned from each picture to the
@@ -133,7 +146,13 @@ def load(
     """
     folder = Path(folder)
     options = ReadOptions(
-        hold_out=hold_out, depth_scale=depth_scale, min_views=2 if normalise else 1, turntable=turntable
+        hold_out=hold_out,
+        depth_scale=depth_scale,
+        min_views=2 if normalise else 1,
+        max_pixels=max_pixels,
+        progress=progress,
+        notice=notice,
+        turntable=turntable,
     )
     if not folder.is_dir():
         raise ValueError(
@@ -141,20 +160,28 @@ def load(
         )
     if not any(folder.iterdir()):
         raise ValueError(f"{folder}: expected photographs and cameras, found an empty folder")
-    detection = detect(folder, cameras=cameras)
-    views = detection.format.read(detection, options)
-    if depth_scale != 1 and not views.depths:
-        raise ValueError(f"{folder}: depth_scale is {depth_scale:g}, but there is no depth to scale; leave it out")
-    views = attach_points_file(folder, views)
+    with following_links(follow_links):
+        detection = detect(folder, cameras=cameras)
+        views = detection.format.read(detection, options)
+        if depth_scale != 1 and not views.depths:
+            raise ValueError(f"{folder}: depth_scale is {depth_scale:g}, but there is no depth to scale; leave it out")
+        views = attach_points_file(folder, views)
     return views if normalise else views.in_data_frame()
 
 
 def write_cameras(
-    folder: Path | str, views: Views, cameras: Sequence[Camera], out: Path, *, name: str | None = None
+    folder: Path | str,
+    views: Views,
+    cameras: Sequence[Camera],
+    out: Path,
+    *,
+    name: str | None = None,
+    follow_links: bool = False,
 ) -> list[Path]:
     """Write camera poses in the format, the frame and the file names of the data set that they belong to.
 
     Everything else in those files is kept: intrinsics, the image size that they refer to, scale_mat, names of pictures.
+    Views that were left out keep their cameras.
 
     Args:
         folder: the data set; it is not changed unless `out` is the same.
@@ -162,6 +189,7 @@ def write_cameras(
         cameras: the cameras of all views, in the scene frame.
         out: folder for the files; created if it does not exist.
         name: name of the camera file, if `folder` holds several; the argument `cameras` of `load`.
+        follow_links: let symbolic links lead out of the folder, as in `load`.
 
     Returns:
         The files that were written.
@@ -175,11 +203,15 @@ def write_cameras(
         if camera.projection != old.projection:
             kinds = f"{old.projection.name} in the data set, got {camera.projection.name}"
             raise ValueError(f"{folder}: poses alone are written, but the camera of {view} is {kinds}")
-    detection = detect(folder, cameras=name)
     in_data_frame = [views.transform.to_data(camera.to("cpu")) for camera in cameras]
+    if views.stored_sizes:
+        in_data_frame = [c.resized(*size) for c, size in zip(in_data_frame, views.stored_sizes, strict=True)]
+    with following_links(follow_links):
+        detection = replace(detect(folder, cameras=name), listed=views.listed or None)
+        files = detection.format.write_cameras(detection, in_data_frame)
     make_folder(out)
     paths = []
-    for file, content in detection.format.write_cameras(detection, in_data_frame).items():
+    for file, content in files.items():
         make_folder((out / file).parent)
         with replacing(out / file) as unfinished:
             unfinished.write_bytes(content)

@@ -14,9 +14,11 @@ import torch
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.camera_numbers import require_pinhole
+from warpdvr.datasets.entries import Entry, Listing, NamedCamera
 from warpdvr.datasets.files import error_prefix, find_subfolder, list_pictures, sort_by_number
+from warpdvr.datasets.find import is_clutter
 from warpdvr.datasets.formats import Detection, ReadOptions
-from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera
+from warpdvr.datasets.listing import ListedFormat
 from warpdvr.datasets.matrices import is_scaled_rotation
 from warpdvr.datasets.textfiles import join_rows, read_text, to_matrix
 from warpdvr.runtime.files import path_inside
@@ -40,7 +42,8 @@ class ProjectionMatrices(ListedFormat):
     def detect(self, folder: Path, cameras: str | None = None) -> Detection | None:
         """Return the first kind of files that hold such matrices."""
         for pattern in PATTERNS:
-            paths = sort_by_number(f for f in folder.glob(pattern) if cameras is None or f.name == cameras)
+            found = (f for f in folder.glob(pattern) if not is_clutter(f.name))
+            paths = sort_by_number(f for f in found if cameras is None or f.name == cameras)
             if paths and self.recognises(paths[0]):
                 return Detection(self, folder, tuple(paths))
         return None
@@ -81,7 +84,9 @@ class ProjectionMatrices(ListedFormat):
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
         """Return the files with new matrices; those of PMVS keep their first word."""
         contents = {}
-        for file, camera in zip(data.camera_files, cameras, strict=True):
+        for file, camera in zip(data.camera_files, data.spread(cameras, len(data.camera_files)), strict=True):
+            if camera is None:
+                continue
             header = b"CONTOUR\n" if read_text(file).lstrip().startswith("CONTOUR") else b""
             name = str(file.relative_to(data.folder))
             contents[name] = header + _content(NamedCamera(file.name, camera))

@@ -12,19 +12,15 @@ map per picture in `depth/`. See `depthfile.read_depth_map` for the units and th
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from warpdvr.cameras.camera import OPENGL, Camera
-from warpdvr.datasets.depthfile import DepthMap, read_depth_folder, read_depth_map, read_depth_stack
-from warpdvr.datasets.files import (
-    PICTURE_SUFFIXES,
-    error_prefix,
-    find_subfolder,
-    require_camera_count,
-    require_view_count,
-)
-from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
-from warpdvr.datasets.images import MaskSet, Photographs, masks_from_alpha, match_masks, read_masks, read_photographs
+from warpdvr.datasets.depthfile import DepthMap, read_depth_map, read_depth_stack
+from warpdvr.datasets.entries import Entry, Listing
+from warpdvr.datasets.files import error_prefix
+from warpdvr.datasets.formats import Detection, Format, ReadOptions
+from warpdvr.datasets.gather import gather
 from warpdvr.datasets.nerfstudio_frame import Frame, read_frames
 from warpdvr.datasets.views import Views
 from warpdvr.runtime.files import path_inside
@@ -41,29 +37,37 @@ class Nerfstudio(Format):
         files = _choose_files(data)
         per_file = [read_frames(data.folder, path) for path in files]
         frames = [frame for group in per_file for frame in group]
-        require_view_count(files[0], len(frames), options.min_views)
-        photographs = read_photographs([_find_picture(data.folder, frame) for frame in frames])
-        cameras = tuple(frame.camera(*size) for frame, size in zip(frames, photographs.sizes, strict=True))
-        capture = Capture(
-            photographs,
-            _masks(data.folder, frames, photographs),
-            cameras,
+        held_out = [len(files) > 1 and i >= len(per_file[0]) for i in range(len(frames))]
+        listing = Listing(
+            tuple(
+                _entry(frame, held if len(files) > 1 else None) for frame, held in zip(frames, held_out, strict=True)
+            ),
             camera_file=" and ".join(path.name for path in files),
-            conventions=f"OpenGL axes, pixel centres at +0.5{_describe_scaling(frames[0], photographs.sizes[0][0])}",
-            test=tuple(range(len(per_file[0]), len(frames))) if len(files) > 1 else None,
-            depth_maps=_depth_maps(data.folder, frames, photographs.paths),
+            conventions="OpenGL axes, pixel centres at +0.5",
+            mask_source="mask_path (white = object)",
         )
-        return capture.views(data, options)
+        capture = gather(data, listing, options)
+        kept = [frames[i] for i in capture.listed or range(len(frames))]
+        stacks = _depth_stacks(data.folder, frames)
+        maps: Sequence[DepthMap | None] | None = None
+        if any("depth_file_path" in frame.entries for frame in kept):
+            maps = [_find_depth_map(data.folder, f) if "depth_file_path" in f.entries else None for f in kept]
+        elif any(stacks):
+            maps = [stacks[i] for i in capture.listed or range(len(frames))]
+        stored = capture.stored_sizes or capture.photographs.sizes
+        conventions = listing.conventions + _describe_scaling(kept[0], stored[0][0])
+        return replace(capture, depth_maps=maps, conventions=conventions).views(data, options)
 
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
         """Return the camera files with new transform_matrix; all other entries are kept."""
         files = _choose_files(data)
-        require_camera_count(files[0], sum(len(read_frames(data.folder, path)) for path in files), len(cameras))
-        remaining, contents = iter(cameras), {}
+        n = sum(len(read_frames(data.folder, path)) for path in files)
+        remaining, contents = iter(data.spread(cameras, n)), {}
         for path in files:
-            table = json.loads(path.read_text(encoding="utf-8"))
+            table = json.loads(path.read_text(encoding="utf-8-sig"))
             for frame in table["frames"]:
-                frame["transform_matrix"] = (next(remaining).pose.double() @ OPENGL).tolist()
+                if (camera := next(remaining)) is not None:
+                    frame["transform_matrix"] = (camera.pose.double() @ OPENGL).tolist()
             contents[path.name] = (json.dumps(table, indent=2) + "\n").encode()
         return contents
 
@@ -81,43 +85,25 @@ def _choose_files(data: Detection) -> list[Path]:
     raise ValueError(f"{data.folder}: expected transforms.json or transforms_train.json, found {', '.join(by_name)}")
 
 
-def _find_picture(folder: Path, frame: Frame, key: str = "file_path") -> Path:
-    """Return the picture that a frame names, with or without its extension."""
-    name = frame.file_name(key, "picture")
-    with error_prefix(frame.label):
-        candidates = [path_inside(folder, name + suffix) for suffix in ("", *PICTURE_SUFFIXES)]
-    path = next((f for f in candidates if f.is_file()), None)
-    if path is None:
-        raise ValueError(
-            f"{frame.label}: {key} {name!r} names a picture that is missing, expected it at {candidates[0]}"
-        )
-    return path
+def _entry(frame: Frame, held_out: bool | None) -> Entry:
+    """Return a frame as it is listed; what is wrong with its names is kept for the message."""
+    picture, mask, broken = "", None, None
+    try:
+        picture = frame.file_name("file_path", "picture")
+        mask = frame.file_name("mask_path", "mask") if "mask_path" in frame.entries else None
+    except ValueError as error:
+        broken = str(error)
+    return Entry(picture, frame.camera, frame.label, mask, held_out=held_out, broken=broken)
 
 
-def _masks(folder: Path, frames: list[Frame], photographs: Photographs) -> MaskSet:
-    """Return the masks that the file names, else those in the alpha channels, else those in a folder."""
-    if any("mask_path" in frame.entries for frame in frames):
-        paths = [_find_picture(folder, f, "mask_path") if "mask_path" in f.entries else None for f in frames]
-        return read_masks(paths, photographs, "mask_path (white = object)")
-    if masks := masks_from_alpha(photographs):
-        return masks
-    subfolder = find_subfolder(folder, "masks", "mask")
-    if subfolder is None:
-        return MaskSet.empty(len(photographs))
-    paths = match_masks(photographs.paths, subfolder, folder)
-    return read_masks(paths, photographs, f"{subfolder.name}/ (white = object)")
-
-
-def _depth_maps(folder: Path, frames: list[Frame], pictures: Sequence[Path]) -> list[DepthMap | None]:
-    """Return the depth maps that the file names, else those beside the file, else those in a folder."""
-    if any("depth_file_path" in frame.entries for frame in frames):
-        return [_find_depth_map(folder, f) if "depth_file_path" in f.entries else None for f in frames]
+def _depth_stacks(folder: Path, frames: list[Frame]) -> list[DepthMap | None]:
+    """Return the depth maps of all frames that lie in one file beside that of the cameras."""
     maps: list[DepthMap | None] = []
     for file in dict.fromkeys(frame.file for frame in frames):
         n = sum(frame.file == file for frame in frames)
         path = path_inside(folder, file.stem.replace("transforms", "depth", 1) + ".npz")
         maps += read_depth_stack(path, n) if path.is_file() else [None] * n
-    return maps if any(maps) else read_depth_folder(folder, pictures)
+    return maps
 
 
 def _find_depth_map(folder: Path, frame: Frame) -> DepthMap:

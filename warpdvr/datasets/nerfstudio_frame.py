@@ -124,7 +124,7 @@ def read_frames(folder: Path, path: Path) -> list[Frame]:
     """
     path = path_inside(folder, path.name)
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected a JSON file, found one that cannot be read ({error})") from error
     frames = table.pop("frames", None) if isinstance(table, dict) else None

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.camera_numbers import intrinsics, make_camera, parameters_of, require_pinhole, require_shared
+from warpdvr.datasets.entries import Entry, Listing, NamedCamera
 from warpdvr.datasets.files import find_subfolder, list_pictures, sort_by_number
+from warpdvr.datasets.find import is_clutter
 from warpdvr.datasets.formats import Detection, ReadOptions
-from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera
+from warpdvr.datasets.listing import ListedFormat
 from warpdvr.datasets.textfiles import join_numbers, join_rows, read_text, to_matrix, to_numbers
 from warpdvr.runtime.files import path_inside
 
@@ -43,7 +45,7 @@ class NSVF(ListedFormat):
         path = data.choose()
         K = _intrinsics(path)
         names = picture_names(data.folder, FOLDERS)
-        files = sort_by_number((data.folder / "pose").glob("*.txt"))
+        files = pose_files(data.folder)
         split = any(re.match("[12]_", file.stem) for file in files)
         entries = [
             Entry(
@@ -67,6 +69,11 @@ class NSVF(ListedFormat):
             K[:3, :3] = intrinsics(p.fx, p.fy, p.cx, p.cy, p.skew)
             files[f"pose/{PurePath(named.name).stem}.txt"] = join_rows(p.pose).encode()
         return {"intrinsics.txt": join_rows(K).encode(), **files}
+
+
+def pose_files(folder: Path) -> list[Path]:
+    """Return the files in `pose/`, sorted by number."""
+    return sort_by_number(f for f in (folder / "pose").glob("*.txt") if not is_clutter(f.name))
 
 
 def picture_names(folder: Path, subfolders: Sequence[str]) -> dict[str, str]:

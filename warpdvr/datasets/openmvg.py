@@ -29,9 +29,10 @@ from warpdvr.datasets.camera_numbers import (
     refuse_equirectangular,
     seen_by_none,
 )
+from warpdvr.datasets.entries import Entry, Listing, NamedCamera
 from warpdvr.datasets.formats import Detection, ReadOptions
 from warpdvr.datasets.lens_coefficients import Brown, brown_of, fisheye_of
-from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera
+from warpdvr.datasets.listing import ListedFormat
 from warpdvr.datasets.textfiles import (
     get_list,
     get_name,

@@ -16,9 +16,10 @@ import torch
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.camera_numbers import from_opengl, intrinsics, make_camera, parameters_of, require_pinhole
-from warpdvr.datasets.files import require_camera_count, sort_by_number
+from warpdvr.datasets.entries import Entry, Listing, NamedCamera
+from warpdvr.datasets.files import sort_by_number
 from warpdvr.datasets.formats import Detection, ReadOptions
-from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera
+from warpdvr.datasets.listing import ListedFormat
 from warpdvr.datasets.nsvf import picture_names
 from warpdvr.datasets.textfiles import get_number, read_json
 from warpdvr.runtime.files import path_inside
@@ -56,10 +57,10 @@ class Polycam(ListedFormat):
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
         """Return the tables with new cameras; all other entries are kept."""
         kind, files = _files(data)
-        require_camera_count(files[0], len(files), len(cameras))
         return {
             f"keyframes/{kind}/{file.name}": _content(read_json(file), NamedCamera(file.name, camera))
-            for file, camera in zip(files, cameras, strict=True)
+            for file, camera in zip(files, data.spread(cameras, len(files)), strict=True)
+            if camera is not None
         }
 
 

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.camera_numbers import from_opengl, intrinsics, make_camera, parameters_of, refuse
+from warpdvr.datasets.entries import Entry, Listing, NamedCamera
 from warpdvr.datasets.formats import Detection, ReadOptions
 from warpdvr.datasets.lens_coefficients import Brown, brown_of
-from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera
+from warpdvr.datasets.listing import ListedFormat
 from warpdvr.datasets.textfiles import read_text, to_number
 
 COLUMNS = "#name,x,y,alt,heading,pitch,roll,f,px,py,k1,k2,k3,k4,t1,t2".split(",")

@@ -25,9 +25,10 @@ from warpdvr.datasets.camera_numbers import (
     require_pinhole,
     to_quaternion,
 )
-from warpdvr.datasets.files import find_subfolder, list_pictures, require_camera_count
+from warpdvr.datasets.entries import Entry, Listing, NamedCamera
+from warpdvr.datasets.files import find_subfolder, list_pictures
 from warpdvr.datasets.formats import Detection, ReadOptions
-from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera
+from warpdvr.datasets.listing import ListedFormat
 from warpdvr.datasets.textfiles import get_list, get_number, read_json, to_matrix, to_numbers
 
 FOLDERS = ("rgbd", "rgb", "images", "image")
@@ -76,8 +77,13 @@ class Record3D(ListedFormat):
         """Return the file with new poses and intrinsics; all other entries are kept."""
         path = data.choose("metadata", "metadata.json")
         table = read_json(path)
-        require_camera_count(path, len(get_list(str(path), table, "poses")), len(cameras))
-        return {path.name: _content(table, [NamedCamera(f"pose {i}", camera) for i, camera in enumerate(cameras)])}
+        poses, K = get_list(str(path), table, "poses"), _intrinsics(path, table)
+        size = int(get_number(str(path), table, "w")), int(get_number(str(path), table, "h"))
+        own = [
+            _camera(f"pose {i}", poses[i], K[i % len(K)], size, *size) if camera is None else camera
+            for i, camera in enumerate(data.spread(cameras, len(poses)))
+        ]
+        return {path.name: _content(table, [NamedCamera(f"pose {i}", camera) for i, camera in enumerate(own)])}
 
 
 def _intrinsics(path: Path, table: dict[str, object]) -> list[Float[Tensor, "3 3"]]:

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.camera_numbers import intrinsics, make_camera, parameters_of, require_pinhole, require_shared
-from warpdvr.datasets.files import sort_by_number
+from warpdvr.datasets.entries import Entry, Listing, NamedCamera
 from warpdvr.datasets.formats import Detection, ReadOptions
-from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera
-from warpdvr.datasets.nsvf import picture_names
+from warpdvr.datasets.listing import ListedFormat
+from warpdvr.datasets.nsvf import picture_names, pose_files
 from warpdvr.datasets.textfiles import join_rows, read_text, to_matrix
 from warpdvr.runtime.files import path_inside
 
@@ -51,7 +51,7 @@ class ScanNet(ListedFormat):
                 partial(_camera, path_inside(data.folder, file.relative_to(data.folder)), K),
                 str(file),
             )
-            for file in sort_by_number((data.folder / "pose").glob("*.txt"))
+            for file in pose_files(data.folder)
         ]
         words = "camera to world, OpenCV axes, pixel centres taken to be at integers (the format does not say)"
         return Listing(tuple(entries), "pose/ and intrinsic/intrinsic_color.txt", words, FOLDERS)

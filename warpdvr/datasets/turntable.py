@@ -25,13 +25,16 @@ def stand_in_one_place(cameras: Sequence[Camera]) -> bool:
     return len(cameras) > 1 and all(torch.allclose(c.pose, first, rtol=1e-9, atol=1e-9) for c in cameras[1:])
 
 
-def place_cameras(folder: Path, cameras: Sequence[Camera], turntable: float | None) -> tuple[Camera, ...]:
+def place_cameras(
+    folder: Path, cameras: Sequence[Camera], turntable: float | None, numbers: Sequence[int]
+) -> tuple[Camera, ...]:
     """Return the cameras as they stand around the object.
 
     Args:
         folder: the data set, for messages.
         cameras: of the pictures in the order in which they were taken, in the data's own frame.
         turntable: angle from each picture to the next [degree]; None: the object stands still.
+        numbers: of the pictures in the order in which they were taken; some may have been left out.
 
     Raises:
         ValueError: if all cameras stand in one place and no angle is given, or one is given and they do not, or if it
@@ -56,7 +59,7 @@ def place_cameras(folder: Path, cameras: Sequence[Camera], turntable: float | No
             "differ; leave it out"
         )
     axis, point = turning_axis(cameras[0])
-    return tuple(_turned(c, axis, point, -math.radians(turntable) * i) for i, c in enumerate(cameras))
+    return tuple(_turned(c, axis, point, -math.radians(turntable) * i) for i, c in zip(numbers, cameras, strict=True))
 
 
 def describe_turning(turntable: float | None) -> str:

@@ -94,7 +94,9 @@ def write_refined(run: Run, views: Views) -> list[Path]:
         return []
     refined = run.load().cameras
     folder = run.folder / "cameras"
-    return write_cameras(scene.views["folder"], views, refined, folder, name=scene.views.get("cameras"))
+    links = scene.views.get("follow_links", False)
+    name = scene.views.get("cameras")
+    return write_cameras(scene.views["folder"], views, refined, folder, name=name, follow_links=links)
 
 
 def views_of_run(run: Run, folder: Path | None, name: str | None = None) -> tuple[Path, str | None, Views]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from warpdvr.shading.srgb import encode
 
@@ -127,7 +127,7 @@ def bits_of(value: int) -> int:
 def opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture; everything that goes wrong in the block becomes one sentence."""
     _require_file(path)
-    kinds = KINDS
+    kinds: tuple[str, ...] = KINDS
     if _is_heif(path):
         _extra("pillow_heif", path, "HEIC", "pillow-heif").register_heif_opener()
         kinds = ("HEIF",)
@@ -146,7 +146,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
             raise
         reason = str(error).replace(repr(str(path)), "it").replace(str(path), "it")
-        hint = "" if not isinstance(error, Image.UnidentifiedImageError) else f"; expected {', '.join(KINDS[:-1])}"
+        hint = "" if not isinstance(error, UnidentifiedImageError) else f"; expected {', '.join(KINDS[:-1])}"
         raise ValueError(
             f"{path}: expected a picture, found a file that cannot be decoded ({reason or type(error).__name__}{hint})"
         ) from error
@@ -192,7 +192,8 @@ def _header(path: Path, image: Image.Image) -> Header:
 
 def _raw_mode(image: Image.Image) -> str:
     """Return Pillow's name of the layout of the stored pixels."""
-    arguments = image.tile[0][3] if getattr(image, "tile", None) else ""
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 
@@ -211,9 +212,10 @@ def _deep_bands(path: Path, image: Image.Image, *, colours_only: bool = False) -
     try:
         for top in range(0, image.height, BAND):
             box = (0, top, image.width, min(top + BAND, image.height))
-            values = np.asarray(image.crop(box)).astype(np.int64 if image.mode == "I" else np.uint16)
+            kind = np.dtype(np.int64 if image.mode == "I" else np.uint16)
+            values: NDArray[np.integer[Any]] = np.asarray(image.crop(box)).astype(kind)
             if low is not None:
-                values = (values << 8) | np.asarray(low.crop(box))
+                values = 256 * values + np.asarray(low.crop(box))
             yield values[..., :3] if colours_only and values.ndim == 3 else values
     finally:
         if low is not None:

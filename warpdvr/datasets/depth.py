@@ -113,9 +113,9 @@ def _to_scene_unit(
         sizes = "map of {1} x {0}, image of {2} x {3}".format(*stored.depth.shape, *size)
         raise ValueError(f"{stored.path}: the depth map must have the size of its image, found a {sizes} pixels")
     centres = (((torch.arange(n) + 0.5) * m / n).long() for n, m in zip(image.shape[:2], size[::-1], strict=True))
-    depth = (
-        stored.depth if image.shape[:2] == stored.depth.shape else stored.depth[torch.meshgrid(*centres, indexing="ij")]
-    )
+    depth = stored.depth
+    if image.shape[:2] != depth.shape:
+        depth = depth[torch.meshgrid(*centres, indexing="ij")]
     depth = depth * unit
     return depth.masked_fill_(~((depth > 0) & depth.isfinite()), torch.nan)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
@@ -232,11 +233,14 @@ def _decode_pictures(
     bits = bits_of_set(largest)
     images, alphas = {}, {}
     remaining = [i for i in left_out.kept if i in sources]
-    for done, i in enumerate(remaining):
-        source = sources[i]
-        size = scaled_size(*source.size, options.max_pixels)
+    sizes = [scaled_size(*sources[i].size, options.max_pixels) for i in remaining]
+    pool = torch.empty(sum(w * h for w, h in sizes), 3, dtype=torch.uint8)  # one array, which a fit need not copy
+    for done, (i, (w, h)) in enumerate(zip(remaining, sizes, strict=True)):
+        place, pool = pool[: w * h].view(h, w, 3), pool[w * h :]
+        path, turned = sources[i].header.path, sources[i].turned
         with left_out.trying(i):
-            images[i], alphas[i] = decode_picture(source.header.path, upright=source.turned, bits=bits, size=size)
+            image, alphas[i] = decode_picture(path, upright=turned, bits=bits, size=(w, h))
+            images[i] = place.copy_(image)
         if options.progress:
             options.progress((done + 1) / len(remaining), f"{done + 1} of {len(remaining)} pictures")
     return images, alphas, bits

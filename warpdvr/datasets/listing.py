@@ -71,4 +71,4 @@ def read_listing(data: Detection, listing: Listing, options: ReadOptions) -> Vie
     views = capture.views(data, options)
     if listing.points is None or listing.visible is None:
         return views
-    return attach_points(views, listing.points.numpy(), listing.visible.numpy(), data.camera_files[0])
+    return attach_points(views, listing.points.numpy(), listing.visible.numpy()[list(kept)], data.camera_files[0])

@@ -16,6 +16,7 @@ from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.arkit import ARKit
 from warpdvr.datasets.blendedmvs import BlendedMVS
 from warpdvr.datasets.bundler import Bundler
+from warpdvr.datasets.colmap import COLMAP
 from warpdvr.datasets.depth import attach_points_file
 from warpdvr.datasets.dvr import DVR
 from warpdvr.datasets.formats import Detection, Format, ReadOptions
@@ -31,6 +32,7 @@ from warpdvr.datasets.polycam import Polycam
 from warpdvr.datasets.realitycapture import RealityCapture
 from warpdvr.datasets.record3d import Record3D
 from warpdvr.datasets.scannet import ScanNet
+from warpdvr.datasets.sdfstudio import SDFStudio
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import SparseDepth, Views
 from warpdvr.runtime.files import following_links, make_folder, replacing
@@ -52,6 +54,8 @@ FORMATS: list[Format] = [
     IDR(),
     Middlebury(),
     Nerfstudio(),
+    SDFStudio(),
+    COLMAP(),
     LLFF(),
     NSVF(),
     BlendedMVS(),
@@ -114,7 +118,8 @@ def load(
     """Read the photographs, masks and cameras in `folder`; its format is detected by the files in it.
 
     DVR (`cameras.npz` with camera_mat and world_mat = [R | t]), IDR / NeuS (`cameras*.npz`), Middlebury (`*_par.txt`),
-    nerfstudio / instant-ngp / Blender (`transforms*.json`), and those that `FORMATS` lists, each in its own module.
+    nerfstudio / instant-ngp / Blender (`transforms*.json`), sdfstudio (`meta_data.json`), COLMAP (`sparse/0`), and those
+    that `FORMATS` lists, each in its own module.
     `Views.summary` says what was read. No file outside of `folder` is read, nothing is unpickled.
 
     Depth is read if there is any: a map per picture in `depth/`, what a format has in addition (see its module), and
@@ -129,7 +134,8 @@ def load(
     Args:
         folder: the data set.
         hold_out: views 0, hold_out, 2 hold_out, ... are held out from training; 0 holds out none. None is held out of
-            2 or 3 views, unless `hold_out` is so small. A test split that comes with the data (`transforms_test.json`) is used instead.
+            2 or 3 views, unless `hold_out` is so small.
+            A test split that comes with the data (`transforms_test.json`) is used instead.
         cameras: name of the camera file in `folder`, if it holds several.
         depth_scale: factor from the unit of the depth maps to the data's own, that of the cameras' positions.
         max_pixels: pictures of more pixels are scaled down to at most so many, with their masks and cameras.

@@ -188,7 +188,9 @@ def _warn_of_ignored(names: Sequence[str], folder: Path) -> None:
 
 def _threshold(array: NDArray[np.uint8], path: Path) -> tuple[int, bool]:
     """Return the value above which a mask shows the object, and whether it is soft."""
-    count = sum(np.bincount(array[top : top + BAND].ravel(), minlength=256) for top in range(0, len(array), BAND))
+    count = np.zeros(256, np.int64)
+    for top in range(0, len(array), BAND):
+        count += np.bincount(array[top : top + BAND].ravel(), minlength=256)
     values = np.flatnonzero(count)
     if len(values) <= 2:
         return (0 if len(values) == 1 else int(values[0])), False

@@ -105,7 +105,9 @@ def find_pictures(folder: Path, camera_file: Path, n: int) -> list[Path]:
 def replace_world_matrices(
     path: Path, arrays: dict[str, np.ndarray], matrices: Sequence[Float[Tensor, "3 4"] | None]
 ) -> bytes:
-    """Return the content of the npz file with new world_mat, and with their inverses if the file stores those too; None keeps the old.
+    """Return the content of the npz file with new world_mat, and with their inverses if the file stores those too.
+
+    None keeps a matrix.
 
     Raises:
         ValueError: if a world_mat is missing in `arrays`, the content of the file `path`.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from warpdvr.cameras.projection import Orthographic, Pinhole, Projection, register_projection
     from warpdvr.cameras.rays import Rays
     from warpdvr.cameras.transform import SceneTransform
+    from warpdvr.datasets.export import export_cameras
     from warpdvr.datasets.load import load
     from warpdvr.datasets.views import Views
     from warpdvr.fields.adapter import as_field
@@ -68,6 +69,7 @@ __all__ = [
     "Term",
     "Views",
     "as_field",
+    "export_cameras",
     "extract",
     "load",
     "make",
@@ -85,6 +87,7 @@ _MODULES = {
     "cameras.lenses": ("FisheyeLens", "OpenCVLens"),
     "cameras.rays": ("Rays",),
     "cameras.transform": ("SceneTransform",),
+    "datasets.export": ("export_cameras",),
     "datasets.load": ("load",),
     "datasets.views": ("Views",),
     "fields.adapter": ("as_field",),

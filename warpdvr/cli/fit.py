@@ -76,6 +76,11 @@ class FitArguments(NewRun):
         default=None,
         metadata=named("NAME", usual="quick", documentation=f"Set of weights and schedules: {', '.join(RECIPES)}."),
     )
+    turntable: float | None = dataclasses.field(
+        default=None, metadata=named("DEGREES", usual="none: the cameras have poses of their own")
+    )
+    """Photographs of one camera that stands still: by how much the object turned from each picture to the next,
+    anticlockwise seen from above [degree]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +195,8 @@ def _new_scene(options: FitArguments) -> Scene:
         checkpoint = Run.open(options.shape).load()  # not its scene, which may name files that are gone
         field = {"kind": "repaint", "shape": {"kind": checkpoint.kind, **checkpoint.options}}
         fit["shape"] = str(options.shape.resolve())
-    return Scene(file_scene.views, field, fit, file_scene.mesh)
+    views = file_scene.views if options.turntable is None else file_scene.views | {"turntable": options.turntable}
+    return Scene(views, field, fit, file_scene.mesh)
 
 
 def _with_views(options: NewRun, scene: Scene) -> Scene:
@@ -251,6 +257,8 @@ def _resumed_scene(options: NewRun) -> Scene:
             raise ValueError("--field, --seed: a run that is resumed keeps its field and its seed")
         if options.recipe is not None:
             raise ValueError("--recipe: a run that is resumed keeps its recipe")
+        if options.turntable is not None:
+            raise ValueError("--turntable: a run that is resumed keeps its cameras")
     if changed := next(iter(options.weights), None):
         raise ValueError(f"--{changed.replace('_', '-')}: a run that is resumed keeps its recipe")
     folder.check_resumable()

@@ -22,8 +22,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from warpdvr.shading.srgb import encode
 
-KINDS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "WEBP", "PPM", "GIF")
-"""The kinds of pictures that Pillow may decode, by its names."""
+KINDS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
+"""The kinds of pictures that Pillow may decode, by its names; MPO, of phones, is opened by its JPEG decoder."""
 
 DEFLATE = 8 * 1032
 """The most pixels that a byte of a PNG can hold: deflate repeats up to 258 bytes in 2 bits, of 8 pixels each."""

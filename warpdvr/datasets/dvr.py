@@ -28,8 +28,9 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.projection import Pinhole
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import matrices
+from warpdvr.datasets.camera_numbers import require_pinhole, sort_by_name
 from warpdvr.datasets.depth import attach_points
-from warpdvr.datasets.entries import Listing
+from warpdvr.datasets.entries import Listing, NamedCamera
 from warpdvr.datasets.files import (
     error_prefix,
     find_subfolder,
@@ -38,7 +39,7 @@ from warpdvr.datasets.files import (
     read_arrays,
     require_view_count,
 )
-from warpdvr.datasets.formats import Detection, Format, ReadOptions
+from warpdvr.datasets.formats import Detection, ReadOptions
 from warpdvr.datasets.gather import gather
 from warpdvr.datasets.masks import match_masks
 from warpdvr.datasets.normalise import extent_from_axes
@@ -46,7 +47,7 @@ from warpdvr.datasets.views import Views
 from warpdvr.runtime.files import path_inside
 
 
-class DVR(Format):
+class DVR(matrices.MatrixFormat):
     """`cameras.npz` with world_mat = [R | t] and a camera_mat into [-1, 1]; pictures and cameras pair up by order."""
 
     title = "DVR"
@@ -102,6 +103,14 @@ class DVR(Format):
         new_world = [None if camera is None else _world_matrix(camera) for camera in spread]
         return {path.name: matrices.replace_world_matrices(path, arrays, new_world)}
 
+    def export(self, cameras: Sequence[NamedCamera], transform: SceneTransform) -> dict[str, bytes]:
+        """Return `cameras.npz`, in the order of the pictures' names."""
+        arrays: dict[str, np.ndarray] = {}
+        for i, named in enumerate(sort_by_name(cameras)):
+            require_pinhole(named, self.title)
+            arrays |= _named_matrices(i, named.camera, transform)
+        return {"cameras.npz": npz_bytes(arrays)}
+
 
 def write(folder: Path, views: Views) -> None:
     """Write `views` to a folder without such data; reading it gives the same cameras, images and masks.
@@ -133,8 +142,7 @@ def write(folder: Path, views: Views) -> None:
             np.save(folder / f"depth/{i:04d}.npy", stored, allow_pickle=False)
     arrays: dict[str, np.ndarray] = {}
     for i, camera in enumerate(views.cameras):
-        named_matrices = zip(("camera", "world", "scale"), _to_matrices(camera, views.transform), strict=True)
-        arrays |= {f"{kind}_mat_{i}": matrix.cpu().numpy() for kind, matrix in named_matrices}
+        arrays |= _named_matrices(i, views.transform.to_data(camera), views.transform)
     (folder / "cameras.npz").write_bytes(npz_bytes(arrays))
 
 
@@ -221,15 +229,14 @@ def _attach_cloud(folder: Path, views: Views) -> Views:
     return attach_points(views, points, visible, path)
 
 
-def _to_matrices(
-    camera: Camera, transform: SceneTransform
-) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "4 4"], Float[Tensor, "4 4"]]:
-    """Return camera_mat, world_mat and scale_mat, float64, of a camera in the scene frame."""
-    _, R, t = transform.to_data(camera).krt()
+def _named_matrices(i: int, camera: Camera, transform: SceneTransform) -> dict[str, np.ndarray]:
+    """Return camera_mat, world_mat and scale_mat, float64, of the i-th camera, in the data's own frame."""
+    _, R, t = camera.krt()
     K, world = torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
-    K[:3, :3] = torch.linalg.inv(_to_pixels(camera.width, camera.height)) @ camera.K.double()
-    world[:3] = torch.cat([R, t[:, None]], 1)
-    return K, world, transform.matrix
+    K[:3, :3] = torch.linalg.inv(_to_pixels(camera.width, camera.height)) @ camera.K.detach().cpu().double()
+    world[:3] = torch.cat([R, t[:, None]], 1).detach().cpu()
+    named = zip(("camera", "world", "scale"), (K, world, transform.matrix), strict=True)
+    return {f"{kind}_mat_{i}": matrix.detach().cpu().numpy() for kind, matrix in named}
 
 
 def _to_pixels(width: int, height: int) -> Float[Tensor, "3 3"]:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
@@ -18,6 +19,7 @@ from warpdvr.datasets.files import require_camera_count, unique_names
 from warpdvr.datasets.find import is_clutter
 from warpdvr.datasets.images import MaskSet, Photographs
 from warpdvr.datasets.normalise import normalise_views
+from warpdvr.datasets.turntable import describe_turning, place_cameras
 from warpdvr.datasets.views import Views, describe_masks, describe_sizes, describe_split, split_views
 from warpdvr.runtime.files import path_inside
 
@@ -85,6 +87,8 @@ class ReadOptions:
     """Called with the share of the pictures that are read, and a text."""
     notice: Callable[[str], None] | None = None
     """Called with a sentence, before any picture is decoded, if there are no masks."""
+    turntable: float | None = None
+    """Angle by which the object turned from each picture to the next [degree], see `turntable.place_cameras`."""
 
     def __post_init__(self) -> None:
         if self.max_pixels is not None and self.max_pixels < 1:
@@ -104,6 +108,9 @@ class Format(ABC):
     """Its name for the user."""
     pattern: str
     """Glob pattern, relative to the folder, of the camera files that it is recognised by."""
+
+    depth_of_pictures: ClassVar[bool] = True
+    """Whether maps in `depth/` are those of the pictures, of their size; False: they are not read."""
 
     def detect(self, folder: Path, cameras: str | None = None) -> Detection | None:
         """Return the folder with its camera files, or None if it is not of this format.
@@ -188,13 +195,14 @@ class Capture:
         summary = (
             f"{data.format.title}, {self.camera_file}: {n} views of {describe_sizes(images)} pixels, "
             f"{self.conventions}. {describe_masks(masks, self.masks.source)}. {split}"
-            f"{'' if self.test is None else ' (the split of the data)'}.{self.notes}"
+            f"{'' if self.test is None else ' (the split of the data)'}."
+            f"{describe_turning(options.turntable)}{self.notes}"
         )
         names = unique_names(self.photographs.paths)
         views = Views(
             images,
             masks,
-            self.cameras,
+            self._around_object(data, options.turntable),
             names,
             train,
             test,
@@ -210,8 +218,16 @@ class Capture:
             views = replace(views, summary=f"{summary} Scale from {self.transform_source}: {scale}.")
         maps = self.depth_maps
         if maps is None:
-            maps = read_depth_folder(data.folder, self.photographs.paths, self.others)
+            maps = [None] * n
+            if data.format.depth_of_pictures:
+                maps = read_depth_folder(data.folder, self.photographs.paths, self.others)
         factors = self.depth_factors
         if factors is not None and self.listed:
             factors = [factors[i] for i in self.listed]
         return attach_depth(views, maps, options.depth_scale, factors=factors)
+
+    def _around_object(self, data: Detection, turntable: float | None) -> tuple[Camera, ...]:
+        """Return the cameras in the scene frame; those of a turntable are placed around the object."""
+        in_data = [self.transform.to_data(camera) for camera in self.cameras]
+        placed = place_cameras(data.folder, in_data, turntable, self.listed or range(len(in_data)))
+        return self.cameras if turntable is None else tuple(map(self.transform.to_scene, placed))

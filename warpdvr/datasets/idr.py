@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,15 +17,17 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import matrices
-from warpdvr.datasets.entries import Listing
+from warpdvr.datasets.camera_numbers import require_pinhole, sort_by_name
+from warpdvr.datasets.entries import Listing, NamedCamera
 from warpdvr.datasets.files import (
     error_prefix,
     find_subfolder,
     list_pictures,
+    npz_bytes,
     read_arrays,
     require_view_count,
 )
-from warpdvr.datasets.formats import Detection, Format, ReadOptions
+from warpdvr.datasets.formats import Detection, ReadOptions
 from warpdvr.datasets.gather import gather
 from warpdvr.datasets.images import picture_size
 from warpdvr.datasets.views import Views
@@ -36,8 +39,8 @@ RATIOS = (2.0, 4.0, 8.0, 0.5, 0.25, 0.125, 3.0, 1 / 3, 1.5, 2 / 3)
 """Candidate sizes of the images that the matrices are for, relative to the images in the folder."""
 
 
-class IDR(Format):
-    """`cameras*.npz` with world_mat = K [R | t] and scale_mat; pictures, masks and cameras pair up by order.
+class IDR(matrices.MatrixFormat):
+    """`cameras*.npz` with world_mat = K [R | t] and perhaps scale_mat; pictures, masks and cameras pair up by order.
 
     Depth maps in `depth/` are z-depth in units of the data, as `depthfile.read_depth_map` reads them.
     """
@@ -46,15 +49,16 @@ class IDR(Format):
     pattern = "cameras*.npz"
 
     def read(self, data: Detection, options: ReadOptions) -> Views:
-        """Return the data set in the scene frame that scale_mat leads from."""
+        """Return the data set in the scene frame that scale_mat leads from, or that the object defines without one."""
         path = data.choose(*PREFERRED)
         world, transform = _matrices(path, options.min_views)
+        frame = SceneTransform.identity() if transform is None else transform
         pictures = matrices.find_pictures(data.folder, path, len(world))
         masks, source = _masks(data.folder, len(world))
         ratio = _size_ratio(*_sized(world, pictures))
         listing = Listing(
             tuple(
-                matrices.entry(data.folder, picture, partial(_camera, path, i, P @ transform.matrix, ratio), mask, i)
+                matrices.entry(data.folder, picture, partial(_camera, path, i, P @ frame.matrix, ratio), mask, i)
                 for i, (P, picture, mask) in enumerate(zip(world, pictures, masks, strict=True))
             ),
             camera_file=path.name,
@@ -62,7 +66,8 @@ class IDR(Format):
             mask_source=source,
         )
         capture = gather(data, listing, options)
-        return replace(capture, transform=transform, transform_source="scale_mat").views(data, options)
+        source_of_frame = None if transform is None else "scale_mat"
+        return replace(capture, transform=frame, transform_source=source_of_frame).views(data, options)
 
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
         """Return the camera file with new world_mat and their inverses; all other arrays are kept.
@@ -78,22 +83,33 @@ class IDR(Format):
         new_world = [None if camera is None else from_image @ camera.matrix().double() for camera in spread]
         return {path.name: matrices.replace_world_matrices(path, arrays, new_world)}
 
+    def export(self, cameras: Sequence[NamedCamera], transform: SceneTransform) -> dict[str, bytes]:
+        """Return `cameras_sphere.npz`, for pictures of the cameras' size, in the order of their names."""
+        from_image = torch.linalg.inv(_to_image(1.0))
+        arrays: dict[str, np.ndarray] = {}
+        for i, named in enumerate(sort_by_name(cameras)):
+            require_pinhole(named, self.title)
+            world = torch.eye(4, dtype=torch.float64)
+            world[:3] = from_image @ named.camera.matrix().detach().cpu().double()
+            arrays |= {f"world_mat_{i}": world.numpy(), f"scale_mat_{i}": transform.matrix.detach().cpu().numpy()}
+        return {"cameras_sphere.npz": npz_bytes(arrays)}
 
-def _matrices(path: Path, min_views: int) -> tuple[list[Tensor], SceneTransform]:
-    """Return world_mat of each view, (4, 4) float64, and the scale_mat that they share."""
+
+def _matrices(path: Path, min_views: int) -> tuple[list[Tensor], SceneTransform | None]:
+    """Return world_mat of each view, (4, 4) float64, and the scale_mat that they share, None without any."""
     arrays = read_arrays(path, r"(world|scale)_mat_\d+")
     n = matrices.count_cameras(arrays)
     if n == 0:
         raise ValueError(f"{path}: expected matrices world_mat_0, world_mat_1, ..., found none")
-    world, scale = (
-        [matrices.get_matrix(path, arrays, f"{kind}_mat_{i}") for i in range(n)] for kind in ("world", "scale")
-    )
+    scaled = n if any(key.startswith("scale_mat_") for key in arrays) else 0  # all of them or none
+    world = [matrices.get_matrix(path, arrays, f"world_mat_{i}") for i in range(n)]
+    scale = [matrices.get_matrix(path, arrays, f"scale_mat_{i}") for i in range(scaled)]
     require_view_count(path, n, min_views)
     for i, matrix in enumerate(world):
         _require_intrinsics(path, i, matrix[:3, :3])
     for i, matrix in enumerate(scale):
         matrices.require_equal_scales(path, i, matrix, scale[0])
-    return world, matrices.scene_transform(path, scale[0])
+    return world, matrices.scene_transform(path, scale[0]) if scale else None
 
 
 def _require_intrinsics(path: Path, i: int, matrix: Float[Tensor, "3 3"]) -> None:

@@ -13,13 +13,25 @@ from pathlib import Path
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets.arkit import ARKit
+from warpdvr.datasets.blendedmvs import BlendedMVS
+from warpdvr.datasets.bundler import Bundler
 from warpdvr.datasets.colmap import COLMAP
 from warpdvr.datasets.depth import attach_points_file
 from warpdvr.datasets.dvr import DVR
 from warpdvr.datasets.formats import Detection, Format, ReadOptions
 from warpdvr.datasets.idr import IDR
+from warpdvr.datasets.llff import LLFF
+from warpdvr.datasets.matrices_text import ProjectionMatrices
+from warpdvr.datasets.metashape import Metashape
 from warpdvr.datasets.middlebury import Middlebury
 from warpdvr.datasets.nerfstudio import Nerfstudio
+from warpdvr.datasets.nsvf import NSVF
+from warpdvr.datasets.openmvg import OpenMVG
+from warpdvr.datasets.polycam import Polycam
+from warpdvr.datasets.realitycapture import RealityCapture
+from warpdvr.datasets.record3d import Record3D
+from warpdvr.datasets.scannet import ScanNet
 from warpdvr.datasets.sdfstudio import SDFStudio
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import SparseDepth, Views
@@ -37,7 +49,26 @@ __all__ = [
     "write_cameras",
 ]
 
-FORMATS: list[Format] = [DVR(), IDR(), Middlebury(), Nerfstudio(), SDFStudio(), COLMAP()]
+FORMATS: list[Format] = [
+    DVR(),
+    IDR(),
+    Middlebury(),
+    Nerfstudio(),
+    SDFStudio(),
+    COLMAP(),
+    LLFF(),
+    NSVF(),
+    BlendedMVS(),
+    ScanNet(),
+    OpenMVG(),
+    Bundler(),
+    Metashape(),
+    RealityCapture(),
+    Polycam(),
+    Record3D(),
+    ARKit(),
+    ProjectionMatrices(),
+]
 """The known formats, in the order in which they are tried."""
 
 
@@ -82,11 +113,13 @@ def load(
     follow_links: bool = False,
     progress: Callable[[float, str], None] | None = None,
     notice: Callable[[str], None] | None = None,
+    turntable: float | None = None,
 ) -> Views:
     """Read the photographs, masks and cameras in `folder`; its format is detected by the files in it.
 
     DVR (`cameras.npz` with camera_mat and world_mat = [R | t]), IDR / NeuS (`cameras*.npz`), Middlebury (`*_par.txt`),
-    nerfstudio / instant-ngp / Blender (`transforms*.json`), sdfstudio (`meta_data.json`), COLMAP (`sparse/0`).
+    nerfstudio / instant-ngp / Blender (`transforms*.json`), sdfstudio (`meta_data.json`), COLMAP (`sparse/0`), and those
+    that `FORMATS` lists, each in its own module.
     `Views.summary` says what was read. No file outside of `folder` is read, nothing is unpickled.
 
     Depth is read if there is any: a map per picture in `depth/`, what a format has in addition (see its module), and
@@ -111,6 +144,8 @@ def load(
         notice: called with a sentence before pictures are decoded, if there are no masks.
         normalise: move the object into the unit sphere. With False the scene frame is the data's own, for fields with a
             fixed frame, such as trained decoders; then one view is enough.
+        turntable: for pictures of one camera that stands still: by how much the object turned from each picture to the
+            next, anticlockwise seen from above [degree]; see `turntable.place_cameras`.
 
     Raises:
         ValueError: if a file is missing, damaged or in an unexpected form, or if files contradict each other.
@@ -123,6 +158,7 @@ def load(
         max_pixels=max_pixels,
         progress=progress,
         notice=notice,
+        turntable=turntable,
     )
     if not folder.is_dir():
         raise ValueError(

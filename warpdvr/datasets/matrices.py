@@ -1,6 +1,7 @@
 """Read and write cameras as numbered matrices in an npz file (world_mat_0, ...), as IDR and DVR store them."""
 
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,8 +12,25 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
-from warpdvr.datasets.entries import Entry
+from warpdvr.datasets.entries import Entry, NamedCamera
 from warpdvr.datasets.files import error_prefix, find_subfolder, list_pictures, npz_bytes
+from warpdvr.datasets.formats import Format
+
+
+class MatrixFormat(Format):
+    """A format of numbered matrices that also hold the scene frame, scale_mat."""
+
+    @abstractmethod
+    def export(self, cameras: Sequence[NamedCamera], transform: SceneTransform) -> dict[str, bytes]:
+        """Return new camera files, by name relative to the data set.
+
+        Args:
+            cameras: in the data's own frame.
+            transform: from the scene to the data's own frame.
+
+        Raises:
+            ValueError: if the format cannot hold one of the cameras.
+        """
 
 
 def count_cameras(arrays: dict[str, np.ndarray]) -> int:

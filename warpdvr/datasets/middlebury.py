@@ -11,11 +11,13 @@ from pathlib import Path
 import torch
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.datasets.entries import Entry, Listing
+from warpdvr.datasets.camera_numbers import intrinsics, parameters_of, refuse, require_pinhole
+from warpdvr.datasets.entries import Entry, Listing, NamedCamera
 from warpdvr.datasets.files import error_prefix, find_subfolder, require_view_count
 from warpdvr.datasets.formats import Detection, Format, ReadOptions
 from warpdvr.datasets.gather import gather
 from warpdvr.datasets.masks import match_masks
+from warpdvr.datasets.textfiles import join_numbers
 from warpdvr.datasets.views import Views
 from warpdvr.runtime.files import path_inside
 
@@ -58,6 +60,18 @@ class Middlebury(Format):
                 numbers = [*numbers[:9], *R.double().flatten().tolist(), *t.double().tolist()]
             lines.append(" ".join([name, *map(repr, numbers)]))
         return {path.name: "".join(f"{line}\n" for line in lines).encode()}
+
+    def export(self, cameras: Sequence[NamedCamera]) -> dict[str, bytes]:
+        """Return `views_par.txt`; names of pictures must be free of spaces."""
+        lines = [str(len(cameras))]
+        for named in cameras:
+            require_pinhole(named, self.title)
+            if " " in named.name:
+                refuse(named, self.title, "belongs to a picture with a space in its name")
+            p = parameters_of(named, self.title, skew=True)
+            K = intrinsics(p.fx, p.fy, p.cx - 0.5, p.cy - 0.5, p.skew)
+            lines.append(f"{named.name} {join_numbers(K)} {join_numbers(p.R)} {join_numbers(p.t)}")
+        return {"views_par.txt": "".join(f"{line}\n" for line in lines).encode()}
 
 
 def _entries(path: Path, min_views: int) -> list[tuple[str, list[float]]]:

@@ -91,6 +91,8 @@ class PhotographOptions(LoadOptions):
     """Name of the camera file in the folder, where it holds several."""
     depth_scale: float | None = None
     """Factor from the unit of the depth maps to that of the cameras' positions."""
+    turntable: float | None = None
+    """Pictures of one camera that stands still: by how much the object turned from each to the next [degree]."""
     follow_links: bool | None = None
     """Let symbolic links in the folder lead to pictures elsewhere."""
 

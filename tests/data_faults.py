@@ -83,11 +83,12 @@ def wrong_scale(views: Views, factor: float = 3.0) -> Views:
     return replace(views.in_data_frame().in_scene_frame(SceneTransform(matrix)), summary=views.summary)
 
 
-def wrong_pose(views: Views, a: int = 3, degrees: float = 15.0) -> Views:
-    angle = torch.deg2rad(torch.tensor(degrees, dtype=torch.float64))
+def wrong_pose(views: Views, a: int = 3, degrees: float = 30.0) -> Views:
+    """One camera is turned around the object, about the first diagonal of the scene."""
     turn = torch.eye(4, dtype=torch.float64)
-    turn[0, 0], turn[0, 2], turn[2, 0], turn[2, 2] = angle.cos(), angle.sin(), -angle.sin(), angle.cos()
-    cameras = list(views.cameras)  # about the scene's origin, where the object is
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=torch.float64) / 3**0.5
+    turn[:3, :3] = torch.linalg.matrix_exp(cross * torch.deg2rad(torch.tensor(degrees, dtype=torch.float64)))
+    cameras = list(views.cameras)
     cameras[a] = replace(cameras[a], pose=turn @ cameras[a].pose.double())
     return replace(views, cameras=tuple(cameras))
 

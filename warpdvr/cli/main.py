@@ -27,6 +27,9 @@ COMMANDS = {
         Command("fit", "fit a field to photographs, and write a run", "fit:fit"),
         Command("refine-cameras", "refine cameras against the surface of a run", "cameras:refine_cameras"),
     ),
+    "Check a data set before it is fitted": (
+        Command("check-data", "find out whether photographs, masks and cameras agree", "check_data:check"),
+    ),
     "Use the surface of a run": (
         Command("view", "show a run or a scene in a window", "view:view"),
         Command("render", "render a turntable: pictures and an animated GIF", "products:render"),
@@ -60,7 +63,9 @@ RESUMABLE = "fit", "fit-code", "train-category"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status: 0, 2 after a mistake in the input, 130 if interrupted.
+    """Run a command; return its exit status: 0, or what the command returns (1 to 3, see `fit` and `check-data`).
+
+    2 after a mistake in the input, 130 if interrupted.
 
     Raises:
         SystemExit: with 2 after a mistake on the command line, with 0 after the help or the version.
@@ -88,7 +93,7 @@ def _run(name: str, words: Sequence[str]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warning_printer()
-            run(options)
+            return run(options) or 0
     except (ValueError, RuntimeError, OSError) as error:
         print(f"warpdvr: {name_options(' '.join(str(error).split()), options)}", file=sys.stderr)
         return 2
@@ -97,7 +102,6 @@ def _run(name: str, words: Sequence[str]) -> int:
             raise  # no checkpoint, or that of an earlier run
         print(f"warpdvr: interrupted; go on with: warpdvr {name} --out {options.out} --resume", file=sys.stderr)
         return 130
-    return 0
 
 
 def _warning_printer() -> Callable[..., None]:

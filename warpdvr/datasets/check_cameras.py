@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,8 @@ VIEWS, PER_SIDE = 20, 40
 MARGIN, ENOUGH = 0.08, 0.7
 """A candidate is named if its score is higher by this much, and at least this high. The nearest rival of a right
 calibration is a turntable in a mirror: on the photographs of a figure by a ring of cameras it has 0.82 against 0.93."""
+
+T = TypeVar("T")
 
 Change = Callable[[Sequence[Outline]], tuple[Outline, ...]]
 
@@ -44,8 +47,8 @@ def score(group: Sequence[Outline]) -> float:
     return max(_median_overlap(group, dissent) for dissent in dissents)
 
 
-def evenly(group: Sequence[Outline], count: int) -> tuple[Outline, ...]:
-    """Return at most `count` of the views, evenly spread."""
+def evenly(group: Sequence[T], count: int) -> tuple[T, ...]:
+    """Return at most `count` of the items, evenly spread."""
     if len(group) <= count:
         return tuple(group)
     return tuple(group[int((i + 0.5) * len(group) / count)] for i in range(count))

@@ -5,7 +5,7 @@ unknown. Projected back, the hull of a right calibration covers every mask but f
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -189,7 +189,3 @@ def _cells(middle: Float[Tensor, "3"], half: float, per_side: int) -> tuple[Floa
     step = (torch.arange(per_side) + 0.5) / per_side * 2 - 1
     return middle + half * torch.cartesian_prod(step, step, step), 2 * half / per_side
 
-
-def changed(group: Sequence[Outline], **members: object) -> tuple[Outline, ...]:
-    """Return the outlines with some members replaced by the same values."""
-    return tuple(replace(outline, **members) for outline in group)  # type: ignore[arg-type]

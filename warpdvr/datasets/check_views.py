@@ -11,11 +11,9 @@ from torch.nn.functional import interpolate
 from warpdvr.datasets.check_cameras import evenly
 from warpdvr.datasets.check_hull import Hull, Outline, carve
 
-SUSPECTS = 6
-"""So many of the views that fit the others' hull worst are tried at a time."""
-
-WITNESSES = 20
-"""So many other views judge whether the hull is better without one."""
+SUSPECTS, CARVERS, WITNESSES, CELLS = 4, 40, 20, 48
+"""How many of the views that fit the hull worst are tried at a time, how many others carve it and judge it, and the
+cells along each side of its box."""
 
 GAIN, DROP = 0.008, 0.05
 """A view disagrees if the other views' overlap rises by GAIN without it, and its own is DROP below their median."""
@@ -59,22 +57,24 @@ def agreement(group: Sequence[Outline]) -> Agreement:
 
 def _worst(group: Sequence[Outline], inside: Sequence[int]) -> int | None:
     """Return the view without which the others agree best, if that is a clear gain."""
-    robust = carve([group[i] for i in inside], 2 if len(inside) >= 12 else 1, 48)
-    suspects = sorted(inside, key=lambda i: robust.overlap(group[i]))[:SUSPECTS]
-    gains = {i: _gain(group, inside, i) for i in suspects}
+    own = [group[i] for i in evenly(inside, CARVERS)]
+    robust = carve(own, 2 if len(own) >= 12 else 1, CELLS)
+    overlap = {i: robust.overlap(group[i]) for i in inside}
+    median = float(torch.tensor([*overlap.values()]).median())
+    suspects = [i for i in sorted(inside, key=lambda i: overlap[i]) if overlap[i] < median - DROP / 2][:SUSPECTS]
+    if not suspects:
+        return None
+    others = [i for i in evenly(inside, CARVERS) if i not in suspects]
+    witnesses = [group[i] for i in evenly(others, WITNESSES)]
+
+    def mean_overlap(carvers: Sequence[int]) -> float:
+        hull = carve([group[i] for i in carvers], 0, CELLS)
+        return float(torch.tensor([hull.overlap(view) for view in witnesses]).mean())
+
+    base = mean_overlap([*others, *suspects])
+    gains = {i: mean_overlap([*others, *(j for j in suspects if j != i)]) - base for i in suspects}
     best = max(gains, key=lambda i: gains[i])
     return best if gains[best] > GAIN else None
-
-
-def _gain(group: Sequence[Outline], inside: Sequence[int], left_out: int) -> float:
-    """Return by how much the mean overlap of the others rises if a view is left out."""
-    others = [group[i] for i in inside if i != left_out]
-    witnesses = evenly(others, WITNESSES)
-    means = [
-        torch.tensor([hull.overlap(view) for view in witnesses]).mean()
-        for hull in (carve(others, 0, 48), carve([group[i] for i in inside], 0, 48))
-    ]
-    return float(means[0] - means[1])
 
 
 def belongs_to(group: Sequence[Outline], agreed: Agreement, i: int) -> int | None:

@@ -62,6 +62,8 @@ class ReadOptions:
     """Factor from the unit of the depth maps to the data's own."""
     min_views: int = 2
     """Data sets with fewer views are rejected."""
+    locate: bool = True
+    """Whether an object that the data do not locate is moved into the unit sphere; else their frame is kept."""
 
     def __post_init__(self) -> None:
         if not 0 < self.depth_scale < math.inf:
@@ -158,7 +160,7 @@ class Capture:
         names = unique_names(self.photographs.paths)
         views = Views(images, masks, self.cameras, names, train, test, self.transform, summary)
         if self.transform_source is None:
-            views = normalise_views(views, data.folder)
+            views = normalise_views(views, data.folder) if options.locate else views
         else:
             scale = f"1 scene unit = {self.transform.scale:.4g} units of the data"
             views = replace(views, summary=f"{summary} Scale from {self.transform_source}: {scale}.")

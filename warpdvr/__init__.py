@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from warpdvr.cameras.projection import Orthographic, Pinhole, Projection, register_projection
     from warpdvr.cameras.rays import Rays
     from warpdvr.cameras.transform import SceneTransform
+    from warpdvr.datasets.check import DataReport, check_data
     from warpdvr.datasets.load import load
     from warpdvr.datasets.views import Views
     from warpdvr.fields.adapter import as_field
@@ -44,6 +45,7 @@ __all__ = [
     "BoundGrid",
     "CachedMarch",
     "Camera",
+    "DataReport",
     "Decoder",
     "DenseMarch",
     "DirectionalLight",
@@ -65,6 +67,7 @@ __all__ = [
     "Term",
     "Views",
     "as_field",
+    "check_data",
     "extract",
     "load",
     "make",
@@ -81,6 +84,7 @@ _MODULES = {
     "cameras.camera": ("Camera",),
     "cameras.rays": ("Rays",),
     "cameras.transform": ("SceneTransform",),
+    "datasets.check": ("DataReport", "check_data"),
     "datasets.load": ("load",),
     "datasets.views": ("Views",),
     "fields.adapter": ("as_field",),

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from warpdvr.datasets.check_cameras import best_candidate, score
+from warpdvr.datasets.check_cameras import VIEWS, best_candidate, evenly, score
 from warpdvr.datasets.check_colours import EXPOSURE, compare_colours
 from warpdvr.datasets.check_hull import Outline, outlines
 from warpdvr.datasets.check_views import Agreement, agreement, belongs_to, same_mask
@@ -115,22 +115,26 @@ def check_data(source: Path | str | Views, *, cameras: str | None = None) -> Dat
     return _examine(views)
 
 
-def refuse_contradictions(views: Views) -> None:
+def refuse_contradictions(views: Views, source: Path | str) -> None:
     """Refuse views whose masks and cameras contradict each other, with a guess at the reason; under two seconds.
 
     Views without three masks are not examined.
 
+    Args:
+        views: what was loaded; at most 20 of them are looked at.
+        source: where they come from, for the message.
+
     Raises:
         ValueError: if the median overlap of masks and projected hull is below `LOW`.
     """
-    group, shift = _group(views.in_data_frame())
+    group, shift = _group(views.in_data_frame(), VIEWS)
     if len(group) < 3 or (found := score(group)) >= LOW:
         return
     better, _ = best_candidate(group, shift, "OpenGL axes" in views.summary, found)
     guess = f"it seems that {better.fault}; {better.remedy}" if better else "run `warpdvr check-data` on the folder"
     raise ValueError(
-        f"masks and cameras contradict each other: the hull of the masks covers {100 * found:.0f} % of them, expected "
-        f"more than {100 * LOW:.0f} %; {guess}; --no-check fits them all the same"
+        f"{source}: masks and cameras contradict each other: the hull of the masks covers {100 * found:.0f} % of them, "
+        f"expected more than {100 * LOW:.0f} %; {guess}; --no-check fits them all the same"
     )
 
 
@@ -143,10 +147,11 @@ def _unreadable(message: str) -> Finding:
     return Finding("unreadable", 2, message)
 
 
-def _group(views: Views) -> tuple[list[Outline], Float[Tensor, "3"]]:
-    """Return the views with masks, and the origin of their frame."""
+def _group(views: Views, most: int | None = None) -> tuple[tuple[Outline, ...], Float[Tensor, "3"]]:
+    """Return the views with masks, all or evenly spread, and the origin of their frame."""
     shift = torch.stack([camera.centre.detach() for camera in views.cameras]).double().mean(0)
-    return [outline for outline in outlines(views, shift) if outline.masked], shift
+    masked = [i for i, mask in enumerate(views.masks) if mask is not None]
+    return outlines(views, shift, masked if most is None else evenly(masked, most)), shift
 
 
 def _examine(views: Views) -> DataReport:
@@ -175,6 +180,10 @@ def _examine(views: Views) -> DataReport:
     if colours.swapped and not findings:
         pair = tuple(names[i] for i in colours.swapped)
         findings.append(Finding("swapped-pictures", 2, *_swapped(pair), pair))
+    elif colours.odd and not findings:
+        odd = tuple(names[i] for i in colours.odd)
+        text = f"the colours of {', '.join(odd)} do not fit those of the neighbours, though the outlines do"
+        findings.append(Finding("wrong-pose", 1, text, "check poses and pictures, or leave them out", odd))
     x = (agreed.hull.x.double() + shift) if len(agreed.hull.x) else agreed.hull.x.double()
     scene = views.transform.inverse().apply(x).float()
     if not findings:
@@ -227,7 +236,9 @@ def _check_views(group: Sequence[Outline], agreed: Agreement, names: Sequence[st
         else:
             like = f" (its mask fits the camera of {names[j]})" if j is not None else ""
             text = f"view {names[i]} disagrees with all others: overlap {agreed.overlap[i]:.2f}{like}"
-            findings.append(Finding("wrong-pose", 2, text, "correct its pose or its mask, or leave it out", (names[i],)))
+            findings.append(
+                Finding("wrong-pose", 2, text, "correct its pose or its mask, or leave it out", (names[i],))
+            )
     return findings
 
 
@@ -259,4 +270,3 @@ def _check_exposure(exposure: Sequence[float], names: Sequence[str]) -> list[Fin
     text = f"{len(odd)} views differ in brightness from their neighbours: {listed}"
     remedy = "develop all photographs with the same exposure and white balance"
     return [Finding("exposure", 1, text, remedy, tuple(names[i] for i in odd))]
-

@@ -117,9 +117,9 @@ class Hull:
         return float((drawn & mask).sum()) / max(1, int((drawn | mask).sum()))
 
 
-def outlines(views: Views, shift: Float[Tensor, "3"]) -> tuple[Outline, ...]:
-    """Return all views, reduced to `LONGEST`, in a frame with its origin at `shift`, where float32 is enough."""
-    return tuple(_outline(views, i, shift) for i in range(len(views)))
+def outlines(views: Views, shift: Float[Tensor, "3"], chosen: Sequence[int]) -> tuple[Outline, ...]:
+    """Return views, reduced to `LONGEST`, in a frame with its origin at `shift`, where float32 is enough."""
+    return tuple(_outline(views, i, shift) for i in chosen)
 
 
 def _outline(views: Views, i: int, shift: Float[Tensor, "3"]) -> Outline:
@@ -127,8 +127,12 @@ def _outline(views: Views, i: int, shift: Float[Tensor, "3"]) -> Outline:
     factor = min(1.0, LONGEST / max(camera.width, camera.height))
     size = max(1, round(camera.height * factor)), max(1, round(camera.width * factor))
     small = camera.resized(size[1], size[0])
-    image = adaptive_avg_pool2d(views.images[i].permute(2, 0, 1).float(), size).permute(1, 2, 0)
-    full = torch.ones(size, dtype=torch.bool) if mask is None else adaptive_avg_pool2d(mask.float()[None], size)[0] > 0.5
+    step = max(1, max(camera.width, camera.height) // (4 * LONGEST))  # of a large picture, not every pixel is needed
+    few = slice(step // 2, None, step)
+    image = adaptive_avg_pool2d(views.images[i][few, few].permute(2, 0, 1).float(), size).permute(1, 2, 0)
+    full = torch.ones(size, dtype=torch.bool)
+    if mask is not None:
+        full = adaptive_avg_pool2d(mask[few, few].float()[None], size)[0] > 0.5
     return Outline(
         small.projection,
         small.K.detach().float(),
@@ -188,4 +192,3 @@ def _cells(middle: Float[Tensor, "3"], half: float, per_side: int) -> tuple[Floa
     """Return the centres and the side of the cells of a cube."""
     step = (torch.arange(per_side) + 0.5) / per_side * 2 - 1
     return middle + half * torch.cartesian_prod(step, step, step), 2 * half / per_side
-

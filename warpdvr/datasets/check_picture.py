@@ -160,8 +160,11 @@ def _worst(report: DataReport, views: Views) -> list[Image.Image]:
     if report.hull is None or not names:
         return []
     hull = Hull(report.hull, _side(report.hull))
-    group = dict(zip(views.names, outlines(views, torch.zeros(3, dtype=torch.float64)), strict=True))
-    return [_tile(group[name], hull, f"{name}: {100 * overlap[name]:.1f} %", name in named) for name in names]
+    group = outlines(views, torch.zeros(3, dtype=torch.float64), [views.names.index(name) for name in names])
+    return [
+        _tile(view, hull, f"{name}: {100 * overlap[name]:.1f} %", name in named)
+        for name, view in zip(names, group, strict=True)
+    ]
 
 
 def _side(x: Float[Tensor, "n 3"]) -> float:
@@ -173,7 +176,7 @@ def _side(x: Float[Tensor, "n 3"]) -> float:
 
 def _tile(view: Outline, hull: Hull, label: str, named: bool) -> Image.Image:
     """Draw a view with the outlines of its mask and of the hull."""
-    drawn, mask = hull.silhouette(view)
+    drawn, _ = hull.silhouette(view)
     h, w = view.mask.shape
     factor = min((TILE - 8) / w, (TILE * 3 // 4) / h)
     size = round(h * factor), round(w * factor)
@@ -193,4 +196,3 @@ def _edge(shape: Bool[Tensor, "h w"], size: Sequence[int]) -> NDArray[np.bool_]:
     grown = torch.nn.functional.max_pool2d(large.float(), 3, 1, 1)[0, 0] > 0.5
     edge: NDArray[np.bool_] = (grown & ~large[0, 0]).numpy()
     return edge
-

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from warpdvr.datasets.check_cameras import evenly
 from warpdvr.datasets.check_hull import Hull, Outline, carve
 
-SUSPECTS, CARVERS, WITNESSES, CELLS = 4, 40, 20, 48
+SUSPECTS, CARVERS, WITNESSES, CELLS = 4, 30, 20, 48
 """How many of the views that fit the hull worst are tried at a time, how many others carve it and judge it, and the
 cells along each side of its box."""
 

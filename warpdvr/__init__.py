@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from warpdvr.cameras.projection import Orthographic, Pinhole, Projection, register_projection
     from warpdvr.cameras.rays import Rays
     from warpdvr.cameras.transform import SceneTransform
+    from warpdvr.datasets.check import DataReport, check_data
     from warpdvr.datasets.export import export_cameras
     from warpdvr.datasets.load import load
     from warpdvr.datasets.views import Views
@@ -46,6 +47,7 @@ __all__ = [
     "BoundGrid",
     "CachedMarch",
     "Camera",
+    "DataReport",
     "Decoder",
     "DenseMarch",
     "DirectionalLight",
@@ -69,6 +71,7 @@ __all__ = [
     "Term",
     "Views",
     "as_field",
+    "check_data",
     "export_cameras",
     "extract",
     "load",
@@ -88,6 +91,7 @@ _MODULES = {
     "cameras.rays": ("Rays",),
     "cameras.transform": ("SceneTransform",),
     "datasets.export": ("export_cameras",),
+    "datasets.check": ("DataReport", "check_data"),
     "datasets.load": ("load",),
     "datasets.views": ("Views",),
     "fields.adapter": ("as_field",),

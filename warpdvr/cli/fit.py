@@ -12,7 +12,8 @@ from warpdvr.cli import fit_code as codes
 from warpdvr.cli.arguments import RESUMED, OnDevice, named, positional
 from warpdvr.cli.cameras import write_refined
 from warpdvr.cli.progress import follow, load_views
-from warpdvr.cli.report import report
+from warpdvr.cli.report import report, warn_of_failure
+from warpdvr.datasets.check import refuse_contradictions
 from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
 from warpdvr.fields.registry import names
@@ -81,6 +82,8 @@ class FitArguments(NewRun):
     )
     """Photographs of one camera that stands still: by how much the object turned from each picture to the next,
     anticlockwise seen from above [degree]."""
+    no_check: bool = False
+    """Fit photographs even if their masks and cameras contradict each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,26 +91,26 @@ class FitCodeArguments(NewRun, codes.DecoderArguments):
     """Fit a latent code to views, and write a run."""
 
 
-def fit(options: FitArguments) -> None:
-    """Fit a field to photographs."""
+def fit(options: FitArguments) -> int:
+    """Fit a field to photographs; return the exit status: 3 if the result does not look like them."""
     scene = _resumed_scene(options) if options.resume else _new_scene(options)
-    _carry_out(options, scene)
+    return _carry_out(options, scene)
 
 
-def fit_code(options: FitCodeArguments) -> None:
-    """Fit the latent code of a decoder to views."""
+def fit_code(options: FitCodeArguments) -> int:
+    """Fit the latent code of a decoder to views; return the exit status, as `fit` does."""
     if options.resume:
         codes.refuse_resumed(options)
         return _carry_out(options, _resumed_scene(options))
     scene = codes.new_scene(options)
     scene = scene.with_fit(_fit_table(options, scene.fit, usual={"iterations": codes.ITERATIONS}))
-    _carry_out(options, scene, adapt=codes.with_depth_weights)
+    return _carry_out(options, scene, adapt=codes.with_depth_weights)
 
 
 def _carry_out(
     options: NewRun, scene: Scene, *, adapt: Callable[[Scene, Views], Scene] = lambda scene, views: scene
-) -> None:
-    """Fit the field of a scene to its views, and write the files of the run.
+) -> int:
+    """Fit the field of a scene to its views, and write the files of the run; return the exit status.
 
     Whatever can be refused without the views, which may take long to load, is refused before.
     """
@@ -127,6 +130,8 @@ def _carry_out(
         views = load_views(scene)
         scene = adapt(scene, views)
         print(views.summary, flush=True)
+        if isinstance(options, FitArguments) and "folder" in scene.views and not (last or options.no_check):
+            refuse_contradictions(views, scene.views["folder"])
         if not last and isinstance(field, Repaint):
             field.shape.load_state_dict(_painted_shape(scene, views).weights)
         field = field.to(options.torch_device)
@@ -141,15 +146,16 @@ def _carry_out(
             if is_new:
                 lock.enter_context(written.locked())
         follow(run.fit(written, scene, views, field, job, save_every=options.save_every), job)
-        _write_products(written, scene, views, field)
+        return _write_products(written, scene, views, field)
 
 
-def _write_products(written: Run, scene: Scene, views: Views, field: Field) -> None:
-    """Write pictures, mesh, USD and scores of a run that was fitted, and print what they are."""
+def _write_products(written: Run, scene: Scene, views: Views, field: Field) -> int:
+    """Write and print all products of a run that was fitted; return the exit status."""
     scores, files = write_all(written, field, views, scene.mesh)
     if refined := attempt(written.folder / "cameras", lambda: write_refined(written, views)):
         files["cameras"] = refined[0].parent
     report(scores, files)
+    return warn_of_failure(scores)
 
 
 def _check_iterations(options: NewRun, done: int) -> None:

@@ -31,6 +31,9 @@ COMMANDS = {
         Command("refine-cameras", "refine cameras against the surface of a run", "cameras:refine_cameras"),
         Command("export-cameras", "write the cameras of a run or of photographs in another format", "cameras:export"),
     ),
+    "Check a data set before it is fitted": (
+        Command("check-data", "find out whether photographs, masks and cameras agree", "check_data:check"),
+    ),
     "Use the surface of a run": (
         Command("view", "show a run or a scene in a window", "view:view"),
         Command("render", "render a turntable: pictures and an animated GIF", "products:render"),
@@ -64,9 +67,10 @@ RESUMABLE = "fit", "fit-code", "train-category"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit status: 0, 2 after a mistake in the input, 128 + n after signal n.
+    """Run a command; return its exit status.
 
-    Signals that ask it to end (130: SIGINT, 143: SIGTERM, 129: SIGHUP) let it save its work first.
+    0, or what the command returns (1 to 3, see `fit` and `check-data`); 2 after a mistake in the input, 128 + n after
+    signal n. Signals that ask it to end (130: SIGINT, 143: SIGTERM, 129: SIGHUP) let it save its work first.
 
     Raises:
         SystemExit: with 2 after a mistake on the command line, with 0 after the help or the version.
@@ -96,7 +100,7 @@ def _run(name: str, words: Sequence[str]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warning_printer()
-            run(options)
+            return run(options) or 0
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
         print(f"warpdvr: {name_options(sentence(error), options)}", file=sys.stderr)
         return 2
@@ -105,7 +109,6 @@ def _run(name: str, words: Sequence[str]) -> int:
             raise  # no checkpoint, or that of an earlier run
         print(f"warpdvr: interrupted; go on with: warpdvr {name} --out {options.out} --resume", file=sys.stderr)
         return exit_status(interruption)
-    return 0
 
 
 def _warning_printer() -> Callable[..., None]:

@@ -1,9 +1,28 @@
 """Print the scores and the files of a run."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 from warpdvr.runs.options import Table
+
+LOW_IOU, LOW_PSNR = 0.5, 10.0
+"""Scores on held-out photographs below which a fit has failed; the PSNR is inside of the mask [dB]."""
+
+FAILED = 3
+"""Exit status of a fit that went to its end, but does not look like the photographs."""
+
+
+def warn_of_failure(scores: Table) -> int:
+    """Warn of a result that does not look like the held-out photographs; return the exit status, 0 or `FAILED`."""
+    if not scores["views"] or not (scores["iou"] < LOW_IOU or scores["psnr"] < LOW_PSNR):
+        return 0
+    warnings.warn(
+        f"the fit does not look like the held-out photographs: IoU {scores['iou']:.2f}, {scores['psnr']:.1f} dB; "
+        "`warpdvr check-data` on the folder tells whether masks and cameras agree, otherwise fit longer",
+        stacklevel=2,
+    )
+    return FAILED
 
 
 def report(scores: Table, files: Mapping[str, Path]) -> None:

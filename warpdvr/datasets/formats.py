@@ -89,6 +89,8 @@ class ReadOptions:
     """Called with a sentence, before any picture is decoded, if there are no masks."""
     turntable: float | None = None
     """Angle by which the object turned from each picture to the next [degree], see `turntable.place_cameras`."""
+    locate: bool = True
+    """Whether an object that the data do not locate is moved into the unit sphere; else their frame is kept."""
 
     def __post_init__(self) -> None:
         if self.max_pixels is not None and self.max_pixels < 1:
@@ -212,7 +214,7 @@ class Capture:
             stored_sizes=self.stored_sizes,
         )
         if self.transform_source is None:
-            views = normalise_views(views, data.folder)
+            views = normalise_views(views, data.folder) if options.locate else views
         else:
             scale = f"1 scene unit = {self.transform.scale:.4g} units of the data"
             views = replace(views, summary=f"{summary} Scale from {self.transform_source}: {scale}.")

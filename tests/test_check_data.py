@@ -1,0 +1,167 @@
+"""The data doctor: right data are good, and each fault that people's data have is named."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from data_faults import FAULTS, few, inverted_poses, mirrored, other_axes, wrong_pose
+from PIL import Image
+
+import warpdvr
+from warpdvr.cameras.camera import OPENGL, Camera
+from warpdvr.cameras.paths import fibonacci_sphere
+from warpdvr.cameras.transform import SceneTransform
+from warpdvr.cli.main import main
+from warpdvr.cli.report import FAILED, warn_of_failure
+from warpdvr.datasets.check import check_data, refuse_contradictions
+from warpdvr.datasets.check_colours import surface_cells
+from warpdvr.datasets.check_hull import Hull, carve, outlines
+from warpdvr.datasets.views import Views
+
+RADIUS = 0.6
+
+
+def sphere_views(count=16, size=120):
+    """Return views of a sphere; its outline is where |o|^2 - (o . d)^2 < r^2, and it is coloured by its normals."""
+    eyes = fibonacci_sphere(count)
+    cameras = tuple(Camera.look_at(3 * eye, up=(0.1, 1.0, 0.2), width=size, height=size) for eye in eyes)
+    images, masks = [], []
+    for camera in cameras:
+        rays = camera.rays(dtype=torch.float64)
+        o, d = rays.origin, rays.direction / rays.direction.norm(dim=1, keepdim=True)
+        b = (o * d).sum(1)
+        root = b**2 - o.square().sum(1) + RADIUS**2
+        x = o + (-b - root.clamp_min(0).sqrt())[:, None] * d
+        masks.append((root > 0).reshape(size, size))
+        colour = 127 + 100 * torch.sin(4 * x / RADIUS)
+        images.append(torch.where(root[:, None] > 0, colour, 0).to(torch.uint8).reshape(size, size, 3))
+    names = tuple(f"{i:03d}" for i in range(count))
+    everything = tuple(range(count))
+    return Views(tuple(images), tuple(masks), cameras, names, everything, (), SceneTransform.identity(), "a sphere")
+
+
+@pytest.fixture(scope="module")
+def spot(data):
+    return few(warpdvr.load(data / "renders" / "spot", hold_out=0), 16)
+
+
+def write_nerfstudio(views, folder, change=lambda pose: pose):
+    frames = []
+    for camera, name, image, mask in zip(views.cameras, views.names, views.images, views.masks, strict=True):
+        alpha = mask.to(torch.uint8)[..., None] * 255
+        Image.fromarray(torch.cat([image, alpha], 2).numpy()).save(folder / f"{name}.png")
+        pose = change(camera.pose.double() @ OPENGL)
+        frames.append({"file_path": f"{name}.png", "transform_matrix": pose.tolist()})
+    K, w, h = views.cameras[0].K, views.cameras[0].width, views.cameras[0].height
+    intrinsics = {"fl_x": float(K[0, 0]), "fl_y": float(K[1, 1]), "cx": float(K[0, 2]), "cy": float(K[1, 2])}
+    (folder / "transforms.json").write_text(json.dumps({**intrinsics, "w": w, "h": h, "frames": frames}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sphere():
+    return sphere_views()
+
+
+def test_the_hull_of_a_sphere_is_a_sphere(sphere):
+    group = outlines(sphere, torch.zeros(3, dtype=torch.float64), range(len(sphere)))
+    hull = carve(group)
+    radii = hull.x.norm(dim=1)
+    assert RADIUS - 2 * hull.side < radii.max() < 1.25 * RADIUS  # cones that touch the sphere meet outside of it
+    volume = len(hull.x) * hull.side**3
+    assert 0.95 < volume / (4 / 3 * math.pi * RADIUS**3) < 1.15
+    assert min(hull.overlap(outline) for outline in group) > 0.93
+
+
+def test_the_surface_of_a_block_of_cells_is_its_rim():
+    step = torch.arange(5) * 0.25
+    block = Hull(torch.cartesian_prod(step, step, step) + 7, 0.25)
+    assert len(surface_cells(block)) == 5**3 - 3**3
+
+
+def test_far_from_the_origin_the_hull_is_the_same(sphere):
+    """At UTM coordinates float32 cannot hold a sphere of 0.6."""
+    away = torch.eye(4, dtype=torch.float64)
+    away[:3, 3] = torch.tensor([465432.0, 5412345.0, 100.0])
+    moved = replace(sphere, cameras=tuple(replace(c, pose=away @ c.pose.double()) for c in sphere.cameras))
+    report = check_data(moved)
+    assert report.verdict == "good" and report.score is not None and report.score > 0.94
+
+
+def test_right_data_are_good(spot):
+    report = check_data(spot)
+    assert (report.verdict, report.status) == ("good", 0)
+    assert report.score is not None and report.score > 0.9
+    assert report.hull is not None and 0.7 < float(report.hull.norm(dim=1).max()) < 1.2  # its farthest vertex is at 0.9
+
+
+@pytest.mark.parametrize("fault", [name for name, (kind, _) in FAULTS.items() if kind != "half-pixel"])
+def test_every_fault_is_named(spot, fault):
+    kind, change = FAULTS[fault]
+    report = check_data(change(spot))
+    assert report.findings[0].kind == kind, report.verdict
+    assert report.status == (1 if kind == "exposure" else 2)
+    named = {"mask-of-another-view": (2,), "swapped-pictures": (2, 7), "wrong-pose": (3,), "exposure": (3,)}.get(
+        kind, ()
+    )
+    assert report.findings[0].views == tuple(spot.names[i] for i in named)
+
+
+def test_without_masks_only_the_places_are_examined(sphere):
+    report = check_data(replace(sphere, masks=(None,) * len(sphere)))
+    assert report.status == 1 and report.findings[0].kind == "no-masks" and report.score is None
+    one = replace(sphere, cameras=(sphere.cameras[0],) * len(sphere))
+    assert check_data(one).verdict.startswith("wrong: all cameras stand in one place")
+
+
+def test_the_command_prints_draws_and_returns_the_status(sphere, tmp_path, capsys):
+    folder = write_nerfstudio(sphere, tmp_path)
+    out = tmp_path / "seen" / "check.png"
+    out.parent.mkdir()
+    assert main(["check-data", str(folder), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == "good" and f"picture    {out}" in printed
+    picture = np.asarray(Image.open(out)).astype(int)
+    blue = (picture == (30, 120, 255)).all(2)  # outlines of the hull in the views beside the cameras
+    assert picture.shape[1] == 1500 and blue[:, 900:].sum() > 1000
+    assert main(["check-data", str(folder), "--out", str(out), "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table["status"] == 0 and table["score"] > 0.9 and len(table["overlap"]) == len(sphere)
+
+
+def test_files_with_other_axes_are_wrong_though_they_cannot_be_located(spot, tmp_path, capsys):
+    folder = write_nerfstudio(spot, tmp_path, lambda pose: pose @ OPENGL)
+    assert main(["check-data", str(folder), "--out", str(tmp_path / "check.png"), "--json"]) == 2
+    table = json.loads(capsys.readouterr().out)
+    assert [finding["kind"] for finding in table["findings"]] == ["opencv-axes"]
+
+
+def test_files_of_determinant_minus_one_are_mirrored(sphere, tmp_path, capsys):
+    mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0, 1.0], dtype=torch.float64))
+    folder = write_nerfstudio(sphere, tmp_path, lambda pose: mirror @ pose)
+    assert main(["check-data", str(folder), "--out", str(tmp_path / "check.png")]) == 2
+    assert "wrong: the frame is mirrored (determinant -1)" in capsys.readouterr().out
+    assert not (tmp_path / "check.png").exists()
+
+
+def test_a_folder_that_cannot_be_read_is_wrong(tmp_path, capsys):
+    assert main(["check-data", str(tmp_path / "none")]) == 2
+    assert "wrong: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [mirrored, inverted_poses, other_axes])
+def test_a_fit_refuses_contradictions_with_a_guess(spot, change):
+    refuse_contradictions(spot, "folder")
+    refuse_contradictions(wrong_pose(spot), "folder")  # one bad view of 16 is no reason to refuse
+    with pytest.raises(ValueError, match=r"folder: masks and cameras contradict each other.*--no-check"):
+        refuse_contradictions(change(spot), "folder")
+
+
+@pytest.mark.parametrize(("iou", "psnr", "status"), [(0.9, 20.0, 0), (0.4, 20.0, FAILED), (0.9, 9.0, FAILED)])
+@pytest.mark.filterwarnings("ignore:the fit does not look like")
+def test_a_fit_that_failed_has_an_exit_status_of_its_own(iou, psnr, status):
+    assert warn_of_failure({"views": 3, "iou": iou, "psnr": psnr}) == status
+    assert warn_of_failure({"views": 0, "iou": math.nan, "psnr": math.nan}) == 0

@@ -1,0 +1,53 @@
+"""The command that examines a data set before it is fitted."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from warpdvr.cli.arguments import named, positional
+from warpdvr.datasets.check import DataReport, check_data
+from warpdvr.datasets.check_picture import draw_report
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckDataArguments:
+    """Find out whether photographs, masks and cameras agree, and what would fit better.
+
+    The exit status is 0 if the data are good, 1 if they are doubtful, and 2 if they are wrong or cannot be read.
+    """
+
+    folder: Path = field(metadata=positional("FOLDER"))
+    """Photographs with cameras, and masks."""
+    cameras: str | None = field(default=None, metadata=named("FILE", usual="the only one"))
+    """Name of the camera file in FOLDER, where it holds several."""
+    out: Path = field(default=Path("check-data.png"), metadata=named("FILE.png"))
+    """Picture of the cameras, of the hull and of the views that fit it worst."""
+    json: bool = False
+    """Print the findings as JSON, and nothing else."""
+
+
+def check(options: CheckDataArguments) -> int:
+    """Examine a data set, draw it, and print what was found; return the exit status."""
+    report = check_data(options.folder, cameras=options.cameras)
+    drawn = report.views is not None
+    if report.views is not None:
+        draw_report(report, options.out)
+    if options.json:
+        print(report.to_json())
+    else:
+        _print(report, options.out if drawn else None)
+    return report.status
+
+
+def _print(report: DataReport, picture: Path | None) -> None:
+    """Print what was read, the scores of the worst views, all findings, and the verdict in the last line."""
+    print(report.summary)
+    if report.score is not None:
+        print(f"hull       covers {100 * report.score:.1f} % of the masks (median of the views)")
+    if report.overlap:
+        worst = sorted(report.overlap, key=lambda pair: pair[1])[:3]
+        print(f"worst      {', '.join(f'{name} {100 * value:.1f} %' for name, value in worst)}")
+    if picture is not None:
+        print(f"picture    {picture}")
+    for finding in report.findings[1:]:
+        print(f"also       {finding}")
+    print(report.verdict)

@@ -1,6 +1,5 @@
 """Lenses with distortion: against the documented formulas written again, finite differences, and pinholes."""
 
-import importlib.util
 import math
 from dataclasses import replace
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from test_pose_refinement import shape
 from torch import Tensor
 
 from warpdvr import Camera, FisheyeLens, Fit, OpenCVLens, Recipe, Views, render
@@ -17,7 +17,7 @@ from warpdvr.cameras.lenses import Lens, RadialTangentialFisheyeLens, ThinPrismF
 from warpdvr.cameras.projection import PINHOLE, projection_of
 from warpdvr.cameras.rays import pixel_centres
 from warpdvr.cameras.transform import SceneTransform
-from warpdvr.fields.analytic import Sphere, Union
+from warpdvr.fields.analytic import Sphere
 from warpdvr.fitting.pose_refinement import refine
 
 Array = np.ndarray
@@ -99,11 +99,9 @@ def test_points_appear_where_the_documented_formulas_say(lens: Lens) -> None:
     assert torch.equal(z, torch.from_numpy(x)[:, 2])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("cv2") is None, reason="OpenCV is no dependency")
 @pytest.mark.parametrize("name", ["opencv4", "opencv5", "opencv8", "opencv12", "fisheye"])
 def test_points_appear_where_opencv_says(name: str) -> None:
-    import cv2
-
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is no dependency")
     some, c = camera(LENSES[name]), LENSES[name].tensors()["coefficients"].numpy()
     K = some.K.numpy() * [[1, 0, 1], [0, 1, 1], [0, 0, 1]]  # OpenCV has no skew
     x = np.c_[RNG.uniform(-0.8, 0.8, (300, 2)), np.ones(300)]
@@ -198,22 +196,23 @@ FOLDING: list[tuple[Lens, float]] = [
     (OpenCVLens([-0.3, 0.0, 0.0, 0.0]), math.sqrt(1 / 0.9)),  # 1 - 3 0.3 r^2 = 0
     (OpenCVLens([0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0]), math.sqrt(2)),  # r / (1 + r^2 / 2)
     (FisheyeLens([-0.2, 0.0, 0.0, 0.0]), math.tan(math.sqrt(1 / 0.6))),
-    (DivisionLens([0.25]), math.inf),
+    (DivisionLens([0.25]), 1.0),  # r / (1 + r^2 / 4)
 ]
 
 
 @pytest.mark.parametrize(("lens", "fold"), FOLDING, ids=lambda a: a.name if isinstance(a, Lens) else None)
 def test_what_lies_beyond_a_fold_is_in_no_image(lens: Lens, fold: float) -> None:
     some = camera(lens)
-    r = torch.tensor([0.2, 0.9, 0.999, 1.001, 1.5, 4.0]).double() * (fold if math.isfinite(fold) else 1e6)
+    r = torch.tensor([0.2, 0.9, 0.999, 1.001, 1.5, 4.0]).double() * fold
     x = torch.stack([0.6 * r, -0.8 * r, torch.ones(6).double()], 1)
     found, _ = some.project(x)
     seen = found.isfinite().all(1)
-    assert seen.tolist() == ([True] * 6 if math.isinf(fold) else [True] * 3 + [False] * 3)
+    assert seen.tolist() == [True] * 3 + [False] * 3
     behind, _ = some.project(torch.tensor([[0.1, 0.2, -1.0]]).double())
     assert behind.isinf().all()
 
 
+@pytest.mark.filterwarnings("ignore:render. many rays stay undecided")
 def test_pixels_without_an_inverse_have_no_ray_and_no_gradient() -> None:
     lens = OpenCVLens(torch.tensor([-0.3, 0.0, 0.0, 0.0]).double().requires_grad_())
     some = camera(lens, 160, 120, 75.0)
@@ -225,7 +224,7 @@ def test_pixels_without_an_inverse_have_no_ray_and_no_gradient() -> None:
     with pytest.warns(UserWarning, match="no inverse"):
         image = render(Sphere(0.5), replace(some, pose=looking()), outline=True)
     assert image.mask.any()
-    (found,) = torch.autograd.grad(image.rgb.sum() + image.depth[image.mask].sum(), lens.coefficients)
+    (found,) = torch.autograd.grad(image.rgb.sum() + image.depth[image.mask].sum(), lens.tensors()["coefficients"])
     assert found.isfinite().all() and (found != 0).any()
 
 
@@ -300,12 +299,12 @@ def test_a_picture_is_that_of_a_pinhole_resampled(lens: Lens) -> None:
     """Where each pixel's direction meets the pinhole's image, by the formulas that were written again."""
     pose = Camera.look_at((0.3, -1.6, 0.4)).pose
     some = replace(camera(lens), pose=pose)
-    fine = Camera([[800, 0, 960], [0, 800, 720], [0, 0, 1]], pose, 1920, 1440)
+    fine = Camera([[270, 0, 320], [0, 270, 240], [0, 0, 1]], pose, 640, 480)
     ball = Sphere(0.6)
     with torch.no_grad():
         bent, straight = render(ball, some), render(ball, fine)
-    v, u = np.mgrid[:1440:3, :1920:3] + 0.5
-    directions = np.stack([(u - 960) / 800, (v - 720) / 800, np.ones_like(u)], -1).reshape(-1, 3)
+    v, u = np.mgrid[:480, :640] + 0.5
+    directions = np.stack([(u - 320) / 270, (v - 240) / 270, np.ones_like(u)], -1).reshape(-1, 3)
     place = (np.c_[formula(lens, directions), np.ones(len(directions))] @ some.K.numpy().T)[:, :2]
     inside = ((place >= 0.5) & (place < [159.5, 119.5])).all(1)
     row, column = (place[inside][:, ::-1] - 0.5).T
@@ -315,7 +314,7 @@ def test_a_picture_is_that_of_a_pinhole_resampled(lens: Lens) -> None:
     found = (1 - a) * ((1 - b) * found[i, j] + b * found[i, j + 1]) + a * (
         (1 - b) * found[i + 1, j] + b * found[i + 1, j + 1]
     )
-    expected = straight.depth.double().numpy()[::3, ::3].reshape(-1)[inside]
+    expected = straight.depth.double().numpy().reshape(-1)[inside]
     off = np.abs(found - expected)
     assert inside.sum() > 20000 and 3000 < np.isfinite(off).sum()
     assert np.nanmedian(off) < 2e-4 and np.nanquantile(off, 0.95) < 2e-3
@@ -374,12 +373,11 @@ def balls(lens: Lens, n: int = 6, width: int = 48, height: int = 40, focal: floa
     return Views(images, tuple(masks), some, names, chosen, (), SceneTransform.identity(), "balls")
 
 
-@pytest.mark.parametrize("cameras", [0.0, 1e-3], ids=["given", "refined"])
-@BOTH
+@pytest.mark.parametrize(("lens", "cameras"), [(STRONG, 1e-3), (ROUND, 0.0)], ids=["opencv, refined", "fisheye"])
 def test_a_fit_finds_the_ball(lens: Lens, cameras: float) -> None:
     field = Sphere(0.4)
     recipe = Recipe(rays=128, learn_background=False, rate=0.02, cameras=cameras)
-    for _ in Fit(field, balls(lens), iterations=60, recipe=recipe):
+    for _ in Fit(field, balls(lens), iterations=40, recipe=recipe):
         pass
     assert float(field.radius.detach()) == pytest.approx(0.6, abs=0.02)
 
@@ -389,15 +387,15 @@ def test_a_fit_lives_with_pixels_that_have_no_ray() -> None:
     views = balls(OpenCVLens([-0.3, 0.0, 0.0, 0.0]), focal=26.0)
     assert (views.cameras[0].rays().direction.norm(dim=1) < 0.5).any()
     field = Sphere(0.4)
-    for _ in Fit(field, views, iterations=60, recipe=Recipe(rays=128, rate=0.02, cameras=1e-3)):
+    for _ in Fit(field, views, iterations=40, recipe=Recipe(rays=128, rate=0.02, cameras=1e-3)):
         pass
     assert float(field.radius.detach()) == pytest.approx(0.6, abs=0.03)
 
 
 @BOTH
 def test_cameras_with_a_lens_are_refined(lens: Lens) -> None:
-    """Two balls and their masks, seen from poses that are 3 degrees and 0.03 units off."""
-    field = Union([Sphere(0.45), Sphere(0.3, (0.4, 0.1, 0.3)), Sphere(0.2, (-0.2, 0.5, -0.2))])
+    """By mask and depth, from 3 degrees and 0.03 units off."""
+    field = shape()
     true = replace(camera(lens, 120, 100, 75.0), pose=Camera.look_at((1.2, -1.4, 0.6)).pose)
     with torch.no_grad():
         image = render(field, true)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from warpdvr import Camera, Fit, Recipe, SphereTrace, Views, extract, render
 from warpdvr.cameras.camera import mixed_rays
+from warpdvr.cameras.closed_form_lenses import DivisionLens, EUCMLens, FOVLens
+from warpdvr.cameras.lenses import FisheyeLens, OpenCVLens, RadialTangentialFisheyeLens, ThinPrismFisheyeLens
 from warpdvr.cameras.projection import (
     ORTHOGRAPHIC,
     PINHOLE,
@@ -32,7 +34,16 @@ from warpdvr.shading.srgb import linear
 from warpdvr.viewer import window
 
 FISHEYE = Fisheye(torch.tensor(0.4, dtype=torch.float64))
-MODELS = pytest.mark.parametrize("projection", [PINHOLE, ORTHOGRAPHIC, FISHEYE], ids=lambda p: p.name)
+LENSES = [
+    OpenCVLens([0.03, 0.004, 1e-3, -2e-3]),
+    FisheyeLens([0.02, -0.003, 4e-4, 0.0]),
+    ThinPrismFisheyeLens([0.02, -0.003, 1e-3, -1e-3, 4e-4, 0.0, 1e-3, -1e-3]),
+    RadialTangentialFisheyeLens([0.02, -0.003, 4e-4, 0.0, 0.0, 0.0, 1e-3, 1e-3, 1e-3, 0.0, -1e-3, 0.0]),
+    FOVLens([0.6]),
+    DivisionLens([-0.1]),
+    EUCMLens([0.55, 1.05]),
+]
+MODELS = pytest.mark.parametrize("projection", [PINHOLE, ORTHOGRAPHIC, FISHEYE, *LENSES], ids=lambda p: p.name)
 RNG = np.random.default_rng(0)
 
 
@@ -90,10 +101,14 @@ def test_the_gradient_of_rays_is_that_of_finite_differences(
         return
     camera, pixel, view = skewed(projection), anywhere(40), torch.zeros(40, dtype=torch.int64)
     weight = torch.from_numpy(RNG.normal(size=(2, 40, 3)))
-    given = {"K": camera.K, "pose": camera.pose, **({"own": projection.tensors()["s"]} if what == "own" else {})}
+    given = {
+        "K": camera.K,
+        "pose": camera.pose,
+        **({"own": own} if (own := next(iter(projection.tensors().values()), None)) is not None else {}),
+    }
 
     def model(own: Tensor | None) -> Projection:
-        return projection if own is None else projection.with_parameters(s=own)
+        return projection if own is None else projection.with_parameters(**dict.fromkeys(projection.tensors(), own))
 
     def weighed(matrix: Tensor) -> Tensor:
         at = {**given, what: matrix}

@@ -203,6 +203,7 @@ class CachedValues(Solver):
         """Return status, t, descent, nearest and close, the outputs of `kernels.cached.guess`."""
         near, far = rays.clip(field.bounds)
         o, d = rays.origin, rays.direction
+        far.masked_fill_(~(o + d).isfinite().all(1), -1.0)  # what is no ray ends before it begins
         status, t = torch.empty_like(near, dtype=torch.int32), torch.empty_like(near)
         descent, nearest = torch.empty_like(near), torch.empty_like(near)
         close = torch.empty_like(near, dtype=torch.bool)

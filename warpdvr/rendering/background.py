@@ -81,7 +81,7 @@ class Background(nn.Module):
     def forward(self, rays: Rays) -> Float[Tensor, "n 3"]:
         """Return sRGB colours in [0, 1]; differentiable with respect to weights and rays."""
         rays, _ = rays.normalised()
-        o, d = (rays.origin - self.ball[:3]) / self.ball[3], rays.direction
+        o, d = (rays.origin - self.ball[:3]) / self.ball[3], rays.direction.nan_to_num()  # some colour for no ray
         nearest = -(o * d).sum(-1, keepdim=True)
         deep = (1 - (o + nearest * d).square().sum(-1, keepdim=True)).clamp_min(0)
         x = o + (nearest + (deep + 1e-6).sqrt()) * d

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from warpdvr.cameras.camera import Camera
+    from warpdvr.cameras.lenses import FisheyeLens, OpenCVLens
     from warpdvr.cameras.projection import Orthographic, Pinhole, Projection, register_projection
     from warpdvr.cameras.rays import Rays
     from warpdvr.cameras.transform import SceneTransform
@@ -48,11 +49,13 @@ __all__ = [
     "DenseMarch",
     "DirectionalLight",
     "Field",
+    "FisheyeLens",
     "Fit",
     "Hit",
     "Image",
     "Lambert",
     "Mesh",
+    "OpenCVLens",
     "Orthographic",
     "Pinhole",
     "Projection",
@@ -79,6 +82,7 @@ __all__ = [
 
 _MODULES = {
     "cameras.camera": ("Camera",),
+    "cameras.lenses": ("FisheyeLens", "OpenCVLens"),
     "cameras.rays": ("Rays",),
     "cameras.transform": ("SceneTransform",),
     "datasets.load": ("load",),

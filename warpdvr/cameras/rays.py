@@ -55,8 +55,9 @@ class Rays:
         length = self.direction.norm(dim=-1)
         length = torch.where((length - 1).abs() <= ROUNDING, 1.0, length)
         valid = (length > 0) & length.isfinite() & self.origin.isfinite().all(-1)
-        length = torch.where(valid, length, torch.nan)
-        return Rays(self.origin, self.direction / length[:, None], self.shape_index), length
+        # divided by 1 and replaced, so that the gradient of what is no ray is 0 and not NaN
+        direction = torch.where(valid[:, None], self.direction / torch.where(valid, length, 1.0)[:, None], torch.nan)
+        return Rays(self.origin, direction, self.shape_index), torch.where(valid, length, torch.nan)
 
     def clip(self, bounds: Float[Tensor, "2 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Return near and far, the values of t between which each ray is inside the box `bounds` (low, high).

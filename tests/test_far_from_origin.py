@@ -5,7 +5,7 @@ What is written is read by trimesh and USD, and compared with NumPy in float64.
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,9 @@ import trimesh
 from pxr import Gf, Usd, UsdGeom, UsdValidation  # noqa: TID253  (what is tested here is what it reads)
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.cameras.projection import ORTHOGRAPHIC, PINHOLE, Pinhole
+from warpdvr.cameras.closed_form_lenses import FOVLens
+from warpdvr.cameras.lenses import FisheyeLens, OpenCVLens
+from warpdvr.cameras.projection import ORTHOGRAPHIC, Pinhole
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.cli.main import main
 from warpdvr.datasets.synthetic import mesh_views
@@ -209,21 +211,6 @@ def test_usd_cameras_see_the_same_picture_far_away(tmp_path, frame):
     assert near < SCALE * 2.5 and SCALE * 5 < far < 100
 
 
-@dataclass(frozen=True, eq=False)
-class Barrel(Pinhole):
-    """A lens with one radial coefficient: (x, y) (1 + k r^2)."""
-
-    k: float = 0.0
-    name = "barrel"
-    frustum = None  # type: ignore[assignment]
-
-    def local_project(self, K, x):
-        plane = x[:, :2] / x[:, 2:]
-        return PINHOLE.local_project(
-            K, torch.cat([plane * (1 + self.k * plane.square().sum(1, keepdim=True)), x[:, :1] * 0 + 1], 1)
-        )
-
-
 class Panorama(Pinhole):
     """All directions in one picture, proportional to the angles."""
 
@@ -243,7 +230,9 @@ def odd_cameras() -> dict[str, Camera]:
         "plain": plain,
         "skewed": replace(plain, K=skewed),
         "flat": Camera(skewed, plain.pose, 640, 480, ORTHOGRAPHIC),
-        "bent": replace(plain, projection=Barrel(k=-0.1)),
+        "bent": replace(plain, projection=OpenCVLens((-0.1, 0.01, 1e-3, 2e-3))),
+        "fisheye": replace(plain, projection=FisheyeLens((0.1, 0.0, 0.0, 0.0))),
+        "wide": replace(plain, projection=FOVLens((1.0,))),
         "round": replace(plain, projection=Panorama()),
         "mirrored": replace(plain, K=plain.K * torch.tensor([[-1.0], [1], [1]])),
     }
@@ -258,11 +247,11 @@ def test_cameras_that_usd_lacks_are_written_squared_or_left_out_with_one_warning
     assert text.startswith(
         f"{path}: camera skewed is not written as it is: USD has no such camera: perspective, skew 40"
     )
-    assert "custom data: skewed, flat, bent; left out: round, mirrored" in text
+    assert "custom data: skewed, flat, bent and 2 more; left out: round, mirrored" in text
     assert errors(path) == []
     stage = Usd.Stage.Open(str(path))
     names = [p.GetName() for p in stage.GetPrimAtPath("/NeuralSurface/Cameras").GetChildren()]
-    assert names == ["plain", "skewed", "flat", "bent"]
+    assert names == ["plain", "skewed", "flat", "bent", "fisheye", "wide"]
     for name in names:
         prim = stage.GetPrimAtPath(f"/NeuralSurface/Cameras/{name}")
         assert prim.GetCustomDataByKey("warpdvr:K") == given[name].K.reshape(-1).tolist()
@@ -274,13 +263,14 @@ def test_cameras_that_usd_lacks_are_written_squared_or_left_out_with_one_warning
             assert camera.GetProjectionAttr().Get() == "orthographic"
             assert across == pytest.approx(10 * 640 / float(given[name].K[0, 0]))
         else:
-            assert focal / across * 640 == pytest.approx(float(given[name].K[0, 0]))
+            slope = 2 * math.tan(0.5) if name == "wide" else 1.0  # of its atan(2 r tan(w / 2)) / w, in the middle
+            assert focal / across * 640 == pytest.approx(slope * float(given[name].K[0, 0]), rel=1e-5)
             assert camera.GetHorizontalApertureOffsetAttr().Get() == pytest.approx(0, abs=1e-9)
 
 
 def test_cameras_that_usd_has_cause_no_warning(tmp_path):
     write_usd(tmp_path / "a.usda", ball(), [odd_cameras()["plain"]], approximate_cameras=True)
-    with pytest.raises(ValueError, match="'barrel'"):
+    with pytest.raises(ValueError, match=r"View_000: USD has .* this one is 'opencv'"):
         write_usd(tmp_path / "b.usda", ball(), [odd_cameras()["bent"]])
 
 

@@ -24,7 +24,7 @@ from warpdvr.rendering.background import ROOM, Background
 from warpdvr.rendering.image import Image
 from warpdvr.runs.run import Run
 from warpdvr.runtime.files import make_folder, replacing
-from warpdvr.usd.scene import write_usd
+from warpdvr.usd.scene import Metadata, write_usd
 
 
 def write_pictures(run: Run, field: Field, *, size: int = 512) -> Path:
@@ -79,7 +79,7 @@ def write_scene(run: Run, mesh: Mesh, path: Path | None = None) -> Path:
     cameras = [checkpoint.transform.to_data(camera) for camera in checkpoint.cameras]
     up = (data[:3, :3] @ torch.tensor(checkpoint.up, dtype=data.dtype)).tolist()
     matrix = [float(a) for row in data.tolist() for a in row]
-    metadata = {"scene_transform": matrix, "field": str(checkpoint.kind)}
+    metadata: Metadata = {"scene_transform": matrix, "field": str(checkpoint.kind)}
     write_usd(path, mesh, cameras, up=up, metadata=metadata, approximate_cameras=True)
     return path
 

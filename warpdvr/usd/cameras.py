@@ -132,18 +132,21 @@ def _problem(camera: Camera) -> str:
 
 
 def _nearest(camera: Camera) -> Camera | None:
-    """Return the camera without skew and lens distortion; None if it shows even the middle in another way."""
-    if min(camera.K[0, 0], camera.K[1, 1]) <= 0:
+    """Return the camera without skew that shows the middle at the same scale; None if that is far from what K says.
+
+    Of an orthographic camera that scale is the same at all depths, of others it falls with the depth.
+    """
+    step, K = 1e-3, camera.K.clone()
+    side = step * torch.tensor([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]]).to(K)
+    at = torch.cat([side + torch.tensor([0, 0, depth]).to(K) for depth in (1.0, 2.0)])
+    right, left, down, up = camera.projection.local_project(K, at).detach().view(2, 4, 2).unbind(1)
+    scale = torch.stack([(right - left)[:, 0], (down - up)[:, 1]], 1) / (2 * step)  # at the depths 1 and 2
+    given = K.diagonal()[:2]
+    if not bool(((given > 0) & (scale[0] > given / 2) & (scale[0] < 2 * given)).all()):
         return None
-    K, step = camera.K.clone(), 1e-3
-    offset = torch.tensor([[0, 0, 0], [step, 0, 0], [-step, 0, 0], [0, step, 0], [0, -step, 0]]).to(K)
-    x = torch.cat([offset + torch.tensor([0, 0, z]).to(K) for z in (1.0, 2.0)])
-    pixel = camera.projection.local_project(K, x)
-    for projection in (PINHOLE, ORTHOGRAPHIC):
-        if (pixel - projection.local_project(K, x)).abs().max() <= 0.01 * step * K.diagonal().max():
-            K[0, 1] = 0
-            return replace(camera, K=K, projection=projection)
-    return None
+    parallel = bool((scale[1] > 0.75 * scale[0]).all())
+    K[0, 0], K[1, 1], K[0, 1] = scale[0, 0], scale[0, 1], 0.0
+    return replace(camera, K=K, projection=ORTHOGRAPHIC if parallel else PINHOLE)
 
 
 def _some(names: Sequence[str]) -> str:

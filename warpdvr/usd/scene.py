@@ -57,9 +57,10 @@ def write_usd(
             are rotated if `up` is one of the other axes, to 1e-6; if it is no axis, they are not rotated.
         meters_per_unit: length of the unit after `transform` [metre].
         metadata: numbers, strings or lists of numbers to keep in the file as custom data `warpdvr:<key>`.
-        approximate_cameras: write cameras that USD does not have without their skew and lens distortion, which are kept
-            as custom data `warpdvr:K` and `warpdvr:projection` (JSON), leave out those that have no such approximation,
-            and warn once for all of them, instead of refusing them.
+        approximate_cameras: instead of refusing cameras that USD does not have, write them without skew and lens
+            distortion, right in the middle of the image, and keep K and the projection (JSON) as custom data
+            `warpdvr:K` and `warpdvr:projection`; leave out those of which that is no approximation, such as a panorama
+            or a mirrored picture; and warn once for all of them.
 
     Raises:
         ValueError: if the suffix, `up` or a name is wrong, the mesh is empty or not finite, or USD has no such camera.

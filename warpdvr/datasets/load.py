@@ -118,8 +118,8 @@ def load(
     """Read the photographs, masks and cameras in `folder`; its format is detected by the files in it.
 
     DVR (`cameras.npz` with camera_mat and world_mat = [R | t]), IDR / NeuS (`cameras*.npz`), Middlebury (`*_par.txt`),
-    nerfstudio / instant-ngp / Blender (`transforms*.json`), sdfstudio (`meta_data.json`), COLMAP (`sparse/0`), and those
-    that `FORMATS` lists, each in its own module.
+    nerfstudio / instant-ngp / Blender (`transforms*.json`), sdfstudio (`meta_data.json`), COLMAP (`sparse/0`), and
+    those that `FORMATS` lists, each in its own module.
     `Views.summary` says what was read. No file outside of `folder` is read, nothing is unpickled.
 
     Depth is read if there is any: a map per picture in `depth/`, what a format has in addition (see its module), and

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cli.fit import FitArguments, _new_scene
+from warpdvr.cli.parser import parse
 from warpdvr.datasets.formats import ReadOptions
 from warpdvr.datasets.load import detect, load
 from warpdvr.datasets.views import Views
@@ -567,3 +569,13 @@ def test_an_uncalibrated_camera_has_the_turntable_in_front_of_it(tmp_path: Path)
     centres = torch.stack([c.centre for c in views.cameras])
     expected = torch.tensor([[0.0, 0, 0], [-1, 0, 1], [0, 0, 2], [1, 0, 1]]).double()
     torch.testing.assert_close(centres, expected)
+
+
+def test_a_turntable_is_an_option_of_fit_and_of_a_scene_file(tmp_path: Path) -> None:
+    camera = turntable(tmp_path)
+    words = [str(tmp_path), "--out", str(tmp_path / "run"), "--turntable", "90", "--device", "cpu"]
+    scene = _new_scene(parse(FitArguments, "fit", words))
+    assert scene.views == {"folder": scene.views["folder"], "turntable": 90.0}
+    views = scene.load_views().in_data_frame()
+    assert views.cameras[0].centre.tolist() == pytest.approx(camera.centre.tolist())
+    assert views.cameras[2].centre.tolist() == pytest.approx([-4, 0, 1])

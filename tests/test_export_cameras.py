@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_cameras_commands import run
 
 import warpdvr
 from warpdvr.cameras.camera import Camera
@@ -21,6 +22,9 @@ from warpdvr.datasets.export import export_cameras, export_formats
 from warpdvr.datasets.listing import NamedCamera
 from warpdvr.datasets.load import FORMATS, load, write_cameras
 from warpdvr.datasets.views import Views
+from warpdvr.runs.run import Run
+
+__all__ = ["run"]  # a fixture
 
 W, H = 12, 9
 """Size of all pictures [pixel]."""
@@ -115,14 +119,19 @@ def test_formats_with_a_scene_frame_keep_it(name: str, tmp_path: Path) -> None:
 
 
 LENSES: dict[str, tuple[Projection, set[str]]] = {
-    "k1": (OpenCVLens([0.058, 0.0, 0.0, 0.0]), {"bundler", "openmvg", "metashape", "realitycapture"}),
-    "brown": (OpenCVLens([0.058, -0.02, 0.003, -0.002, 0.01]), {"openmvg", "metashape"}),
-    "fisheye": (FisheyeLens([0.03, -0.01, 0.002, -0.001]), {"openmvg", "metashape"}),
+    "k1": (
+        OpenCVLens([0.058, 0.0, 0.0, 0.0]),
+        {"bundler", "openmvg", "metashape", "realitycapture", "colmap", "nerfstudio"},
+    ),
+    "brown": (OpenCVLens([0.058, -0.02, 0.003, -0.002, 0.01]), {"openmvg", "metashape", "colmap", "nerfstudio"}),
+    "fisheye": (FisheyeLens([0.03, -0.01, 0.002, -0.001]), {"openmvg", "metashape", "colmap", "nerfstudio"}),
 }
 """A lens, and the formats of this list that hold it."""
 
 
-@pytest.mark.parametrize("name", sorted({"idr", "dvr", "llff", "nsvf", "polycam", "bundler", "openmvg", "metashape"}))
+@pytest.mark.parametrize(
+    "name", sorted({"idr", "dvr", "llff", "nsvf", "polycam", "bundler", "openmvg", "metashape", "colmap", "nerfstudio"})
+)
 @pytest.mark.parametrize("lens", LENSES)
 def test_a_lens_is_kept_or_refused_by_name(lens: str, name: str, tmp_path: Path) -> None:
     projection, able = LENSES[lens]
@@ -176,13 +185,29 @@ def test_cameras_alone_are_written_without_views(tmp_path: Path) -> None:
 
 def test_every_format_that_is_read_is_written() -> None:
     named = {format.title for format in export_formats().values()}
-    assert {format.title for format in FORMATS} - named <= {"nerfstudio / instant-ngp / Blender"}
+    assert {format.title for format in FORMATS} == named
+
+
+def test_command_writes_the_refined_cameras_of_a_run(run: Run, tmp_path: Path) -> None:
+    export(
+        parse(
+            ExportCamerasArguments,
+            "export-cameras",
+            [str(run.folder), "--format", "idr", "--out", str(tmp_path / "out")],
+        )
+    )
+    shutil.copytree(tmp_path / "data" / "image", tmp_path / "out" / "image")
+    again, refined = load(tmp_path / "out", hold_out=0), run.load().cameras
+    x = 0.5 * torch.randn(50, 3, generator=torch.manual_seed(0)).double()
+    for camera, own, old in zip(again.cameras, refined, run.scene().load_views().cameras, strict=True):
+        assert float((camera.project(x)[0] - own.project(x)[0]).abs().max()) < 1e-6
+        assert float((camera.project(x)[0] - old.project(x)[0]).abs().max()) > 0.1
 
 
 def test_command_writes_the_cameras_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = folder_of(tmp_path / "data", "polycam", sample("polycam"))
     words = [str(folder), "--format", "metashape", "--out", str(tmp_path / "out")]
-    export(parse(ExportCamerasArguments, "cameras", words))
+    export(parse(ExportCamerasArguments, "export-cameras", words))
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "out" / "cameras.xml")
     (tmp_path / "out" / "images").mkdir()
     for name in NAMES:

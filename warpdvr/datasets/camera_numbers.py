@@ -12,8 +12,9 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import OPENGL, Camera
 from warpdvr.cameras.projection import PINHOLE, Pinhole, Projection
+from warpdvr.datasets.calibration import Calibration
 from warpdvr.datasets.entries import NamedCamera
-from warpdvr.datasets.files import error_prefix, sort_by_number
+from warpdvr.datasets.files import sort_by_number
 
 
 def intrinsics(fx: float, fy: float, cx: float, cy: float, skew: float = 0.0) -> Float[Tensor, "3 3"]:
@@ -43,10 +44,6 @@ def make_camera(
     Raises:
         ValueError: if the picture has another shape, the pose is no rotation, or a focal length is not positive.
     """
-    w, h = stored or size
-    width, height = size
-    if not (w > 0 and h > 0) or abs(w * height - h * width) > max(w, h):  # within a pixel of rounding
-        raise ValueError(f"{label}: expected an image of {w:g} x {h:g} pixels, found one of {width} x {height}")
     if not (K[0, 0] > 0 and K[1, 1] > 0):
         raise ValueError(
             f"{label}: expected a positive focal length, found {K[0, 0]:g} and {K[1, 1]:g}; there is no camera for "
@@ -55,9 +52,7 @@ def make_camera(
     full = torch.eye(4, dtype=torch.float64)
     full[:3] = pose[:3]
     _check_rotation(label, full)
-    factor = torch.tensor([width / w, height / h, 1.0], dtype=torch.float64)
-    with error_prefix(label):
-        return Camera(factor[:, None] * K, full, width, height, projection)
+    return Calibration(K, full, *(stored or size), label, projection)(*size)
 
 
 def inverse_pose(label: str, R: Float[Tensor, "3 3"], t: Float[Tensor, "3"]) -> Float[Tensor, "4 4"]:

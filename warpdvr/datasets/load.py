@@ -69,7 +69,7 @@ FORMATS: list[Format] = [
     ARKit(),
     ProjectionMatrices(),
 ]
-"""The known formats, in the order in which they are tried."""
+"""The known formats, in the order in which they are tried; the module of each describes its files and conventions."""
 
 
 def register_format(format: Format) -> None:
@@ -117,9 +117,6 @@ def load(
 ) -> Views:
     """Read the photographs, masks and cameras in `folder`; its format is detected by the files in it.
 
-    DVR (`cameras.npz` with camera_mat and world_mat = [R | t]), IDR / NeuS (`cameras*.npz`), Middlebury (`*_par.txt`),
-    nerfstudio / instant-ngp / Blender (`transforms*.json`), sdfstudio (`meta_data.json`), COLMAP (`sparse/0`),
-    and those that `FORMATS` lists, each in its own module.
     `Views.summary` says what was read. No file outside of `folder` is read, nothing is unpickled.
 
     Depth is read if there is any: a map per picture in `depth/`, what a format has in addition (see its module), and
@@ -134,8 +131,7 @@ def load(
     Args:
         folder: the data set.
         hold_out: views 0, hold_out, 2 hold_out, ... are held out from training; 0 holds out none. None is held out of
-            2 or 3 views, unless `hold_out` is so small.
-            A test split that comes with the data (`transforms_test.json`) is used instead.
+            2 or 3 views, unless `hold_out` is so small. A test split that comes with the data is used instead.
         cameras: name of the camera file in `folder`, if it holds several.
         depth_scale: factor from the unit of the depth maps to the data's own, that of the cameras' positions.
         max_pixels: pictures of more pixels are scaled down to at most so many, with their masks and cameras.
@@ -144,13 +140,12 @@ def load(
         notice: called with a sentence before pictures are decoded, if there are no masks.
         normalise: move the object into the unit sphere. With False the scene frame is the data's own, for fields with a
             fixed frame, such as trained decoders; then one view is enough.
-        turntable: for pictures of one camera that stands still: by how much the object turned from each picture to the
-            next, anticlockwise seen from above [degree]; see `turntable.place_cameras`.
+        turntable: by how much the object turned between pictures of one camera [degree], see `turntable.place_cameras`.
 
     Raises:
         ValueError: if a file is missing, damaged or in an unexpected form, or if files contradict each other.
     """
-    folder = Path(folder)
+    folder = _check_folder(Path(folder))
     options = ReadOptions(
         hold_out=hold_out,
         depth_scale=depth_scale,
@@ -160,12 +155,6 @@ def load(
         notice=notice,
         turntable=turntable,
     )
-    if not folder.is_dir():
-        raise ValueError(
-            f"{folder}: expected a folder of photographs, found {'a file' if folder.exists() else 'nothing'}"
-        )
-    if not any(folder.iterdir()):
-        raise ValueError(f"{folder}: expected photographs and cameras, found an empty folder")
     with following_links(follow_links):
         detection = detect(folder, cameras=cameras)
         views = detection.format.read(detection, options)
@@ -173,6 +162,17 @@ def load(
             raise ValueError(f"{folder}: depth_scale is {depth_scale:g}, but there is no depth to scale; leave it out")
         views = attach_points_file(folder, views)
     return views if normalise else views.in_data_frame()
+
+
+def _check_folder(folder: Path) -> Path:
+    """Return a folder; ValueError if there is nothing to read."""
+    if not folder.is_dir():
+        raise ValueError(
+            f"{folder}: expected a folder of photographs, found {'a file' if folder.exists() else 'nothing'}"
+        )
+    if not any(folder.iterdir()):
+        raise ValueError(f"{folder}: expected photographs and cameras, found an empty folder")
+    return folder
 
 
 def write_cameras(

@@ -59,7 +59,7 @@ class OpenMVG(ListedFormat):
         path = data.choose("sfm_data.json")
         table = read_json(path)
         lenses = _intrinsics(str(path), table)
-        poses = {e.get("key"): e.get("value") for e in _tables(str(path), table, "extrinsics")}
+        poses = {str(e.get("key")): e.get("value") for e in _tables(str(path), table, "extrinsics")}
         entries, keys = [], []
         for view in _tables(str(path), table, "views"):
             label = f"{path}: view {shorten(view.get('key'))}"
@@ -67,7 +67,7 @@ class OpenMVG(ListedFormat):
             name = get_name(f"{label}: filename", content.get("filename"))
             local = content.get("local_path") or ""
             picture = str(PurePosixPath(str(local).lstrip("/"), name)) if "\0" not in str(local) else name
-            lens, pose = lenses.get(content.get("id_intrinsic")), poses.get(content.get("id_pose"))
+            lens, pose = lenses.get(str(content.get("id_intrinsic"))), poses.get(str(content.get("id_pose")))
             entries.append(Entry(picture, partial(_camera, label, lens, pose), label))
             keys.append(view.get("key"))
         points, visible = _structure(str(path), table, keys)
@@ -93,10 +93,10 @@ def _tables(label: str, table: Mapping[str, object], key: str) -> list[dict[str,
     return entries
 
 
-def _intrinsics(path: str, table: Mapping[str, object]) -> dict[object, tuple[str, dict[str, object]]]:
+def _intrinsics(path: str, table: Mapping[str, object]) -> dict[str, tuple[str, dict[str, object]]]:
     """Return the type and the numbers of all intrinsics, by key."""
     names: dict[int, str] = {}
-    found: dict[object, tuple[str, dict[str, object]]] = {}
+    found: dict[str, tuple[str, dict[str, object]]] = {}
     for entry in _tables(path, table, "intrinsics"):
         label = f"{path}: intrinsics {shorten(entry.get('key'))}"
         value = get_table(label, entry, "value")
@@ -104,7 +104,7 @@ def _intrinsics(path: str, table: Mapping[str, object]) -> dict[object, tuple[st
         if "polymorphic_name" in value:
             names[number % NEW_TYPE] = str(value["polymorphic_name"])
         data = get_table(label, get_table(label, value, "ptr_wrapper"), "data")
-        found[entry.get("key")] = names.get(number % NEW_TYPE, "pinhole"), data
+        found[str(entry.get("key"))] = names.get(number % NEW_TYPE, "pinhole"), data
     return found
 
 

@@ -99,19 +99,6 @@ def test_points_appear_where_the_documented_formulas_say(lens: Lens) -> None:
     assert torch.equal(z, torch.from_numpy(x)[:, 2])
 
 
-@pytest.mark.parametrize("name", ["opencv4", "opencv5", "opencv8", "opencv12", "fisheye"])
-def test_points_appear_where_opencv_says(name: str) -> None:
-    cv2 = pytest.importorskip("cv2", reason="OpenCV is no dependency")
-    some, c = camera(LENSES[name]), LENSES[name].tensors()["coefficients"].numpy()
-    K = some.K.numpy() * [[1, 0, 1], [0, 1, 1], [0, 0, 1]]  # OpenCV has no skew
-    x = np.c_[RNG.uniform(-0.8, 0.8, (300, 2)), np.ones(300)]
-    project = cv2.fisheye.projectPoints if name == "fisheye" else cv2.projectPoints
-    points = x[:, None] if name == "fisheye" else x
-    expected, _ = project(points, np.zeros(3), np.zeros(3), K, c)
-    found, _ = replace(some, K=torch.from_numpy(K)).project(torch.from_numpy(x))
-    assert np.abs(found.numpy() - expected.reshape(-1, 2)).max() < 1e-9
-
-
 @EACH
 def test_pixels_of_a_whole_image_come_back(lens: Lens, device: torch.device) -> None:
     some = camera(lens, 640, 480, 420.0).to(device)

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from warpdvr.shading.srgb import encode
 
-KINDS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "WEBP", "PPM", "GIF")
+KINDS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
 """The kinds of pictures that Pillow may decode, by its names."""
 
 DEFLATE = 8 * 1032

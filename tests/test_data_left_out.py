@@ -33,7 +33,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def write_numbered(folder: Path) -> Path:
     """Write pictures, masks and cameras that pair up by order, in IDR's format."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for i, camera in enumerate(cameras()):
         save(folder / f"image/{i:03d}.png", colours(i))
         save(folder / f"mask/{i:03d}.png", 255 * outline(camera).astype(np.uint8))
@@ -149,8 +149,7 @@ def test_depth_maps_and_points_stay_with_their_views(tmp_path: Path) -> None:
     folder = write(tmp_path)
     (folder / "depth").mkdir()
     for i, camera in enumerate(cameras()):
-        depth = np.where(outline(camera), 2.75 + i / 100, 0).astype(np.float32)
-        np.save(folder / f"depth/{i:03d}.npy", depth)
+        np.save(folder / f"depth/{i:03d}.npy", np.where(outline(camera), 2.75 + i / 100, 0).astype(np.float32))
     visible = np.zeros((N, N), bool)
     np.fill_diagonal(visible, True)
     points = np.random.default_rng(0).uniform(-0.1, 0.1, (N, 3))
@@ -226,7 +225,7 @@ def test_the_longest_tail_decides(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stored", ["NFC", "NFD"])
 def test_accents_and_spaces(tmp_path: Path, stored: Any) -> None:
-    other = {"NFC": "NFD", "NFD": "NFC"}[stored]
+    other: Any = {"NFC": "NFD", "NFD": "NFC"}[stored]
     folder = write(tmp_path, lambda i: unicodedata.normalize(stored, f"images/fotografía {i}.png"))
     names = [unicodedata.normalize(other, f"images/fotografía {i}.png") for i in range(N)]
     assert not (folder / names[0]).exists()

@@ -94,7 +94,7 @@ def load(
 
     Views whose camera, picture or mask is missing or damaged are left out, with a warning that names them, unless they
     are one in ten or more. Pictures are decoded, turned and scaled one at a time; loading takes at most 6 bytes per
-    pixel of all pictures, and 8 per stored pixel of the largest.
+    pixel of all pictures, and 8 to 14 per stored pixel of the largest.
 
     Args:
         folder: the data set.

@@ -122,12 +122,7 @@ def load(
         progress=progress,
         notice=notice,
     )
-    if not folder.is_dir():
-        raise ValueError(
-            f"{folder}: expected a folder of photographs, found {'a file' if folder.exists() else 'nothing'}"
-        )
-    if not any(folder.iterdir()):
-        raise ValueError(f"{folder}: expected photographs and cameras, found an empty folder")
+    _require_folder(folder)
     with following_links(follow_links):
         detection = detect(folder, cameras=cameras)
         views = detection.format.read(detection, options)
@@ -135,6 +130,16 @@ def load(
             raise ValueError(f"{folder}: depth_scale is {depth_scale:g}, but there is no depth to scale; leave it out")
         views = attach_points_file(folder, views)
     return views if normalise else views.in_data_frame()
+
+
+def _require_folder(folder: Path) -> None:
+    """Raise ValueError unless there is a folder with files."""
+    if not folder.is_dir():
+        raise ValueError(
+            f"{folder}: expected a folder of photographs, found {'a file' if folder.exists() else 'nothing'}"
+        )
+    if not any(folder.iterdir()):
+        raise ValueError(f"{folder}: expected photographs and cameras, found an empty folder")
 
 
 def write_cameras(

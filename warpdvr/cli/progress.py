@@ -47,6 +47,8 @@ def progress_bar(start: float = 0.0) -> Iterator[Callable[[float, str], None]]:
 
 def load_views(scene: Scene) -> Views:
     """Return the views of a scene; show how many photographs are read, and say before if they have no masks."""
+    if "folder" not in scene.views:
+        return scene.load_views()
     with progress_bar() as show:
         return scene.load_views(progress=show, notice=lambda sentence: tqdm.write(sentence, file=sys.stderr))
 

@@ -125,8 +125,7 @@ def load(
     and infinities are missing. Depth that contradicts the masks is rejected, see `depthcheck.check_depth`.
 
     Views whose camera, picture or mask is missing or damaged are left out, with a warning that names them, unless they
-    are one in ten or more. Pictures are decoded, turned and scaled one at a time; loading takes at most 6 bytes per
-    pixel of all pictures, and 8 per stored pixel of the largest.
+    are one in ten or more. Loading takes 6 bytes per pixel of all pictures, and 8 to 14 per pixel of the largest file.
 
     Args:
         folder: the data set.

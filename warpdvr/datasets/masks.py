@@ -108,7 +108,8 @@ def match_masks(
     """
     masks = _list_masks(subfolder, folder)
     found = [_find_mask(masks, f.relative_to(folder) if f.is_relative_to(folder) else f) for f in pictures]
-    beside = (f for parent in {f.parent for f in pictures} for f in parent.iterdir())
+    homes = {f.parent for f in pictures if ".." not in f.parts and f.parent.is_dir()}
+    beside = (f for home in homes for f in home.iterdir())
     unused = [path for name in others if (path := _find_mask(masks, PurePath(name.replace("\\", "/"))))]
     unused += [path for f in beside if (path := _find_mask(masks, PurePath(f.name)))]
     used = {path for path in found if path}

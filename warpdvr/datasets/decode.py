@@ -5,7 +5,6 @@ file is. Pillow bounds the number of pixels; a PNG that claims more of them than
 anything is allocated. A picture takes at most 8 bytes a pixel while it is decoded (16 bits: 14).
 """
 
-import importlib
 import re
 import stat
 import warnings
@@ -20,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from warpdvr.datasets.extras import import_extra, is_exr, is_heif, read_exr
 from warpdvr.shading.srgb import encode
 
-KINDS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "WEBP", "PPM", "GIF")
+KINDS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
 """The kinds of pictures that Pillow may decode, by its names."""
 
 DEFLATE = 8 * 1032
@@ -70,8 +70,8 @@ def read_header(path: Path) -> Header:
     Raises:
         ValueError: if the file is missing or no picture.
     """
-    if _is_exr(path):
-        rgb, alpha = _read_exr(path)
+    if is_exr(path):
+        rgb, alpha = read_exr(path)
         return Header(path, rgb.shape[1], rgb.shape[0], 1, False, True, alpha is not None)
     with opened(path) as image:
         return _header(path, image)
@@ -91,8 +91,8 @@ def decode(
     Raises:
         ValueError: if the file is missing or cannot be decoded.
     """
-    if _is_exr(path):
-        rgb, alpha = _read_exr(path)
+    if is_exr(path):
+        rgb, alpha = read_exr(path)
         return _finish(_from_linear(rgb, alpha), False, size)
     with opened(path) as image:
         header = _header(path, image)
@@ -128,8 +128,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture; everything that goes wrong in the block becomes one sentence."""
     _require_file(path)
     kinds: tuple[str, ...] = KINDS
-    if _is_heif(path):
-        _extra("pillow_heif", path, "HEIC", "pillow-heif").register_heif_opener()
+    if is_heif(path):
+        import_extra("pillow_heif", path, "HEIC", "pillow-heif").register_heif_opener()
         kinds = ("HEIF",)
     try:
         with warnings.catch_warnings():
@@ -261,53 +261,3 @@ def _finish(image: Image.Image, upright: bool, size: tuple[int, int] | None) -> 
         band = image.crop((0, top, width, min(top + BAND, height)))
         out[top : top + BAND] = np.asarray(band if band.mode == mode else band.convert(mode))
     return out
-
-
-def _start(path: Path) -> bytes:
-    """Return the first bytes of a plain file; none of anything else."""
-    try:
-        if not path.is_file():
-            return b""
-        with path.open("rb") as file:
-            return file.read(12)
-    except (OSError, ValueError):
-        return b""
-
-
-def _is_heif(path: Path) -> bool:
-    """Return whether a file is HEIC (ISO/IEC 23008-12, annex B: the brands)."""
-    first = _start(path)
-    return first[4:8] == b"ftyp" and first[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
-
-
-def _is_exr(path: Path) -> bool:
-    """Return whether a file is OpenEXR (openexr.com, "OpenEXR File Layout": the magic number)."""
-    return _start(path)[:4] == b"\x76\x2f\x31\x01"
-
-
-def _extra(module: str, path: Path, kind: str, package: str) -> Any:
-    """Import the package that reads a kind of pictures.
-
-    Raises:
-        ValueError: if it is not installed; says what to install.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: the picture is {kind}, which needs {package}: pip install {package}, or convert it to PNG or JPEG"
-        ) from error
-
-
-def _read_exr(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return linear RGB (h, w, 3), and alpha or None."""
-    library = _extra("OpenEXR", path, "OpenEXR", "OpenEXR")
-    try:
-        channels = library.File(str(path), separate_channels=True).channels()
-        names = ("R", "G", "B") if "R" in channels else ("Y", "Y", "Y")
-        rgb = np.dstack([channels[name].pixels for name in names])
-        return rgb, channels["A"].pixels if "A" in channels else None
-    except Exception as error:  # the library raises what its C++ throws
-        raise ValueError(
-            f"{path}: expected an OpenEXR picture with R, G and B, found one that cannot be read ({error})"
-        ) from error

@@ -115,7 +115,9 @@ def _capture(
     notes: str,
 ) -> Capture:
     """Return what was read, with cameras for pictures of their size."""
-    held_out = [listing.entries[i].held_out for i in kept]
+    said = [entry.held_out for entry in listing.entries]
+    test = tuple(k for k, i in enumerate(kept) if said[i])
+    has_split = any(held is not None for held in said) and (bool(test) or not any(said))
     sizes = tuple(source.size for source in sources)
     scaled = list(sizes) != photographs.sizes
     if scaled:
@@ -128,7 +130,7 @@ def _capture(
         else tuple(s.camera for s in sources),
         camera_file=listing.camera_file,
         conventions=listing.conventions,
-        test=tuple(k for k, held in enumerate(held_out) if held) if any(h is not None for h in held_out) else None,
+        test=test if has_split else None,
         others=tuple(entry.picture for i, entry in enumerate(listing.entries) if i not in kept),
         listed=() if len(kept) == len(listing.entries) else kept,
         stored_sizes=sizes if scaled else (),

@@ -97,12 +97,14 @@ def _camera(source: str, numbers: list[float], width: int, height: int) -> Camer
 
 def _masks(folder: Path, camera_file: Path, names: list[str]) -> tuple[list[str | None], str]:
     """Return the masks with the name of their picture; if there is a list of good ones, only those in it."""
-    good = _good_silhouettes(folder, camera_file, set(names))
+    good = _good_silhouettes(folder, camera_file, {Path(name).name for name in names})
     subfolder = find_subfolder(folder, "derived_masks", "mask", "masks")
     if subfolder is None:
         return [None] * len(names), "nowhere"
     found = zip(names, match_masks([folder / name for name in names], subfolder, folder), strict=True)
-    paths = [None if mask is None or name not in good else str(mask.relative_to(folder)) for name, mask in found]
+    paths = [
+        None if mask is None or Path(name).name not in good else str(mask.relative_to(folder)) for name, mask in found
+    ]
     note = "" if len(good) == len(names) else ", those in the list of good silhouettes"
     return paths, f"{subfolder.name}/ (white = object{note})"
 

@@ -213,7 +213,7 @@ def _colors(
     aligned = all(image.is_contiguous() and image.storage_offset() % 3 == 0 for image in images)
     one = all(image.untyped_storage().data_ptr() == storage.data_ptr() for image in images)
     if aligned and one and images[0].device == torch.device(device):
-        flat = images[0].new_empty(0).set_(storage, 0, (storage.nbytes() // 3, 3), (3, 1))  # type: ignore[call-overload]
+        flat = images[0].new_empty(0).set_(storage, 0, (storage.nbytes() // 3, 3), (3, 1))
         return flat, torch.tensor([image.storage_offset() // 3 for image in images], device=device)
     size = torch.tensor([0, *[image.shape[0] * image.shape[1] for image in images]], device=device)
     return torch.cat([image.reshape(-1, 3) for image in images]).to(device), size.cumsum(0)[:-1]

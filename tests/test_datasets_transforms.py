@@ -248,7 +248,7 @@ def test_names_without_suffix_and_a_byte_order_mark(tmp_path: Path) -> None:
     agrees(load(tmp_path), {})
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[Table, str]] = {
     "panorama": ({"camera_model": "EQUIRECTANGULAR"}, r"frame 0: the photographs are panoramas .* cut them"),
     "panorama of instant-ngp": ({"equirectangular": True}, r"frame 0: the photographs are panoramas"),
     "unknown": ({"camera_model": "FISHEYE624"}, r"frame 0: .*found camera_model 'FISHEYE624'; undistort"),

@@ -107,9 +107,9 @@ class COLMAP(ListedFormat):
         model, _ = _choose_model(data)
         path = _file(data.folder, model, "images")
         images = _sorted(path)
-        spread = zip(images, data.spread(cameras, len(images)), strict=True)
-        images, new = zip(*[(image, camera) for image, camera in spread if camera is not None], strict=True)
-        poses = [_world_to_camera(camera) for camera in new]
+        spread = data.spread(cameras, len(images))
+        images = [image for image, camera in zip(images, spread, strict=True) if camera is not None]
+        poses = [_world_to_camera(camera) for camera in spread if camera is not None]
         contents = {path: replace_poses(path, [image.place for image in images], poses)}
         frames_path = path.with_stem("frames")
         if frames_path.is_file():

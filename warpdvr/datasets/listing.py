@@ -10,11 +10,12 @@ from dataclasses import replace
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.depth import attach_points
-from warpdvr.datasets.depthfile import read_depth_map
+from warpdvr.datasets.depthfile import DepthMap, read_depth_map
 from warpdvr.datasets.entries import Entry, Listing, NamedCamera
+from warpdvr.datasets.files import error_prefix
 from warpdvr.datasets.find import Finder
 from warpdvr.datasets.formats import Detection, Format, ReadOptions
-from warpdvr.datasets.gather import gather, require_file
+from warpdvr.datasets.gather import gather
 from warpdvr.datasets.views import Views
 
 __all__ = ["Entry", "ListedFormat", "Listing", "NamedCamera", "read_listing"]
@@ -63,12 +64,16 @@ def read_listing(data: Detection, listing: Listing, options: ReadOptions) -> Vie
     entries = [listing.entries[i] for i in kept]
     if any(entry.depth for entry in entries):
         finder = Finder(data.folder, ("", *listing.pictures))
-        maps = [
-            None if e.depth is None else read_depth_map(require_file(finder, e.depth, e.label, "depth map"))
-            for e in entries
-        ]
-        capture = replace(capture, depth_maps=maps)
+        capture = replace(capture, depth_maps=[_depth_map(finder, entry) for entry in entries])
     views = capture.views(data, options)
     if listing.points is None or listing.visible is None:
         return views
     return attach_points(views, listing.points.numpy(), listing.visible.numpy()[list(kept)], data.camera_files[0])
+
+
+def _depth_map(finder: Finder, entry: Entry) -> DepthMap | None:
+    """Return the depth map that an entry names; ValueError if it is missing or damaged."""
+    if entry.depth is None:
+        return None
+    with error_prefix(entry.label):
+        return read_depth_map(finder.find(entry.depth) or finder.folder / entry.depth)

@@ -37,7 +37,7 @@ from warpdvr.datasets.formats import Detection, ReadOptions
 from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera, read_listing
 from warpdvr.datasets.nerfstudio_frame import Frame, frames_of, lens_entries, read_table, similarity_matrix
 from warpdvr.datasets.views import Views
-from warpdvr.geometry import meshfile
+from warpdvr.geometry.mesh import read_mesh
 from warpdvr.runtime.files import path_inside
 
 SPLITS = ("train_filenames", "val_filenames", "test_filenames")
@@ -198,7 +198,7 @@ def _points(
     file = path_inside(folder, name)
     if not file.is_file():
         return None
-    return original.apply(meshfile.read(file)["vertices"].double())
+    return original.apply(read_mesh(file).vertices.double())
 
 
 def _attach_stacks(views: Views, frames: Sequence[Frame], folder: Path, options: ReadOptions) -> Views:

@@ -68,7 +68,8 @@ def saved_steps(
         raise
     except RuntimeError as error:
         with suppress(_NotFinite):
-            saver.save()
+            if saver.saved is None or saver.saved[0] != loop.iteration:
+                saver.save()
         if saver.step == loop.iteration or type(error) not in (RuntimeError, _NotFinite):
             raise
         raise RuntimeError(f"{error}; step {saver.step} is the last one that was saved") from None

@@ -10,6 +10,7 @@ import sys
 import time
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -181,7 +182,7 @@ def test_signals_save_what_is_done(scene_file, straight, tmp_path, number, statu
 
 
 def test_a_second_interruption_does_not_break_off_a_save():
-    done = []
+    done: list[int] = []
     with pytest.raises(Interrupted) as caught, interruptible():
         with shielded():
             for _ in range(2):
@@ -388,10 +389,19 @@ def test_temporary_files_of_dead_processes_are_swept(held, views):
 
 
 def test_a_file_is_on_the_disk_before_it_replaces_another(tmp_path, monkeypatch):
-    calls = []
-    for name in ("fsync", "replace"):
+    calls: list[str] = []
+
+    def noted(name):
         real = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *a, name=name, real=real: (calls.append(name), real(*a))[1])
+
+        def call(*arguments):
+            calls.append(name)
+            return real(*arguments)
+
+        return call
+
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, noted(name))
     with replacing(tmp_path / "a.txt") as unfinished:
         unfinished.write_text("a")
     assert calls == ["fsync", "replace", "fsync"]  # the file, then its name in the folder
@@ -478,7 +488,9 @@ def test_a_checkpoint_names_no_other_file(tmp_path):
 
     torch.manual_seed(0)
     sizes = [(4, 5), (1, 4)]
-    arrays = {f"w{i}": np.random.default_rng(i).normal(size=s).astype("f4") for i, s in enumerate(sizes)}
+    arrays: dict[str, Any] = {
+        f"w{i}": np.random.default_rng(i).normal(size=s).astype("f4") for i, s in enumerate(sizes)
+    }
     arrays |= {f"b{i}": np.zeros(s[0], "f4") for i, s in enumerate(sizes)}
     np.savez(tmp_path / "decoder.npz", **arrays)
     file = {"kind": "deepsdf", "decoder": str(tmp_path / "decoder.npz")}
@@ -489,7 +501,7 @@ def test_a_checkpoint_names_no_other_file(tmp_path):
         ("repaint", {"shape": {"kind": "translate", "part": file, "offset": [0.1, 0.0, 0.0]}, "levels": 2}),
     ):
         field, identity = make(kind, **options), SceneTransform.identity()
-        rest = field.state_dict(), identity, UP, (), {}
+        rest: tuple[Any, ...] = field.state_dict(), identity, UP, (), {}
         Checkpoint(kind, options, *rest).save(tmp_path / "a.safetensors")
         with pytest.raises(ValueError, match=r"decoder\.npz: a checkpoint names this file of a decoder, .* not read"):
             load(tmp_path / "a.safetensors").field()

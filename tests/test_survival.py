@@ -224,7 +224,7 @@ def test_a_number_that_is_none_keeps_the_last_good_state(held, views, at):
     job.resume(last.fit)
     assert follow(held, views, again, job) == 60 - at
     assert (
-        abs(float(again.radius - whole.radius)) < 0.02
+        abs(again.radius.item() - whole.radius.item()) < 0.02
         and not held.previous.exists()
         and step_of(held2.checkpoint) == 60
     )

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
-from typing import TextIO
+from typing import Any
 
 GONE = errno.EPIPE, errno.EIO, errno.ENXIO
 """Errors of a pipe whose reader has ended, as in `warpdvr fit ... | head -1`, and of a terminal that was closed."""
@@ -15,7 +15,7 @@ GONE = errno.EPIPE, errno.EIO, errno.ENXIO
 class _Lasting(io.TextIOBase):
     """A stream whose text is dropped once nobody reads it any more."""
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: Any):  # a text file, or what stands in for one
         self.stream = stream
 
     def write(self, text: str) -> int:
@@ -34,17 +34,17 @@ class _Lasting(io.TextIOBase):
             self._drop(error)
 
     def isatty(self) -> bool:
-        return self.stream.isatty()
+        return bool(self.stream.isatty())
 
     def fileno(self) -> int:
-        return self.stream.fileno()
+        return int(self.stream.fileno())
 
     def writable(self) -> bool:
         return True
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        return self.stream.encoding or "utf-8"
+        return str(self.stream.encoding or "utf-8")
 
     def _drop(self, error: OSError) -> None:
         """Send what follows to nowhere, from libraries and at the exit too; other errors are raised."""

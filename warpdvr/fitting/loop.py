@@ -98,8 +98,13 @@ class TrainingLoop(ABC):
             raise StopIteration
         start = time.perf_counter()
         threads = one_thread() if self.single_thread else nullcontext()
-        with threads, torch.inference_mode(False), torch.enable_grad():  # whatever surrounds the loop
-            losses = self._step(progress)
+        drawn = self.generator.get_state()
+        try:
+            with threads, torch.inference_mode(False), torch.enable_grad():  # whatever surrounds the loop
+                losses = self._step(progress)
+        except RuntimeError:
+            self.generator.set_state(drawn)  # so that a state that is saved now is that of the step before
+            raise
         self.iteration += 1
         self.seconds += time.perf_counter() - start
         return Step(self.iteration, self.progress, self.seconds, losses, self.evaluations)

@@ -68,7 +68,8 @@ def saved_steps(
         raise
     except RuntimeError as error:
         with suppress(_NotFinite):
-            saver.save()
+            if saver.saved is None or saver.saved[0] != loop.iteration:
+                saver.save()
         if saver.step == loop.iteration or type(error) not in (RuntimeError, _NotFinite):
             raise
         raise RuntimeError(f"{error}; step {saver.step} is the last one that was saved") from None
@@ -99,6 +100,8 @@ class _Saver:
         self.folder, self.loop, self.write = folder, loop, write
         self.step = loop.iteration
         """The step that was saved last; that of the checkpoint from which the training is continued."""
+        self.saved: tuple[int, int] | None = None
+        """Steps and evaluations of what this process saved last."""
 
     def save(self) -> bool:
         """Save the present state and return True, unless the training no longer sees anything: it may recover.
@@ -107,6 +110,9 @@ class _Saver:
             RuntimeError: if it is not finite.
             OSError: if it cannot be written.
         """
+        now = self.loop.iteration, self.loop.evaluations
+        if now == self.saved:
+            return True
         if self.loop.collapsed:
             return False
         if not self.loop.is_finite():
@@ -115,7 +121,7 @@ class _Saver:
             make_folder(self.folder.folder)
             _keep_previous(self.folder)
             self.write(self.folder.checkpoint)
-        self.step = self.loop.iteration
+        self.step, self.saved = self.loop.iteration, now
         return True
 
 

@@ -81,6 +81,8 @@ class Parser:
     """Writes the input into an empty folder."""
     read: Callable[[Path], object]
     """Reads that folder."""
+    names: tuple[str, ...] = ()
+    """Files inside of an archive, which a sentence may name."""
     is_set: bool = False
     """Whether the folder is what a user names, so that no link in it may lead out; else the user names the file."""
 
@@ -293,7 +295,9 @@ def judge(parser: Parser, folder: Path) -> tuple[str, str]:
             kind, said = "fault", f"memory: {said}"
         elif "\n" in said:
             kind, said = "fault", f"more than one line: {said}"
-        elif str(folder) not in said and not any(f.name in said for f in folder.rglob("*")):
+        elif str(folder) not in said and not any(
+            name in said for name in (*parser.names, *(f.name for f in folder.rglob("*")))
+        ):
             kind, said = "fault", f"names no file: {said}"
     except Hang:
         raise
@@ -327,7 +331,7 @@ def _discs(folder: Path) -> None:
 def _write_idr(folder: Path) -> None:
     _pictures(folder / "image")
     _discs(folder / "mask")
-    arrays = {}
+    arrays = dict[str, np.ndarray]()
     for i, camera in enumerate(_cameras()):
         arrays |= {f"world_mat_{i}": np.vstack([camera.matrix().numpy(), [0, 0, 0, 1]]), f"scale_mat_{i}": np.eye(4)}
     (folder / "cameras.npz").write_bytes(npz_bytes(arrays))
@@ -528,7 +532,7 @@ PARSERS = [
     Parser("textured obj", _write_textured, _read_object, is_set=True),
     Parser("glb", _write_solid("glb"), _read_object, is_set=True),
     Parser("stl", _write_solid("stl"), _read_object, is_set=True),
-    Parser("zip of meshes", _write_zip, _read_zip),
+    Parser("zip of meshes", _write_zip, _read_zip, names=("model.obj",)),
 ]
 """All parsers; a new format is one more line."""
 

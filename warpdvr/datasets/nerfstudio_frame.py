@@ -1,9 +1,9 @@
 """Read one frame of a `transforms.json`: its picture and its camera."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor
 from warpdvr.cameras.camera import OPENGL, Camera
 from warpdvr.datasets.files import error_prefix
 from warpdvr.runtime.files import path_inside
+from warpdvr.runtime.parsing import read_json
 
 CAMERA_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "RADIAL", "SIMPLE_RADIAL")
 """Values of camera_model that are pinholes as long as the distortion is zero."""
@@ -123,10 +124,7 @@ def read_frames(folder: Path, path: Path) -> list[Frame]:
         ValueError: if it cannot be read, or has no list of frames.
     """
     path = path_inside(folder, path.name)
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected a JSON file, found one that cannot be read ({error})") from error
+    table: Any = read_json(path, "a JSON file")
     frames = table.pop("frames", None) if isinstance(table, dict) else None
     if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
         raise ValueError(f"{path}: expected an entry `frames`, a list of tables, found none")

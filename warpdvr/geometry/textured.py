@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warpdvr.runtime.files import path_inside
+from warpdvr.runtime.parsing import check_regular, describe_error, read_bytes
 from warpdvr.shading.srgb import linear
 
 Folder = Path | zipfile.Path
@@ -26,6 +27,9 @@ SUFFIXES = (".obj", ".ply", ".off", ".stl", ".glb")
 
 GREY = 178
 """The colour of anything that has neither texture nor colour, sRGB of 255."""
+
+MAX_UNPACKED = 2**28
+"""The most that a file in an archive may unpack to [byte]."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,21 @@ class MeshFile:
     """Paths of its mesh files in the folder; `read_textured` accepts exactly one."""
 
     def read(self, path: str) -> bytes:
-        """Return the content of a file; ValueError if it lies outside, OSError or KeyError if there is none."""
+        """Return the content of a file.
+
+        Raises:
+            ValueError: if it lies outside, is no regular file, or unpacks to more than `MAX_UNPACKED`.
+            OSError: if an archive has no such file.
+            KeyError: likewise.
+        """
         inside = posixpath.normpath(path.replace("\\", "/"))
         if isinstance(self.folder, Path):
-            return path_inside(self.folder, inside).read_bytes()
-        return self.folder.joinpath(inside).read_bytes()
+            return read_bytes(path_inside(self.folder, inside), "a file of a mesh")
+        member = self.folder.joinpath(inside)
+        size = self.folder.root.getinfo(member.at).file_size
+        if size > MAX_UNPACKED:
+            raise ValueError(f"{inside} unpacks to {size} bytes, more than the {MAX_UNPACKED} that are read")
+        return member.read_bytes()
 
 
 @contextmanager
@@ -83,10 +97,12 @@ def open_folder(source: Path) -> Iterator[Folder]:
     if source.is_dir():
         yield source
         return
+    expected = "a folder or a zip archive of meshes"
+    check_regular(source, expected)
     try:
         archive = zipfile.ZipFile(source)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{source}: expected a folder or a zip archive of meshes, found neither") from error
+    except Exception as error:  # of a damaged table of contents, of any kind
+        raise ValueError(f"{source}: expected {expected}, found neither ({describe_error(error)})") from error
     with archive:
         yield zipfile.Path(archive)
 
@@ -124,11 +140,12 @@ def read_textured(file: MeshFile) -> TexturedMesh:
         scene = trimesh.load(stream, file_type=kind[1:], resolver=resolver, force="scene", process=False)
         placed = [(scene.geometry[name], at) for at, name in map(scene.graph.get, scene.graph.nodes_geometry)]
         parts = [(part, at) for part, at in placed if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+        mesh = _concatenated(parts, resolver) if parts else None
     except Exception as error:  # the readers of a dozen formats fail in any way
-        raise ValueError(f"{path} cannot be read as a mesh ({type(error).__name__}: {error})") from error
-    if not parts:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as a mesh ({type(error).__name__}: {reason})") from error
+    if mesh is None:
         raise ValueError(f"{path} holds no triangles")
-    mesh = _concatenated(parts, resolver)
     if not bool(mesh.vertices.isfinite().all()):
         raise ValueError(f"{path} holds a number that is not finite")
     return mesh

@@ -89,9 +89,13 @@ def path_inside(folder: Path, path: str | Path) -> Path:
     """Return folder / path.
 
     Raises:
-        ValueError: if it leads outside the folder, through an absolute path, `..` or a symbolic link.
+        ValueError: if it leads outside the folder, through an absolute path, `..` or a symbolic link, or in a circle.
     """
     full = folder / path
-    if not full.resolve().is_relative_to(folder.resolve()):
+    try:
+        inside = full.resolve().is_relative_to(folder.resolve())
+    except (RuntimeError, OSError, ValueError):  # links in a circle, names that are too long or hold a zero
+        raise ValueError(f"{folder}: {str(path)!r} is no path that can be followed") from None
+    if not inside:
         raise ValueError(f"{folder}: {str(path)!r} leads outside of the data folder, which is not allowed")
     return full

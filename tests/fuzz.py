@@ -464,7 +464,7 @@ def _write_decoder(suffix: str) -> Callable[[Path], None]:
 def _write_scene(folder: Path) -> None:
     (folder / "a.toml").write_text(
         '[views]\nfolder = "photographs"\nhold_out = 8\ndepth_scale = 1.0\n\n[field]\nkind = "translate"\noffset = '
-        '[0.1, 0, 0]\npart = {kind = "hashgrid", levels = 8, size = 32768, bounds = 1.1}\n\n[fit]\nrecipe = "neural"\n'
+        '[0.1, 0, 0]\npart = {kind = "hashgrid", levels = 8, size = 32768, bounds = 1.1}\n\n[fit]\nrecipe = "dvr"\n'
         "minutes = 2.5\nseed = 3\n\n[mesh]\nresolution = 96\ncolors = true\n"
     )
 

@@ -20,6 +20,7 @@ from warpdvr.fields.registry import make
 from warpdvr.geometry.mesh import read_mesh
 from warpdvr.geometry.textured import find_meshes, open_folder, read_textured
 from warpdvr.intersection.dense_march import DenseMarch
+from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.hit import Status
 from warpdvr.intersection.sphere_trace import SphereTrace
 from warpdvr.runs import scene
@@ -240,7 +241,7 @@ def test_a_glb_without_data_and_a_bomb_in_a_zip_are_refused(tmp_path):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e38])
 @pytest.mark.parametrize(
     "solver",
-    [SphereTrace(), DenseMarch(), DenseMarch(grid=OccupancyGrid(16))],
+    [SphereTrace(), DenseMarch(), DenseMarch(grid=BoundGrid())],
     ids=["sphere trace", "dense march", "grid"],
 )
 def test_rays_that_are_not_numbers_end_without_a_hit(solver, bad):

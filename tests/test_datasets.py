@@ -372,9 +372,9 @@ SPOILT = {
         "transforms", edit_json(lambda t: t["frames"][3].update(file_path="../../x.png")), "leads outside"
     ),
     "link": Spoilt("transforms", link_outside, "leads outside"),
-    "distortion": Spoilt("transforms", edit_json(lambda t: t.update(k1=0.1)), "found k1 = 0.1; undistort"),
+    "distortion": Spoilt("transforms", edit_json(lambda t: t.update(k4=0.1)), "found k4 = 0.1; undistort"),
     "fisheye": Spoilt(
-        "transforms", edit_json(lambda t: t.update(camera_model="OPENCV_FISHEYE")), "'OPENCV_FISHEYE'; undistort"
+        "transforms", edit_json(lambda t: t.update(camera_model="FISHEYE624")), "'FISHEYE624'; undistort"
     ),
     "no focal": Spoilt("transforms", edit_json(lambda t: t.pop("camera_angle_x")), "fl_x or camera_angle_x"),
     "focal word": Spoilt("transforms", edit_json(lambda t: t.update(fl_x="long")), "fl_x to be a number, found 'long'"),

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from warpdvr.cameras.camera import Camera
+    from warpdvr.cameras.lenses import FisheyeLens, OpenCVLens
     from warpdvr.cameras.projection import Orthographic, Pinhole, Projection, register_projection
     from warpdvr.cameras.rays import Rays
     from warpdvr.cameras.transform import SceneTransform
+    from warpdvr.datasets.export import export_cameras
     from warpdvr.datasets.load import load
     from warpdvr.datasets.views import Views
     from warpdvr.fields.adapter import as_field
@@ -48,11 +50,13 @@ __all__ = [
     "DenseMarch",
     "DirectionalLight",
     "Field",
+    "FisheyeLens",
     "Fit",
     "Hit",
     "Image",
     "Lambert",
     "Mesh",
+    "OpenCVLens",
     "Orthographic",
     "Pinhole",
     "Projection",
@@ -65,6 +69,7 @@ __all__ = [
     "Term",
     "Views",
     "as_field",
+    "export_cameras",
     "extract",
     "load",
     "make",
@@ -79,8 +84,10 @@ __all__ = [
 
 _MODULES = {
     "cameras.camera": ("Camera",),
+    "cameras.lenses": ("FisheyeLens", "OpenCVLens"),
     "cameras.rays": ("Rays",),
     "cameras.transform": ("SceneTransform",),
+    "datasets.export": ("export_cameras",),
     "datasets.load": ("load",),
     "datasets.views": ("Views",),
     "fields.adapter": ("as_field",),

@@ -7,6 +7,7 @@ right, y down, z forward) unless said otherwise; the centre of the top-left pixe
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from importlib import import_module
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -233,6 +234,9 @@ PINHOLE = Pinhole()
 
 ORTHOGRAPHIC = Orthographic()
 
+_LENSES = "warpdvr.cameras.lenses", "warpdvr.cameras.closed_form_lenses"
+"""Modules that register more projections; they import this one."""
+
 _REGISTRY: dict[str, type[Projection]] = {cls.name: cls for cls in (Pinhole, Orthographic)}
 
 
@@ -257,6 +261,8 @@ def projection_of(description: Mapping[str, object]) -> Projection:
     """
     options = dict(description)
     name = str(options.pop("name"))
+    for module in _LENSES:
+        import_module(module)
     if name not in _REGISTRY:
         names = ", ".join(_REGISTRY)
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The command that refines cameras against the shape of a run, and the camera files of a run."""
+"""The commands that refine cameras against the shape of a run and write cameras in other formats."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -7,6 +7,8 @@ from pathlib import Path
 from warpdvr.cameras.alignment import camera_errors
 from warpdvr.cameras.camera import Camera
 from warpdvr.cli.arguments import OnDevice, named, positional
+from warpdvr.datasets.export import export_cameras
+from warpdvr.datasets.files import PICTURE_SUFFIXES
 from warpdvr.datasets.load import load, write_cameras
 from warpdvr.datasets.views import Views
 from warpdvr.evaluation.images import evaluate
@@ -41,6 +43,47 @@ class RefineCamerasArguments(OnDevice):
     """Largest size of the longer side of the pictures that are compared [pixel]."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportCamerasArguments:
+    """Write the cameras of a run or of photographs in another format.
+
+    They are in the frame and the unit of the data; those of a run are the refined ones, if it refined them. The
+    pictures are not copied.
+    """
+
+    source: Path = field(metadata=positional("RUN_OR_FOLDER"))
+    """Folder of a run, or of photographs with cameras."""
+    format: str = field(metadata=named("NAME"))
+    """Format, such as colmap, nerfstudio, idr, openmvg, metashape; a name that is unknown lists all of them."""
+    out: Path = field(metadata=named("OUT"))
+    """Folder for the camera files."""
+    cameras: str | None = field(default=None, metadata=named("FILE", usual="the only one"))
+    """Name of the camera file in a folder of photographs, where it holds several."""
+
+
+def export(options: ExportCamerasArguments) -> None:
+    """Write cameras in another format, and print the files."""
+    check_parents(options.out)
+    if (options.source / "config.toml").is_file():
+        if options.cameras is not None:
+            raise ValueError("--cameras names a file in a folder of photographs, but RUN_OR_FOLDER is a run")
+        run = Run.open(options.source)
+        views = replace(run.scene().load_views(), cameras=run.load().cameras)
+        folder = run.scene().views.get("folder")
+    else:
+        folder, views = options.source, load(options.source, cameras=options.cameras, hold_out=0)
+    for path in export_cameras(views, options.out, format=options.format, pictures=_picture_names(folder, views)):
+        print(path)
+
+
+def _picture_names(folder: Path | str | None, views: Views) -> dict[str, str]:
+    """Return the file names of the pictures, by view; those of other suffixes than .png must be found."""
+    if folder is None:
+        return {}
+    files = (f for f in sorted(Path(folder).rglob("*")) if f.suffix.lower() in PICTURE_SUFFIXES)
+    return {f.stem: f.name for f in files if f.stem in views.names}
+
+
 def write_refined(run: Run, views: Views) -> list[Path]:
     """Write the cameras of a run to `cameras/` if they were refined and came from files; return the paths.
 
@@ -51,7 +94,9 @@ def write_refined(run: Run, views: Views) -> list[Path]:
         return []
     refined = run.load().cameras
     folder = run.folder / "cameras"
-    return write_cameras(scene.views["folder"], views, refined, folder, name=scene.views.get("cameras"))
+    links = scene.views.get("follow_links", False)
+    name = scene.views.get("cameras")
+    return write_cameras(scene.views["folder"], views, refined, folder, name=name, follow_links=links)
 
 
 def views_of_run(run: Run, folder: Path | None, name: str | None = None) -> tuple[Path, str | None, Views]:

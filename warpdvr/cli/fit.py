@@ -10,7 +10,7 @@ import torch
 from warpdvr.cli import fit_code as codes
 from warpdvr.cli.arguments import RESUMED, OnDevice, named, positional
 from warpdvr.cli.cameras import write_refined
-from warpdvr.cli.progress import follow
+from warpdvr.cli.progress import follow, load_views
 from warpdvr.cli.report import report
 from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
@@ -20,7 +20,7 @@ from warpdvr.fitting.checkpoint import Checkpoint
 from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.recipe import RECIPES
 from warpdvr.runs import products, run, scene
-from warpdvr.runs.options import Duration, Table, Weights
+from warpdvr.runs.options import Duration, LoadOptions, Table, Weights
 from warpdvr.runs.run import Run
 from warpdvr.runs.scene import Scene
 
@@ -41,6 +41,9 @@ class NewRun(OnDevice):
     overwrite: bool = dataclasses.field(default=False, metadata=named(exclusive="folder"))
     """Replace the run in RUN."""
     duration: Duration = dataclasses.field(metadata={"flat": True})
+    photographs: LoadOptions = dataclasses.field(metadata={"flat": True})
+    follow_links: bool = False
+    """Let symbolic links in the folder of the photographs lead elsewhere."""
     weights: Weights
     """Values that replace those of the recipe, with their units in brackets. A weight of 0 leaves its term out of the
     loss."""
@@ -68,6 +71,11 @@ class FitArguments(NewRun):
         default=None,
         metadata=named("NAME", usual="quick", documentation=f"Set of weights and schedules: {', '.join(RECIPES)}."),
     )
+    turntable: float | None = dataclasses.field(
+        default=None, metadata=named("DEGREES", usual="none: the cameras have poses of their own")
+    )
+    """Photographs of one camera that stands still: by how much the object turned from each picture to the next,
+    anticlockwise seen from above [degree]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +106,13 @@ def _carry_out(
 
     Whatever can be refused without the views, which may take long to load, is refused before.
     """
+    scene = _with_views(options, scene)
     last = Run.open(options.out).load() if options.resume else None
     if not last:
         Run(options.out).check_new(overwrite=options.overwrite)
     torch.manual_seed(scene.fit.get("seed", 0))
     field: Field = last.field() if last else _new_field(options, scene)
-    views = scene.load_views()
+    views = load_views(scene)
     scene = adapt(scene, views)
     print(views.summary, flush=True)
     if not last and isinstance(field, Repaint):
@@ -161,7 +170,21 @@ def _new_scene(options: FitArguments) -> Scene:
         checkpoint = Run.open(options.shape).load()  # not its scene, which may name files that are gone
         field = {"kind": "repaint", "shape": {"kind": checkpoint.kind, **checkpoint.options}}
         fit["shape"] = str(options.shape.resolve())
-    return Scene(file_scene.views, field, fit, file_scene.mesh)
+    views = file_scene.views if options.turntable is None else file_scene.views | {"turntable": options.turntable}
+    return Scene(views, field, fit, file_scene.mesh)
+
+
+def _with_views(options: NewRun, scene: Scene) -> Scene:
+    """Return the scene with the options of how photographs are read."""
+    chosen = dict(options.photographs) | ({"follow_links": True} if options.follow_links else {})
+    name = next((f"--{key.replace('_', '-')}" for key in chosen), None)
+    if name is None:
+        return scene
+    if options.resume:
+        raise ValueError(f"{name}: a run that is resumed keeps its views")
+    if "folder" not in scene.views:
+        raise ValueError(f"{name}: is for photographs, but the views of this scene are rendered")
+    return Scene(scene.views | chosen, scene.field, scene.fit, scene.mesh)
 
 
 def _fit_table(options: NewRun, fit: Mapping[str, object], *, usual: Table) -> Table:
@@ -209,6 +232,8 @@ def _resumed_scene(options: NewRun) -> Scene:
             raise ValueError("--field, --seed: a run that is resumed keeps its field and its seed")
         if options.recipe is not None:
             raise ValueError("--recipe: a run that is resumed keeps its recipe")
+        if options.turntable is not None:
+            raise ValueError("--turntable: a run that is resumed keeps its cameras")
     if changed := next(iter(options.weights), None):
         raise ValueError(f"--{changed.replace('_', '-')}: a run that is resumed keeps its recipe")
     folder.check_resumable()

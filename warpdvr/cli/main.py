@@ -26,6 +26,7 @@ COMMANDS = {
     "Fit a surface to photographs": (
         Command("fit", "fit a field to photographs, and write a run", "fit:fit"),
         Command("refine-cameras", "refine cameras against the surface of a run", "cameras:refine_cameras"),
+        Command("export-cameras", "write the cameras of a run or of photographs in another format", "cameras:export"),
     ),
     "Use the surface of a run": (
         Command("view", "show a run or a scene in a window", "view:view"),

@@ -7,7 +7,9 @@ from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
 
+from warpdvr.datasets.views import Views
 from warpdvr.fitting.loop import Step
+from warpdvr.runs.scene import Scene
 
 FORMAT = "{percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
 
@@ -41,6 +43,12 @@ def progress_bar(start: float = 0.0) -> Iterator[Callable[[float, str], None]]:
             bar.update(0)
 
         yield show
+
+
+def load_views(scene: Scene) -> Views:
+    """Return the views of a scene; show how many photographs are read, and say before if they have no masks."""
+    with progress_bar() as show:
+        return scene.load_views(progress=show, notice=lambda sentence: tqdm.write(sentence, file=sys.stderr))
 
 
 def follow(steps: Iterator[tuple[Step, str]], job: Job, work: str = "fitting") -> None:

@@ -41,9 +41,10 @@ def attach_depth(
     if not paths:
         return views
     units = [depth_scale * f / views.transform.scale for f in (factors or [1.0] * len(maps))]
+    sizes = views.stored_sizes or [(c.width, c.height) for c in views.cameras]
     depths = tuple(
-        None if stored is None else _to_scene_unit(stored, unit, image)
-        for stored, unit, image in zip(maps, units, views.images, strict=True)
+        None if stored is None else _to_scene_unit(stored, unit, image, size)
+        for stored, unit, image, size in zip(maps, units, views.images, sizes, strict=True)
     )
     views = replace(views, depths=depths)
     source = " and ".join(f.name for f in paths) if len(paths) <= 2 else f"{paths[0].parent.name}/"
@@ -57,7 +58,7 @@ def attach_points(views: Views, points: np.ndarray, visible: np.ndarray, path: P
     Args:
         views: in the scene frame.
         points: positions in the data's own frame, shape (m, 3) [unit of the data].
-        visible: which view sees which point, in the order of the views, shape (v, m), bool.
+        visible: which view sees which point, in the order of the camera files, shape (v, m), bool.
         path: the file that both come from, for messages.
 
     Raises:
@@ -65,6 +66,8 @@ def attach_points(views: Views, points: np.ndarray, visible: np.ndarray, path: P
     """
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
         raise ValueError(f"{path}: expected `points` to be numbers (m, 3), found {points.dtype} {points.shape}")
+    if views.listed and visible.ndim == 2 and len(visible) > max(views.listed):
+        visible = visible[list(views.listed)]
     if visible.shape != (len(views), len(points)) or visible.dtype.kind != "b":
         raise ValueError(
             f"{path}: expected `visible` to be bool ({len(views)}, {len(points)}), a row per view and a column per "
@@ -98,12 +101,22 @@ def _describe_depth(views: Views, source: str, inside: float) -> str:
     return f"Depth from {source} for {len(maps)} of {len(views)} views, {share}{agreement}."
 
 
-def _to_scene_unit(stored: DepthMap, unit: float, image: UInt8[Tensor, "h w 3"]) -> Float[Tensor, "h w"]:
-    """Return the depth [scene unit], NaN where it is missing."""
-    if stored.depth.shape != image.shape[:2]:
-        sizes = "map of {1} x {0}, image of {3} x {2}".format(*stored.depth.shape, *image.shape)
+def _to_scene_unit(
+    stored: DepthMap, unit: float, image: UInt8[Tensor, "h w 3"], size: tuple[int, int]
+) -> Float[Tensor, "h w"]:
+    """Return the depth [scene unit], NaN where it is missing, of the pixels of an image that may be scaled down.
+
+    The map must have the size (w, h) of the stored picture. Each pixel has the depth at its centre: means would lie
+    between surfaces.
+    """
+    if stored.depth.shape != size[::-1]:
+        sizes = "map of {1} x {0}, image of {2} x {3}".format(*stored.depth.shape, *size)
         raise ValueError(f"{stored.path}: the depth map must have the size of its image, found a {sizes} pixels")
-    depth = stored.depth * unit
+    centres = (((torch.arange(n) + 0.5) * m / n).long() for n, m in zip(image.shape[:2], size[::-1], strict=True))
+    depth = stored.depth
+    if image.shape[:2] != depth.shape:
+        depth = depth[torch.meshgrid(*centres, indexing="ij")]
+    depth = depth * unit
     return depth.masked_fill_(~((depth > 0) & depth.isfinite()), torch.nan)
 
 

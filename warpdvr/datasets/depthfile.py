@@ -5,15 +5,16 @@ z-depth is expected: the distance along the camera's forward axis, not the lengt
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
+from warpdvr.datasets.decode import opened
 from warpdvr.datasets.files import find_subfolder, read_arrays, sort_by_number
+from warpdvr.datasets.find import is_clutter
 from warpdvr.runtime.files import path_inside
 
 DEPTH_SUFFIXES = (".npy", ".npz", ".png")
@@ -63,8 +64,13 @@ def read_depth_stack(path: Path, n: int) -> list[DepthMap]:
     return [DepthMap(depth, path) for depth in _to_float(array, path)]
 
 
-def read_depth_folder(folder: Path, pictures: Sequence[Path]) -> list[DepthMap | None]:
-    """Read the maps in `folder`/depth, paired with the pictures by order, or by name if there are fewer maps.
+def read_depth_folder(folder: Path, pictures: Sequence[Path], others: Sequence[str] = ()) -> list[DepthMap | None]:
+    """Read the maps in `folder`/depth, paired with the pictures by order, or by name if there are fewer or more.
+
+    Args:
+        folder: the data set.
+        pictures: the pictures.
+        others: names of pictures without use whose maps may be there.
 
     Raises:
         ValueError: if the folder holds files of other kinds only, or a map belongs to no picture.
@@ -72,7 +78,7 @@ def read_depth_folder(folder: Path, pictures: Sequence[Path]) -> list[DepthMap |
     subfolder = find_subfolder(folder, "depth")
     if subfolder is None:
         return [None] * len(pictures)
-    maps = (f for f in subfolder.iterdir() if f.suffix.lower() in DEPTH_SUFFIXES)
+    maps = (f for f in subfolder.iterdir() if f.suffix.lower() in DEPTH_SUFFIXES and not is_clutter(f.name))
     paths = sort_by_number(path_inside(folder, f.relative_to(folder)) for f in maps)
     if not paths:
         raise ValueError(
@@ -82,7 +88,8 @@ def read_depth_folder(folder: Path, pictures: Sequence[Path]) -> list[DepthMap |
     path_of = {f.stem: f for f in paths}
     if len(paths) == len(pictures):
         path_of = {picture.stem: f for picture, f in zip(pictures, paths, strict=True)}
-    unmatched = sorted(path_of.keys() - {picture.stem for picture in pictures})
+    known = {picture.stem for picture in pictures} | {PurePosixPath(name.replace("\\", "/")).stem for name in others}
+    unmatched = sorted(path_of.keys() - known)
     if unmatched:
         raise ValueError(
             f"{subfolder}: the depth map {path_of[unmatched[0]].name} belongs to no image, expected names such as "
@@ -102,12 +109,9 @@ def _read_array(path: Path) -> np.ndarray:
 
 
 def _read_png(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            mode, array = image.mode, np.asarray(image)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: expected a picture, found a file that cannot be decoded ({error})") from error
+    with opened(path) as image:
+        image.load()
+        mode, array = image.mode, np.asarray(image)
     if not mode.startswith("I"):
         raise ValueError(f"{path}: expected a grey PNG of 16 bits per pixel, found a picture of mode {mode}")
     return array

@@ -14,6 +14,8 @@ points of structure from motion: `points` (m, 3) [unit of the data], `visibility
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,24 +28,26 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.projection import Pinhole
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import matrices
+from warpdvr.datasets.camera_numbers import require_pinhole, sort_by_name
 from warpdvr.datasets.depth import attach_points
+from warpdvr.datasets.entries import Listing, NamedCamera
 from warpdvr.datasets.files import (
     error_prefix,
     find_subfolder,
     list_pictures,
     npz_bytes,
     read_arrays,
-    require_camera_count,
     require_view_count,
 )
-from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
-from warpdvr.datasets.images import MaskSet, Photographs, masks_from_alpha, match_masks, read_masks, read_photographs
+from warpdvr.datasets.formats import Detection, ReadOptions
+from warpdvr.datasets.gather import gather
+from warpdvr.datasets.masks import match_masks
 from warpdvr.datasets.normalise import extent_from_axes
 from warpdvr.datasets.views import Views
 from warpdvr.runtime.files import path_inside
 
 
-class DVR(Format):
+class DVR(matrices.MatrixFormat):
     """`cameras.npz` with world_mat = [R | t] and a camera_mat into [-1, 1]; pictures and cameras pair up by order."""
 
     title = "DVR"
@@ -68,19 +72,22 @@ class DVR(Format):
         """
         path = data.choose()
         transform, projections, factors = _matrices(path, options.min_views)
-        photographs = read_photographs(matrices.find_pictures(data.folder, path, len(projections)))
-        masks = _masks(data.folder, photographs)
-        cameras = tuple(
-            _camera(path, i, P, size) for i, (P, size) in enumerate(zip(projections, photographs.sizes, strict=True))
-        )
-        capture = Capture(
-            photographs,
-            masks,
-            cameras,
+        pictures = matrices.find_pictures(data.folder, path, len(projections))
+        masks, source = _masks(data.folder, pictures)
+        listing = Listing(
+            tuple(
+                matrices.entry(data.folder, picture, partial(_camera, path, i, P), mask, i)
+                for i, (P, picture, mask) in enumerate(zip(projections, pictures, masks, strict=True))
+            ),
             camera_file=path.name,
             conventions="camera_mat [R | t], -1 and 1 at the centres of the first and the last pixel",
+            mask_source=source,
+        )
+        capture = gather(data, listing, options)
+        capture = replace(
+            capture,
             transform=transform,
-            transform_source="scale_mat" if _is_scene_frame(transform, cameras) else None,
+            transform_source="scale_mat" if _is_scene_frame(transform, capture.cameras) else None,
             depth_factors=factors,
         )
         return _attach_cloud(data.folder, capture.views(data, options))
@@ -92,9 +99,17 @@ class DVR(Format):
         """
         path = data.choose()
         arrays = read_arrays(path)
-        require_camera_count(path, matrices.count_cameras(arrays), len(cameras))
-        new_world = [torch.cat([R, t[:, None]], 1) for _, R, t in (camera.krt() for camera in cameras)]
+        spread = data.spread(cameras, matrices.count_cameras(arrays))
+        new_world = [None if camera is None else _world_matrix(camera) for camera in spread]
         return {path.name: matrices.replace_world_matrices(path, arrays, new_world)}
+
+    def export(self, cameras: Sequence[NamedCamera], transform: SceneTransform) -> dict[str, bytes]:
+        """Return `cameras.npz`, in the order of the pictures' names."""
+        arrays: dict[str, np.ndarray] = {}
+        for i, named in enumerate(sort_by_name(cameras)):
+            require_pinhole(named, self.title)
+            arrays |= _named_matrices(i, named.camera, transform)
+        return {"cameras.npz": npz_bytes(arrays)}
 
 
 def write(folder: Path, views: Views) -> None:
@@ -127,8 +142,7 @@ def write(folder: Path, views: Views) -> None:
             np.save(folder / f"depth/{i:04d}.npy", stored, allow_pickle=False)
     arrays: dict[str, np.ndarray] = {}
     for i, camera in enumerate(views.cameras):
-        named_matrices = zip(("camera", "world", "scale"), _to_matrices(camera, views.transform), strict=True)
-        arrays |= {f"{kind}_mat_{i}": matrix.cpu().numpy() for kind, matrix in named_matrices}
+        arrays |= _named_matrices(i, views.transform.to_data(camera), views.transform)
     (folder / "cameras.npz").write_bytes(npz_bytes(arrays))
 
 
@@ -159,20 +173,26 @@ def _matrices(path: Path, min_views: int) -> tuple[SceneTransform, list[Tensor],
     return matrices.scene_transform(path, first), projections, factors
 
 
-def _camera(path: Path, i: int, projection: Float[Tensor, "4 4"], size: tuple[int, int]) -> Camera:
+def _world_matrix(camera: Camera) -> Float[Tensor, "3 4"]:
+    """Return [R | t]."""
+    _, R, t = camera.krt()
+    return torch.cat([R, t[:, None]], 1)
+
+
+def _camera(path: Path, i: int, projection: Float[Tensor, "4 4"], width: int, height: int) -> Camera:
     with error_prefix(f"{path}: camera_mat_{i} world_mat_{i}"):
-        return Camera.from_projection(_to_pixels(*size) @ projection[:3], *size)
+        return Camera.from_projection(_to_pixels(width, height) @ projection[:3], width, height)
 
 
-def _masks(folder: Path, photographs: Photographs) -> MaskSet:
-    """Return the masks in the folder, by order, or by name if there are fewer than images; else those in alpha."""
+def _masks(folder: Path, pictures: list[Path]) -> tuple[list[Path | None], str]:
+    """Return the masks in the folder, by order, or by name if there are fewer than images, and where they are."""
     subfolder = find_subfolder(folder, "mask", "masks")
     if subfolder is None:
-        return masks_from_alpha(photographs) or MaskSet.empty(len(photographs))
+        return [None] * len(pictures), "nowhere"
     paths: list[Path | None] = [*list_pictures(subfolder, folder)]
-    if len(paths) != len(photographs):
-        paths = match_masks(photographs.paths, subfolder, folder)
-    return read_masks(paths, photographs, f"{subfolder.name}/ (white = object)")
+    if len(paths) != len(pictures):
+        paths = match_masks(pictures, subfolder, folder)
+    return paths, f"{subfolder.name}/ (white = object)"
 
 
 def _is_scene_frame(transform: SceneTransform, cameras: tuple[Camera, ...]) -> bool:
@@ -194,7 +214,7 @@ def _attach_cloud(folder: Path, views: Views) -> Views:
     arrays = read_arrays(path, r"points|is_in_visual_hull|visibility_\d+")
     points = arrays.get("points", np.empty((0, 3)))
     visible = np.zeros((len(views), len(points)), dtype=bool)
-    for i, row in enumerate(visible):
+    for i, row in zip(views.listed or range(len(views)), visible, strict=True):
         indices = arrays.get(f"visibility_{i:04d}")
         if indices is None or indices.dtype.kind not in "biu":
             description = "none" if indices is None else f"{indices.dtype} {indices.shape}"
@@ -209,15 +229,14 @@ def _attach_cloud(folder: Path, views: Views) -> Views:
     return attach_points(views, points, visible, path)
 
 
-def _to_matrices(
-    camera: Camera, transform: SceneTransform
-) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "4 4"], Float[Tensor, "4 4"]]:
-    """Return camera_mat, world_mat and scale_mat, float64, of a camera in the scene frame."""
-    _, R, t = transform.to_data(camera).krt()
+def _named_matrices(i: int, camera: Camera, transform: SceneTransform) -> dict[str, np.ndarray]:
+    """Return camera_mat, world_mat and scale_mat, float64, of the i-th camera, in the data's own frame."""
+    _, R, t = camera.krt()
     K, world = torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
-    K[:3, :3] = torch.linalg.inv(_to_pixels(camera.width, camera.height)) @ camera.K.double()
-    world[:3] = torch.cat([R, t[:, None]], 1)
-    return K, world, transform.matrix
+    K[:3, :3] = torch.linalg.inv(_to_pixels(camera.width, camera.height)) @ camera.K.detach().cpu().double()
+    world[:3] = torch.cat([R, t[:, None]], 1).detach().cpu()
+    named = zip(("camera", "world", "scale"), (K, world, transform.matrix), strict=True)
+    return {f"{kind}_mat_{i}": matrix.detach().cpu().numpy() for kind, matrix in named}
 
 
 def _to_pixels(width: int, height: int) -> Float[Tensor, "3 3"]:

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from warpdvr.datasets.find import is_clutter
 from warpdvr.runtime.files import path_inside
 from warpdvr.runtime.npz import npz_bytes as npz_bytes
 from warpdvr.runtime.npz import read_arrays as read_arrays
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm", ".heic", ".heif", ".exr")
 """The files that count as pictures."""
 
 
@@ -20,7 +21,7 @@ def find_subfolder(folder: Path, *names: str) -> Path | None:
 
 def list_pictures(subfolder: Path, folder: Path) -> list[Path]:
     """Return the pictures in a subfolder of the data set `folder`, sorted by name as `sort_by_number` does."""
-    pictures = (f for f in subfolder.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES)
+    pictures = (f for f in subfolder.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES and not is_clutter(f.name))
     return sort_by_number(path_inside(folder, f.relative_to(folder)) for f in pictures)
 
 

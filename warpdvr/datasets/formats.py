@@ -6,17 +6,20 @@ that all formats share: names, split, summary, scene frame and depth.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.depth import attach_depth
 from warpdvr.datasets.depthfile import DepthMap, read_depth_folder
-from warpdvr.datasets.files import unique_names
+from warpdvr.datasets.files import require_camera_count, unique_names
+from warpdvr.datasets.find import is_clutter
 from warpdvr.datasets.images import MaskSet, Photographs
 from warpdvr.datasets.normalise import normalise_views
+from warpdvr.datasets.turntable import describe_turning, place_cameras
 from warpdvr.datasets.views import Views, describe_masks, describe_sizes, describe_split, split_views
 from warpdvr.runtime.files import path_inside
 
@@ -29,6 +32,8 @@ class Detection:
     folder: Path
     camera_files: tuple[Path, ...]
     """Files in the folder that match the format's pattern, sorted by name; a format may read only some of them."""
+    listed: tuple[int, ...] | None = None
+    """The entries of the camera files that the views have, if some were left out; None if none was."""
 
     def __str__(self) -> str:
         return f"{self.format.title} ({', '.join(path.name for path in self.camera_files)})"
@@ -47,6 +52,20 @@ class Detection:
             )
         return path_inside(self.folder, path.relative_to(self.folder))
 
+    def spread(self, cameras: Sequence[Camera], n: int) -> list[Camera | None]:
+        """Return the camera of each of the n entries of the camera files, None for those that were left out.
+
+        Raises:
+            ValueError: if there are not as many cameras as entries.
+        """
+        listed = tuple(range(len(cameras))) if self.listed is None else self.listed
+        if len(cameras) != len(listed) or (self.listed is None and n != len(cameras)) or max(listed, default=0) >= n:
+            require_camera_count(self.camera_files[0], n, len(cameras))
+        spread: list[Camera | None] = [None] * n
+        for i, camera in zip(listed, cameras, strict=True):
+            spread[i] = camera
+        return spread
+
 
 @dataclass(frozen=True)
 class ReadOptions:
@@ -62,8 +81,18 @@ class ReadOptions:
     """Factor from the unit of the depth maps to the data's own."""
     min_views: int = 2
     """Data sets with fewer views are rejected."""
+    max_pixels: int | None = None
+    """Pictures of more pixels are scaled down to at most so many, with their masks and cameras; None: none is."""
+    progress: Callable[[float, str], None] | None = None
+    """Called with the share of the pictures that are read, and a text."""
+    notice: Callable[[str], None] | None = None
+    """Called with a sentence, before any picture is decoded, if there are no masks."""
+    turntable: float | None = None
+    """Angle by which the object turned from each picture to the next [degree], see `turntable.place_cameras`."""
 
     def __post_init__(self) -> None:
+        if self.max_pixels is not None and self.max_pixels < 1:
+            raise ValueError(f"max_pixels must be at least 1, got {self.max_pixels}")
         if not 0 < self.depth_scale < math.inf:
             raise ValueError(f"depth_scale must be positive and finite, got {self.depth_scale}")
         if self.hold_out < 0 or self.hold_out == 1:
@@ -80,6 +109,9 @@ class Format(ABC):
     pattern: str
     """Glob pattern, relative to the folder, of the camera files that it is recognised by."""
 
+    depth_of_pictures: ClassVar[bool] = True
+    """Whether maps in `depth/` are those of the pictures, of their size; False: they are not read."""
+
     def detect(self, folder: Path, cameras: str | None = None) -> Detection | None:
         """Return the folder with its camera files, or None if it is not of this format.
 
@@ -87,7 +119,8 @@ class Format(ABC):
             folder: the data set.
             cameras: consider only camera files of this name.
         """
-        paths = tuple(f for f in sorted(folder.glob(self.pattern)) if cameras is None or f.name == cameras)
+        found = (f for f in sorted(folder.glob(self.pattern)) if not is_clutter(f.name))
+        paths = tuple(f for f in found if cameras is None or f.name == cameras)
         return Detection(self, folder, paths) if any(map(self.recognises, paths)) else None
 
     def recognises(self, path: Path) -> bool:
@@ -109,7 +142,7 @@ class Format(ABC):
 
         Args:
             data: the data set; it is not changed.
-            cameras: of all views, in the order of `read`, in the data's own frame.
+            cameras: of all views, in the order of `read`, in the data's own frame; `data.spread` finds their entries.
 
         Raises:
             ValueError: if there are not as many cameras as in the files.
@@ -137,7 +170,15 @@ class Capture:
     depth_maps: Sequence[DepthMap | None] | None = None
     """Per view; None reads those in the subfolder `depth`, if there is one."""
     depth_factors: Sequence[float] | None = None
-    """Per view, a further factor of the depth; None means 1."""
+    """Per entry of the camera files, a further factor of the depth; None means 1."""
+    listed: tuple[int, ...] = ()
+    """Per view, the number of its entry in the camera files, if some were left out; () if none was."""
+    stored_sizes: tuple[tuple[int, int], ...] = ()
+    """Per view, width and height before it was scaled [pixel]; () if none was."""
+    others: tuple[str, ...] = ()
+    """Names of pictures that were left out, whose depth maps may be there."""
+    notes: str = ""
+    """Further sentences for the summary, each after a space."""
 
     def views(self, data: Detection, options: ReadOptions) -> Views:
         """Return everything in the scene frame, with depth.
@@ -150,17 +191,43 @@ class Capture:
         train, test = split_views(n, options.hold_out)
         if self.test is not None:
             train, test = tuple(i for i in range(n) if i not in self.test), self.test
+        split = describe_split(train, test, options.hold_out if self.test is None else 0)
         summary = (
             f"{data.format.title}, {self.camera_file}: {n} views of {describe_sizes(images)} pixels, "
-            f"{self.conventions}. {describe_masks(masks, self.masks.source)}. {describe_split(train, test)}"
+            f"{self.conventions}. {describe_masks(masks, self.masks.source)}. {split}"
             f"{'' if self.test is None else ' (the split of the data)'}."
+            f"{describe_turning(options.turntable)}{self.notes}"
         )
         names = unique_names(self.photographs.paths)
-        views = Views(images, masks, self.cameras, names, train, test, self.transform, summary)
+        views = Views(
+            images,
+            masks,
+            self._around_object(data, options.turntable),
+            names,
+            train,
+            test,
+            self.transform,
+            summary,
+            listed=self.listed,
+            stored_sizes=self.stored_sizes,
+        )
         if self.transform_source is None:
             views = normalise_views(views, data.folder)
         else:
             scale = f"1 scene unit = {self.transform.scale:.4g} units of the data"
             views = replace(views, summary=f"{summary} Scale from {self.transform_source}: {scale}.")
-        maps = read_depth_folder(data.folder, self.photographs.paths) if self.depth_maps is None else self.depth_maps
-        return attach_depth(views, maps, options.depth_scale, factors=self.depth_factors)
+        maps = self.depth_maps
+        if maps is None:
+            maps = [None] * n
+            if data.format.depth_of_pictures:
+                maps = read_depth_folder(data.folder, self.photographs.paths, self.others)
+        factors = self.depth_factors
+        if factors is not None and self.listed:
+            factors = [factors[i] for i in self.listed]
+        return attach_depth(views, maps, options.depth_scale, factors=factors)
+
+    def _around_object(self, data: Detection, turntable: float | None) -> tuple[Camera, ...]:
+        """Return the cameras in the scene frame; those of a turntable are placed around the object."""
+        in_data = [self.transform.to_data(camera) for camera in self.cameras]
+        placed = place_cameras(data.folder, in_data, turntable, self.listed or range(len(in_data)))
+        return self.cameras if turntable is None else tuple(map(self.transform.to_scene, placed))

@@ -5,8 +5,11 @@ to camera, OpenCV axes; scale_mat takes the unit sphere to the world; pixel cent
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,16 +17,19 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import matrices
+from warpdvr.datasets.camera_numbers import require_pinhole, sort_by_name
+from warpdvr.datasets.entries import Listing, NamedCamera
 from warpdvr.datasets.files import (
     error_prefix,
     find_subfolder,
     list_pictures,
+    npz_bytes,
     read_arrays,
-    require_camera_count,
     require_view_count,
 )
-from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
-from warpdvr.datasets.images import MaskSet, Photographs, read_masks, read_photographs
+from warpdvr.datasets.formats import Detection, ReadOptions
+from warpdvr.datasets.gather import gather
+from warpdvr.datasets.images import picture_size
 from warpdvr.datasets.views import Views
 
 PREFERRED = ("cameras_sphere.npz", "cameras.npz")
@@ -33,8 +39,8 @@ RATIOS = (2.0, 4.0, 8.0, 0.5, 0.25, 0.125, 3.0, 1 / 3, 1.5, 2 / 3)
 """Candidate sizes of the images that the matrices are for, relative to the images in the folder."""
 
 
-class IDR(Format):
-    """`cameras*.npz` with world_mat = K [R | t] and scale_mat; pictures, masks and cameras pair up by order.
+class IDR(matrices.MatrixFormat):
+    """`cameras*.npz` with world_mat = K [R | t] and perhaps scale_mat; pictures, masks and cameras pair up by order.
 
     Depth maps in `depth/` are z-depth in units of the data, as `depthfile.read_depth_map` reads them.
     """
@@ -43,26 +49,25 @@ class IDR(Format):
     pattern = "cameras*.npz"
 
     def read(self, data: Detection, options: ReadOptions) -> Views:
-        """Return the data set in the scene frame that scale_mat leads from."""
+        """Return the data set in the scene frame that scale_mat leads from, or that the object defines without one."""
         path = data.choose(*PREFERRED)
         world, transform = _matrices(path, options.min_views)
-        photographs = read_photographs(matrices.find_pictures(data.folder, path, len(world)))
-        masks = _masks(data.folder, photographs)
-        ratio = _size_ratio(world, photographs.sizes)
-        cameras = tuple(
-            _camera(path, i, P @ transform.matrix, ratio, size)
-            for i, (P, size) in enumerate(zip(world, photographs.sizes, strict=True))
-        )
-        capture = Capture(
-            photographs,
-            masks,
-            cameras,
+        frame = SceneTransform.identity() if transform is None else transform
+        pictures = matrices.find_pictures(data.folder, path, len(world))
+        masks, source = _masks(data.folder, len(world))
+        ratio = _size_ratio(*_sized(world, pictures))
+        listing = Listing(
+            tuple(
+                matrices.entry(data.folder, picture, partial(_camera, path, i, P @ frame.matrix, ratio), mask, i)
+                for i, (P, picture, mask) in enumerate(zip(world, pictures, masks, strict=True))
+            ),
             camera_file=path.name,
             conventions="world_mat = K [R | t], pixel centres at integers (half a pixel added)" + _describe(ratio),
-            transform=transform,
-            transform_source="scale_mat",
+            mask_source=source,
         )
-        return capture.views(data, options)
+        capture = gather(data, listing, options)
+        source_of_frame = None if transform is None else "scale_mat"
+        return replace(capture, transform=frame, transform_source=source_of_frame).views(data, options)
 
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
         """Return the camera file with new world_mat and their inverses; all other arrays are kept.
@@ -72,28 +77,39 @@ class IDR(Format):
         path = data.choose(*PREFERRED)
         arrays = read_arrays(path)
         n = matrices.count_cameras(arrays)
-        require_camera_count(path, n, len(cameras))
-        world = [matrices.get_matrix(path, arrays, f"world_mat_{i}") for i in range(n)]
+        spread = data.spread(cameras, n)
+        world = [matrices.get_matrix(path, arrays, f"world_mat_{i}") for i, c in enumerate(spread) if c is not None]
         from_image = torch.linalg.inv(_to_image(_size_ratio(world, [(c.width, c.height) for c in cameras])))
-        new_world = [from_image @ camera.matrix().double() for camera in cameras]
+        new_world = [None if camera is None else from_image @ camera.matrix().double() for camera in spread]
         return {path.name: matrices.replace_world_matrices(path, arrays, new_world)}
 
+    def export(self, cameras: Sequence[NamedCamera], transform: SceneTransform) -> dict[str, bytes]:
+        """Return `cameras_sphere.npz`, for pictures of the cameras' size, in the order of their names."""
+        from_image = torch.linalg.inv(_to_image(1.0))
+        arrays: dict[str, np.ndarray] = {}
+        for i, named in enumerate(sort_by_name(cameras)):
+            require_pinhole(named, self.title)
+            world = torch.eye(4, dtype=torch.float64)
+            world[:3] = from_image @ named.camera.matrix().detach().cpu().double()
+            arrays |= {f"world_mat_{i}": world.numpy(), f"scale_mat_{i}": transform.matrix.detach().cpu().numpy()}
+        return {"cameras_sphere.npz": npz_bytes(arrays)}
 
-def _matrices(path: Path, min_views: int) -> tuple[list[Tensor], SceneTransform]:
-    """Return world_mat of each view, (4, 4) float64, and the scale_mat that they share."""
+
+def _matrices(path: Path, min_views: int) -> tuple[list[Tensor], SceneTransform | None]:
+    """Return world_mat of each view, (4, 4) float64, and the scale_mat that they share, None without any."""
     arrays = read_arrays(path, r"(world|scale)_mat_\d+")
     n = matrices.count_cameras(arrays)
     if n == 0:
         raise ValueError(f"{path}: expected matrices world_mat_0, world_mat_1, ..., found none")
-    world, scale = (
-        [matrices.get_matrix(path, arrays, f"{kind}_mat_{i}") for i in range(n)] for kind in ("world", "scale")
-    )
+    scaled = n if any(key.startswith("scale_mat_") for key in arrays) else 0  # all of them or none
+    world = [matrices.get_matrix(path, arrays, f"world_mat_{i}") for i in range(n)]
+    scale = [matrices.get_matrix(path, arrays, f"scale_mat_{i}") for i in range(scaled)]
     require_view_count(path, n, min_views)
     for i, matrix in enumerate(world):
         _require_intrinsics(path, i, matrix[:3, :3])
     for i, matrix in enumerate(scale):
         matrices.require_equal_scales(path, i, matrix, scale[0])
-    return world, matrices.scene_transform(path, scale[0])
+    return world, matrices.scene_transform(path, scale[0]) if scale else None
 
 
 def _require_intrinsics(path: Path, i: int, matrix: Float[Tensor, "3 3"]) -> None:
@@ -108,15 +124,21 @@ def _require_intrinsics(path: Path, i: int, matrix: Float[Tensor, "3 3"]) -> Non
         )
 
 
-def _masks(folder: Path, photographs: Photographs) -> MaskSet:
-    """Return the masks in the folder, by order."""
+def _masks(folder: Path, n: int) -> tuple[list[Path | None], str]:
+    """Return the masks in the folder, by order, and where they are."""
     subfolder = find_subfolder(folder, "mask", "masks")
     if subfolder is None:
-        return MaskSet.empty(len(photographs))
-    paths = list_pictures(subfolder, folder)
-    if len(paths) != len(photographs):
-        raise ValueError(f"{subfolder}: expected {len(photographs)} masks, one per image, found {len(paths)}")
-    return read_masks(paths, photographs, f"{subfolder.name}/ (white = object)")
+        return [None] * n, "nowhere"
+    paths: list[Path | None] = [*list_pictures(subfolder, folder)]
+    if len(paths) != n:
+        raise ValueError(f"{subfolder}: expected {n} masks, one per image, found {len(paths)}")
+    return paths, f"{subfolder.name}/ (white = object)"
+
+
+def _sized(world: list[Tensor], pictures: list[Path]) -> tuple[list[Tensor], list[tuple[int, int]]]:
+    """Return the matrices and the sizes of those pictures that tell their size."""
+    pairs = [(P, size) for P, path in zip(world, pictures, strict=True) if (size := picture_size(path))]
+    return [P for P, _ in pairs], [size for _, size in pairs]
 
 
 def _size_ratio(world: list[Tensor], sizes: list[tuple[int, int]]) -> float:
@@ -125,6 +147,8 @@ def _size_ratio(world: list[Tensor], sizes: list[tuple[int, int]]) -> float:
     The principal point decides: it is near the centre of a photograph. The ratio is 1 unless the principal point fits
     another ratio clearly better.
     """
+    if not world:
+        return 1.0
     relative = torch.stack([_principal_point(P) / torch.tensor(size) for P, size in zip(world, sizes, strict=True)])
     median = relative.nan_to_num().median(0).values
     offset = {ratio: float((median / ratio - 0.5).abs().max()) for ratio in (1.0, *RATIOS)}
@@ -138,10 +162,10 @@ def _principal_point(P: Float[Tensor, "4 4"]) -> Float[Tensor, "2"]:
     return (KR @ KR[2])[:2] / KR[2].square().sum() + 0.5
 
 
-def _camera(path: Path, i: int, projection: Float[Tensor, "4 4"], ratio: float, size: tuple[int, int]) -> Camera:
+def _camera(path: Path, i: int, projection: Float[Tensor, "4 4"], ratio: float, width: int, height: int) -> Camera:
     """Return the camera of world_mat scale_mat: u_image = (u_matrix + 0.5) / ratio, pixel centres at +0.5."""
     with error_prefix(f"{path}: world_mat_{i}"):
-        return Camera.from_projection(_to_image(ratio) @ projection[:3], *size)
+        return Camera.from_projection(_to_image(ratio) @ projection[:3], width, height)
 
 
 def _to_image(ratio: float) -> Float[Tensor, "3 3"]:

@@ -1,17 +1,19 @@
 """Read photographs and masks."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from warpdvr.datasets.files import list_pictures
+from warpdvr.datasets.decode import Header, bits_of, decode, largest_value, read_header
+from warpdvr.datasets.masks import read_mask, require_object
+
+ALPHA = "alpha (above 127 = object)"
+"""Where masks come from that are alpha channels."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,14 @@ class MaskSet:
 
 
 def read_photographs(paths: Sequence[Path]) -> Photographs:
-    """Read the photographs of a data set, at least one, as `read_picture` does."""
-    images, alphas = zip(*map(read_picture, paths), strict=True)
+    """Read the photographs of a data set, at least one, in their stored order and size.
+
+    Raises:
+        ValueError: if a file is missing or cannot be decoded.
+    """
+    headers = [read_header(path) for path in paths]
+    bits = bits_of_set([largest_value(h.path) for h in headers if h.deep])
+    images, alphas = zip(*(decode_picture(h.path, bits=bits) for h in headers), strict=True)
     return Photographs(tuple(paths), images, alphas)
 
 
@@ -66,34 +74,55 @@ def read_picture(path: Path, *, upright: bool = False) -> tuple[UInt8[Tensor, "h
     Raises:
         ValueError: if the file is missing or cannot be decoded.
     """
-    array = _decode(path, upright)
+    return decode_picture(path, upright=upright)
+
+
+def decode_picture(
+    path: Path, *, upright: bool = False, bits: int | None = None, size: tuple[int, int] | None = None
+) -> tuple[UInt8[Tensor, "h w 3"], UInt8[Tensor, "h w"] | None]:
+    """Return the colours of a picture and its alpha channel or None; the arguments are those of `decode.decode`."""
+    array = torch.from_numpy(decode(path, upright=upright, bits=bits, size=size))
     if array.ndim == 2:
-        array = np.repeat(array[..., None], 3, 2)
-    alpha = torch.from_numpy(array[..., 3].copy()) if array.shape[2] == 4 else None
-    return torch.from_numpy(np.ascontiguousarray(array[..., :3])), alpha
+        return array[..., None].repeat(1, 1, 3), None
+    return (array[..., :3].contiguous(), array[..., 3].clone()) if array.shape[2] == 4 else (array, None)
 
 
-def read_mask(path: Path, image: UInt8[Tensor, "h w 3"]) -> Bool[Tensor, "h w"]:
-    """Read a mask, white = object, that must have the size of its image.
+def bits_of_set(largest: Sequence[int]) -> int | None:
+    """Return the bits of pictures of more than 8 bits, by the largest value in each of them; None if there is none."""
+    return bits_of(max(largest)) if largest else None
 
-    The file may be grey, in colour or have alpha, with values 0 and 255 or 0 and 1.
 
-    Raises:
-        ValueError: if the size of the mask differs from that of the image, or the mask is empty.
-    """
-    array = _decode(path)
-    if array.ndim == 3:
-        array = _to_grey(array)
-    if array.shape != tuple(image.shape[:2]):
-        sizes = "mask of {1} x {0}, image of {3} x {2}".format(*array.shape, *image.shape)
-        raise ValueError(f"{path}: the mask must have the size of its image, found a {sizes} pixels")
-    return _require_object(torch.from_numpy(array > (127 if array.max() > 1 else 0)), path)
+def describe_depth_of_colour(headers: Sequence[Header], bits: int | None) -> str:
+    """Describe pictures of more than 8 bits, and of linear floats; empty if there are none."""
+    deep, linear = sum(h.deep for h in headers), sum(h.linear for h in headers)
+    parts = []
+    if deep:
+        parts.append(f"{deep} pictures of 16 bits a channel hold {bits} of them, read as 8")
+    if linear:
+        parts.append(f"{linear} pictures of linear floats, 1 taken for white, read as sRGB")
+    return "".join(f" {part[0].upper()}{part[1:]}." for part in parts)
+
+
+def scaled_size(width: int, height: int, max_pixels: int | None) -> tuple[int, int]:
+    """Return the size of a picture that is scaled down to at most `max_pixels` pixels, in equal proportions."""
+    if max_pixels is None or width * height <= max_pixels:
+        return width, height
+    factor = math.sqrt(max_pixels / (width * height))
+    return max(1, int(width * factor)), max(1, int(height * factor))
+
+
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """Return the stored width and height of a picture, or None if it cannot be read."""
+    try:
+        return read_header(path).size
+    except ValueError:
+        return None
 
 
 def read_masks(paths: Sequence[Path | None], photographs: Photographs, source: str) -> MaskSet:
     """Read the mask of each photograph, None where there is no file; `source` describes where they come from."""
-    pairs = zip(paths, photographs.images, strict=True)
-    return MaskSet(tuple(None if path is None else read_mask(path, image) for path, image in pairs), source)
+    pairs = zip(paths, photographs.sizes, strict=True)
+    return MaskSet(tuple(None if path is None else read_mask(path, size)[0] for path, size in pairs), source)
 
 
 def masks_from_alpha(photographs: Photographs) -> MaskSet | None:
@@ -102,61 +131,13 @@ def masks_from_alpha(photographs: Photographs) -> MaskSet | None:
     Raises:
         ValueError: if a photograph is transparent everywhere.
     """
-    if not any(alpha is not None and bool((alpha < 255).any()) for alpha in photographs.alphas):
+    if not any(map(is_transparent, photographs.alphas)):
         return None
     pairs = zip(photographs.paths, photographs.alphas, strict=True)
-    masks = tuple(None if alpha is None else _require_object(alpha > 127, path) for path, alpha in pairs)
-    return MaskSet(masks, "alpha (above 127 = object)")
+    masks = tuple(None if alpha is None else require_object(alpha > 127, path) for path, alpha in pairs)
+    return MaskSet(masks, ALPHA)
 
 
-def match_masks(pictures: Sequence[Path], subfolder: Path, folder: Path) -> list[Path | None]:
-    """Return for each picture the mask in `subfolder` that has its name up to the suffix, or None.
-
-    Raises:
-        ValueError: if a mask matches no picture in the folders of `pictures`, or no mask matches any of `pictures`.
-    """
-    masks = {f.stem: f for f in list_pictures(subfolder, folder)}
-    used = {f.stem for f in pictures}
-    stems = used.union(*({f.stem for f in parent.iterdir()} for parent in {f.parent for f in pictures}))
-    unmatched = sorted(masks.keys() - stems) or (sorted(masks) if used.isdisjoint(masks) else [])
-    if unmatched:
-        raise ValueError(
-            f"{subfolder}: the mask {masks[unmatched[0]].name} belongs to no image, expected names such as "
-            f"{pictures[0].stem}.png for the mask of {pictures[0].name}"
-        )
-    return [masks.get(f.stem) for f in pictures]
-
-
-def _require_object(mask: Bool[Tensor, "h w"], path: Path) -> Bool[Tensor, "h w"]:
-    """Return the mask; ValueError if it is empty."""
-    if not mask.any():
-        raise ValueError(f"{path}: the mask is empty, expected white (or opaque) pixels on the object")
-    return mask
-
-
-def _decode(path: Path, upright: bool = False) -> NDArray[np.uint8]:
-    """Return the pixels of a picture as grey (h, w), RGB (h, w, 3) or RGBA (h, w, 4)."""
-    if not path.is_file():
-        raise ValueError(f"{path}: the picture is missing")
-    try:
-        with Image.open(path) as stored:
-            stored.load()
-            image = ImageOps.exif_transpose(stored) if upright else stored
-            if image.mode.startswith("I"):  # 16 bits per pixel; Pillow would clip them at 255
-                array = np.asarray(image).astype(np.int64)
-                return (array >> 8 if array.max() > 255 else array).astype(np.uint8)
-            transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-            grey = image.mode in ("1", "L")
-            return np.array(image.convert("RGBA" if transparent else "L" if grey else "RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: expected a picture, found a file that cannot be decoded ({error})") from error
-
-
-def _to_grey(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Convert a mask in colour or with alpha to grey: the brightest channel, 0 where it is transparent."""
-    grey: NDArray[np.uint8] = array[..., :3].max(2)
-    if array.shape[2] == 3:
-        return grey
-    if not grey.any():  # all black: the shape is in the alpha channel
-        return array[..., 3]
-    return np.where(array[..., 3] > 127, grey, 0)
+def is_transparent(alpha: UInt8[Tensor, "h w"] | None) -> bool:
+    """Return whether any pixel is transparent, at least in part."""
+    return alpha is not None and int(alpha.min()) < 255

@@ -7,20 +7,35 @@ the cameras look (`normalise.normalise_views`); with `load(folder, normalise=Fal
 `write_cameras` writes cameras in the format that they were read from. `register_format` adds a format.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets.arkit import ARKit
+from warpdvr.datasets.blendedmvs import BlendedMVS
+from warpdvr.datasets.bundler import Bundler
+from warpdvr.datasets.colmap import COLMAP
 from warpdvr.datasets.depth import attach_points_file
 from warpdvr.datasets.dvr import DVR
 from warpdvr.datasets.formats import Detection, Format, ReadOptions
 from warpdvr.datasets.idr import IDR
+from warpdvr.datasets.llff import LLFF
+from warpdvr.datasets.matrices_text import ProjectionMatrices
+from warpdvr.datasets.metashape import Metashape
 from warpdvr.datasets.middlebury import Middlebury
 from warpdvr.datasets.nerfstudio import Nerfstudio
+from warpdvr.datasets.nsvf import NSVF
+from warpdvr.datasets.openmvg import OpenMVG
+from warpdvr.datasets.polycam import Polycam
+from warpdvr.datasets.realitycapture import RealityCapture
+from warpdvr.datasets.record3d import Record3D
+from warpdvr.datasets.scannet import ScanNet
+from warpdvr.datasets.sdfstudio import SDFStudio
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import SparseDepth, Views
-from warpdvr.runtime.files import make_folder, replacing
+from warpdvr.runtime.files import following_links, make_folder, replacing
 
 __all__ = [
     "FORMATS",
@@ -34,8 +49,27 @@ __all__ = [
     "write_cameras",
 ]
 
-FORMATS: list[Format] = [DVR(), IDR(), Middlebury(), Nerfstudio()]
-"""The known formats, in the order in which they are tried."""
+FORMATS: list[Format] = [
+    DVR(),
+    IDR(),
+    Middlebury(),
+    Nerfstudio(),
+    SDFStudio(),
+    COLMAP(),
+    LLFF(),
+    NSVF(),
+    BlendedMVS(),
+    ScanNet(),
+    OpenMVG(),
+    Bundler(),
+    Metashape(),
+    RealityCapture(),
+    Polycam(),
+    Record3D(),
+    ARKit(),
+    ProjectionMatrices(),
+]
+"""The known formats, in the order in which they are tried; the module of each describes its files and conventions."""
 
 
 def register_format(format: Format) -> None:
@@ -75,11 +109,14 @@ def load(
     cameras: str | None = None,
     depth_scale: float = 1.0,
     normalise: bool = True,
+    max_pixels: int | None = None,
+    follow_links: bool = False,
+    progress: Callable[[float, str], None] | None = None,
+    notice: Callable[[str], None] | None = None,
+    turntable: float | None = None,
 ) -> Views:
     """Read the photographs, masks and cameras in `folder`; its format is detected by the files in it.
 
-    DVR (`cameras.npz` with camera_mat and world_mat = [R | t]), IDR / NeuS (`cameras*.npz`), Middlebury (`*_par.txt`),
-    nerfstudio / instant-ngp / Blender (`transforms*.json`).
     `Views.summary` says what was read. No file outside of `folder` is read, nothing is unpickled.
 
     Depth is read if there is any: a map per picture in `depth/`, what a format has in addition (see its module), and
@@ -87,40 +124,70 @@ def load(
     in the order of the views. Maps are z-depth along the camera's forward axis, not ray length; zeros, negatives, NaN
     and infinities are missing. Depth that contradicts the masks is rejected, see `depthcheck.check_depth`.
 
+    Views whose camera, picture or mask is missing or damaged are left out, with a warning that names them, unless they
+    are one in ten or more. Pictures are decoded, turned and scaled one at a time; loading takes at most 6 bytes per
+    pixel of all pictures, and 8 per stored pixel of the largest.
+
     Args:
         folder: the data set.
-        hold_out: views 0, hold_out, 2 hold_out, ... are held out from training; 0 holds out none.
-            A test split that comes with the data (`transforms_test.json`) is used instead.
+        hold_out: views 0, hold_out, 2 hold_out, ... are held out from training; 0 holds out none. None is held out of
+            2 or 3 views, unless `hold_out` is so small. A test split that comes with the data is used instead.
         cameras: name of the camera file in `folder`, if it holds several.
         depth_scale: factor from the unit of the depth maps to the data's own, that of the cameras' positions.
+        max_pixels: pictures of more pixels are scaled down to at most so many, with their masks and cameras.
+        follow_links: let symbolic links lead out of the folder, to pictures that lie elsewhere.
+        progress: called with the share of the pictures that are read, from 0 to 1, and a text.
+        notice: called with a sentence before pictures are decoded, if there are no masks.
         normalise: move the object into the unit sphere. With False the scene frame is the data's own, for fields with a
             fixed frame, such as trained decoders; then one view is enough.
+        turntable: by how much the object turned between pictures of one camera [degree], see `turntable.place_cameras`.
 
     Raises:
         ValueError: if a file is missing, damaged or in an unexpected form, or if files contradict each other.
     """
-    folder = Path(folder)
-    options = ReadOptions(hold_out=hold_out, depth_scale=depth_scale, min_views=2 if normalise else 1)
+    folder = _check_folder(Path(folder))
+    options = ReadOptions(
+        hold_out=hold_out,
+        depth_scale=depth_scale,
+        min_views=2 if normalise else 1,
+        max_pixels=max_pixels,
+        progress=progress,
+        notice=notice,
+        turntable=turntable,
+    )
+    with following_links(follow_links):
+        detection = detect(folder, cameras=cameras)
+        views = detection.format.read(detection, options)
+        if depth_scale != 1 and not views.depths:
+            raise ValueError(f"{folder}: depth_scale is {depth_scale:g}, but there is no depth to scale; leave it out")
+        views = attach_points_file(folder, views)
+    return views if normalise else views.in_data_frame()
+
+
+def _check_folder(folder: Path) -> Path:
+    """Return a folder; ValueError if there is nothing to read."""
     if not folder.is_dir():
         raise ValueError(
             f"{folder}: expected a folder of photographs, found {'a file' if folder.exists() else 'nothing'}"
         )
     if not any(folder.iterdir()):
         raise ValueError(f"{folder}: expected photographs and cameras, found an empty folder")
-    detection = detect(folder, cameras=cameras)
-    views = detection.format.read(detection, options)
-    if depth_scale != 1 and not views.depths:
-        raise ValueError(f"{folder}: depth_scale is {depth_scale:g}, but there is no depth to scale; leave it out")
-    views = attach_points_file(folder, views)
-    return views if normalise else views.in_data_frame()
+    return folder
 
 
 def write_cameras(
-    folder: Path | str, views: Views, cameras: Sequence[Camera], out: Path, *, name: str | None = None
+    folder: Path | str,
+    views: Views,
+    cameras: Sequence[Camera],
+    out: Path,
+    *,
+    name: str | None = None,
+    follow_links: bool = False,
 ) -> list[Path]:
     """Write camera poses in the format, the frame and the file names of the data set that they belong to.
 
     Everything else in those files is kept: intrinsics, the image size that they refer to, scale_mat, names of pictures.
+    Views that were left out keep their cameras.
 
     Args:
         folder: the data set; it is not changed unless `out` is the same.
@@ -128,6 +195,7 @@ def write_cameras(
         cameras: the cameras of all views, in the scene frame.
         out: folder for the files; created if it does not exist.
         name: name of the camera file, if `folder` holds several; the argument `cameras` of `load`.
+        follow_links: let symbolic links lead out of the folder, as in `load`.
 
     Returns:
         The files that were written.
@@ -141,11 +209,16 @@ def write_cameras(
         if camera.projection != old.projection:
             kinds = f"{old.projection.name} in the data set, got {camera.projection.name}"
             raise ValueError(f"{folder}: poses alone are written, but the camera of {view} is {kinds}")
-    detection = detect(folder, cameras=name)
     in_data_frame = [views.transform.to_data(camera.to("cpu")) for camera in cameras]
+    if views.stored_sizes:
+        in_data_frame = [c.resized(*size) for c, size in zip(in_data_frame, views.stored_sizes, strict=True)]
+    with following_links(follow_links):
+        detection = replace(detect(folder, cameras=name), listed=views.listed or None)
+        files = detection.format.write_cameras(detection, in_data_frame)
     make_folder(out)
     paths = []
-    for file, content in detection.format.write_cameras(detection, in_data_frame).items():
+    for file, content in files.items():
+        make_folder((out / file).parent)
         with replacing(out / file) as unfinished:
             unfinished.write_bytes(content)
         paths.append(out / file)

@@ -1,7 +1,8 @@
 """Read and write cameras as numbered matrices in an npz file (world_mat_0, ...), as IDR and DVR store them."""
 
 import re
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets.entries import Entry, NamedCamera
 from warpdvr.datasets.files import error_prefix, find_subfolder, list_pictures, npz_bytes
+from warpdvr.datasets.formats import Format
+
+
+class MatrixFormat(Format):
+    """A format of numbered matrices that also hold the scene frame, scale_mat."""
+
+    @abstractmethod
+    def export(self, cameras: Sequence[NamedCamera], transform: SceneTransform) -> dict[str, bytes]:
+        """Return new camera files, by name relative to the data set.
+
+        Args:
+            cameras: in the data's own frame.
+            transform: from the scene to the data's own frame.
+
+        Raises:
+            ValueError: if the format cannot hold one of the cameras.
+        """
 
 
 def count_cameras(arrays: dict[str, np.ndarray]) -> int:
@@ -59,6 +79,12 @@ def is_scaled_rotation(matrix: Float[Tensor, "3 3"]) -> bool:
     return bool(size > 0 and (square / size - torch.eye(3).to(matrix)).abs().max() < 1e-2)
 
 
+def entry(folder: Path, picture: Path, camera: Callable[[int, int], Camera], mask: Path | None, i: int) -> Entry:
+    """Return the i-th view of a data set whose pictures, masks and matrices pair up by order."""
+    mask_name = None if mask is None else str(mask.relative_to(folder))
+    return Entry(str(picture.relative_to(folder)), camera, f"world_mat_{i}", mask_name)
+
+
 def find_pictures(folder: Path, camera_file: Path, n: int) -> list[Path]:
     """Return the `n` pictures in `folder`/image or images, as many as there are cameras in `camera_file`.
 
@@ -77,9 +103,11 @@ def find_pictures(folder: Path, camera_file: Path, n: int) -> list[Path]:
 
 
 def replace_world_matrices(
-    path: Path, arrays: dict[str, np.ndarray], matrices: Sequence[Float[Tensor, "3 4"]]
+    path: Path, arrays: dict[str, np.ndarray], matrices: Sequence[Float[Tensor, "3 4"] | None]
 ) -> bytes:
     """Return the content of the npz file with new world_mat, and with their inverses if the file stores those too.
+
+    None keeps a matrix.
 
     Raises:
         ValueError: if a world_mat is missing in `arrays`, the content of the file `path`.
@@ -87,6 +115,8 @@ def replace_world_matrices(
     for i, matrix in enumerate(matrices):
         if f"world_mat_{i}" not in arrays:
             raise ValueError(f"{path}: world_mat_{i} is missing, expected one per view, numbered from 0")
+        if matrix is None:
+            continue
         world = torch.eye(4, dtype=torch.float64)
         world[:3] = matrix
         arrays[f"world_mat_{i}"] = world.numpy()

@@ -5,14 +5,19 @@ then per line `name k11 .. k33 r11 .. r33 t1 t2 t3`, P = K [R | t], world to cam
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.datasets.files import error_prefix, find_subfolder, require_camera_count, require_view_count
-from warpdvr.datasets.formats import Capture, Detection, Format, ReadOptions
-from warpdvr.datasets.images import MaskSet, Photographs, match_masks, read_masks, read_photographs
+from warpdvr.datasets.camera_numbers import intrinsics, parameters_of, refuse, require_pinhole
+from warpdvr.datasets.entries import Entry, Listing, NamedCamera
+from warpdvr.datasets.files import error_prefix, find_subfolder, require_view_count
+from warpdvr.datasets.formats import Detection, Format, ReadOptions
+from warpdvr.datasets.gather import gather
+from warpdvr.datasets.masks import match_masks
+from warpdvr.datasets.textfiles import join_numbers
 from warpdvr.datasets.views import Views
 from warpdvr.runtime.files import path_inside
 
@@ -30,39 +35,51 @@ class Middlebury(Format):
         """Return the data set with its object, located by the masks or the cameras, in the unit sphere."""
         path = data.choose()
         entries = _entries(path, options.min_views)
-        photographs = read_photographs([path_inside(data.folder, name) for name, _ in entries])
-        cameras = tuple(
-            _camera(f"{path}: {name}", numbers, size)
-            for (name, numbers), size in zip(entries, photographs.sizes, strict=True)
-        )
-        capture = Capture(
-            photographs,
-            _masks(data.folder, path, photographs),
-            cameras,
+        masks, source = _masks(data.folder, path, [name for name, _ in entries])
+        listing = Listing(
+            tuple(
+                Entry(name, partial(_camera, f"{path}: {name}", numbers), f"{path}: {name}", mask)
+                for (name, numbers), mask in zip(entries, masks, strict=True)
+            ),
             camera_file=path.name,
             conventions=(
                 "K [R | t], pixel centres taken to be at integers (the format does not say; half a pixel added)"
             ),
+            mask_source=source,
         )
-        return capture.views(data, options)
+        return gather(data, listing, options).views(data, options)
 
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
         """Return the camera file with new R and t; K and the names of the photographs are kept."""
         path = data.choose()
         entries = _entries(path, 1)
-        require_camera_count(path, len(entries), len(cameras))
         lines = [str(len(entries))]
-        for (name, numbers), camera in zip(entries, cameras, strict=True):
-            _, R, t = camera.krt()
-            numbers = [*numbers[:9], *R.double().flatten().tolist(), *t.double().tolist()]
+        for (name, numbers), camera in zip(entries, data.spread(cameras, len(entries)), strict=True):
+            if camera is not None:
+                _, R, t = camera.krt()
+                numbers = [*numbers[:9], *R.double().flatten().tolist(), *t.double().tolist()]
             lines.append(" ".join([name, *map(repr, numbers)]))
         return {path.name: "".join(f"{line}\n" for line in lines).encode()}
+
+    def export(self, cameras: Sequence[NamedCamera]) -> dict[str, bytes]:
+        """Return `views_par.txt`; names of pictures must be free of spaces."""
+        lines = [str(len(cameras))]
+        for named in cameras:
+            require_pinhole(named, self.title)
+            if " " in named.name:
+                refuse(named, self.title, "belongs to a picture with a space in its name")
+            p = parameters_of(named, self.title, skew=True)
+            K = intrinsics(p.fx, p.fy, p.cx - 0.5, p.cy - 0.5, p.skew)
+            lines.append(f"{named.name} {join_numbers(K)} {join_numbers(p.R)} {join_numbers(p.t)}")
+        return {"views_par.txt": "".join(f"{line}\n" for line in lines).encode()}
 
 
 def _entries(path: Path, min_views: int) -> list[tuple[str, list[float]]]:
     """Return the name of the photograph and 21 numbers per view."""
     try:
-        first, *lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()] or [[]]
+        first, *lines = [
+            line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
+        ] or [[]]
         n = int(first[0])
     except (UnicodeDecodeError, ValueError, IndexError) as error:
         raise ValueError(f"{path}: expected the number of images in the first line, found something else") from error
@@ -82,26 +99,26 @@ def _numbers(path: Path, line: list[str]) -> list[float]:
         return [float(a) for a in line[1:]]
 
 
-def _camera(source: str, numbers: list[float], size: tuple[int, int]) -> Camera:
+def _camera(source: str, numbers: list[float], width: int, height: int) -> Camera:
     """Return the camera of the numbers K, R and t; pixel centres move from integers to +0.5."""
     K, R = torch.tensor(numbers[:18], dtype=torch.float64).reshape(2, 3, 3)
     if not ((R @ R.T - torch.eye(3)).abs().max() < 1e-3 and R.det() > 0):
         raise ValueError(f"{source}: R is not a rotation, found {R.tolist()}")
     K[:2, 2] += 0.5
     with error_prefix(source):
-        return Camera.from_krt(K, R, numbers[18:], *size)
+        return Camera.from_krt(K, R, numbers[18:], width, height)
 
 
-def _masks(folder: Path, camera_file: Path, photographs: Photographs) -> MaskSet:
+def _masks(folder: Path, camera_file: Path, names: list[str]) -> tuple[list[str | None], str]:
     """Return the masks with the name of their picture; if there is a list of good ones, only those in it."""
+    good = _good_silhouettes(folder, camera_file, set(names))
     subfolder = find_subfolder(folder, "derived_masks", "mask", "masks")
     if subfolder is None:
-        return MaskSet.empty(len(photographs))
-    good = _good_silhouettes(folder, camera_file, {f.name for f in photographs.paths})
-    matches = zip(photographs.paths, match_masks(photographs.paths, subfolder, folder), strict=True)
-    paths = [mask if picture.name in good else None for picture, mask in matches]
-    note = "" if len(good) == len(photographs) else ", those in the list of good silhouettes"
-    return read_masks(paths, photographs, f"{subfolder.name}/ (white = object{note})")
+        return [None] * len(names), "nowhere"
+    found = zip(names, match_masks([folder / name for name in names], subfolder, folder), strict=True)
+    paths = [None if mask is None or name not in good else str(mask.relative_to(folder)) for name, mask in found]
+    note = "" if len(good) == len(names) else ", those in the list of good silhouettes"
+    return paths, f"{subfolder.name}/ (white = object{note})"
 
 
 def _good_silhouettes(folder: Path, camera_file: Path, names: set[str]) -> set[str]:
@@ -110,7 +127,7 @@ def _good_silhouettes(folder: Path, camera_file: Path, names: set[str]) -> set[s
     if not path.is_file():
         return names
     with error_prefix(path):
-        good = set(path.read_text(encoding="utf-8").split())
+        good = set(path.read_text(encoding="utf-8-sig").split())
     if not good <= names:
         raise ValueError(f"{path}: expected names of images in {camera_file.name}, found {sorted(good - names)[0]!r}")
     return good

@@ -1,5 +1,6 @@
 """Locate the object, from masks or from cameras alone, and move it into the unit sphere."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,9 @@ RADIUS = 0.9
 
 SHARE = 2 / 3
 """The share of the views that must have a point in their image: near the cameras few do, and the hull frays."""
+
+LARGEST = 2**20
+"""The most pixels of a mask that is carved with: larger ones are shrunk."""
 
 COARSE, FINE = 32, 48
 """Cells along each side of the carved box: while it closes in on the hull, and in the last pass."""
@@ -66,15 +70,15 @@ def extent_from_masks(
     """
     centre, distance = meeting_point(cameras)
     low, high = centre - distance, centre + distance
-    tables = [_summed_area(mask) for mask in masks]
+    cameras, masks = zip(*map(_shrunk, cameras, masks), strict=True)
     for _ in range(3):  # whole cells, so that nothing thin is lost: the box closes in on the hull
         x, half = _cells(low, high, COARSE)
-        x = _carve(x, float(half.norm()), cameras, tables)
+        x = _carve(x, float(half.norm()), cameras, masks)
         if len(x) == 0:
             raise ValueError("the visual hull of the masks is empty: masks and cameras do not agree with each other")
         low, high = x.amin(0) - half, x.amax(0) + half
     x, half = _cells(low, high, FINE)
-    inner = _carve(x, 0.0, cameras, tables)  # points: the hull without a rim of cells around it
+    inner = _carve(x, 0.0, cameras, masks)  # points: the hull without a rim of cells around it
     if len(inner) > 0:
         low, high = inner.amin(0) - half, inner.amax(0) + half
         x = inner
@@ -124,13 +128,13 @@ def _cells(
 
 
 def _carve(
-    x: Float[Tensor, "n 3"], rho: float, cameras: Sequence[Camera], tables: Sequence[Int[Tensor, "_ _"]]
+    x: Float[Tensor, "n 3"], rho: float, cameras: Sequence[Camera], masks: Sequence[Bool[Tensor, "_ _"]]
 ) -> Float[Tensor, "k 3"]:
     """Return the centres of those balls of radius `rho` around `x` that no view sees entirely in the background."""
     views = torch.zeros(len(x))
     with one_thread():
-        for camera, table in zip(cameras, tables, strict=True):
-            visible, empty = _project_balls(x, rho, camera, table)
+        for camera, mask in zip(cameras, masks, strict=True):
+            visible, empty = _project_balls(x, rho, camera, _summed_area(mask))  # one table at a time, for the memory
             x, views = x[~empty], (views + visible)[~empty]
     return x[views >= max(2, len(cameras) * SHARE)]
 
@@ -157,4 +161,20 @@ def _project_balls(
 
 def _summed_area(mask: Bool[Tensor, "h w"]) -> Int[Tensor, "h+1 w+1"]:
     """Return, for each pixel corner, how many pixels above and left of it show the object."""
-    return torch.nn.functional.pad(mask.int().cumsum(0).cumsum(1), (1, 0, 1, 0))
+    sums = mask.cumsum(0, dtype=torch.int32).cumsum(1, dtype=torch.int32)
+    return torch.nn.functional.pad(sums, (1, 0, 1, 0))
+
+
+def _shrunk(camera: Camera, mask: Bool[Tensor, "h w"]) -> tuple[Camera, Bool[Tensor, "_ _"]]:
+    """Return a camera and a mask of at most `LARGEST` pixels, True wherever any of the pixels was: nothing is lost."""
+    factor = math.ceil(math.sqrt(mask.numel() / LARGEST))
+    if factor == 1:
+        return camera, mask
+    bands = [
+        torch.nn.functional.max_pool2d(rows[None].float(), factor, ceil_mode=True)[0] > 0
+        for rows in mask.split(64 * factor)
+    ]
+    small = torch.cat(bands)
+    height, width = small.shape
+    whole = replace(camera, width=factor * width, height=factor * height)  # the last row and column may reach beyond
+    return whole.resized(width, height), small

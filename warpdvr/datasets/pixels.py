@@ -1,5 +1,6 @@
 """Collect all pixels of the training views in one pool, from which a fit draws its rays."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,7 +51,7 @@ class Pixels:
             ValueError: if no training view has a mask or depth, so that nothing shows where the object is.
         """
         train = views.train
-        self.color = torch.cat([views.images[i].reshape(-1, 3) for i in train]).to(device)
+        self.color, self.base = _colors([views.images[i] for i in train], device)
         self.label = torch.cat([_label(views.images[i], views.masks[i]) for i in train]).to(device)
         self.depth = _depths(views, device)
         self.sparse = _sparse(views, device)
@@ -63,12 +64,11 @@ class Pixels:
         size = [views.images[i].shape[:2] for i in train]
         self.width, self.height = (torch.tensor(a, device=device) for a in ([w for _, w in size], [h for h, _ in size]))
         self.start = torch.tensor([0, *[h * w for h, w in size]], device=device).cumsum(0)
-        near = torch.cat([_near(views.masks[i], views.images[i]) for i in train]).to(device)
-        rim = torch.cat([_rim(views.masks[i], views.images[i]) for i in train]).to(device)
         self.block = torch.arange(4, device=device)
-        if not self.masked:
-            near = torch.zeros_like(near) if self.depth is None else ~self.depth.isnan()
-        self.near, self.rim = torch.nonzero(near)[:, 0], torch.nonzero(rim)[:, 0]
+        known = self.depth is not None and not self.masked
+        near = [~self.depth.isnan()] if known and self.depth is not None else (_near(views.masks[i]) for i in train)
+        self.near = _Chosen.of(near, self.start if not known else self.start[:1], device)
+        self.rim = _Chosen.of((_rim(views.masks[i]) for i in train), self.start, device)
 
     @property
     def has_depth(self) -> bool:
@@ -116,7 +116,8 @@ class Pixels:
         rays = mixed_rays(self.projections, self.K, pose, view, pixel)
         depth = rays.direction.new_full((len(index),), torch.nan) if depth is None else depth
         forward = (rays.direction.detach() * pose.detach()[view, :3, 2]).sum(-1)
-        return PixelBatch(rays, self.color[index].float() / 255, self.label[index], depth, forward, pose.detach())
+        color = self.color[index - self.start[view] + self.base[view]].float() / 255
+        return PixelBatch(rays, color, self.label[index], depth, forward, pose.detach())
 
     def inside(self, x: Float[Tensor, "n 3"], pose: Float[Tensor, "v 4 4"] | None = None) -> Bool[Tensor, " n"]:
         """Return whether points lie in the hull of the masks: on the object, or unknown, in every view.
@@ -150,17 +151,72 @@ class Pixels:
     def _draw(self, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
         """Return the indices of random pixels in the shares of `SHARES`."""
         if not self.masked:
-            return self._choose(self.near, n, generator) if len(self.near) else self.near
+            return self._choose(self.near, n, generator) if len(self.near) else self.near.pixel(self.start[:0])
         counts = int(SHARES[0] * n), int(SHARES[1] * n)
         parts = (self.near, counts[0]), (self.rim, counts[1]), (None, n - sum(counts))
         return torch.cat([self._choose(candidates, count, generator) for candidates, count in parts])
 
-    def _choose(self, candidates: Int[Tensor, " k"] | None, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+    def _choose(self, candidates: "_Chosen | None", n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
         """Return n random ones of the candidates, or of all pixels if there are none."""
         candidates = None if candidates is None or len(candidates) == 0 else candidates
-        size = len(self.color) if candidates is None else len(candidates)
+        size = len(self.label) if candidates is None else len(candidates)
         pick = torch.randint(size, (n,), generator=generator).to(self.color.device)
-        return pick if candidates is None else candidates[pick]
+        return pick if candidates is None else candidates.pixel(pick)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Some of the pixels of a pool, as runs of neighbours: an index for each pixel would take 8 bytes."""
+
+    first: Int[Tensor, " r"]
+    """The first pixel of each run."""
+    end: Int[Tensor, " r"]
+    """How many pixels there are up to the end of each run."""
+
+    def __len__(self) -> int:
+        return int(self.end[-1]) if len(self.end) else 0
+
+    def pixel(self, k: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """Return the k-th of the pixels."""
+        if len(self.end) == 0:
+            return k
+        run = torch.searchsorted(self.end, k, right=True)
+        return self.first[run] + k - torch.nn.functional.pad(self.end, (1, 0))[run]
+
+    @classmethod
+    def of(
+        cls, parts: Iterable[Bool[Tensor, " _"] | None], start: Int[Tensor, " v"], device: torch.device | str
+    ) -> "_Chosen":
+        """Return the pixels that are True in the parts of a pool, which begin at `start`; None: none of a part is."""
+        firsts, counts = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)]
+        for part, offset in zip(parts, start.tolist(), strict=False):
+            if part is None or len(part) == 0:
+                continue
+            edges = torch.nonzero(part[1:] != part[:-1])[:, 0].cpu() + 1
+            bounds = torch.cat([edges.new_zeros(1), edges, edges.new_full((1,), len(part))])
+            inside = slice(0 if bool(part[0]) else 1, None, 2)
+            low, high = bounds[:-1][inside], bounds[1:][inside]
+            firsts.append(low + offset)
+            counts.append(high - low)
+        return cls(torch.cat(firsts).to(device), torch.cat(counts).cumsum(0).to(device))
+
+
+def _colors(
+    images: Sequence[UInt8[Tensor, "_ _ 3"]], device: torch.device | str
+) -> tuple[UInt8[Tensor, "n 3"], Int[Tensor, " v"]]:
+    """Return the colours of all pixels, and where those of each image begin.
+
+    Nothing is copied if the images are parts of one array on that device, as `gather` reads them; that array may hold
+    more.
+    """
+    storage = images[0].untyped_storage()
+    aligned = all(image.is_contiguous() and image.storage_offset() % 3 == 0 for image in images)
+    one = all(image.untyped_storage().data_ptr() == storage.data_ptr() for image in images)
+    if aligned and one and images[0].device == torch.device(device):
+        flat = images[0].new_empty(0).set_(storage, 0, (storage.nbytes() // 3, 3), (3, 1))  # type: ignore[call-overload]
+        return flat, torch.tensor([image.storage_offset() // 3 for image in images], device=device)
+    size = torch.tensor([0, *[image.shape[0] * image.shape[1] for image in images]], device=device)
+    return torch.cat([image.reshape(-1, 3) for image in images]).to(device), size.cumsum(0)[:-1]
 
 
 def _depths(views: Views, device: torch.device | str) -> Float[Tensor, " n"] | None:
@@ -195,19 +251,18 @@ def _label(image: UInt8[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None) -> I
     return mask.reshape(-1).to(torch.int8)
 
 
-def _near(mask: Bool[Tensor, "h w"] | None, image: UInt8[Tensor, "h w 3"]) -> Bool[Tensor, " n"]:
+def _near(mask: Bool[Tensor, "h w"] | None) -> Bool[Tensor, " n"] | None:
     """Return which pixels lie on the object or within about a twentieth of the image's width of it, in blocks."""
     if mask is None:
-        return torch.zeros(image.shape[0] * image.shape[1], dtype=torch.bool)
+        return None
     height, width = mask.shape
     block = max(1, width // 60)
-    coarse = torch.nn.functional.max_pool2d(mask[None, None].float(), block, ceil_mode=True)
-    grown = dilate(coarse[0, 0] > 0, 3)
+    bands = (rows[None].float() for rows in mask.split(max(1, 256 // block) * block))
+    coarse = torch.cat([torch.nn.functional.max_pool2d(rows, block, ceil_mode=True)[0] > 0 for rows in bands])
+    grown = dilate(coarse, 3)
     return grown.repeat_interleave(block, 0).repeat_interleave(block, 1)[:height, :width].reshape(-1)
 
 
-def _rim(mask: Bool[Tensor, "h w"] | None, image: UInt8[Tensor, "h w 3"]) -> Bool[Tensor, " n"]:
+def _rim(mask: Bool[Tensor, "h w"] | None) -> Bool[Tensor, " n"] | None:
     """Return which pixels lie within `RIM` of the object's outline, on either side."""
-    if mask is None:
-        return torch.zeros(image.shape[0] * image.shape[1], dtype=torch.bool)
-    return outline_band(mask, RIM).reshape(-1)
+    return None if mask is None else outline_band(mask, RIM).reshape(-1)

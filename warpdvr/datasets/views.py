@@ -68,6 +68,10 @@ class Views:
     None for a view without depth, () if no view has any."""
     points: tuple[SparseDepth | None, ...] = ()
     """Per view, single points of known depth; None for a view without points, () if no view has any."""
+    listed: tuple[int, ...] = ()
+    """Per view, the number of its entry in the data's camera files, if damaged ones were left out; () if none was."""
+    stored_sizes: tuple[tuple[int, int], ...] = ()
+    """Per view, width and height of its picture before it was scaled down [pixel]; () if none was."""
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -84,7 +88,7 @@ class Views:
     def _check_counts(self) -> None:
         n = len(self)
         counts = {"masks": len(self.masks), "cameras": len(self.cameras), "names": len(self.names)}
-        optional = {"depths": len(self.depths), "points": len(self.points)}
+        optional = {name: len(getattr(self, name)) for name in ("depths", "points", "listed", "stored_sizes")}
         for part, count in (counts | {part: count for part, count in optional.items() if count}).items():
             if count != n:
                 raise ValueError(f"views: {n} images, but {count} {part}")
@@ -119,14 +123,22 @@ class Views:
 
 
 def split_views(n: int, hold_out: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the indices of the training and the held-out views: every `hold_out`-th view from the first, or none."""
-    test = tuple(range(0, n, hold_out)) if hold_out else ()
+    """Return the indices of the training and the held-out views: every `hold_out`-th view from the first, or none.
+
+    None is held out of 2 or 3 views, which need each other, unless every second or third is asked for.
+    """
+    test = tuple(range(0, n, hold_out)) if hold_out and not _too_few(n, hold_out) else ()
     return tuple(i for i in range(n) if i not in test), test
 
 
-def describe_split(train: tuple[int, ...], test: tuple[int, ...]) -> str:
-    """Describe how many views are fitted and held out."""
-    return f"{len(train)} views to fit, {len(test)} held out"
+def _too_few(n: int, hold_out: int) -> bool:
+    return n < min(hold_out, 4)
+
+
+def describe_split(train: tuple[int, ...], test: tuple[int, ...], hold_out: int = 0) -> str:
+    """Describe how many views are fitted and held out, where every `hold_out`-th should be."""
+    note = " (too few to hold one out)" if not test and hold_out and _too_few(len(train), hold_out) else ""
+    return f"{len(train)} views to fit, {len(test)} held out{note}"
 
 
 def describe_sizes(images: tuple[UInt8[Tensor, "_ _ 3"], ...]) -> str:
@@ -138,7 +150,7 @@ def describe_sizes(images: tuple[UInt8[Tensor, "_ _ 3"], ...]) -> str:
 
 def describe_masks(masks: tuple[Bool[Tensor, "_ _"] | None, ...], source: str) -> str:
     """Describe where the masks come from, and how much of the images the object fills."""
-    shares = [float(mask.float().mean()) for mask in masks if mask is not None]
+    shares = [int(mask.count_nonzero()) / mask.numel() for mask in masks if mask is not None]
     if not shares:
         return "No masks"
     fill = 100 * sum(shares) / len(shares)

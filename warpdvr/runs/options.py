@@ -68,19 +68,33 @@ class Options(Mapping[str, Any]):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PhotographOptions(Options):
+class LoadOptions(Options):
+    """How photographs are read and split, see `warpdvr.datasets.load.load`."""
+
+    hold_out: int | None = field(default=None, metadata={"metavar": "N", "usual": "that of the scene file, else 8"})
+    """Hold out views 0, hold_out, 2 hold_out, ... from training; 0: none."""
+    max_pixels: int | None = field(
+        default=None, metadata={"metavar": "N", "usual": "that of the scene file, else none is"}
+    )
+    """Scale pictures of more pixels down to at most so many, with their masks and cameras."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PhotographOptions(LoadOptions):
     """[views]: photographs in a folder, see `warpdvr.datasets.load.load`."""
 
     folder: str | None = None
     """Folder of the data set."""
     normalise: bool | None = None
     """Move and scale the object into the unit sphere; false: keep the frame of the data."""
-    hold_out: int | None = None
-    """Hold out views 0, hold_out, 2 hold_out, ... from training; 0: none."""
     cameras: str | None = None
     """Name of the camera file in the folder, where it holds several."""
     depth_scale: float | None = None
     """Factor from the unit of the depth maps to that of the cameras' positions."""
+    turntable: float | None = None
+    """Pictures of one camera that stands still: by how much the object turned from each to the next [degree]."""
+    follow_links: bool | None = None
+    """Let symbolic links in the folder lead to pictures elsewhere."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -77,15 +77,24 @@ class Scene:
             raise ValueError(f"scene: [field] holds a value of another type than expected: {error}") from None
         _ = self.recipe
 
-    def load_views(self) -> Views:
+    def load_views(
+        self,
+        *,
+        progress: Callable[[float, str], None] | None = None,
+        notice: Callable[[str], None] | None = None,
+    ) -> Views:
         """Read or render the views.
+
+        Args:
+            progress: called with the share of the photographs that are read, from 0 to 1, and a text.
+            notice: called with a sentence before photographs are decoded, if they have no masks.
 
         Raises:
             ValueError: if the scene has none, or they cannot be read.
         """
         options = {k: v for k, v in self.views.items() if k not in ("folder", "mesh")}
         if "folder" in self.views:
-            return load(self.views["folder"], **options)
+            return load(self.views["folder"], progress=progress, notice=notice, **options)
         if "mesh" in self.views:
             normalise = options.pop("normalise", True)
             views = mesh_views(self.views["mesh"], **options)

@@ -3,7 +3,10 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
+
+_LINKS: ContextVar[bool] = ContextVar("links", default=False)
 
 
 @contextmanager
@@ -85,17 +88,44 @@ def make_folder(path: Path) -> None:
         raise OSError(f"{path}: the folder could not be made: {error.strerror or error}") from None
 
 
+@contextmanager
+def following_links(allowed: bool = True) -> Iterator[None]:
+    """Let symbolic links lead out of the folder of `path_inside` while the block runs, if that is allowed."""
+    token = _LINKS.set(allowed)
+    try:
+        yield
+    finally:
+        _LINKS.reset(token)
+
+
+def links_allowed() -> bool:
+    """Return whether symbolic links may lead out of a folder, see `following_links`."""
+    return _LINKS.get()
+
+
 def path_inside(folder: Path, path: str | Path) -> Path:
     """Return folder / path.
 
     Raises:
-        ValueError: if it leads outside the folder, through an absolute path, `..` or a symbolic link, or in a circle.
+        ValueError: if it leads outside the folder, through an absolute path, `..` or a symbolic link, unless
+            `following_links` allows the latter.
     """
     full = folder / path
+    if _resolves_inside(folder, full):
+        return full
+    named_inside = Path(os.path.normpath(os.path.abspath(full))).is_relative_to(os.path.abspath(folder))
+    if named_inside and ".." not in Path(path).parts:
+        if links_allowed():
+            return full
+        raise ValueError(
+            f"{folder}: {str(path)!r} leads outside of the data folder through a symbolic link, which is not allowed; "
+            "if the link is your own, allow it with follow_links=True (--follow-links)"
+        )
+    raise ValueError(f"{folder}: {str(path)!r} leads outside of the data folder, which is not allowed")
+
+
+def _resolves_inside(folder: Path, full: Path) -> bool:
     try:
-        inside = full.resolve().is_relative_to(folder.resolve())
-    except (RuntimeError, OSError, ValueError):  # links in a circle, names that are too long or hold a zero
-        raise ValueError(f"{folder}: {str(path)!r} is no path that can be followed") from None
-    if not inside:
-        raise ValueError(f"{folder}: {str(path)!r} leads outside of the data folder, which is not allowed")
-    return full
+        return full.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # links that go round in circles, names with zeros
+        return False

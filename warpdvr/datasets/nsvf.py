@@ -1,0 +1,101 @@
+"""Read NSVF data, and write its cameras: `intrinsics.txt` and `pose/*.txt` beside `rgb/`.
+
+Layout as in facebookresearch/NSVF (README, "Dataset", and `load_intrinsics` in fairnr/data/data_utils.py):
+`intrinsics.txt` holds a 4 x 4 (or 3 x 3) matrix K, or begins with a line `f cx cy 0`; each file in `pose/` holds a 4 x
+4 matrix, camera to world, OpenCV axes, and has the name of its picture in `rgb/`. Names that begin with 0_, 1_ and 2_
+are for training, validation and test. Pixel centres are not defined; they are taken to be at +0.5, since the authors'
+own data have their principal point at half of the size.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path, PurePath
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from warpdvr.cameras.camera import Camera
+from warpdvr.datasets.camera_numbers import intrinsics, make_camera, parameters_of, require_pinhole, require_shared
+from warpdvr.datasets.entries import Entry, Listing, NamedCamera
+from warpdvr.datasets.files import find_subfolder, list_pictures, sort_by_number
+from warpdvr.datasets.find import is_clutter
+from warpdvr.datasets.formats import Detection, ReadOptions
+from warpdvr.datasets.listing import ListedFormat
+from warpdvr.datasets.textfiles import join_numbers, join_rows, read_text, to_matrix, to_numbers
+from warpdvr.runtime.files import path_inside
+
+FOLDERS = ("rgb", "images", "image")
+"""Where the pictures are looked for."""
+
+
+class NSVF(ListedFormat):
+    """`intrinsics.txt` and `pose/*.txt`: one K for all pictures, and a pose, camera to world, OpenCV axes, for each."""
+
+    title = "NSVF"
+    pattern = "intrinsics.txt"
+
+    def recognises(self, path: Path) -> bool:
+        """Return whether there are poses beside the file."""
+        return any((path.parent / "pose").glob("*.txt"))
+
+    def listing(self, data: Detection, options: ReadOptions) -> Listing:
+        """Return a view per file in `pose/`; those that begin with 1_ or 2_ are held out, if there are any."""
+        path = data.choose()
+        K = _intrinsics(path)
+        names = picture_names(data.folder, FOLDERS)
+        files = pose_files(data.folder)
+        split = any(re.match("[12]_", file.stem) for file in files)
+        entries = [
+            Entry(
+                names.get(file.stem, f"{file.stem}.png"),
+                partial(_camera, path_inside(data.folder, file.relative_to(data.folder)), K),
+                str(file),
+                held_out=file.stem[:2] in ("1_", "2_") if split else None,
+            )
+            for file in files
+        ]
+        words = "camera to world, OpenCV axes, pixel centres taken to be at +0.5 (the format does not say)"
+        return Listing(tuple(entries), "intrinsics.txt and pose/", words, FOLDERS)
+
+    def export(self, cameras: Sequence[NamedCamera]) -> dict[str, bytes]:
+        """Return `intrinsics.txt` and a pose per picture, by its name; the intrinsics are the same for all."""
+        require_shared(cameras, self.title)
+        K, files = torch.eye(4, dtype=torch.float64), {}
+        for named in cameras:
+            require_pinhole(named, self.title)
+            p = parameters_of(named, self.title, skew=True)
+            K[:3, :3] = intrinsics(p.fx, p.fy, p.cx, p.cy, p.skew)
+            files[f"pose/{PurePath(named.name).stem}.txt"] = join_rows(p.pose).encode()
+        return {"intrinsics.txt": join_rows(K).encode(), **files}
+
+
+def pose_files(folder: Path) -> list[Path]:
+    """Return the files in `pose/`, sorted by number."""
+    return sort_by_number(f for f in (folder / "pose").glob("*.txt") if not is_clutter(f.name))
+
+
+def picture_names(folder: Path, subfolders: Sequence[str]) -> dict[str, str]:
+    """Return the names of the pictures in the first of these subfolders that exists, by their stems."""
+    subfolder = find_subfolder(folder, *subfolders)
+    return {} if subfolder is None else {f.stem: f.name for f in list_pictures(subfolder, folder)}
+
+
+def _intrinsics(path: Path) -> Float[Tensor, "3 3"]:
+    """Return K of either kind of file."""
+    text = read_text(path)
+    words = text.split()
+    if len(words) in (9, 16):
+        n = 3 if len(words) == 9 else 4
+        K = to_matrix(str(path), text, n, n)[:3, :3]
+        if K.tril(-1).abs().max() > 0 or K[2, 2] != 1:
+            raise ValueError(f"{path}: expected a matrix K that ends in 1, found {join_numbers(K)}")
+        return K
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    f, cx, cy, _ = to_numbers(f"{path}: first line", first, 4)
+    return intrinsics(f, f, cx, cy)
+
+
+def _camera(path: Path, K: Float[Tensor, "3 3"], width: int, height: int) -> Camera:
+    return make_camera(str(path), K, to_matrix(str(path), read_text(path), 4, 4), (width, height))

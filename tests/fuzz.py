@@ -30,6 +30,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from test_datasets_colmap import NAMES, binary_model, save_pictures, text_model
+from test_datasets_more_formats import LAYOUTS
 
 import warpdvr
 from warpdvr.cameras.camera import OPENGL, Camera
@@ -502,6 +504,14 @@ def _write_picture(suffix: str) -> Callable[[Path], None]:
     return write
 
 
+def _write_colmap(model: Callable[..., None]) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        model(folder / "sparse/0", names=NAMES[:3])
+        save_pictures(folder / "images", names=NAMES[:3])
+
+    return write
+
+
 PARSERS = [
     Parser("npz", _write_arrays, lambda f: read_arrays(f / "a.npz")),
     Parser("npy", lambda f: np.save(f / "a.npy", np.eye(5)), lambda f: read_arrays(f / "a.npy")),
@@ -535,6 +545,16 @@ PARSERS = [
     Parser("zip of meshes", _write_zip, _read_zip, names=("model.obj",)),
 ]
 """All parsers; a new format is one more line."""
+
+
+PARSERS += [
+    Parser(name, layout[0], lambda f: load(f, hold_out=0, normalise=False), is_set=True)
+    for name, layout in LAYOUTS.items()
+]
+PARSERS += [
+    Parser("COLMAP binary", _write_colmap(binary_model), lambda f: load(f, normalise=False), is_set=True),
+    Parser("COLMAP text", _write_colmap(text_model), lambda f: load(f, normalise=False), is_set=True),
+]
 
 
 def _ring(*_: object) -> None:

@@ -241,7 +241,7 @@ def test_a_glb_without_data_and_a_bomb_in_a_zip_are_refused(tmp_path):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e38])
 @pytest.mark.parametrize(
     "solver",
-    [SphereTrace(), DenseMarch(), DenseMarch(grid=BoundGrid())],
+    [SphereTrace(), DenseMarch(), DenseMarch(grid=BoundGrid(Sphere(0.5)))],
     ids=["sphere trace", "dense march", "grid"],
 )
 def test_rays_that_are_not_numbers_end_without_a_hit(solver, bad):

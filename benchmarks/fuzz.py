@@ -1,7 +1,7 @@
 """Damaged files for every parser, many of them: `python benchmarks/fuzz.py --total 100000 --workers 2`.
 
 Each worker is a process of its own that may grow by 2 GiB and is ended when one input takes 10 s; what ended it is
-noted and the next input goes on. The table that is printed is that of fuzz.md; the exit status is 1 if there are faults.
+noted and the next input goes on. The table that is printed is that of fuzz.md. With faults the exit status is 1.
 """
 
 import argparse

@@ -30,6 +30,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from test_datasets_colmap import NAMES, binary_model, save_pictures, text_model
+from test_datasets_more_formats import LAYOUTS
 
 import warpdvr
 from warpdvr.cameras.camera import OPENGL, Camera
@@ -81,6 +83,8 @@ class Parser:
     """Writes the input into an empty folder."""
     read: Callable[[Path], object]
     """Reads that folder."""
+    names: tuple[str, ...] = ()
+    """Files inside of an archive, which a sentence may name."""
     is_set: bool = False
     """Whether the folder is what a user names, so that no link in it may lead out; else the user names the file."""
 
@@ -293,7 +297,9 @@ def judge(parser: Parser, folder: Path) -> tuple[str, str]:
             kind, said = "fault", f"memory: {said}"
         elif "\n" in said:
             kind, said = "fault", f"more than one line: {said}"
-        elif str(folder) not in said and not any(f.name in said for f in folder.rglob("*")):
+        elif str(folder) not in said and not any(
+            name in said for name in (*parser.names, *(f.name for f in folder.rglob("*")))
+        ):
             kind, said = "fault", f"names no file: {said}"
     except Hang:
         raise
@@ -327,7 +333,7 @@ def _discs(folder: Path) -> None:
 def _write_idr(folder: Path) -> None:
     _pictures(folder / "image")
     _discs(folder / "mask")
-    arrays = {}
+    arrays = dict[str, np.ndarray]()
     for i, camera in enumerate(_cameras()):
         arrays |= {f"world_mat_{i}": np.vstack([camera.matrix().numpy(), [0, 0, 0, 1]]), f"scale_mat_{i}": np.eye(4)}
     (folder / "cameras.npz").write_bytes(npz_bytes(arrays))
@@ -460,7 +466,7 @@ def _write_decoder(suffix: str) -> Callable[[Path], None]:
 def _write_scene(folder: Path) -> None:
     (folder / "a.toml").write_text(
         '[views]\nfolder = "photographs"\nhold_out = 8\ndepth_scale = 1.0\n\n[field]\nkind = "translate"\noffset = '
-        '[0.1, 0, 0]\npart = {kind = "hashgrid", levels = 8, size = 32768, bounds = 1.1}\n\n[fit]\nrecipe = "neural"\n'
+        '[0.1, 0, 0]\npart = {kind = "hashgrid", levels = 8, size = 32768, bounds = 1.1}\n\n[fit]\nrecipe = "dvr"\n'
         "minutes = 2.5\nseed = 3\n\n[mesh]\nresolution = 96\ncolors = true\n"
     )
 
@@ -498,6 +504,14 @@ def _write_picture(suffix: str) -> Callable[[Path], None]:
     return write
 
 
+def _write_colmap(model: Callable[..., None]) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        model(folder / "sparse/0", names=NAMES[:3])
+        save_pictures(folder / "images", names=NAMES[:3])
+
+    return write
+
+
 PARSERS = [
     Parser("npz", _write_arrays, lambda f: read_arrays(f / "a.npz")),
     Parser("npy", lambda f: np.save(f / "a.npy", np.eye(5)), lambda f: read_arrays(f / "a.npy")),
@@ -528,9 +542,19 @@ PARSERS = [
     Parser("textured obj", _write_textured, _read_object, is_set=True),
     Parser("glb", _write_solid("glb"), _read_object, is_set=True),
     Parser("stl", _write_solid("stl"), _read_object, is_set=True),
-    Parser("zip of meshes", _write_zip, _read_zip),
+    Parser("zip of meshes", _write_zip, _read_zip, names=("model.obj",)),
 ]
 """All parsers; a new format is one more line."""
+
+
+PARSERS += [
+    Parser(name, layout[0], lambda f: load(f, hold_out=0, normalise=False), is_set=True)
+    for name, layout in LAYOUTS.items()
+]
+PARSERS += [
+    Parser("COLMAP binary", _write_colmap(binary_model), lambda f: load(f, normalise=False), is_set=True),
+    Parser("COLMAP text", _write_colmap(text_model), lambda f: load(f, normalise=False), is_set=True),
+]
 
 
 def _ring(*_: object) -> None:

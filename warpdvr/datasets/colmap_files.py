@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from warpdvr.cameras.colmap_models import COLMAP_MODELS
 from warpdvr.datasets.files import error_prefix
+from warpdvr.runtime.parsing import read_bytes, read_text
 
 MODELS = {**COLMAP_MODELS, 17: ("EQUIRECTANGULAR", 2)}
 """Name and number of parameters of each camera model, by its number in binary files."""
@@ -48,7 +49,7 @@ class Cursor:
     """A place in a binary file, which never moves beyond its end."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.data, self.place = path, path.read_bytes(), 0
+        self.path, self.data, self.place = path, read_bytes(path, "a file of COLMAP"), 0
 
     def take(self, layout: str) -> tuple[int | float, ...]:
         """Return the next little-endian numbers.
@@ -207,8 +208,7 @@ def model_bytes(
 
 
 def _text(path: Path) -> str:
-    with error_prefix(path):
-        return path.read_text(encoding="utf-8-sig")
+    return read_text(path, "a text file of COLMAP")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -59,7 +59,7 @@ class DVR(matrices.MatrixFormat):
         IDR's files have K [R | t] in pixels in world_mat, and may have a camera_mat too.
         """
         try:
-            arrays = read_arrays(path, "(world|camera)_mat_0")
+            arrays = read_arrays(path_inside(path.parent, path.name), "(world|camera)_mat_0")
             world, camera = (matrices.get_matrix(path, arrays, f"{kind}_mat_0") for kind in ("world", "camera"))
         except ValueError:  # the next format that is tried reports what is wrong
             return False

@@ -122,6 +122,7 @@ class Format(ABC):
             cameras: consider only camera files of this name.
         """
         found = (f for f in sorted(folder.glob(self.pattern)) if not is_clutter(f.name))
+        found = (f for f in found if f.is_file() or f.is_dir())  # opening a named pipe would wait
         paths = tuple(f for f in found if cameras is None or f.name == cameras)
         return Detection(self, folder, paths) if any(map(self.recognises, paths)) else None
 

@@ -4,11 +4,11 @@ The coefficients are OpenCV's: k1, k2, p1, p2 and k3 of a perspective lens, k1 t
 conventions of nerfstudio (nerfstudio/cameras/camera_utils.py) and instant-ngp (src/nerf_loader.cu, read_lens).
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from warpdvr.cameras.projection import Projection
 from warpdvr.datasets.calibration import Calibration
 from warpdvr.datasets.files import error_prefix
 from warpdvr.runtime.files import path_inside
+from warpdvr.runtime.parsing import read_json
 
 PERSPECTIVE = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "PERSPECTIVE")
 """Values of camera_model that mean a perspective lens with the coefficients that are there."""
@@ -170,10 +171,7 @@ def read_table(folder: Path, path: Path) -> dict[str, object]:
         ValueError: if it cannot be read, or has no list of frames.
     """
     path = path_inside(folder, path.name)
-    try:
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected a JSON file, found one that cannot be read ({error})") from error
+    table: Any = read_json(path, "a JSON file")
     frames = table.get("frames") if isinstance(table, dict) else None
     if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
         raise ValueError(f"{path}: expected an entry `frames`, a list of tables, found none")

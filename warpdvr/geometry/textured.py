@@ -1,7 +1,9 @@
 """Meshes with colours: find them in a folder or a zip archive, and read them with their textures."""
 
 import io
+import json
 import posixpath
+import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warpdvr.runtime.files import path_inside
+from warpdvr.runtime.parsing import check_regular, describe_error, read_bytes
 from warpdvr.shading.srgb import linear
 
 Folder = Path | zipfile.Path
@@ -26,6 +29,9 @@ SUFFIXES = (".obj", ".ply", ".off", ".stl", ".glb")
 
 GREY = 178
 """The colour of anything that has neither texture nor colour, sRGB of 255."""
+
+MAX_UNPACKED, MAX_DEPTH = 2**28, 32
+"""The most that a file in an archive may unpack to [byte], and how deep folders may be nested."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,21 @@ class MeshFile:
     """Paths of its mesh files in the folder; `read_textured` accepts exactly one."""
 
     def read(self, path: str) -> bytes:
-        """Return the content of a file; ValueError if it lies outside, OSError or KeyError if there is none."""
+        """Return the content of a file.
+
+        Raises:
+            ValueError: if it lies outside, is no regular file, or unpacks to more than `MAX_UNPACKED`.
+            OSError: if an archive has no such file.
+            KeyError: likewise.
+        """
         inside = posixpath.normpath(path.replace("\\", "/"))
         if isinstance(self.folder, Path):
-            return path_inside(self.folder, inside).read_bytes()
-        return self.folder.joinpath(inside).read_bytes()
+            return read_bytes(path_inside(self.folder, inside), "a file of a mesh")
+        member = self.folder.joinpath(inside)
+        size = self.folder.root.getinfo(member.at).file_size
+        if size > MAX_UNPACKED:
+            raise ValueError(f"{inside} unpacks to {size} bytes, more than the {MAX_UNPACKED} that are read")
+        return member.read_bytes()
 
 
 @contextmanager
@@ -83,10 +99,12 @@ def open_folder(source: Path) -> Iterator[Folder]:
     if source.is_dir():
         yield source
         return
+    expected = "a folder or a zip archive of meshes"
+    check_regular(source, expected)
     try:
         archive = zipfile.ZipFile(source)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{source}: expected a folder or a zip archive of meshes, found neither") from error
+    except Exception as error:  # of a damaged table of contents, of any kind
+        raise ValueError(f"{source}: expected {expected}, found neither ({describe_error(error)})") from error
     with archive:
         yield zipfile.Path(archive)
 
@@ -120,18 +138,32 @@ def read_textured(file: MeshFile) -> TexturedMesh:
     path = file.meshes[0]
     resolver = FileResolver(file, posixpath.dirname(path))
     try:
-        stream, kind = io.BytesIO(file.read(path)), posixpath.splitext(path)[1].lower()
-        scene = trimesh.load(stream, file_type=kind[1:], resolver=resolver, force="scene", process=False)
+        content, kind = file.read(path), posixpath.splitext(path)[1].lower()
+        if kind == ".glb":
+            _check_glb(content)
+        scene = trimesh.load(io.BytesIO(content), file_type=kind[1:], resolver=resolver, force="scene", process=False)
         placed = [(scene.geometry[name], at) for at, name in map(scene.graph.get, scene.graph.nodes_geometry)]
         parts = [(part, at) for part, at in placed if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+        mesh = _concatenated(parts, resolver) if parts else None
     except Exception as error:  # the readers of a dozen formats fail in any way
-        raise ValueError(f"{path} cannot be read as a mesh ({type(error).__name__}: {error})") from error
-    if not parts:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as a mesh ({type(error).__name__}: {reason})") from error
+    if mesh is None:
         raise ValueError(f"{path} holds no triangles")
-    mesh = _concatenated(parts, resolver)
     if not bool(mesh.vertices.isfinite().all()):
         raise ValueError(f"{path} holds a number that is not finite")
     return mesh
+
+
+def _check_glb(content: bytes) -> None:
+    """Refuse a GLB with an array that no data are behind: trimesh makes as many zeros as it announces.
+
+    Its first chunk is JSON, whose length is at byte 12 (glTF 2.0, section 4.4).
+    """
+    (length,) = struct.unpack_from("<I", content, 12)
+    for accessor in json.loads(content[20 : 20 + length]).get("accessors", []):
+        if "bufferView" not in accessor and accessor.get("count", 0) > len(content):
+            raise ValueError(f"an array of {accessor['count']} elements is announced, but there are no data for it")
 
 
 class FileResolver:
@@ -218,6 +250,8 @@ def _linear_table() -> Float[Tensor, "256"]:
 
 def _meshes(folder: Folder, path: str) -> Iterator[str]:
     """Yield the paths of the mesh files in a folder at any depth, each after the prefix `path`."""
+    if path.count("/") > MAX_DEPTH:
+        raise ValueError(f"{folder}: folders are nested more than {MAX_DEPTH} deep")
     for child in _children(folder):
         if child.is_dir():
             yield from _meshes(child, f"{path}{child.name}/")
@@ -227,7 +261,8 @@ def _meshes(folder: Folder, path: str) -> Iterator[str]:
 
 def _children(folder: Folder) -> list[Folder]:
     """Return the files and folders in a folder by name, without hidden ones and those with unsafe names."""
-    return sorted((child for child in folder.iterdir() if _is_safe_name(child.name)), key=lambda child: child.name)
+    children = (child for child in folder.iterdir() if _is_safe_name(child.name) and child != folder)
+    return sorted(children, key=lambda child: child.name)  # an archive may name a folder inside of itself
 
 
 def _is_mesh(file: Folder) -> bool:

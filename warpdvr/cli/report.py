@@ -6,7 +6,6 @@ from pathlib import Path
 
 from warpdvr.runs.options import Table
 
-
 LOW_IOU, LOW_PSNR = 0.5, 10.0
 """Scores on held-out photographs below which a fit has failed; the PSNR is inside of the mask [dB]."""
 

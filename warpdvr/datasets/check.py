@@ -13,7 +13,7 @@ from torch import Tensor
 from warpdvr.datasets.check_cameras import VIEWS, best_candidate, evenly, score
 from warpdvr.datasets.check_colours import EXPOSURE, compare_colours
 from warpdvr.datasets.check_hull import Hull, Outline, outlines
-from warpdvr.datasets.check_shift import CLEARLY, shift_errors
+from warpdvr.datasets.check_shift import best_shift, shift_errors
 from warpdvr.datasets.check_views import Agreement, agreement, belongs_to, same_mask
 from warpdvr.datasets.formats import ReadOptions
 from warpdvr.datasets.load import detect
@@ -265,10 +265,12 @@ def _check_frame(views: Views, x: Float[Tensor, "n 3"]) -> list[Finding]:
 def _check_shift(data: Views, hull: Hull, shift: Float[Tensor, "3"]) -> list[Finding]:
     """Find a shift of half a pixel."""
     errors = shift_errors(data, hull, shift)
-    best = min(errors, key=lambda moved: errors[moved], default=0.0)
-    if best == 0 or errors[0.0] - errors[best] < CLEARLY:
+    best = best_shift(errors)
+    if best == 0:
         return []
-    text = f"the outlines of all views agree better by {errors[0.0] - errors[best]:.2f} pixels if shifted by half a pixel"
+    text = (
+        f"the outlines of all views agree better by {errors[0.0] - errors[best]:.2f} pixels if shifted by half a pixel"
+    )
     remedy = f"{'subtract' if best > 0 else 'add'} 0.5 {'from' if best > 0 else 'to'} cx and cy of every K"
     return [Finding("half-pixel", 1, text, remedy)]
 

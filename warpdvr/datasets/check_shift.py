@@ -30,7 +30,7 @@ LARGEST = 1000
 
 CLEARLY = 0.06
 """A shift is named if outlines disagree less by this with it than with those half a pixel to both sides. On exact masks
-of 400 pixels half a pixel is worth 0.12; on photographs whose masks are off by a pixel it cannot be measured [pixel]."""
+of 400 pixels half a pixel is worth 0.12; on photographs with rough masks it cannot be measured [pixel]."""
 
 
 def shift_errors(views: Views, hull: Hull, origin: Float[Tensor, "3"]) -> dict[float, float]:

@@ -1,7 +1,7 @@
-"""What `check-data` says of right data, and of every fault made from them: run it with the folder of the data sets.
+"""What `check-data` says of right data, and of every fault made from them.
 
-`python benchmarks/check_data.py [good | SET]` prints the table of check_data.md, or a part of it; WARPDVR_DATA names the folder, else shared/data
-beside the repository.
+`python benchmarks/check_data.py [good | SET ...]` prints the table of check_data.md, or parts of it; WARPDVR_DATA names
+the folder of the data sets, else it is shared/data beside the repository.
 """
 
 import os

@@ -93,7 +93,7 @@ def _run(name: str, words: Sequence[str]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warning_printer()
-            return run(options) or 0
+            status: int | None = run(options)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"warpdvr: {name_options(' '.join(str(error).split()), options)}", file=sys.stderr)
         return 2
@@ -102,6 +102,7 @@ def _run(name: str, words: Sequence[str]) -> int:
             raise  # no checkpoint, or that of an earlier run
         print(f"warpdvr: interrupted; go on with: warpdvr {name} --out {options.out} --resume", file=sys.stderr)
         return 130
+    return status or 0
 
 
 def _warning_printer() -> Callable[..., None]:

@@ -223,7 +223,8 @@ def _check_overlap(median: float) -> list[Finding]:
 def _check_views(group: Sequence[Outline], agreed: Agreement, names: Sequence[str]) -> list[Finding]:
     """Find out what is wrong with the views that disagree."""
     owner = {i: belongs_to(group, agreed, i) for i in agreed.outliers}
-    findings, done = [], set()
+    findings: list[Finding] = []
+    done: set[int] = set()
     for i, j in owner.items():
         if i in done:
             continue

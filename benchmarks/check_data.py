@@ -1,7 +1,7 @@
-"""What `check-data` says of right data, and of every fault made from them: run it with the folder of the data sets.
+"""What `check-data` says of right data, and of every fault made from them.
 
-`python benchmarks/check_data.py` prints the table of check_data.md; WARPDVR_DATA names the folder, else shared/data
-beside the repository.
+`python benchmarks/check_data.py [good | SET ...]` prints the table of check_data.md, or parts of it; WARPDVR_DATA names
+the folder of the data sets, else it is shared/data beside the repository.
 """
 
 import os
@@ -14,12 +14,15 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from data_faults import FAULTS  # noqa: E402  (the tests make the same faults)
+from data_faults import FAULTS, few  # noqa: E402  (the tests make the same faults)
 
 import warpdvr  # noqa: E402
 from warpdvr.datasets.check import check_data  # noqa: E402
 
 GOOD = ("dtu_scan65", "middlebury_dino", "nerf_lego", "renders/spot", "renders/rocker_arm", "renders/fandisk")
+VIEWS = 16
+"""About so many views are left of a set before a fault is made; right data are read as they are."""
+
 FAULTY = ("dtu_scan65", "middlebury_dino", "renders/spot")
 
 
@@ -27,10 +30,11 @@ def main() -> None:
     torch.set_num_threads(1)
     data = Path(os.environ.get("WARPDVR_DATA", ROOT.parent / "shared" / "data"))
     print("| set | fault | found | views named | score | s |\n|---|---|---|---|---|---|", flush=True)
-    for name in GOOD:
+    parts = sys.argv[1:] or ["good", *FAULTY]
+    for name in GOOD if "good" in parts else ():
         _row(name, "none, read from files", data / name)
-    for name in FAULTY:
-        views = warpdvr.load(data / name, hold_out=0)
+    for name in (name for name in FAULTY if name in parts):
+        views = few(warpdvr.load(data / name, hold_out=0), VIEWS)
         for fault, (_, change) in FAULTS.items():
             _row(name, fault, change(views))
 

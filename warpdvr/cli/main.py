@@ -100,7 +100,7 @@ def _run(name: str, words: Sequence[str]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warning_printer()
-            return run(options) or 0
+            status: int | None = run(options)
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
         print(f"warpdvr: {name_options(sentence(error), options)}", file=sys.stderr)
         return 2
@@ -109,6 +109,7 @@ def _run(name: str, words: Sequence[str]) -> int:
             raise  # no checkpoint, or that of an earlier run
         print(f"warpdvr: interrupted; go on with: warpdvr {name} --out {options.out} --resume", file=sys.stderr)
         return exit_status(interruption)
+    return status or 0
 
 
 def _warning_printer() -> Callable[..., None]:

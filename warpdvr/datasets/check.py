@@ -12,7 +12,8 @@ from torch import Tensor
 
 from warpdvr.datasets.check_cameras import VIEWS, best_candidate, evenly, score
 from warpdvr.datasets.check_colours import EXPOSURE, compare_colours
-from warpdvr.datasets.check_hull import Outline, outlines
+from warpdvr.datasets.check_hull import Hull, Outline, outlines
+from warpdvr.datasets.check_shift import best_shift, shift_errors
 from warpdvr.datasets.check_views import Agreement, agreement, belongs_to, same_mask
 from warpdvr.datasets.formats import ReadOptions
 from warpdvr.datasets.load import detect
@@ -187,7 +188,7 @@ def _examine(views: Views) -> DataReport:
     x = (agreed.hull.x.double() + shift) if len(agreed.hull.x) else agreed.hull.x.double()
     scene = views.transform.inverse().apply(x).float()
     if not findings:
-        findings += _check_frame(views, scene)
+        findings += _check_frame(views, scene) or _check_shift(data, agreed.hull, shift)
     findings += _check_exposure(colours.exposure, names)
     return DataReport(
         views.summary,
@@ -204,7 +205,7 @@ def _check_places(views: Views) -> list[Finding]:
     """Find cameras that stand in one place."""
     centres = torch.stack([camera.centre.detach().double() for camera in views.cameras])
     spread = float((centres - centres.mean(0)).norm(dim=1).max())
-    if len(views) > 1 and spread <= 1e-6 * max(1e-9, float(centres.norm(dim=1).max())):
+    if len(views) > 1 and spread <= 1e-9 * float(centres.norm(dim=1).max()):
         text = "all cameras stand in one place, so nothing can be seen of the object's shape"
         return [Finding("one-place", 2, text, "give every picture of a turntable its own pose")]
     return []
@@ -222,7 +223,8 @@ def _check_overlap(median: float) -> list[Finding]:
 def _check_views(group: Sequence[Outline], agreed: Agreement, names: Sequence[str]) -> list[Finding]:
     """Find out what is wrong with the views that disagree."""
     owner = {i: belongs_to(group, agreed, i) for i in agreed.outliers}
-    findings, done = [], set()
+    findings: list[Finding] = []
+    done: set[int] = set()
     for i, j in owner.items():
         if i in done:
             continue
@@ -259,6 +261,19 @@ def _check_frame(views: Views, x: Float[Tensor, "n 3"]) -> list[Finding]:
         f"and its radius {radius:.2f}, expected it to fill the unit sphere"
     )
     return [Finding("scene-frame", 2, text, "correct scale_mat, or leave it out of the file")]
+
+
+def _check_shift(data: Views, hull: Hull, shift: Float[Tensor, "3"]) -> list[Finding]:
+    """Find a shift of half a pixel."""
+    errors = shift_errors(data, hull, shift)
+    best = best_shift(errors)
+    if best == 0:
+        return []
+    text = (
+        f"the outlines of all views agree better by {errors[0.0] - errors[best]:.2f} pixels if shifted by half a pixel"
+    )
+    remedy = f"{'subtract' if best > 0 else 'add'} 0.5 {'from' if best > 0 else 'to'} cx and cy of every K"
+    return [Finding("half-pixel", 1, text, remedy)]
 
 
 def _check_exposure(exposure: Sequence[float], names: Sequence[str]) -> list[Finding]:

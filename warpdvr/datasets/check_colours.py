@@ -50,7 +50,8 @@ def compare_colours(hull: Hull, group: Sequence[Outline]) -> Colours:
     expected = torch.stack([_neighbours(own, group, i) for i in range(len(group))])
     fit = [_correlation(own[i], expected[i]) for i in range(len(group))]
     suspects = sorted(range(len(group)), key=lambda i: fit[i])[:DOUBT]
-    best, pair = SWAP, None
+    best = SWAP
+    pair: tuple[int, int] | None = None
     for a in suspects:
         for b in range(len(group)):
             if a == b or group[a].mask.shape != group[b].mask.shape:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -15,7 +16,9 @@ MIRROR = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=torch.float64))
 def few(views: Views, count: int) -> Views:
     """Return every n-th view, so that about `count` are left."""
     chosen = range(0, len(views), max(1, len(views) // count))
-    kept = {name: tuple(getattr(views, name)[i] for i in chosen) for name in ("images", "masks", "cameras", "names")}
+    kept: dict[str, Any] = {
+        name: tuple(getattr(views, name)[i] for i in chosen) for name in ("images", "masks", "cameras", "names")
+    }
     return replace(views, **kept, train=tuple(range(len(chosen))), test=(), depths=(), points=())
 
 

@@ -52,7 +52,8 @@ def make_camera(
     full = torch.eye(4, dtype=torch.float64)
     full[:3] = pose[:3]
     _check_rotation(label, full)
-    return Calibration(K, full, *(stored or size), label, projection)(*size)
+    width, height = stored or size
+    return Calibration(K, full, width, height, label, projection)(*size)
 
 
 def inverse_pose(label: str, R: Float[Tensor, "3 3"], t: Float[Tensor, "3"]) -> Float[Tensor, "4 4"]:

@@ -185,7 +185,8 @@ def _kept(group: Sequence[Outline], x: Float[Tensor, "n 3"], dissent: int, radiu
         visible, empty = outline.seen(x, radius)
         views += visible
         votes += empty
-    return (votes <= dissent) & (views >= max(2, len(group) * SHARE))
+    kept: Tensor = (votes <= dissent) & (views >= max(2, len(group) * SHARE))
+    return kept
 
 
 def _cells(middle: Float[Tensor, "3"], half: float, per_side: int) -> tuple[Float[Tensor, "n 3"], float]:

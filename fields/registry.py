@@ -103,16 +103,17 @@ def portable(field: Field, options: Mapping[str, object]) -> dict[str, object]:
     if field.options is not None:
         return dict(field.options)
 
-    def rebuilt(value: object, parts: object) -> object:
+    def rebuilt(value: object, part: object) -> object:
         if isinstance(value, list):
-            items = [*parts] if isinstance(parts, nn.ModuleList | list | tuple) else []
-            return [rebuilt(item, part) for item, part in zip_longest(value, items[: len(value)])]
+            items = [*part] if isinstance(part, nn.ModuleList) else []
+            return [rebuilt(item, owner) for item, owner in zip_longest(value, items[: len(value)])]
         if isinstance(value, dict) and "kind" in value:
             own = {key: item for key, item in value.items() if key != "kind"}
-            return {"kind": value["kind"], **(portable(parts, own) if isinstance(parts, Field) else own)}
+            return {"kind": value["kind"], **(portable(part, own) if isinstance(part, Field) else own)}
         return value
 
-    return {key: rebuilt(value, getattr(field, key, None)) for key, value in options.items()}
+    parts = dict(field.named_children())
+    return {key: rebuilt(value, parts.get(key)) for key, value in options.items()}
 
 
 def _factory(name: str) -> Callable[..., nn.Module]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,7 +189,8 @@ def _examine(views: Views) -> DataReport:
     scene = views.transform.inverse().apply(x).float()
     if not findings:
         findings += _check_frame(views, scene) or _check_shift(data, agreed.hull, shift)
-    findings += _check_exposure(colours.exposure, names)
+    named = {name for finding in findings for name in finding.views}  # whose colours are those of other views
+    findings += _check_exposure(colours.exposure, names, named)
     return DataReport(
         views.summary,
         tuple(sorted(findings, key=lambda finding: -finding.severity)),
@@ -276,9 +277,13 @@ def _check_shift(data: Views, hull: Hull, shift: Float[Tensor, "3"]) -> list[Fin
     return [Finding("half-pixel", 1, text, remedy)]
 
 
-def _check_exposure(exposure: Sequence[float], names: Sequence[str]) -> list[Finding]:
+def _check_exposure(exposure: Sequence[float], names: Sequence[str], named: Set[str]) -> list[Finding]:
     """Find pictures that are brighter or darker than those of the nearest views."""
-    odd = [i for i, ratio in enumerate(exposure) if not 1 / EXPOSURE < ratio < EXPOSURE and ratio == ratio]
+    odd = [
+        i
+        for i, ratio in enumerate(exposure)
+        if not 1 / EXPOSURE < ratio < EXPOSURE and ratio == ratio and names[i] not in named
+    ]
     if not odd:
         return []
     listed = ", ".join(f"{names[i]} ({exposure[i]:.2f} times)" for i in odd[:5])

@@ -15,8 +15,12 @@ SUSPECTS, CARVERS, WITNESSES, CELLS = 4, 30, 20, 48
 """How many of the views that fit the hull worst are tried at a time, how many others carve it and judge it, and the
 cells along each side of its box."""
 
+CONTROLS = 4
+"""How many views that agree are left out for comparison: thin parts fray, so that any view may be worth leaving out."""
+
 GAIN, DROP = 0.008, 0.05
-"""A view disagrees if the other views' overlap rises by GAIN without it, and its own is DROP below their median."""
+"""A view disagrees if the other views' overlap rises by GAIN more without it than without any of the controls, and its
+own is DROP below their median."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,10 @@ def _worst(group: Sequence[Outline], inside: Sequence[int]) -> int | None:
     base = mean_overlap([*others, *suspects])
     gains = {i: mean_overlap([*others, *(j for j in suspects if j != i)]) - base for i in suspects}
     best = max(gains, key=lambda i: gains[i])
-    return best if gains[best] > GAIN else None
+    if gains[best] <= GAIN:
+        return None
+    controls = [mean_overlap([*(j for j in others if j != i), *suspects]) - base for i in evenly(others, CONTROLS)]
+    return best if gains[best] > GAIN + max(0.0, *controls) else None
 
 
 def belongs_to(group: Sequence[Outline], agreed: Agreement, i: int) -> int | None:

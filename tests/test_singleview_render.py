@@ -182,6 +182,18 @@ def test_what_is_lost_is_said_and_the_plain_colour_stays(tmp_path, options, srgb
     assert taken.images[0][8, 8] == pytest.approx(lit(srgb, np.array([0, 0, side])), abs=1)
 
 
+def test_a_texture_of_another_kind_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    (tmp_path / "tex.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    (tmp_path / "box.mtl").write_text("newmtl m\nmap_Kd tex.png\n")
+    lines = ["mtllib box.mtl", "usemtl m", "v 0 0 0", "v 1 0 0", "v 0 1 0", "vt 0 0", "vt 1 0", "vt 0 1"]
+    (tmp_path / "box.obj").write_text("\n".join([*lines, "f 1/1 2/2 3/3", ""]))
+    (found,) = find_meshes(tmp_path)
+    assert len(read_textured(found).missing_files) == 1
+
+
 def test_a_damaged_texture_is_a_lost_one(tmp_path: Path) -> None:
     square(tmp_path / "square")
     whole = (tmp_path / "square/tex.png").read_bytes()

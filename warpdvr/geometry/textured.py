@@ -27,6 +27,9 @@ Folder = Path | zipfile.Path
 SUFFIXES = (".obj", ".ply", ".off", ".stl", ".glb")
 """The files that count as meshes."""
 
+TEXTURE_KINDS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF", "TGA", "DDS")
+"""The kinds of textures that are decoded, by Pillow's names; for others, such as EPS, it may start a program."""
+
 GREY = 178
 """The colour of anything that has neither texture nor colour, sRGB of 255."""
 
@@ -221,7 +224,10 @@ def _vertex_colors(
         return tint, uv, None
     image = material.image  # without a format: a picture that trimesh made up, where the file has no material
     if image is not None and image.format is not None and np.shape(visual.uv) == (n, 2):
-        try:  # exporters write Kd 0 beside a texture, so that the texture alone counts
+        try:
+            if image.format not in TEXTURE_KINDS:
+                raise ValueError(f"a texture of kind {image.format}")
+            # exporters write Kd 0 beside a texture, so that the texture alone counts
             return np.full((n, 3), 255), visual.uv, np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, ValueError):  # Pillow reads the pixels only now
             resolver.missing_files.append(str(image.info.get("file_path", "the texture")))

@@ -80,6 +80,8 @@ def _worst(group: Sequence[Outline], inside: Sequence[int]) -> int | None:
     best = max(gains, key=lambda i: gains[i])
     if gains[best] <= GAIN:
         return None
+    if any(same_mask(group[best], view) for j, view in enumerate(group) if j != best):
+        return best  # a mask that occurs twice needs no further witness
     controls = [mean_overlap([*(j for j in others if j != i), *suspects]) - base for i in evenly(others, CONTROLS)]
     return best if gains[best] > GAIN + max(0.0, *controls) else None
 

@@ -181,7 +181,7 @@ def _layout(levels: int, features: int, size: int, coarsest: int, finest: int) -
     if levels > MAX_LEVELS:
         raise ValueError(f"HashEncoding: more than {MAX_LEVELS} levels cannot be meant, got {levels}")
     if size < 1 or size & (size - 1) or size >= 2**31:
-        raise ValueError(f"HashEncoding: size must be a power of two below 2**31, got {size}")
+        raise ValueError(f"HashEncoding: size must be a power of two, got {size}; at most 2**30")
     if not 1 <= coarsest <= finest < 2**24:
         raise ValueError(f"HashEncoding: needs 1 <= coarsest <= finest < 2**24, got {coarsest} and {finest}")
     if levels == 1 and coarsest != finest:

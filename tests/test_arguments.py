@@ -176,14 +176,16 @@ def test_every_option_says_what_it_means_and_its_default(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A line that begins with an option or a positional argument, and those below it, up to the next."""
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit):
         main([name, "--help"])
     lines = [re.sub("[│╭╰╮╯─]", " ", line).strip() for line in capsys.readouterr().out.splitlines()]
     entries: list[str] = []
     box = next(i for i, line in enumerate(lines) if line.startswith("positional arguments"))
     for line in lines[box:]:
-        if re.match("-h|--[a-z]|[A-Z_]{3,} ", line + " "):
+        if entries and entries[-1].count("(") > entries[-1].count(")"):
+            entries[-1] += " " + line
+        elif re.match("-h|--[a-z]|[A-Z_]{3,} ", line + " "):
             entries.append(line)
         elif entries and re.search("[a-z]", line) and not re.match(r"(weights )?options( -+)?$", line):
             entries[-1] += " " + line
@@ -214,7 +216,7 @@ def test_every_option_says_what_it_means_and_its_default(
 def test_help_names_kinds_defaults_and_units(
     name: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit):
         main([name, "--help"])
     assert words in " ".join(capsys.readouterr().out.replace("│", " ").split())

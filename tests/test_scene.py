@@ -193,7 +193,7 @@ def test_scenes_that_come_with_warpdvr_can_be_read():
 @pytest.mark.parametrize(
     ("options", "function", "more"),
     [
-        (PhotographOptions, load, {"folder"}),
+        (PhotographOptions, load, {"folder", "progress", "notice"}),
         (SyntheticOptions, mesh_views, {"source", "normalise"}),
         (MeshOptions, extract, {"field"}),
     ],

@@ -162,7 +162,9 @@ def test_killed_at_random_moments_it_goes_on_as_if_it_never_was(scene_file, stra
     assert all(torch.equal(a.fit[k], b.fit[k]) for k in a.fit if k != "counts")
     assert torch.equal(a.fit["counts"][:2], b.fit["counts"][:2])  # the third is a time
     assert {f.name for f in out.iterdir()} == {f.name for f in straight.iterdir()}
-    rows = [[json.loads(row)["iteration"] for row in (f / "log.jsonl").open()] for f in (straight, out)]
+    rows = [
+        [json.loads(row)["iteration"] for row in (f / "log.jsonl").read_text().splitlines()] for f in (straight, out)
+    ]
     assert rows[0] == rows[1]
 
 

@@ -32,7 +32,11 @@ COMMANDS = {
         Command("export-cameras", "write the cameras of a run or of photographs in another format", "cameras:export"),
     ),
     "Check a data set before it is fitted": (
-        Command("check-data", "find out whether photographs, masks and cameras agree", "check_data:check"),
+        Command(
+            "check-data",
+            "find out whether photographs, masks and cameras agree, and what would fit better",
+            "check_data:check",
+        ),
     ),
     "Use the surface of a run": (
         Command("view", "show a run or a scene in a window", "view:view"),

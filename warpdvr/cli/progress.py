@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
@@ -32,10 +33,13 @@ class Job(Protocol):
 
 
 @contextmanager
-def progress_bar(start: float = 0.0) -> Iterator[Callable[[float, str], None]]:
-    """Show a bar; yield a function that updates it, called with the progress from 0 to 1 and a text beside the bar."""
+def progress_bar(start: float = 0.0, *, delay: float = 0.0) -> Iterator[Callable[[float, str], None]]:
+    """Show a bar; yield a function that updates it, called with the progress from 0 to 1 and a text beside the bar.
+
+    With a delay, work that ends before it [s] shows none.
+    """
     pause = 0.5 if sys.stderr.isatty() else 15.0  # seconds
-    with tqdm(total=100, initial=100 * start, bar_format=FORMAT, mininterval=pause) as bar:
+    with tqdm(total=100, initial=100 * start, bar_format=FORMAT, mininterval=pause, delay=delay) as bar:
 
         def show(progress: float, text: str) -> None:
             bar.n = round(100 * progress, 1)
@@ -49,8 +53,8 @@ def load_views(scene: Scene) -> Views:
     """Return the views of a scene; show how many photographs are read, and say before if they have no masks."""
     if "folder" not in scene.views:
         return scene.load_views()
-    with progress_bar() as show:
-        return scene.load_views(progress=show, notice=lambda sentence: tqdm.write(sentence, file=sys.stderr))
+    with progress_bar(delay=1.0) as show:
+        return scene.load_views(progress=show, notice=partial(print, flush=True))
 
 
 def follow(steps: Iterator[tuple[Step, str]], job: Job, work: str = "fitting") -> None:

@@ -1,6 +1,6 @@
 """Print the scores and the files of a run."""
 
-import warnings
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,10 +17,11 @@ def warn_of_failure(scores: Table) -> int:
     """Warn of a result that does not look like the held-out photographs; return the exit status, 0 or `FAILED`."""
     if not scores["views"] or not (scores["iou"] < LOW_IOU or scores["psnr"] < LOW_PSNR):
         return 0
-    warnings.warn(
-        f"the fit does not look like the held-out photographs: IoU {scores['iou']:.2f}, {scores['psnr']:.1f} dB; "
+    print(
+        "warpdvr: the fit does not look like the held-out photographs: "
+        f"IoU {scores['iou']:.2f}, {scores['psnr']:.1f} dB; "
         "`warpdvr check-data` on the folder tells whether masks and cameras agree, otherwise fit longer",
-        stacklevel=2,
+        file=sys.stderr,
     )
     return FAILED
 

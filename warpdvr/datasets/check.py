@@ -126,16 +126,19 @@ def refuse_contradictions(views: Views, source: Path | str) -> None:
         source: where they come from, for the message.
 
     Raises:
-        ValueError: if the median overlap of masks and projected hull is below `LOW`.
+        ValueError: if the median overlap of masks and projected hull is below `LOW`, or below `FAIR` while another
+            reading of the cameras or masks fits clearly better.
     """
     group, shift = _group(views.in_data_frame(), VIEWS)
-    if len(group) < 3 or (found := score(group)) >= LOW:
+    if len(group) < 3 or (found := score(group)) >= FAIR:
         return
     better, _ = best_candidate(group, shift, "OpenGL axes" in views.summary, found)
+    if found >= LOW and not better:
+        return
     guess = f"it seems that {better.fault}; {better.remedy}" if better else "run `warpdvr check-data` on the folder"
     raise ValueError(
         f"{source}: masks and cameras contradict each other: the hull of the masks covers {100 * found:.0f} % of them, "
-        f"expected more than {100 * LOW:.0f} %; {guess}; --no-check fits them all the same"
+        f"expected more than {100 * FAIR:.0f} %; {guess}; --no-check fits them all the same"
     )
 
 

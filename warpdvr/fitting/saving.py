@@ -10,7 +10,7 @@ from pathlib import Path
 from warpdvr.fitting.checkpoint import is_complete
 from warpdvr.fitting.loop import Step, TrainingLoop
 from warpdvr.fitting.run_folder import RunFolder
-from warpdvr.runtime.files import make_folder, sweep
+from warpdvr.runtime.files import make_folder, sweep, temporary_path
 from warpdvr.runtime.signals import shielded
 
 SAVE = 20.0
@@ -129,11 +129,12 @@ def _keep_previous(folder: RunFolder) -> None:
     """Give the last checkpoint a second name, under which it stays when it is replaced; unless it is damaged."""
     if not is_complete(folder.checkpoint):
         return
-    second = folder.folder / f".second.{os.getpid()}.safetensors"
+    second = temporary_path(folder.previous)
     try:
         second.unlink(missing_ok=True)
         os.link(folder.checkpoint, second)
         os.replace(second, folder.previous)
+        second.unlink(missing_ok=True)  # it stays where both were names of one file already
     except OSError:  # a file system without hard links
         with suppress(OSError):
             second.unlink(missing_ok=True)

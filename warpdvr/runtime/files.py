@@ -24,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: if it cannot be written; the message names `path`, not the temporary path.
     """
     _check_folder(path)
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}@{platform.node()}{path.suffix}")
+    unfinished = temporary_path(path)
     try:
         unfinished.touch()  # fails here, with the system's own reason, whatever writes the file
         if path.is_dir():
@@ -41,6 +41,11 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a path beside another one that this process may use, and that `sweep` removes if it is killed."""
+    return path.with_name(f".{path.stem}.{os.getpid()}@{platform.node()}{path.suffix}")
 
 
 def write_failure(error: OSError) -> str:
@@ -61,7 +66,7 @@ def _flush(path: Path) -> None:
 
 
 UNFINISHED = re.compile(rf"\..*\.(\d+)@{re.escape(platform.node())}(\.[^.]*)?")
-"""Names of the temporary files that `replacing` makes on this host."""
+"""Names of the temporary files of this host, see `temporary_path`."""
 
 
 def is_abandoned(path: Path) -> bool:

@@ -26,6 +26,19 @@ KEY = "warpdvr"
 NOT_FINITE = "are not finite, so nothing can be made of them; fit again"
 
 
+READING_ERRORS = (
+    SafetensorError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What a damaged or foreign file leads to."""
+
+
 @dataclass(frozen=True)
 class Header:
     """A base of dataclasses of plain values, as JSON has them."""
@@ -143,7 +156,7 @@ def reading(path: Path, header_type: type[H]) -> Iterator[tuple[H, dict[str, Ten
             header = header_type(**json.loads((file.metadata() or {})[KEY]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         yield header, tensors
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except READING_ERRORS as error:
         reason = " ".join(str(error).split())
         message = f"a file that is damaged or another program's ({type(error).__name__}: {reason})"
         raise ValueError(f"{path}: expected a checkpoint of warpdvr, found {message}") from None

@@ -38,8 +38,8 @@ def run(name: str, first: int, last: int) -> dict[str, Any]:
                 break
             at = folder.with_suffix(".at")
             i = int.from_bytes(at.read_bytes(), "little") if at.is_file() else first
-            said = " ".join(process.stderr.split())[-300:]
-            found["faults"].append([i, "", f"the process ended with {process.returncode}: {said}"])
+            message = " ".join(process.stderr.split())[-300:]
+            found["faults"].append([i, "", f"the process ended with {process.returncode}: {message}"])
             found["unknown"] = found.get("unknown", 0) + i - first
             first = i + 1
     return found

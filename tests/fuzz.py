@@ -284,28 +284,28 @@ def watching(folder: Path) -> Iterator[None]:
 
 def judge(parser: Parser, folder: Path) -> tuple[str, str]:
     """Read a folder; return "read", "refused" or "fault", and the sentence or what was wrong."""
-    said, kind = "", "read"
+    message, kind = "", "read"
     try:
         with watching(folder), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             parser.read(folder)
     except (ValueError, OSError) as error:
-        said, kind = str(error), "refused"
+        message, kind = str(error), "refused"
         if isinstance(error, UnicodeError):
-            kind, said = "fault", f"{type(error).__name__}: {said}"
-        elif "more memory than there is" in said:
-            kind, said = "fault", f"memory: {said}"
-        elif "\n" in said:
-            kind, said = "fault", f"more than one line: {said}"
-        elif str(folder) not in said and not any(
-            name in said for name in (*parser.names, *(f.name for f in folder.rglob("*")))
+            kind, message = "fault", f"{type(error).__name__}: {message}"
+        elif "more memory than there is" in message:
+            kind, message = "fault", f"memory: {message}"
+        elif "\n" in message:
+            kind, message = "fault", f"more than one line: {message}"
+        elif str(folder) not in message and not any(
+            name in message for name in (*parser.names, *(f.name for f in folder.rglob("*")))
         ):
-            kind, said = "fault", f"names no file: {said}"
+            kind, message = "fault", f"names no file: {message}"
     except Hang:
         raise
     except BaseException as error:
-        kind, said = "fault", f"{type(error).__name__}: {error}"
-    return ("fault", f"opened {opened[0]}") if opened else (kind, said)
+        kind, message = "fault", f"{type(error).__name__}: {error}"
+    return ("fault", f"opened {opened[0]}") if opened else (kind, message)
 
 
 def _cameras() -> list[Camera]:
@@ -592,10 +592,10 @@ def main(name: str, first: int, last: int, folder: Path) -> None:
             ready = True
         os.pwrite(at, i.to_bytes(8, "little"), 0)
         signal.alarm(SECONDS)
-        kind, said = judge(parser, folder)
+        kind, message = judge(parser, folder)
         signal.alarm(0)
         if kind == "fault":
-            found["faults"].append([i, what, said[:300]])
+            found["faults"].append([i, what, message[:300]])
         else:
             found[kind] += 1
     print(json.dumps(found))

@@ -157,7 +157,45 @@ def test_files_of_determinant_minus_one_are_mirrored(sphere, tmp_path, capsys):
 
 def test_a_folder_that_cannot_be_read_is_wrong(tmp_path, capsys):
     assert main(["check-data", str(tmp_path / "none")]) == 2
-    assert "wrong: " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "wrong: " in out and out.count("expected a folder of photographs, found nothing") == 1
+
+
+def test_where_the_picture_goes_is_checked_first(tmp_path, capsys):
+    assert main(["check-data", str(tmp_path), "--out", str(tmp_path / "seen.xyz")]) == 2
+    assert "seen.xyz: the picture is written as .png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("format", "subfolder"), [("nsvf", "rgb"), ("scannet", "color"), ("nerfstudio", "images"), ("middlebury", ".")]
+)
+def test_a_mirrored_frame_is_named_in_any_format(sphere, tmp_path, format, subfolder):
+    (tmp_path / subfolder).mkdir(exist_ok=True)
+    write_nerfstudio(sphere, tmp_path / subfolder)
+    (tmp_path / subfolder / "transforms.json").unlink()
+    mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=torch.float64))
+    pictures = {name: path.name for name, path in zip(sphere.names, sorted(tmp_path.rglob("*.png")), strict=True)}
+    for path in warpdvr.export_cameras(sphere, tmp_path, format=format, pictures=pictures):
+        path.write_text(mirrored_text(path, mirror))
+    report = check_data(tmp_path)
+    assert report.findings[0].kind == "mirrored-frame", report.verdict
+
+
+def mirrored_text(path, mirror):
+    """Return a file of poses with the first axis of the world negated."""
+    if path.suffix == ".json":
+        table = json.loads(path.read_text())
+        for frame in table["frames"]:
+            frame["transform_matrix"] = (mirror @ torch.tensor(frame["transform_matrix"]).double()).tolist()
+        return json.dumps(table)
+    rows = [line.split() for line in path.read_text().splitlines()]
+    if path.name.endswith("_par.txt"):  # name, K, R, t: world to camera
+        for row in rows[1:]:
+            R = (torch.tensor([float(a) for a in row[10:19]]).double().reshape(3, 3) @ mirror[:3, :3]).flatten()
+            row[10:19] = map(repr, R.tolist())
+    elif path.parent.name == "pose":
+        rows = (mirror @ torch.tensor([[float(a) for a in row] for row in rows]).double()).tolist()
+    return "".join(" ".join(map(str, row)) + "\n" for row in rows)
 
 
 @pytest.mark.parametrize("change", [mirrored, inverted_poses, other_axes])

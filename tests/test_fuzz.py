@@ -23,9 +23,9 @@ def test_damaged_files_are_read_or_refused_in_a_sentence(parser, tmp_path):
     faults, counts, end = [], {"read": 0, "refused": 0}, time.monotonic() + SECONDS / len(fuzz.PARSERS)
     for i, what in fuzz.cases(parser, folder, 0, 10**9):
         with fuzz.limits():
-            kind, said = fuzz.judge(parser, folder)
+            kind, message = fuzz.judge(parser, folder)
         if kind == "fault":
-            faults.append((i, what, said))
+            faults.append((i, what, message))
         else:
             counts[kind] += 1
         if time.monotonic() > end:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from warpdvr.cameras.projection import ORTHOGRAPHIC, PINHOLE, Pinhole, Projection
 from warpdvr.cameras.rays import Rays, pixel_centres
+from warpdvr.cameras.rotation import check_rotation
 from warpdvr.runtime.arguments import finite, floating, positive, rows, whole
 from warpdvr.runtime.validate import refuse_class
 
@@ -72,9 +73,7 @@ class Camera:
             raise ValueError("camera: K has a focal length of 0")
         if self.K.detach().tril(-1).abs().max() > 1e-6 or abs(self.K[2, 2].item() - 1) > 1e-6:
             raise ValueError(f"camera: K must be upper triangular and end in 1, got {self.K.tolist()}")
-        R = self.pose[:3, :3].detach()
-        if (R @ R.T - torch.eye(3).to(R)).abs().max() > 1e-3 or R.det() < 0:
-            raise ValueError(f"camera: the left 3x3 part of pose must be a rotation, got {R.tolist()}")
+        check_rotation(self.pose[:3, :3], "camera: the left 3x3 part of pose must be a rotation")
         refuse_class("camera: projection", self.projection)
         if not isinstance(self.projection, Projection):
             raise ValueError(f"camera: projection must be a Projection such as Pinhole(), got {self.projection!r}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from warpdvr.cli.arguments import named, positional
 from warpdvr.datasets.check import DataReport, check_data
 from warpdvr.datasets.check_picture import draw_report
+from warpdvr.runtime.files import check_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class CheckDataArguments:
 
 def check(options: CheckDataArguments) -> int:
     """Examine a data set, draw it, and print what was found; return the exit status."""
+    check_file(options.out, (".png",), "the picture")
     report = check_data(options.folder, cameras=options.cameras)
     drawn = report.views is not None
     if report.views is not None:
@@ -40,7 +42,8 @@ def check(options: CheckDataArguments) -> int:
 
 def _print(report: DataReport, picture: Path | None) -> None:
     """Print what was read, the scores of the worst views, all findings, and the verdict in the last line."""
-    print(report.summary)
+    if report.summary:
+        print(report.summary)
     if report.score is not None:
         print(f"hull       covers {100 * report.score:.1f} % of the masks (median of the views)")
     if report.overlap:

@@ -3,7 +3,7 @@
 import re
 from types import TracebackType
 
-CACHE = "set WARP_CACHE_PATH to a folder on a disk with space that can be written, such as /tmp/warp"
+CACHE = "set WARP_CACHE_PATH to a folder that can be written, on a disk with space"
 """What to do if the kernels of Warp cannot be kept."""
 
 MEMORY = re.compile(r"not enough memory|can't allocate memory|out of memory|bad_alloc|cannot allocate memory", re.I)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import OPENGL, Camera
 from warpdvr.cameras.projection import PINHOLE, Pinhole, Projection
+from warpdvr.cameras.rotation import check_rotation
 from warpdvr.datasets.calibration import Calibration
 from warpdvr.datasets.entries import NamedCamera
 from warpdvr.datasets.files import sort_by_number
@@ -212,6 +213,4 @@ def _check_rotation(label: str, pose: Float[Tensor, "4 4"]) -> None:
     """Raise ValueError if a pose is not finite or no rotation."""
     if not pose.isfinite().all():
         raise ValueError(f"{label}: the pose holds a number that is not finite; there is no camera for this picture")
-    R = pose[:3, :3]
-    if (R @ R.T - torch.eye(3)).abs().max() > 1e-3 or R.det() < 0:
-        raise ValueError(f"{label}: expected a rotation without mirror image, found {R.tolist()}")
+    check_rotation(pose[:3, :3], f"{label}: expected a rotation without mirror image")

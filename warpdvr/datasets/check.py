@@ -1,7 +1,6 @@
 """A data doctor: whether photographs, masks and cameras agree, and what would fit better."""
 
 import json
-import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from warpdvr.cameras.rotation import MIRRORED
 from warpdvr.datasets.check_cameras import VIEWS, best_candidate, evenly, score
 from warpdvr.datasets.check_colours import EXPOSURE, compare_colours
 from warpdvr.datasets.check_hull import Hull, Outline, outlines
 from warpdvr.datasets.check_shift import best_shift, shift_errors
 from warpdvr.datasets.check_views import Agreement, agreement, belongs_to, same_mask
 from warpdvr.datasets.formats import ReadOptions
-from warpdvr.datasets.load import detect
+from warpdvr.datasets.load import detect, require_folder
 from warpdvr.datasets.views import Views
 
 LOW, FAIR = 0.5, 0.8
@@ -109,10 +109,10 @@ def check_data(source: Path | str | Views, *, cameras: str | None = None) -> Dat
     if isinstance(source, Views):
         return _examine(source)
     try:
-        detection = detect(source, cameras=cameras)
+        detection = detect(require_folder(Path(source)), cameras=cameras)
         views = detection.format.read(detection, ReadOptions(hold_out=0, min_views=1, locate=False))
     except (ValueError, OSError) as error:
-        return DataReport(str(error), (_unreadable(str(error)),))
+        return DataReport("", (_unreadable(str(error)),))
     return _examine(views)
 
 
@@ -144,8 +144,7 @@ def refuse_contradictions(views: Views, source: Path | str) -> None:
 
 def _unreadable(message: str) -> Finding:
     """Return the finding for data that cannot be read; a rotation of determinant -1 is a mirrored frame."""
-    match = re.search(r"rotation, (?:found|got) (\[\[[^a-z]*\]\])", message)
-    if match and torch.linalg.det(torch.tensor(json.loads(match[1]), dtype=torch.float64)) < 0:
+    if MIRRORED in message:
         remedy = "negate one axis of the world, or one axis of every camera, so that the determinant is +1"
         return Finding("mirrored-frame", 2, f"the frame is mirrored (determinant -1): {message}", remedy)
     return Finding("unreadable", 2, message)

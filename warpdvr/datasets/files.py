@@ -25,6 +25,12 @@ def list_pictures(subfolder: Path, folder: Path) -> list[Path]:
     return sort_by_number(path_inside(folder, f.relative_to(folder)) for f in pictures)
 
 
+def picture_names(folder: Path, subfolders: Sequence[str]) -> dict[str, str]:
+    """Return the names of the pictures in the first of these subfolders that exists, by their stems."""
+    subfolder = find_subfolder(folder, *subfolders)
+    return {} if subfolder is None else {f.stem: f.name for f in list_pictures(subfolder, folder)}
+
+
 def sort_by_number(paths: Iterable[Path]) -> list[Path]:
     """Return files sorted by name, comparing the numbers in names by value: 2.png before 10.png."""
 

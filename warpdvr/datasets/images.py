@@ -10,7 +10,7 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from warpdvr.datasets.decode import Header, bits_of, decode, largest_value, read_header
-from warpdvr.datasets.masks import read_mask, require_object
+from warpdvr.datasets.masks import require_object
 
 ALPHA = "alpha (above 127 = object)"
 """Where masks come from that are alpha channels."""
@@ -117,12 +117,6 @@ def picture_size(path: Path) -> tuple[int, int] | None:
         return read_header(path).size
     except ValueError:
         return None
-
-
-def read_masks(paths: Sequence[Path | None], photographs: Photographs, source: str) -> MaskSet:
-    """Read the mask of each photograph, None where there is no file; `source` describes where they come from."""
-    pairs = zip(paths, photographs.sizes, strict=True)
-    return MaskSet(tuple(None if path is None else read_mask(path, size)[0] for path, size in pairs), source)
 
 
 def masks_from_alpha(photographs: Photographs) -> MaskSet | None:

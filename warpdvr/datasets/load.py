@@ -144,7 +144,7 @@ def load(
     Raises:
         ValueError: if a file is missing, damaged or in an unexpected form, or if files contradict each other.
     """
-    folder = _check_folder(Path(folder))
+    folder = require_folder(Path(folder))
     options = ReadOptions(
         hold_out=hold_out,
         depth_scale=depth_scale,
@@ -163,7 +163,7 @@ def load(
     return views if normalise else views.in_data_frame()
 
 
-def _check_folder(folder: Path) -> Path:
+def require_folder(folder: Path) -> Path:
     """Return a folder; ValueError if there is nothing to read."""
     if not folder.is_dir():
         raise ValueError(

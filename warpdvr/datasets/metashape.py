@@ -26,10 +26,10 @@ from warpdvr.cameras.lenses import FisheyeLens
 from warpdvr.cameras.projection import Projection
 from warpdvr.datasets.camera_numbers import intrinsics, make_camera, parameters_of, refuse_equirectangular
 from warpdvr.datasets.entries import Entry, Listing, NamedCamera
+from warpdvr.datasets.files import picture_names
 from warpdvr.datasets.formats import Detection, ReadOptions
 from warpdvr.datasets.lens_coefficients import Brown, brown_of, fisheye_of
 from warpdvr.datasets.listing import ListedFormat
-from warpdvr.datasets.nsvf import picture_names
 from warpdvr.datasets.textfiles import join_numbers, read_xml, shorten, to_matrix, to_number, to_numbers
 
 FOLDERS = ("images", "image", "")

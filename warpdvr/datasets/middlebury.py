@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.rotation import check_rotation
 from warpdvr.datasets.camera_numbers import intrinsics, parameters_of, refuse, require_pinhole
 from warpdvr.datasets.entries import Entry, Listing, NamedCamera
 from warpdvr.datasets.files import error_prefix, find_subfolder, require_view_count
@@ -102,8 +103,7 @@ def _numbers(path: Path, line: list[str]) -> list[float]:
 def _camera(source: str, numbers: list[float], width: int, height: int) -> Camera:
     """Return the camera of the numbers K, R and t; pixel centres move from integers to +0.5."""
     K, R = torch.tensor(numbers[:18], dtype=torch.float64).reshape(2, 3, 3)
-    if not ((R @ R.T - torch.eye(3)).abs().max() < 1e-3 and R.det() > 0):
-        raise ValueError(f"{source}: R is not a rotation, found {R.tolist()}")
+    check_rotation(R, f"{source}: R is not a rotation")
     K[:2, 2] += 0.5
     with error_prefix(source):
         return Camera.from_krt(K, R, numbers[18:], width, height)

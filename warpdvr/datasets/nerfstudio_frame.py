@@ -17,6 +17,7 @@ from torch import Tensor
 from warpdvr.cameras.camera import OPENGL, Camera
 from warpdvr.cameras.colmap_models import colmap_model, colmap_projection
 from warpdvr.cameras.projection import Projection
+from warpdvr.cameras.rotation import check_rotation
 from warpdvr.datasets.calibration import Calibration
 from warpdvr.datasets.files import error_prefix
 from warpdvr.runtime.files import path_inside
@@ -218,9 +219,7 @@ def rigid_matrix(label: str, key: str, rows: object) -> Float[Tensor, "4 4"]:
         ValueError: if it is not.
     """
     found = similarity_matrix(label, key, rows)
-    R = found[:3, :3]
-    if (R @ R.T - torch.eye(3)).abs().max() > 1e-3 or R.det() < 0:
-        raise ValueError(f"{label}: expected {key} to hold a rotation, found {R.tolist()}")
+    check_rotation(found[:3, :3], f"{label}: expected {key} to hold a rotation")
     return found
 
 

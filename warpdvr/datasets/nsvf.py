@@ -9,22 +9,20 @@ own data have their principal point at half of the size.
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.datasets.camera_numbers import intrinsics, make_camera, parameters_of, require_pinhole, require_shared
-from warpdvr.datasets.entries import Entry, Listing, NamedCamera
-from warpdvr.datasets.files import find_subfolder, list_pictures, sort_by_number
-from warpdvr.datasets.find import is_clutter
+from warpdvr.datasets.camera_numbers import intrinsics, make_camera
+from warpdvr.datasets.entries import Listing, NamedCamera
 from warpdvr.datasets.formats import Detection, ReadOptions
 from warpdvr.datasets.listing import ListedFormat
-from warpdvr.datasets.textfiles import join_numbers, join_rows, read_text, to_matrix, to_numbers
-from warpdvr.runtime.files import path_inside
+from warpdvr.datasets.pose_folder import list_poses, pose_contents
+from warpdvr.datasets.textfiles import join_numbers, read_text, to_matrix, to_numbers
 
 FOLDERS = ("rgb", "images", "image")
 """Where the pictures are looked for."""
@@ -44,42 +42,15 @@ class NSVF(ListedFormat):
         """Return a view per file in `pose/`; those that begin with 1_ or 2_ are held out, if there are any."""
         path = data.choose()
         K = _intrinsics(path)
-        names = picture_names(data.folder, FOLDERS)
-        files = pose_files(data.folder)
-        split = any(re.match("[12]_", file.stem) for file in files)
-        entries = [
-            Entry(
-                names.get(file.stem, f"{file.stem}.png"),
-                partial(_camera, path_inside(data.folder, file.relative_to(data.folder)), K),
-                str(file),
-                held_out=file.stem[:2] in ("1_", "2_") if split else None,
-            )
-            for file in files
-        ]
+        views = list_poses(data.folder, FOLDERS, ".png", partial(_camera, K))
+        split = any(re.match("[12]_", view.picture) for view in views)
+        entries = [replace(view, held_out=view.picture[:2] in ("1_", "2_") if split else None) for view in views]
         words = "camera to world, OpenCV axes, pixel centres taken to be at +0.5 (the format does not say)"
         return Listing(tuple(entries), "intrinsics.txt and pose/", words, FOLDERS)
 
     def export(self, cameras: Sequence[NamedCamera]) -> dict[str, bytes]:
         """Return `intrinsics.txt` and a pose per picture, by its name; the intrinsics are the same for all."""
-        require_shared(cameras, self.title)
-        K, files = torch.eye(4, dtype=torch.float64), {}
-        for named in cameras:
-            require_pinhole(named, self.title)
-            p = parameters_of(named, self.title, skew=True)
-            K[:3, :3] = intrinsics(p.fx, p.fy, p.cx, p.cy, p.skew)
-            files[f"pose/{PurePath(named.name).stem}.txt"] = join_rows(p.pose).encode()
-        return {"intrinsics.txt": join_rows(K).encode(), **files}
-
-
-def pose_files(folder: Path) -> list[Path]:
-    """Return the files in `pose/`, sorted by number."""
-    return sort_by_number(f for f in (folder / "pose").glob("*.txt") if not is_clutter(f.name))
-
-
-def picture_names(folder: Path, subfolders: Sequence[str]) -> dict[str, str]:
-    """Return the names of the pictures in the first of these subfolders that exists, by their stems."""
-    subfolder = find_subfolder(folder, *subfolders)
-    return {} if subfolder is None else {f.stem: f.name for f in list_pictures(subfolder, folder)}
+        return pose_contents(cameras, self.title, "intrinsics.txt")
 
 
 def _intrinsics(path: Path) -> Float[Tensor, "3 3"]:
@@ -97,5 +68,5 @@ def _intrinsics(path: Path) -> Float[Tensor, "3 3"]:
     return intrinsics(f, f, cx, cy)
 
 
-def _camera(path: Path, K: Float[Tensor, "3 3"], width: int, height: int) -> Camera:
+def _camera(K: Float[Tensor, "3 3"], path: Path, width: int, height: int) -> Camera:
     return make_camera(str(path), K, to_matrix(str(path), read_text(path), 4, 4), (width, height))

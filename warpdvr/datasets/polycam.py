@@ -17,10 +17,9 @@ import torch
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.camera_numbers import from_opengl, intrinsics, make_camera, parameters_of, require_pinhole
 from warpdvr.datasets.entries import Entry, Listing, NamedCamera
-from warpdvr.datasets.files import sort_by_number
+from warpdvr.datasets.files import picture_names, sort_by_number
 from warpdvr.datasets.formats import Detection, ReadOptions
 from warpdvr.datasets.listing import ListedFormat
-from warpdvr.datasets.nsvf import picture_names
 from warpdvr.datasets.textfiles import get_number, read_json
 from warpdvr.runtime.files import path_inside
 

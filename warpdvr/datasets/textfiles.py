@@ -1,6 +1,5 @@
 """Read text, JSON and XML files of cameras as numbers, with one sentence for whatever is wrong with them."""
 
-import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
@@ -11,24 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LARGEST = 1 << 28
-"""Files of cameras and points above this size are refused [byte]."""
+from warpdvr.runtime import parsing
 
 
 def read_text(path: Path) -> str:
     """Return a text file, UTF-8 with or without a byte order mark.
 
     Raises:
-        ValueError: if it is missing, no text, or larger than `LARGEST`.
+        ValueError: if it is missing, no text, or too large.
     """
-    try:
-        if not path.is_file():
-            raise ValueError("it is missing or no plain file")
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"it has {path.stat().st_size} bytes, more than the {LARGEST} that are read")
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected a text file, found one that cannot be read ({error})") from error
+    return parsing.read_text(path, "a text file")
 
 
 def read_json(path: Path) -> dict[str, object]:
@@ -37,11 +28,7 @@ def read_json(path: Path) -> dict[str, object]:
     Raises:
         ValueError: if it cannot be read or is no table.
     """
-    text = read_text(path)
-    try:
-        table = json.loads(text)
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{path}: expected a JSON file, found one that cannot be read ({error})") from error
+    table = parsing.read_json(path, "a JSON file")
     if not isinstance(table, dict):
         raise ValueError(f"{path}: expected a JSON table in curly brackets, found {type(table).__name__}")
     return table
@@ -56,10 +43,8 @@ def read_xml(path: Path) -> ElementTree.Element:
     text = read_text(path)
     if re.search(r"<!\s*(DOCTYPE|ENTITY)", text, re.IGNORECASE):
         raise ValueError(f"{path}: expected plain XML, found a DOCTYPE or ENTITY declaration; remove it")
-    try:
+    with parsing.parsing(path, "an XML file"):
         return ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{path}: expected an XML file, found one that cannot be read ({error})") from error
 
 
 def to_number(label: str, value: object) -> float:

@@ -19,24 +19,12 @@ from warpdvr.fields.base import Field
 from warpdvr.fields.decoderfile import no_files
 from warpdvr.fields.registry import make
 from warpdvr.runtime.files import replacing
+from warpdvr.runtime.parsing import check_regular, parsing
 
 KEY = "warpdvr"
 """The key in the header of the file under which everything that is not a tensor is stored."""
 
 NOT_FINITE = "are not finite, so nothing can be made of them; fit again"
-
-
-READING_ERRORS = (
-    SafetensorError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-"""What a damaged or foreign file leads to."""
 
 
 @dataclass(frozen=True)
@@ -149,17 +137,12 @@ def reading(path: Path, header_type: type[H]) -> Iterator[tuple[H, dict[str, Ten
         ValueError: if there is no file at `path`, it is damaged, its header is of another type, or the code in the
             `with` block fails on its content.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a checkpoint, found nothing")
-    try:
+    check_regular(path, "a checkpoint")
+    with parsing(path, "a checkpoint of warpdvr"):
         with safe_open(path, "pt") as file:
             header = header_type(**json.loads((file.metadata() or {})[KEY]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         yield header, tensors
-    except READING_ERRORS as error:
-        reason = " ".join(str(error).split())
-        message = f"a file that is damaged or another program's ({type(error).__name__}: {reason})"
-        raise ValueError(f"{path}: expected a checkpoint of warpdvr, found {message}") from None
 
 
 def load(path: Path) -> Checkpoint:

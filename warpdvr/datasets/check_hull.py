@@ -14,6 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
 
 from warpdvr.cameras.projection import Projection
 from warpdvr.datasets.views import Views
+from warpdvr.datasets.visual_hull import axes_equations, project_balls, summed_area
 from warpdvr.runtime.threads import one_thread
 
 LONGEST = 200
@@ -48,35 +49,15 @@ class Outline:
     def project(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
         """Return pixels and depths of points; pixels of points with z <= 0 are meaningless."""
         local = self._local(x)
-        return self._pixels(local, 0.0), local[:, 2]
+        safe = torch.where(local[:, 2:] > 0, local, torch.tensor([0.0, 0.0, 1.0]).to(local))
+        return self.projection.local_project(self.K.to(local), safe), local[:, 2]
 
     def _local(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         return (x - self.centre.to(x)) @ self.turn.to(x).T
 
-    def _pixels(self, local: Float[Tensor, "n 3"], nearest: float) -> Float[Tensor, "n 2"]:
-        ahead = torch.tensor([0.0, 0.0, 1.0 + nearest]).to(local)
-        safe = torch.where(local[:, 2:] > nearest, local, ahead)
-        return self.projection.local_project(self.K.to(local), safe)
-
     def seen(self, x: Float[Tensor, "n 3"], radius: float = 0.0) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
         """Return which balls are in the image, at least in part, and which lie entirely in its background."""
-        h, w = self.mask.shape
-        local = self._local(x)
-        front = local[:, 2] > radius
-        uv = self._pixels(local, radius)
-        size = torch.tensor([w, h]).to(uv)
-        if radius == 0:
-            inside = front & ((uv >= 0) & (uv < size)).all(1)
-            u, v = torch.where(inside[:, None], uv, 0.0).long().unbind(1)
-            return inside, inside & ~self.mask[v, u]
-        safe = torch.where(front[:, None], local, torch.tensor([0.0, 0.0, 1.0 + radius]).to(local))
-        reach = self.projection.image_radius(self.K.to(local), safe, radius)[:, None]
-        first, last = (uv - reach).floor(), (uv + reach).floor() + 1
-        visible = front & (last > 0).all(1) & (first < size).all(1)
-        whole = front & (first >= 0).all(1) & (last <= size).all(1)
-        (u0, v0), (u1, v1) = (torch.where(whole[:, None], a, 0.0).long().unbind(1) for a in (first, last))
-        table = torch.nn.functional.pad(self.mask.int().cumsum(0).cumsum(1), (1, 0, 1, 0))
-        return visible, whole & (table[v1, u1] - table[v0, u1] - table[v1, u0] + table[v0, u0] == 0)
+        return project_balls(self._local(x), radius, self.projection, self.K.to(x), summed_area(self.mask))
 
 
 @dataclass(frozen=True)
@@ -157,9 +138,8 @@ def carve(group: Sequence[Outline], dissent: int = 0, per_side: int = FINE) -> H
 def nearest_to_axes(group: Sequence[Outline]) -> tuple[Float[Tensor, "3"], float]:
     """Return the point nearest to all optical axes, and its median distance from the cameras."""
     o, d = torch.stack([a.centre for a in group]).double(), torch.stack([a.turn[2] for a in group]).double()
-    perpendicular = torch.eye(3).to(d) - d[:, :, None] * d[:, None, :]
-    total = perpendicular.sum(0) + 1e-9 * torch.eye(3).to(d)
-    point = torch.linalg.solve(total, (perpendicular @ o[..., None]).sum(0)[:, 0])
+    total, right = axes_equations(o, d)
+    point = torch.linalg.solve(total + 1e-9 * torch.eye(3).to(d), right)  # parallel axes meet far away
     return point.float(), float((point - o).norm(dim=1).median())
 
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.views import Views
+from warpdvr.datasets.visual_hull import axes_equations, project_balls, summed_area
 from warpdvr.runtime.threads import one_thread
 
 RADIUS = 0.9
@@ -106,11 +107,10 @@ def meeting_point(cameras: Sequence[Camera]) -> tuple[Float[Tensor, "3"], float]
     """
     o = torch.stack([c.centre for c in cameras])
     d = torch.stack([c.pose[:3, 2] for c in cameras])
-    perpendicular = torch.eye(3).to(d) - d[:, :, None] * d[:, None, :]
-    total = perpendicular.sum(0)
+    total, right = axes_equations(o, d)
     if torch.linalg.eigvalsh(total)[0] < 1e-6 * len(cameras):
         raise ValueError("the cameras look in parallel: there is no point that they all look at")
-    point = torch.linalg.solve(total, (perpendicular @ o[..., None]).sum(0)[:, 0])
+    point = torch.linalg.solve(total, right)
     depth = ((point - o) * d).sum(1)
     if (depth > 0).double().mean() < 0.5:
         raise ValueError("the optical axes meet behind the cameras: expected cameras that look at the object")
@@ -134,35 +134,11 @@ def _carve(
     views = torch.zeros(len(x))
     with one_thread():
         for camera, mask in zip(cameras, masks, strict=True):
-            visible, empty = _project_balls(x, rho, camera, _summed_area(mask))  # one table at a time, for the memory
+            _, R, t = camera.krt()
+            table = summed_area(mask)  # one at a time, for the memory
+            visible, empty = project_balls(x @ R.T + t, rho, camera.projection, camera.K, table)
             x, views = x[~empty], (views + visible)[~empty]
     return x[views >= max(2, len(cameras) * SHARE)]
-
-
-def _project_balls(
-    x: Float[Tensor, "n 3"], rho: float, camera: Camera, table: Int[Tensor, "_ _"]
-) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
-    """Return which balls are in the image, at least in part, and which lie entirely in the background."""
-    _, R, t = camera.krt()
-    local = x @ R.T + t
-    z = local[:, 2]
-    front = z > rho
-    safe = torch.where(front[:, None], local, torch.tensor([0.0, 0.0, 1.0 + rho]).to(local))
-    uv = camera.projection.local_project(camera.K, safe)
-    radius = camera.projection.image_radius(camera.K, safe, rho)
-    size = torch.tensor([camera.width, camera.height]).to(uv)
-    first, last = (uv - radius[:, None]).floor(), (uv + radius[:, None]).floor() + 1
-    visible = front & (last > 0).all(1) & (first < size).all(1)
-    whole = front & (first >= 0).all(1) & (last <= size).all(1)
-    (u0, v0), (u1, v1) = (torch.where(whole[:, None], a, 0.0).long().unbind(1) for a in (first, last))
-    count = table[v1, u1] - table[v0, u1] - table[v1, u0] + table[v0, u0]
-    return visible, whole & (count == 0)
-
-
-def _summed_area(mask: Bool[Tensor, "h w"]) -> Int[Tensor, "h+1 w+1"]:
-    """Return, for each pixel corner, how many pixels above and left of it show the object."""
-    sums = mask.cumsum(0, dtype=torch.int32).cumsum(1, dtype=torch.int32)
-    return torch.nn.functional.pad(sums, (1, 0, 1, 0))
 
 
 def _shrunk(camera: Camera, mask: Bool[Tensor, "h w"]) -> tuple[Camera, Bool[Tensor, "_ _"]]:

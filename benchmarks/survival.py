@@ -17,6 +17,10 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from short_fit import short_fit
+
 from warpdvr.cli import fit as fit_command
 from warpdvr.cli.main import main
 from warpdvr.fitting.checkpoint import load
@@ -24,26 +28,6 @@ from warpdvr.fitting.fit import Fit
 
 EVERY = 0.5
 """Time between two checkpoints [s]."""
-
-SCENE = """
-[views]
-mesh = "warp:sphere"
-count = 3
-test = 1
-size = 32
-
-[field]
-kind = "sdf"
-width = 16
-depth = 1
-
-[fit]
-iterations = ITERATIONS
-rays = 32
-
-[mesh]
-resolution = 16
-"""
 
 
 class Noted(Fit):
@@ -136,7 +120,7 @@ def run_all() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, scene = Path(name), Path(name) / "ball.toml"
         Noted.note = folder / "note.txt"
-        scene.write_text(SCENE.replace("ITERATIONS", str(options.iterations)))
+        scene.write_text(short_fit(options.iterations))
         sys.stdout, shown = Path(os.devnull).open("w"), sys.stdout
         assert main(["fit", str(scene), "--out", str(folder / "straight")]) == 0
         kills, lost, runs = kill_and_resume(folder, scene, options.kills)

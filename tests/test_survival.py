@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from short_fit import short_fit
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
@@ -35,25 +36,7 @@ from warpdvr.runtime.files import replacing, sweep
 from warpdvr.runtime.signals import Interrupted, interruptible, shielded
 
 ITERATIONS = 240
-SCENE = f"""
-[views]
-mesh = "warp:sphere"
-count = 3
-test = 1
-size = 32
-
-[field]
-kind = "sdf"
-width = 16
-depth = 1
-
-[fit]
-iterations = {ITERATIONS}
-rays = 32
-
-[mesh]
-resolution = 16
-"""
+SCENE = short_fit(ITERATIONS)
 
 DEAD = 2**22 + 1
 """A number that no process has: the largest that Linux allows is 2^22."""

@@ -129,9 +129,9 @@ def run_all() -> None:
         sys.stdout = shown
     print("# Runs that are killed\n")
     print(
-        f"`python benchmarks/survival.py --kills {options.kills} --nans {options.nans}`: fits of {options.iterations}"
+        f"`python benchmarks/survival.py --kills {options.kills} --nans {options.nans}`: fits of "
+        f"{options.iterations} steps, `--save-every {EVERY}`.\n"
     )
-    print(f"steps, `--save-every {EVERY}`.\n")
     print("| what | result |\n|---|---|")
     print(f"| kill -9 at random moments | {kills}, each left a checkpoint that could be loaded |")
     print(f"| training time lost by a kill | mean {sum(lost) / len(lost):.2f} s, at most {max(lost):.2f} s |")

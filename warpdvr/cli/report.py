@@ -37,6 +37,12 @@ def report(scores: Table, files: Mapping[str, Path]) -> None:
         if "mesh_vertices" in scores:
             print(f"our mesh   {scores['mesh_vertices']} vertices, {scores['mesh_triangles']} triangles")
         print(f"true mesh  Chamfer-L1 {scores['chamfer_l1']:.4g}, {share:.2f} % of the largest extent")
+        if scores.get("concave_l1") is not None:
+            share = 100 * scores["concave_l1"] / scores["extent"]
+            print(
+                f"           where no silhouette shows it ({100 * scores['concave_share']:.1f} % of its area): "
+                f"{scores['concave_l1']:.4g}, {share:.2f} % of the extent"
+            )
         volume = "" if scores["volume_iou"] is None else f", IoU of the volumes {scores['volume_iou']:.4f}"
         print(f"           F-score {scores['f_score']:.4f}, normals {scores['normal_consistency']:.4f}{volume}")
     for name, path in files.items():

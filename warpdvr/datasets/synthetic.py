@@ -1,5 +1,6 @@
 """Render views of a mesh: a scene that needs no data and whose true shape is known."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,19 @@ from warpdvr.cameras.paths import fibonacci_sphere
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.normalise import RADIUS
 from warpdvr.datasets.studio import MeshHits, Studio, studio_lights
+from warpdvr.datasets.texture import value_noise
 from warpdvr.datasets.views import SparseDepth, Views, describe_split
 from warpdvr.geometry.mesh import Mesh, bounding_ball, read_mesh, vertex_normals
 from warpdvr.geometry.precision import as_precise_as_needed
+from warpdvr.geometry.solids import SOLIDS
+from warpdvr.runtime.validate import suggest
 from warpdvr.shading.materials import Lambert
 
 SAMPLES = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
 """Sample positions within a pixel [pixel]."""
+
+OURS = "solid:"
+"""What the name of a solid of `warpdvr.geometry.solids` begins with."""
 
 
 def mesh_views(
@@ -29,6 +36,7 @@ def mesh_views(
     size: int = 200,
     fov: float = 40.0,
     distance: float = 3.0,
+    lowest: float = -90.0,
     up: str | None = None,
     seed: int = 0,
     depth: bool = False,
@@ -36,14 +44,17 @@ def mesh_views(
 ) -> Views:
     """Render a mesh from all sides, matte and in soft colours; `Views.truth` is the mesh.
 
+    A solid of ours has faces that are shaded flat, and a texture of many scales, which tells depth in its concavities.
     The scene keeps the axes of the mesh; the vertex farthest from the centre of its box is at distance 0.9.
 
     Args:
-        source: a mesh file, or "warp:NAME" for an asset that comes with Warp, such as "warp:bunny".
+        source: a mesh file, "warp:NAME" for an asset that comes with Warp, such as "warp:bunny", or "solid:NAME" for a
+            solid of `warpdvr.geometry.solids`, such as "solid:courtyard".
         count, test: number of views to fit, and of held-out views spread among them.
         size: width and height of the images [pixel].
         fov: field of view [degree].
         distance: distance of the cameras from the origin [scene unit].
+        lowest: elevation below which no camera stands, above the horizon [degree]; -90: they stand all around.
         up: the axis of the mesh that points upwards, "y" or "z"; None takes the axis of the asset, "y" for a file.
         seed: seed of the small displacements of the cameras.
         depth: also return depth maps.
@@ -52,14 +63,15 @@ def mesh_views(
     Raises:
         ValueError: if the source does not exist or holds no triangles, or a number is out of range.
     """
-    _check_numbers(count, test, size, distance, points)
+    _check_numbers(count, test, size, distance, points, lowest)
     vertices, faces, own_up = _read(str(source))
     up = own_up if up is None else up
     if up not in ("y", "z"):
         raise ValueError(f"mesh_views: up must be 'y' or 'z', found {up!r}")
     transform = _into_sphere(vertices)
-    cameras = _cameras(count + test, _frame(up), size, fov, distance, seed)
-    studio = _studio(transform.inverse().apply(vertices), faces, _frame(up))
+    cameras = _cameras(count + test, _frame(up), size, fov, distance, lowest, seed)
+    make_studio = _solid_studio if str(source).startswith(OURS) else _studio
+    studio = make_studio(transform.inverse().apply(vertices), faces, _frame(up))
     images, masks = zip(*(studio.photograph(camera, torch.tensor(SAMPLES)) for camera in cameras), strict=True)
     depths = tuple(map(studio.depth, cameras)) if depth or points else ()
     generator = torch.Generator().manual_seed(seed)
@@ -77,8 +89,10 @@ def mesh_views(
     return Views(images, masks, cameras, names, train, held_out, transform, summary, truth, depths, sparse)
 
 
-def _check_numbers(count: int, test: int, size: int, distance: float, points: int) -> None:
+def _check_numbers(count: int, test: int, size: int, distance: float, points: int, lowest: float) -> None:
     """Raise ValueError if an argument of `mesh_views` is out of range."""
+    if not -90 <= lowest < 90:
+        raise ValueError(f"mesh_views: lowest must be an elevation from -90 to below 90 degrees, found {lowest}")
     if points < 0:
         raise ValueError(f"mesh_views: points must not be negative, found {points}")
     if count < 1 or test < 0 or count + test < 2 or size < 1 or not distance > 1:
@@ -100,6 +114,19 @@ def _studio(vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"], frame: Fl
     return Studio(vertices.float(), faces, light)
 
 
+def _solid_studio(vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"], frame: Float[Tensor, "3 3"]) -> Studio:
+    """Return a studio with a mesh in the scene frame that has flat faces, is matte, and strongly textured."""
+    a, b, c = vertices[faces].double().unbind(1)
+    normals = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=1).float()
+    material, lights = Lambert(), studio_lights(frame)
+
+    def light(hits: MeshHits) -> Float[Tensor, "k 3"]:
+        albedo = value_noise(hits.rays.at(hits.t))
+        return material.reflected(albedo, normals[hits.face], hits.rays.direction, lights)
+
+    return Studio(vertices.float(), faces, light)
+
+
 def _random_depths(depth: Float[Tensor, "h w"], n: int, generator: torch.Generator) -> SparseDepth:
     """Return the depths of up to `n` random pixels that see the mesh."""
     v, u = torch.nonzero(~depth.isnan(), as_tuple=True)
@@ -111,6 +138,14 @@ def _read(source: str) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "m 3"], str]:
     """Return vertices, float64, triangles, int64, and the axis that points upwards."""
     if source.startswith("warp:"):
         return _warp_asset(source)
+    if source.startswith(OURS):
+        name = source.removeprefix(OURS)
+        if name not in SOLIDS:
+            raise ValueError(
+                f"{source}: there is no such solid, expected one of {', '.join(SOLIDS)}{suggest(name, SOLIDS)}"
+            )
+        mesh = SOLIDS[name]()
+        return mesh.vertices.double(), mesh.faces, "y"
     mesh = read_mesh(Path(source))
     if len(mesh.faces) == 0:
         raise ValueError(f"{source}: expected a mesh with triangles, found none")
@@ -153,15 +188,24 @@ def _frame(up: str) -> Float[Tensor, "3 3"]:
 
 
 def _cameras(
-    n: int, frame: Float[Tensor, "3 3"], size: int, fov: float, distance: float, seed: int
+    n: int, frame: Float[Tensor, "3 3"], size: int, fov: float, distance: float, lowest: float, seed: int
 ) -> tuple[Camera, ...]:
     """Return slightly displaced cameras on a Fibonacci sphere that look close to the origin."""
     generator = torch.Generator().manual_seed(seed)
     jitter = torch.rand(2, n, 3, generator=generator, dtype=torch.float64) - 0.5
-    eye = (fibonacci_sphere(n) + 0.1 * jitter[0] / n**0.5) * distance @ frame
+    direction = fibonacci_sphere(n) if lowest == -90 else _raised(fibonacci_sphere(n), lowest)
+    eye = (direction + 0.1 * jitter[0] / n**0.5) * distance @ frame
     target = 0.06 * jitter[1]
     pairs = zip(eye, target, strict=True)
     return tuple(Camera.look_at(e, a, up=frame[1], fov=fov, width=size, height=size) for e, a in pairs)
+
+
+def _raised(direction: Float[Tensor, "n 3"], lowest: float) -> Float[Tensor, "n 3"]:
+    """Return unit directions spread over the sphere, moved up along their meridians to spread above an elevation."""
+    low = math.sin(math.radians(lowest))
+    height = low + (direction[:, 1] + 1) / 2 * (1 - low)  # equal areas stay equal
+    ring = torch.nn.functional.normalize(direction[:, [0, 2]], dim=1) * (1 - height**2).sqrt()[:, None]
+    return torch.stack([ring[:, 0], height, ring[:, 1]], 1)
 
 
 def _albedo(x: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:

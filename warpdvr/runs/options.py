@@ -102,7 +102,7 @@ class SyntheticOptions(Options):
     """[views]: pictures that are rendered from a mesh, see `warpdvr.datasets.synthetic.mesh_views`."""
 
     mesh: str | None = None
-    """Mesh file, or "warp:NAME" for an asset that comes with Warp."""
+    """Mesh file, "warp:NAME" for an asset that comes with Warp, or "solid:NAME" for a solid of ours."""
     normalise: bool | None = None
     """Move and scale the object into the unit sphere; false: keep the frame of the data."""
     count: int | None = None
@@ -115,6 +115,8 @@ class SyntheticOptions(Options):
     """Field of view [degree]."""
     distance: float | None = None
     """Distance of the cameras from the origin [scene unit]."""
+    lowest: float | None = None
+    """Elevation below which no camera stands [degree]."""
     up: str | None = None
     """Axis of the mesh that points up, "y" or "z"."""
     seed: int | None = None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from warpdvr.cameras import paths
 from warpdvr.datasets.views import Views
+from warpdvr.evaluation.concave import concave_distance
 from warpdvr.evaluation.images import evaluate
 from warpdvr.evaluation.surfaces import chamfer
 from warpdvr.fields.base import Field, longest_side
@@ -105,7 +106,7 @@ def write_scores(run: Run, field: Field, views: Views, mesh: Mesh | None, truth:
     }
     if truth is not None and mesh is not None:
         size = {"mesh_vertices": len(mesh.vertices), "mesh_triangles": len(mesh.faces)}  # how fine it is
-        result |= size | asdict(chamfer(mesh, truth))
+        result |= size | asdict(chamfer(mesh, truth)) | asdict(concave_distance(mesh, truth, views))
     row = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in result.items()}
     with replacing(run.scores) as unfinished:
         unfinished.write_text(json.dumps(row, indent=2) + "\n")

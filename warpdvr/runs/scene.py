@@ -151,7 +151,7 @@ def read(path: Path) -> Scene:
     tables = read_tables(path)
     for table, key in (("views", "folder"), ("views", "mesh"), ("fit", "shape")):
         value = tables.get(table, {}).get(key)
-        if isinstance(value, str) and not value.startswith("warp:"):
+        if isinstance(value, str) and not value.startswith(("warp:", "solid:")):
             with parsing(path, f"the name of a file as {key} in [{table}]"):
                 tables[table][key] = str((path.parent / value).resolve())
     return from_tables(path, tables)

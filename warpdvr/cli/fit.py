@@ -82,6 +82,10 @@ class FitArguments(NewRun):
     )
     """Photographs of one camera that stands still: by how much the object turned from each picture to the next,
     anticlockwise seen from above [degree]."""
+    views: int | None = dataclasses.field(
+        default=None, metadata=named("N", usual="that of the scene file, else all that are not held out")
+    )
+    """Fit N views, evenly chosen among those that are not held out."""
     no_check: bool = False
     """Fit photographs even if their masks and cameras contradict each other."""
 
@@ -202,6 +206,7 @@ def _new_scene(options: FitArguments) -> Scene:
         field = {"kind": "repaint", "shape": {"kind": checkpoint.kind, **checkpoint.options}}
         fit["shape"] = str(options.shape.resolve())
     views = file_scene.views if options.turntable is None else file_scene.views | {"turntable": options.turntable}
+    views = views if options.views is None else views | {"train": options.views}
     return Scene(views, field, fit, file_scene.mesh)
 
 
@@ -265,6 +270,8 @@ def _resumed_scene(options: NewRun) -> Scene:
             raise ValueError("--recipe: a run that is resumed keeps its recipe")
         if options.turntable is not None:
             raise ValueError("--turntable: a run that is resumed keeps its cameras")
+        if options.views is not None:
+            raise ValueError("--views: a run that is resumed keeps its views")
     if changed := next(iter(options.weights), None):
         raise ValueError(f"--{changed.replace('_', '-')}: a run that is resumed keeps its recipe")
     folder.check_resumable()

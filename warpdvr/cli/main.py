@@ -28,6 +28,7 @@ class Command:
 COMMANDS = {
     "Fit a surface to photographs": (
         Command("fit", "fit a field to photographs, and write a run", "fit:fit"),
+        Command("hull", "carve the visual hull of the masks, and write it as a mesh", "hull:hull"),
         Command("refine-cameras", "refine cameras against the surface of a run", "cameras:refine_cameras"),
         Command("export-cameras", "write the cameras of a run or of photographs in another format", "cameras:export"),
     ),

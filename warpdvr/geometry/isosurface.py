@@ -6,7 +6,7 @@ from torch import Tensor
 
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
-from warpdvr.geometry.marching_cubes import CHUNK, Lattice, Solid, triangulate
+from warpdvr.geometry.marching_cubes import CHUNK, Lattice, Solid, cube_corners, marching_cubes, triangulate
 from warpdvr.geometry.mesh import Mesh, vertex_normals
 from warpdvr.intersection.diagnosis import INSIDE_OUT, is_inside_out
 from warpdvr.intersection.grid import BoundGrid
@@ -18,6 +18,9 @@ from warpdvr.shading.shade import SurfacePoints, shade
 
 MAX_RESOLUTION = 2048
 """Largest number of cells along the longest side of the bounds; a finer mesh exceeds the memory of most computers."""
+
+CORNERS = cube_corners()
+"""The corners of a cell, in the order of their values for `mesh_of_cells`."""
 
 
 @outside_inference
@@ -78,6 +81,21 @@ def extract(
         flat, vertex_normals(vertices, faces), torch.nn.functional.normalize(slope, dim=-1, eps=1e-12)
     )
     return Mesh(vertices, faces, normals, _colors(field, vertices, normals) if colors else None)
+
+
+def mesh_of_cells(cell: Int[Tensor, "n 3"], corner: Float[Tensor, "n 8"], low: Float[Tensor, "3"], side: float) -> Mesh:
+    """Return the surface {value = 0} of values at the corners of cells, by marching cubes; negative values are inside.
+
+    Args:
+        cell: the lowest corner of each cell, counted in cells; no cell twice.
+        corner: values in the order of `CORNERS`.
+        low: the place of the corner (0, 0, 0) [any unit].
+        side: of a cell [the same unit].
+    """
+    inside = (corner < 0).sum(1)
+    crossed = (inside > 0) & (inside < 8)
+    vertices, faces = marching_cubes(cell[crossed], corner[crossed].float())
+    return Mesh(low + side * vertices, faces)
 
 
 def _where(

@@ -95,6 +95,8 @@ class PhotographOptions(LoadOptions):
     """Pictures of one camera that stands still: by how much the object turned from each to the next [degree]."""
     follow_links: bool | None = None
     """Let symbolic links in the folder lead to pictures elsewhere."""
+    train: int | None = None
+    """Fit so many of the views, evenly chosen, and leave out the others; held-out views stay."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -125,6 +127,8 @@ class SyntheticOptions(Options):
     """Render depth maps too."""
     points: int | None = None
     """Number of random points of each view whose depth is known."""
+    train: int | None = None
+    """Fit so many of the views, evenly chosen, and leave out the others; held-out views stay."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from warpdvr.datasets.load import load
 from warpdvr.datasets.synthetic import mesh_views
+from warpdvr.datasets.thinning import thinned
 from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
 from warpdvr.fields.registry import check_options, make
@@ -92,7 +93,11 @@ class Scene:
         Raises:
             ValueError: if the scene has none, or they cannot be read.
         """
-        options = {k: v for k, v in self.views.items() if k not in ("folder", "mesh")}
+        views = self._all_views(progress, notice)
+        return thinned(views, self.views["train"]) if "train" in self.views else views
+
+    def _all_views(self, progress: Callable[[float, str], None] | None, notice: Callable[[str], None] | None) -> Views:
+        options = {k: v for k, v in self.views.items() if k not in ("folder", "mesh", "train")}
         if "folder" in self.views:
             return load(self.views["folder"], progress=progress, notice=notice, **options)
         if "mesh" in self.views:

@@ -193,8 +193,8 @@ def test_scenes_that_come_with_warpdvr_can_be_read():
 @pytest.mark.parametrize(
     ("options", "function", "more"),
     [
-        (PhotographOptions, load, {"folder", "progress", "notice"}),
-        (SyntheticOptions, mesh_views, {"source", "normalise"}),
+        (PhotographOptions, load, {"folder", "progress", "notice", "train"}),
+        (SyntheticOptions, mesh_views, {"source", "normalise", "train"}),
         (MeshOptions, extract, {"field"}),
     ],
 )

@@ -33,7 +33,8 @@ NOTHING = "hull: nothing is left of it: masks and cameras contradict each other;
 def inside_hull(x: Float[Tensor, "n 3"], views: Views, *, radius: float = 0.0) -> Bool[Tensor, " n"]:
     """Return which balls lie entirely inside the visual hull: their images lie inside of all masks.
 
-    Not differentiable.
+    Images of balls are bounded by discs, which are too large where a ball is not small beside its distance from the
+    camera. Not differentiable.
 
     Args:
         x: their centres [scene unit].

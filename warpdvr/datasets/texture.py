@@ -32,7 +32,7 @@ def value_noise(x: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         half = (table.shape[-1] - 1) // 2
         sampled = torch.nn.functional.grid_sample(table, (smooth / half)[None, None, None], align_corners=True)
         total += share * sampled[0, :, 0, 0].T
-    steep = torch.sigmoid(9 * (total - 0.5))  # sums of random numbers gather in the middle
+    steep = torch.sigmoid(14 * (total - 0.5))  # sums of random numbers gather in the middle
     return linear(DARK + (BRIGHT - DARK) * steep)
 
 

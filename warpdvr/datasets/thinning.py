@@ -1,6 +1,7 @@
 """Leave out views: to find out how few are enough, or to see only those that are fitted."""
 
 from dataclasses import replace
+from typing import Any
 
 from warpdvr.datasets.views import Views
 
@@ -28,7 +29,9 @@ def without_held_out(views: Views) -> Views:
 def _chosen(views: Views, kept: list[int], train: set[int]) -> Views:
     """Return the views `kept`, of which `train` are to be fitted; indices are those of `views`."""
     per_view = ("images", "masks", "cameras", "names", "depths", "points", "stored_sizes")
-    arrays = {name: tuple(getattr(views, name)[i] for i in kept) for name in per_view if getattr(views, name)}
+    arrays: dict[str, Any] = {
+        name: tuple(getattr(views, name)[i] for i in kept) for name in per_view if getattr(views, name)
+    }
     split = [tuple(k for k, i in enumerate(kept) if (i in train) == wanted) for wanted in (True, False)]
     listed = tuple((views.listed or range(len(views)))[i] for i in kept)
     return replace(views, **arrays, train=split[0], test=split[1], listed=listed)

@@ -13,7 +13,7 @@ from warpdvr.geometry.mesh import Mesh
 
 YARD_X = (-1.0, -0.7, -0.2, 0.2, 0.6, 0.7, 1.0)
 YARD_Y = (0.0, 0.12, 0.3, 0.64, 0.9)
-YARD_Z = (-0.8, -0.5, 0.0, 0.5, 0.6, 0.8)
+YARD_Z = (-0.8, -0.5, 0.0, 0.5, 0.65, 0.8)
 """The planes between the cells of the courtyard: its block spans all of them."""
 
 BOWL_RESOLUTION = 160
@@ -24,7 +24,7 @@ def courtyard() -> Mesh:
     """Return a block of 2 x 0.9 x 1.6 with an L-shaped yard and a recessed door.
 
     The yard is open at the top, 0.6 deep, and its arms are 0.5 wide: from (-0.7, -0.5) to (-0.2, 0.5) and from there to
-    (0.7, 0.5) in (x, z), 0 < z. The door is a niche in the wall z = 0.8, 0.2 deep, from (0.2, 0.12) to (0.6, 0.64) in
+    (0.7, 0.5) in (x, z), 0 < z. The door is a niche in the wall z = 0.8, 0.15 deep, from (0.2, 0.12) to (0.6, 0.64) in
     (x, y). Lines of sight that pass the block touch neither, so no silhouette shows them.
     """
     x, y, z = (torch.tensor(planes, dtype=torch.float64) for planes in (YARD_X, YARD_Y, YARD_Z))

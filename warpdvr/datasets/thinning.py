@@ -18,7 +18,7 @@ def thinned(views: Views, n: int) -> Views:
     train = [views.train[int((i + 0.5) * m / n)] for i in range(n)]
     few = _chosen(views, sorted([*train, *views.test]), set(train))
     summary = f"{views.summary} Of the {m} views to fit, {n} are used, evenly chosen: "
-    return replace(few, summary=f"{summary}{', '.join(views.names[i] for i in train)}.")
+    return replace(few, summary=f"{summary}{', '.join(views.names[i] for i in train)}.", unthinned=views)
 
 
 def without_held_out(views: Views) -> Views:

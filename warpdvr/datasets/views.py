@@ -72,6 +72,8 @@ class Views:
     """Per view, the number of its entry in the data's camera files, if damaged ones were left out; () if none was."""
     stored_sizes: tuple[tuple[int, int], ...] = ()
     """Per view, width and height of its picture before it was scaled down [pixel]; () if none was."""
+    unthinned: "Views | None" = None
+    """All views, where some of those to fit were left out on purpose: their masks still say what silhouettes show."""
 
     def __post_init__(self) -> None:
         self._check_counts()

@@ -32,9 +32,10 @@ def concave_distance(
 ) -> ConcaveScores:
     """Measure the distance from what no silhouette shows of the true surface to the predicted one.
 
-    A point of the true surface belongs to it if a ball around it lies inside the visual hull of all masks, held-out
-    views included: in every view, the image of the ball is inside of the mask. No grid is carved. A flat side that no
-    camera sees edge-on belongs to it, too, as far as the hull bulges there by more than the margin.
+    A point of the true surface belongs to it if a ball around it lies inside the visual hull of all masks: in every
+    view, held out or left out by `thinned` or not, the image of the ball is inside of the mask. So fits to few and to
+    many views are scored at the same points. No grid is carved. A flat side that no camera sees edge-on belongs to it,
+    too, as far as the hull bulges there by more than the margin.
 
     Args:
         predicted, truth: two meshes in the frame and the unit of the data.
@@ -48,7 +49,7 @@ def concave_distance(
     """
     if not 0 < margin < math.inf:
         raise ValueError(f"concave_distance: the margin must be positive, got {margin}")
-    point = sample(truth, samples, seed=seed)
+    views, point = views.unthinned or views, sample(truth, samples, seed=seed)
     if all(mask is None for mask in views.masks):
         return ConcaveScores(None, None)
     extent = float((truth.vertices.amax(0) - truth.vertices.amin(0)).max())

@@ -20,9 +20,9 @@ from warpdvr.runs.scene import Scene
 
 @dataclass(frozen=True, kw_only=True)
 class HullArguments:
-    """Carve the visual hull of the masks, and write it as a mesh in the units of the data.
+    """Carve the visual hull of the masks, and write it as a mesh.
 
-    Held-out views have no part in it. It is scored like a fit if a true mesh is known.
+    The mesh is in the units of the data. Held-out views have no part in it. It is scored like a fit if a true mesh is known.
     """
 
     scene: Path = field(metadata=positional("SCENE_OR_FOLDER"))

@@ -22,7 +22,8 @@ from warpdvr.runs.scene import Scene
 class HullArguments:
     """Carve the visual hull of the masks, and write it as a mesh.
 
-    The mesh is in the units of the data. Held-out views have no part in it. It is scored like a fit if a true mesh is known.
+    The mesh is in the units of the data. Held-out views have no part in it. It is scored like a fit if a true mesh is
+    known.
     """
 
     scene: Path = field(metadata=positional("SCENE_OR_FOLDER"))

@@ -45,7 +45,7 @@ def on_background(pixels: Pixels, view: Int[Tensor, " p"], place: Float[Tensor, 
     """Return whether the mask has background at places in the image; where there is no mask it does not."""
     u, v = place.floor().long().unbind(-1)
     index = pixels.start[view][:, None] + v * pixels.width[view][:, None] + u
-    return pixels.label[index] == BACKGROUND
+    return (pixels.label.index_select(0, index.view(-1)) == BACKGROUND).view(index.shape)
 
 
 def grey(pixels: Pixels, view: Int[Tensor, " p"], place: Float[Tensor, "p m 2"]) -> Float[Tensor, "p m"]:
@@ -68,7 +68,8 @@ def grey(pixels: Pixels, view: Int[Tensor, " p"], place: Float[Tensor, "p m 2"])
     right, below = (last[..., 0] > 0).long(), (last[..., 1] > 0).long() * width
     weight = torch.tensor(LUMA).to(place) / 255
     first, second, third, fourth = (
-        pixels.color[index + step].to(place) @ weight for step in (0, right, below, right + below)
+        (pixels.color.index_select(0, (index + step).view(-1)).to(place) @ weight).view(index.shape)
+        for step in (0, right, below, right + below)
     )
     above = first + s * (second - first)
     return above + t * (third + s * (fourth - third) - above)

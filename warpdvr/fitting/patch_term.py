@@ -105,7 +105,7 @@ class Patches:
         return loss + 0 * context.surface.x.sum(), evaluations
 
     def reference_patches(self, context: TermContext) -> ReferencePatches:
-        """Return patches around random hits, in the image and on the object, where the ray does not graze the surface."""
+        """Return patches around random hits, in the image and on the object, that their ray does not graze."""
         batch, surface = context.batch, context.surface
         cosine = -(batch.rays.direction[surface.hit.ray] * surface.normal).detach().sum(-1)
         hit = torch.nonzero(context.object_hits() & (cosine > MIN_COSINE))[:, 0]
@@ -200,4 +200,4 @@ def _rays(context: TermContext, view: Int[Tensor, " n"], place: Float[Tensor, "n
 
 
 def _textured(value: Float[Tensor, "q m"]) -> Bool[Tensor, " q"]:
-    return value.std(1, correction=0) > MIN_CONTRAST
+    return (value - value.mean(1, keepdim=True)).square().mean(1) > MIN_CONTRAST**2

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from warpdvr.cameras.projection import PINHOLE, Pinhole
 from warpdvr.datasets.pixels import BACKGROUND, Pixels
 
 LUMA = 0.299, 0.587, 0.114
@@ -25,6 +26,9 @@ def project(
     """
     camera = pose.to(x)[view]
     local = (x - camera[:, None, :3, 3]) @ camera[:, :3, :3]
+    if all(isinstance(projection, Pinhole) for projection in pixels.projections):
+        flat = (local @ pixels.K.to(x)[view].mT).view(-1, 3)  # one call for all: (u, v, 1) = (K x) / z
+        return PINHOLE.local_project(torch.eye(3).to(x), flat).view(*local.shape[:2], 2), local[..., 2]
     order = view.argsort(stable=True)
     seen, counts = view[order].unique_consecutive(return_counts=True)
     parts = [

@@ -89,9 +89,9 @@ class Patches:
     weight: float
     rays: int
     """Largest number of hits in a step that are compared."""
-    side: int = 7
+    side: int = 5
     """Pixels along a side of a patch."""
-    stride: int = 1
+    stride: int = 2
     """Distance of neighbouring pixels of a patch [pixel]."""
 
     def __call__(self, context: TermContext) -> tuple[Float[Tensor, ""], int]:

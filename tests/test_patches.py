@@ -351,6 +351,7 @@ def test_without_texture_there_is_nothing_to_learn(contrast):
     views = photographs()
     images = tuple(128 + contrast * (image > 128).to(torch.uint8) for image in views.images)
     context = in_float64(step(replace(views, images=images)))
+    assert len(Patches(1.0, 10**6).reference_patches(context).hit) == 0
     loss, _ = Patches(1.0, 10**6)(context)
     assert loss.item() == 0
     by_x = torch.autograd.grad(loss, context.surface.x)[0]

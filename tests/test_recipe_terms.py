@@ -200,7 +200,8 @@ def test_a_view_without_mask_teaches_colour_only_in_the_hull_of_the_others():
     none = torch.full((2 * n,), torch.nan)
     field = Ball()
     pixels = Pixels(views)
-    drawn = PixelBatch(both, torch.full((2 * n, 3), 0.2), label, none, torch.ones(2 * n), pixels.pose)
+    place = torch.arange(2).repeat_interleave(n), pixel_centres(size, size).repeat(2, 1)
+    drawn = PixelBatch(both, torch.full((2 * n, 3), 0.2), label, none, torch.ones(2 * n), pixels.pose, *place)
     seen = shaded(field, both, DenseMarch(64))
     recipe = replace(only("color"), square=0.0)
     step = context(field, pixels, torch.Generator(), drawn, seen)
@@ -283,7 +284,12 @@ def test_colours_in_blocks_move_an_outline_as_finite_differences_say():
     recipe = replace(only("outline", rays=n), background=sky)
     for offset in torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 2):
         rays = camera.rays(blocks + offset)
-        drawn = PixelBatch(rays, torch.zeros(n, 3), torch.zeros(n, dtype=torch.int8), none, torch.ones(n), pixels.pose)
+        black, beside, place = (
+            torch.zeros(n, 3),
+            torch.zeros(n, dtype=torch.int8),
+            (torch.zeros(n).long(), blocks + offset),
+        )
+        drawn = PixelBatch(rays, black, beside, none, torch.ones(n), pixels.pose, *place)
         seen = shaded(field, rays, solve)
         step = context(field, pixels, torch.Generator(), drawn, seen, solver=solve)
         terms, _ = evaluate_terms(recipe_terms(recipe, field), step)
@@ -450,7 +456,8 @@ def test_a_term_does_not_depend_on_the_number_of_rays():
     names = "color", "gradient", "depth", "mask", "hinge", "outline", "freespace", "occupancy"
     found = []
     for rows in (index, torch.cat([index, index])):
-        told = {name: getattr(case.drawn, name)[rows] for name in ("rays", "color", "label", "depth", "forward")}
+        each = "rays", "color", "label", "depth", "forward", "view", "pixel"
+        told = {name: getattr(case.drawn, name)[rows] for name in each}
         terms = asked(only(*names, rays=len(rows)), drawn=PixelBatch(**told, pose=case.pixels.pose)).terms
         found.append({name: terms[name].item() for name in names})
     assert found[0] == pytest.approx(found[1], rel=1e-5) and min(found[0].values()) > 0
@@ -462,7 +469,8 @@ def test_without_a_hit_every_term_is_a_number(name):
     rays = case.drawn.rays[torch.nonzero(~case.hit)[:, 0]]
     n = 4 * (len(rays) // 4)
     ones, zeros = torch.ones(n), torch.zeros(n, 3)
-    drawn = PixelBatch(rays[:n], zeros, torch.zeros(n, dtype=torch.int8), ones, ones, case.pixels.pose)
+    place = torch.zeros(n).long(), torch.full((n, 2), 12.0)
+    drawn = PixelBatch(rays[:n], zeros, torch.zeros(n, dtype=torch.int8), ones, ones, case.pixels.pose, *place)
     case = asked(only(name, rays=n), drawn=drawn)
     term = case.terms[name]
     term.backward()

@@ -264,13 +264,15 @@ def mixed_rays(
     pose: Float[Tensor, "v 4 4"],
     view: Int[Tensor, " n"],
     pixel: Float[Tensor, "n 2"],
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> Rays:
     """Return the rays of `Projection.rays` for cameras of several models, with one projection for each camera."""
     distinct = {id(projection): projection for projection in projections}
     if len(distinct) == 1:
-        return projections[0].rays(K, pose, view, pixel)
+        return projections[0].rays(K, pose, view, pixel, dtype=dtype)
     model = torch.tensor([list(distinct).index(id(projection)) for projection in projections]).to(view.device)[view]
     index = [torch.nonzero(model == i)[:, 0] for i in range(len(distinct))]
-    parts = [p.rays(K, pose, view[i], pixel[i]) for p, i in zip(distinct.values(), index, strict=True)]
+    parts = [p.rays(K, pose, view[i], pixel[i], dtype=dtype) for p, i in zip(distinct.values(), index, strict=True)]
     order = torch.cat(index).argsort()
     return Rays(torch.cat([part.origin for part in parts])[order], torch.cat([part.direction for part in parts])[order])

@@ -35,7 +35,11 @@ class PixelBatch:
     forward: Float[Tensor, " n"]
     """Depth per unit of ray length: the cosine of the angle to the forward axis."""
     pose: Float[Tensor, "v 4 4"]
-    """Camera-to-world matrices of the training views [scene unit]."""
+    """Camera-to-world matrices of the training views [scene unit]; differentiable where cameras are refined."""
+    view: Int[Tensor, " n"]
+    """Training view of each ray."""
+    pixel: Float[Tensor, "n 2"]
+    """Position of each ray in its image [pixel]."""
 
 
 class Pixels:
@@ -117,7 +121,7 @@ class Pixels:
         depth = rays.direction.new_full((len(index),), torch.nan) if depth is None else depth
         forward = (rays.direction.detach() * pose.detach()[view, :3, 2]).sum(-1)
         color = self.color[index - self.start[view] + self.base[view]].float() / 255
-        return PixelBatch(rays, color, self.label[index], depth, forward, pose.detach())
+        return PixelBatch(rays, color, self.label[index], depth, forward, pose, view, pixel)
 
     def inside(self, x: Float[Tensor, "n 3"], pose: Float[Tensor, "v 4 4"] | None = None) -> Bool[Tensor, " n"]:
         """Return whether points lie in the hull of the masks: on the object, or unknown, in every view.
@@ -128,6 +132,7 @@ class Pixels:
         """
         return self.votes(x, pose)[0] == 0
 
+    @torch.no_grad()
     def votes(
         self, x: Float[Tensor, "n 3"], pose: Float[Tensor, "v 4 4"] | None = None
     ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:

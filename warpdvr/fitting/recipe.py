@@ -10,7 +10,7 @@ from warpdvr.runtime.validate import refuse_class, suggest
 
 WEIGHTS = (
     "color", "mask", "hinge", "outline", "eikonal", "smooth",
-    "gradient", "depth", "on_surface", "freespace", "occupancy",
+    "gradient", "depth", "on_surface", "freespace", "occupancy", "patches",
 )  # fmt: skip
 """The terms of the loss."""
 
@@ -63,6 +63,11 @@ class Recipe:
     occupancy: float = 0.0
     """Weight of the occupancy loss of DVR [1 / nat], at a random point of each ray that should hit the object but does
     not."""
+    patches: float = 0.0
+    """Weight of photographs compared with photographs [1 / correlation]: what one shows around a hit, with what others
+    show there."""
+    patch_rays: int = 256
+    """Largest number of hits in a step around which photographs are compared."""
     samples: tuple[int, ...] = ()
     """Evenly spaced samples on each ray: one number, or four that follow one another at 1/8, 1/4 and 5/8 of the fit;
     none: the surface is found with a grid that remembers values."""
@@ -76,7 +81,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         rate = 1.0 if self.rate is None else self.rate
-        for name, values in (("rays", (self.rays,)), ("rate", (rate,)), ("sharpness", self.sharpness or (1.0,))):
+        for name, values in (
+            ("rays", (self.rays,)),
+            ("patch_rays", (self.patch_rays,)),
+            ("rate", (rate,)),
+            ("sharpness", self.sharpness or (1.0,)),
+        ):
             if not all(0 < a < math.inf for a in values):
                 raise ValueError(f"fit: {name} must be positive and finite, got {getattr(self, name)}")
         for name in (*WEIGHTS, "cameras", "square"):

@@ -13,6 +13,7 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN
 from warpdvr.fields.base import Field, longest_side
 from warpdvr.fitting import losses
+from warpdvr.fitting.patch_term import Patches
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
 from warpdvr.fitting.samples import SlopeSampler, SpaceSampler, nearest_values
 from warpdvr.fitting.terms import Term, TermContext
@@ -256,6 +257,7 @@ def recipe_terms(recipe: Recipe, field: Field, background: Background | None = N
         Occupied(recipe.occupancy, space),
         Smooth(recipe.smooth, slopes),
         Eikonal(eikonal, slopes),
+        Patches(recipe.patches, recipe.patch_rays),
     ]
     return [term for term in terms if term.weight > 0]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from warpdvr.cameras.alignment import camera_errors
 from warpdvr.cameras.camera import Camera
 from warpdvr.cli.arguments import OnDevice, named, positional
-from warpdvr.datasets.export import export_cameras
+from warpdvr.datasets.export import export_cameras, format_names
 from warpdvr.datasets.files import PICTURE_SUFFIXES
-from warpdvr.datasets.load import load, write_cameras
+from warpdvr.datasets.load import detect, load, write_cameras
 from warpdvr.datasets.views import Views
 from warpdvr.evaluation.images import evaluate
 from warpdvr.fields.base import Field
@@ -17,7 +17,7 @@ from warpdvr.fitting.pose_refinement import RefinedCamera, check_refinement, ref
 from warpdvr.fitting.pose_residuals import SCALES
 from warpdvr.rendering.background import Background
 from warpdvr.runs.run import Run
-from warpdvr.runtime.files import check_parents
+from warpdvr.runtime.files import check_parents, following_links
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,22 +81,45 @@ def _picture_names(folder: Path | str | None, views: Views) -> dict[str, str]:
     if folder is None:
         return {}
     files = (f for f in sorted(Path(folder).rglob("*")) if f.suffix.lower() in PICTURE_SUFFIXES)
-    return {f.stem: f.name for f in files if f.stem in views.names}
+    others = ("mask", "depth")  # folders of files with the names of the pictures, and suffixes of their own
+    return {f.stem: f.name for f in files if f.stem in views.names and not f.parent.name.lower().startswith(others)}
 
 
 def write_refined(run: Run, views: Views) -> list[Path]:
     """Write the cameras of a run to `cameras/` if they were refined and came from files; return the paths.
 
-    Cameras of held-out views are unchanged, since nothing was compared with them.
+    Poses of held-out views are unchanged, since nothing was compared with them.
     """
     scene = run.scene()
-    if not scene.recipe.cameras or "folder" not in scene.views:
+    if not (scene.recipe.cameras or scene.recipe.intrinsics) or "folder" not in scene.views:
         return []
-    refined = run.load().cameras
-    folder = run.folder / "cameras"
-    links = scene.views.get("follow_links", False)
-    name = scene.views.get("cameras")
-    return write_cameras(scene.views["folder"], views, refined, folder, name=name, follow_links=links)
+    photographs, out = Path(scene.views["folder"]), run.folder / "cameras"
+    links, name = scene.views.get("follow_links", False), scene.views.get("cameras")
+    refined, intrinsics = run.load().cameras, scene.recipe.intrinsics > 0
+    return _write(photographs, views, refined, out, name=name, follow_links=links, intrinsics=intrinsics)
+
+
+def _write(
+    folder: Path,
+    views: Views,
+    cameras: Sequence[Camera],
+    out: Path,
+    *,
+    name: str | None,
+    follow_links: bool,
+    intrinsics: bool,
+) -> list[Path]:
+    """Write cameras in the format of the data that they belong to; return the paths.
+
+    New poses are written over those in a copy of the files. With new intrinsics the files are written anew, without
+    anything else that the old ones hold.
+    """
+    if not intrinsics:
+        return write_cameras(folder, views, cameras, out, name=name, follow_links=follow_links)
+    with following_links(follow_links):
+        format = detect(folder, cameras=name).format
+    refined = replace(views, cameras=tuple(cameras))
+    return export_cameras(refined, out, format=format_names(format)[0], pictures=_picture_names(folder, views))
 
 
 def views_of_run(run: Run, folder: Path | None, name: str | None = None) -> tuple[Path, str | None, Views]:

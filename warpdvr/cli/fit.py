@@ -146,7 +146,7 @@ def _carry_out(
             if is_new:
                 lock.enter_context(written.locked())
         follow(run.fit(written, scene, views, field, job, save_every=options.save_every), job)
-        return _write_products(written, scene, views, field)
+        return _write_products(written, scene, dataclasses.replace(views, cameras=job.cameras), field)
 
 
 def _write_products(written: Run, scene: Scene, views: Views, field: Field) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from warpdvr.cli import fit_code as codes
-from warpdvr.cli.arguments import RESUMED, OnDevice, named, positional
+from warpdvr.cli.arguments import RESUMED, FromFolder, OnDevice, named, positional
 from warpdvr.cli.cameras import write_refined
 from warpdvr.cli.progress import follow, load_views
 from warpdvr.cli.report import report, warn_of_failure
@@ -35,7 +35,7 @@ MINUTES = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewRun(OnDevice):
+class NewRun(FromFolder, OnDevice):
     """The options of all commands that write a run."""
 
     out: Path = dataclasses.field(metadata=named("RUN"))
@@ -48,8 +48,6 @@ class NewRun(OnDevice):
     """Time between two checkpoints, and the most that is lost when the program is killed [s]."""
     duration: Duration = dataclasses.field(metadata={"flat": True})
     photographs: LoadOptions = dataclasses.field(metadata={"flat": True})
-    follow_links: bool = False
-    """Let symbolic links in the folder of the photographs lead elsewhere."""
     weights: Weights
     """Values that replace those of the recipe, with their units in brackets. A weight of 0 leaves its term out of the
     loss."""
@@ -77,11 +75,6 @@ class FitArguments(NewRun):
         default=None,
         metadata=named("NAME", usual="quick", documentation=f"Set of weights and schedules: {', '.join(RECIPES)}."),
     )
-    turntable: float | None = dataclasses.field(
-        default=None, metadata=named("DEGREES", usual="none: the cameras have poses of their own")
-    )
-    """Photographs of one camera that stands still: by how much the object turned from each picture to the next,
-    anticlockwise seen from above [degree]."""
     no_check: bool = False
     """Fit photographs even if their masks and cameras contradict each other."""
 
@@ -201,21 +194,16 @@ def _new_scene(options: FitArguments) -> Scene:
         checkpoint = Run.open(options.shape).load()  # not its scene, which may name files that are gone
         field = {"kind": "repaint", "shape": {"kind": checkpoint.kind, **checkpoint.options}}
         fit["shape"] = str(options.shape.resolve())
-    views = file_scene.views if options.turntable is None else file_scene.views | {"turntable": options.turntable}
-    return Scene(views, field, fit, file_scene.mesh)
+    return Scene(file_scene.views, field, fit, file_scene.mesh)
 
 
 def _with_views(options: NewRun, scene: Scene) -> Scene:
     """Return the scene with the options of how photographs are read."""
-    chosen = dict(options.photographs) | ({"follow_links": True} if options.follow_links else {})
-    name = next((f"--{key.replace('_', '-')}" for key in chosen), None)
-    if name is None:
-        return scene
     if options.resume:
-        raise ValueError(f"{name}: a run that is resumed keeps its views")
+        options.refuse_reading("a run that is resumed keeps its views")
     if "folder" not in scene.views:
-        raise ValueError(f"{name}: is for photographs, but the views of this scene are rendered")
-    return Scene(scene.views | chosen, scene.field, scene.fit, scene.mesh)
+        options.refuse_reading("is for photographs, but the views of this scene are rendered")
+    return Scene(scene.views | options.reading, scene.field, scene.fit, scene.mesh) if options.reading else scene
 
 
 def _fit_table(options: NewRun, fit: Mapping[str, object], *, usual: Table) -> Table:
@@ -263,8 +251,6 @@ def _resumed_scene(options: NewRun) -> Scene:
             raise ValueError("--field, --seed: a run that is resumed keeps its field and its seed")
         if options.recipe is not None:
             raise ValueError("--recipe: a run that is resumed keeps its recipe")
-        if options.turntable is not None:
-            raise ValueError("--turntable: a run that is resumed keeps its cameras")
     if changed := next(iter(options.weights), None):
         raise ValueError(f"--{changed.replace('_', '-')}: a run that is resumed keeps its recipe")
     folder.check_resumable()

@@ -7,6 +7,8 @@ from warpdvr.cli.arguments import FromFolder, named, positional
 from warpdvr.datasets.check import DataReport, check_data
 from warpdvr.datasets.check_picture import draw_report
 from warpdvr.datasets.formats import ReadOptions
+from warpdvr.datasets.load import FORMATS
+from warpdvr.datasets.unrecognised import describe_formats
 from warpdvr.runtime.files import check_file, following_links
 
 
@@ -25,6 +27,9 @@ class CheckDataArguments(FromFolder):
     """Picture of the cameras, of the hull and of the views that fit it worst."""
     json: bool = False
     """Print the findings as JSON, and nothing else."""
+
+
+CheckDataArguments.__doc__ = f"{CheckDataArguments.__doc__}\n    Formats that are read: {describe_formats(FORMATS)}.\n"
 
 
 def check(options: CheckDataArguments) -> int:

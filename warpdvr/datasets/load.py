@@ -184,8 +184,12 @@ def write_cameras(
 ) -> list[Path]:
     """Write camera poses in the format, the frame and the file names of the data set that they belong to.
 
-    Everything else in those files is kept: intrinsics, the image size that they refer to, scale_mat, names of pictures.
-    Views that were left out keep their cameras.
+    What else the files hold is kept: the image size that intrinsics refer to, scale_mat, names of pictures, depth
+    bounds. Not so for Bundler, OpenMVG, Metashape, RealityCapture, NSVF and ScanNet: their files are written anew with
+    cameras alone, under the name that the format usually has; a warning says what is lost, such as points. Views that
+    were left out keep their cameras, but are not in files that are written anew.
+
+    Refined intrinsics are not written everywhere: `warpdvr.export_cameras` writes them.
 
     Args:
         folder: the data set; it is not changed unless `out` is the same.

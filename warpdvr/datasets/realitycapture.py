@@ -38,6 +38,7 @@ class RealityCapture(ListedFormat):
 
     title = "RealityCapture"
     pattern = "*.csv"
+    besides = "columns beyond those that are read"
 
     def recognises(self, path: Path) -> bool:
         """Return whether the first line names the columns."""

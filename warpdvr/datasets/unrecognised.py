@@ -36,6 +36,9 @@ NEARBY: tuple[tuple[str, str, str], ...] = (
 PARTS = ("images", "image", "rgb", "rgbd", "color", "input", "train", "mask", "masks", "sparse")
 """Names of folders that are parts of data sets."""
 
+SHOWN = 3
+"""The most files that are named."""
+
 MOST = 20_000
 """The most files of a folder that are looked at."""
 
@@ -59,7 +62,7 @@ def describe_unrecognised(folder: Path, formats: Sequence[Format], cameras: str 
         cameras: name of a camera file that was asked for.
     """
     if cameras is not None and (found := _detected(folder, formats)):
-        return f"{folder}: expected a camera file called {cameras!r}, found {found}"
+        return f"{folder}: expected a camera file called {cameras!r}, found {_named(found)}"
     wanted = "a camera file of a known format" if cameras is None else f"a camera file called {cameras!r}"
     pictures = _pictures(folder)
     content = "neither pictures nor cameras"
@@ -76,6 +79,13 @@ def _detected(folder: Path, formats: Sequence[Format]) -> Detection | None:
     return next((found for format in formats if (found := format.detect(folder))), None)
 
 
+def _named(found: Detection) -> str:
+    """Return the format with a few of its camera files, of which there may be one per picture."""
+    names = [path.name for path in found.camera_files]
+    more = f", ... {len(names)} files" if len(names) > SHOWN else ""
+    return f"{found.format.title} ({', '.join(names[:SHOWN])}{more})"
+
+
 def _elsewhere(folder: Path, formats: Sequence[Format]) -> str:
     """Return which folder holds cameras: one of those inside, or the one around; empty if none does."""
     inside = sorted(f for f in folder.iterdir() if f.is_dir() and (links_allowed() or not f.is_symlink()))[:50]
@@ -86,7 +96,7 @@ def _elsewhere(folder: Path, formats: Sequence[Format]) -> str:
         except (OSError, ValueError):  # nothing of ours
             continue
         if found:
-            return f"{place} holds {found}: give that folder"
+            return f"{place} holds {_named(found)}: give that folder"
     return ""
 
 

@@ -201,10 +201,10 @@ def test_folders_are_read_with_the_same_options_by_all_commands(run: Run, tmp_pa
     write(folder, ball())
     (folder / "image").rename(tmp_path / "elsewhere")
     (folder / "image").symlink_to(tmp_path / "elsewhere")
-    words = [run.folder, folder, "--out", tmp_path / "out", "--views", "0000", "--size", 16]
+    given = [run.folder, folder, "--out", tmp_path / "out", "--views", "0000", "--size", 16]
     with pytest.raises(ValueError, match=r"symbolic link.*--follow-links"):
-        go(*words)
-    go(*words, "--follow-links", "--max-pixels", 600)
+        go(*given)
+    go(*given, "--follow-links", "--max-pixels", 600)
     shutil.copy(tmp_path / "out" / "cameras.npz", folder)
     assert load(folder, follow_links=True).cameras[0].width == 48
     words = [str(folder), "--format", "nerfstudio", "--out", str(tmp_path / "exported")]

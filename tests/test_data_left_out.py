@@ -119,13 +119,15 @@ def edit_matrices(path: Path, **values: float) -> None:
     np.savez(path, **arrays)
 
 
+def _no_pair(folder: Path) -> None:
+    for name in ("image", "mask"):
+        (folder / f"{name}/003.png").unlink()
+
+
 GONE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no picture": (lambda f: (f / "image/003.png").unlink(), r"image/003\.png' is missing"),
     "no mask": (lambda f: (f / "mask/003.png").unlink(), r"mask/003\.png"),
-    "neither": (
-        lambda f: ((f / "image/003.png").unlink(), (f / "mask/003.png").unlink()),
-        r"image/003\.png' is missing",
-    ),
+    "neither": (_no_pair, r"image/003\.png' is missing"),
     "not finite": (
         lambda f: edit_matrices(f / "cameras.npz", world_mat_3=np.nan),
         "world_mat_3 holds a number that is n",

@@ -47,7 +47,7 @@ def is_float_tiff(path: Path) -> bool:
             if number > 2:  # numbers of two bytes that do not fit into the entry lie elsewhere
                 file.seek(struct.unpack(f"{order}I", value)[0])
                 value = file.read(2)
-            return samples > 1 and struct.unpack(f"{order}H", value[:2])[0] == 3
+            return bool(samples > 1 and struct.unpack(f"{order}H", value[:2])[0] == 3)
         except (KeyError, struct.error, OSError):
             return False
 

@@ -82,7 +82,7 @@ class Fit(TrainingLoop):
         if not self.pixels.has_depth and (self.recipe.depth or self.recipe.on_surface):
             raise ValueError("fit: the recipe weighs depth, but none of the training views has any")
         self.views = views
-        self.clipped = [p for p in field.parameters() if p.requires_grad]
+        self.clipped: list[Tensor] = [p for p in field.parameters() if p.requires_grad]
         groups = self.recipe.groups(field, field.rates)
         self.poses = Poses(self.pixels.pose) if self.recipe.cameras else None
         self.intrinsics = self._new_intrinsics() if self.recipe.intrinsics else None
@@ -210,7 +210,7 @@ class Fit(TrainingLoop):
         groups: list[dict[str, object]] = []
         for module, rate in ((self.poses, self.recipe.cameras), (self.intrinsics, self.recipe.intrinsics)):
             if module:
-                self.clipped += module.parameters()
+                self.clipped.extend(module.parameters())
                 groups.append({"params": list(module.parameters()), "rate": rate})
         return groups
 

@@ -13,7 +13,17 @@ from test_pose_refinement import errors, off
 
 from warpdvr.cameras.rays import pixel_centres
 from warpdvr.cameras.transform import SceneTransform
-from warpdvr.cli.cameras import RefineCamerasArguments, refine_cameras, views_of_run, write_refined
+from warpdvr.cli.arguments import FromFolder
+from warpdvr.cli.cameras import (
+    ExportCamerasArguments,
+    RefineCamerasArguments,
+    export,
+    refine_cameras,
+    views_of_run,
+    write_refined,
+)
+from warpdvr.cli.check_data import CheckDataArguments, check
+from warpdvr.cli.fit import FitArguments, FitCodeArguments
 from warpdvr.cli.parser import parse
 from warpdvr.datasets.dvr import write
 from warpdvr.datasets.load import load
@@ -183,3 +193,55 @@ def test_a_run_without_cameras_in_files(run: Run) -> None:
         ValueError, match=rf"^{run.folder}: the run has no cameras in files, its views are rendered; give"
     ):
         views_of_run(run, None)
+
+
+def test_folders_are_read_with_the_same_options_by_all_commands(run: Run, tmp_path: Path) -> None:
+    """A folder whose pictures are links is read if its links may be followed, and its cameras are written."""
+    folder = tmp_path / "linked"
+    write(folder, ball())
+    (folder / "image").rename(tmp_path / "elsewhere")
+    (folder / "image").symlink_to(tmp_path / "elsewhere")
+    given = [run.folder, folder, "--out", tmp_path / "out", "--views", "0000", "--size", 16]
+    with pytest.raises(ValueError, match=r"symbolic link.*--follow-links"):
+        go(*given)
+    go(*given, "--follow-links", "--max-pixels", 600)
+    shutil.copy(tmp_path / "out" / "cameras.npz", folder)
+    assert load(folder, follow_links=True).cameras[0].width == 48
+    words = [str(folder), "--format", "nerfstudio", "--out", str(tmp_path / "exported")]
+    with pytest.raises(ValueError, match=r"symbolic link.*--follow-links"):
+        export(parse(ExportCamerasArguments, "export-cameras", words))
+    export(parse(ExportCamerasArguments, "export-cameras", [*words, "--follow-links"]))
+    assert (tmp_path / "exported" / "transforms.json").is_file()
+    words = [str(folder), "--out", str(tmp_path / "check.png")]
+    for more in ([], ["--follow-links"]):
+        check(parse(CheckDataArguments, "check-data", [*words, *more]))
+        assert (tmp_path / "check.png").is_file() == bool(more)
+    for command in (FitArguments, FitCodeArguments, RefineCamerasArguments, ExportCamerasArguments, CheckDataArguments):
+        assert issubclass(command, FromFolder)
+
+
+def test_options_of_a_folder_need_one(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^--max-pixels: is for FOLDER, but none is given"):
+        go(run.folder, "--out", tmp_path / "out", "--max-pixels", 600)
+    words = [str(run.folder), "--format", "idr", "--out", str(tmp_path / "out"), "--turntable", "5"]
+    with pytest.raises(ValueError, match=r"^--turntable: is for a folder of photographs, but RUN_OR_FOLDER is a run$"):
+        export(parse(ExportCamerasArguments, "export-cameras", words))
+
+
+def test_refined_intrinsics_are_in_all_that_a_run_writes(run: Run, tmp_path: Path) -> None:
+    """Focal lengths of a run that refined them: in its folder of cameras, and in those of both commands."""
+    run.write_config(run.scene().with_fit({"iterations": 1, "intrinsics": 1e-3}))
+    checkpoint = run.load()
+    zoomed = [replace(c, K=c.K * torch.tensor([[1.25, 1, 1], [1, 1.25, 1], [1, 1, 1]])) for c in checkpoint.cameras]
+    replace(checkpoint, cameras=tuple(zoomed)).save(run.checkpoint)
+    again = shutil.copytree(tmp_path / "data", tmp_path / "again")
+    for path in write_refined(run, run.scene().load_views()):
+        shutil.copy(path, again)
+    exported = tmp_path / "exported"
+    words = [str(run.folder), "--format", "nerfstudio", "--out", str(exported)]
+    export(parse(ExportCamerasArguments, "export-cameras", words))
+    shutil.copytree(tmp_path / "data" / "image", exported / "images")
+    shutil.copytree(tmp_path / "data" / "mask", exported / "masks")
+    for folder in (again, exported):
+        for found, true in zip(load(folder).cameras, zoomed, strict=True):
+            assert torch.allclose(found.K, true.K, atol=1e-4)

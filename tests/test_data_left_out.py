@@ -19,6 +19,7 @@ from test_images import N, agrees, cameras, colours, outline, save, table, warne
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets import dvr
 from warpdvr.datasets.find import Finder
 from warpdvr.datasets.load import load, write_cameras
 from warpdvr.datasets.pixels import Pixels
@@ -107,6 +108,85 @@ def test_matrices_are_left_out_too(tmp_path: Path) -> None:
     views, message = warned(folder)
     assert f"1 of {N} views left out" in message and 3 not in views.listed and len(views) == N - 1
     assert (views.images[3].numpy() == colours(4)).all()
+
+
+def edit_matrices(path: Path, **values: float) -> None:
+    """Set the first number of matrices in an npz file."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    for name, value in values.items():
+        arrays[name][0, 0] = value
+    np.savez(path, **arrays)
+
+
+def _no_pair(folder: Path) -> None:
+    for name in ("image", "mask"):
+        (folder / f"{name}/003.png").unlink()
+
+
+GONE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no picture": (lambda f: (f / "image/003.png").unlink(), r"image/003\.png' is missing"),
+    "no mask": (lambda f: (f / "mask/003.png").unlink(), r"mask/003\.png"),
+    "neither": (_no_pair, r"image/003\.png' is missing"),
+    "not finite": (
+        lambda f: edit_matrices(f / "cameras.npz", world_mat_3=np.nan),
+        "world_mat_3 holds a number that is n",
+    ),
+    "scale": (lambda f: edit_matrices(f / "cameras.npz", scale_mat_3=np.inf), "scale_mat_3 holds a number that is not"),
+}
+
+
+@pytest.mark.parametrize("case", GONE)
+@pytest.mark.parametrize("kind", ["idr", "dvr"])
+def test_a_gap_in_numbered_files_costs_one_view(tmp_path: Path, kind: str, case: str) -> None:
+    """The numbers of the others say which is missing; all others keep their cameras."""
+    folder = write_numbered(tmp_path / "x")
+    if kind == "dvr":
+        views = load(folder, normalise=False)
+        folder = tmp_path / "dvr"
+        dvr.write(folder, views)
+        for path in folder.glob("*/*.png"):
+            path.rename(path.with_name(f"{int(path.stem):03d}.png"))
+    before = load(folder)
+    spoil, reason = GONE[case]
+    if case == "no mask" and kind == "dvr":  # whose masks may be missing for some views
+        spoil(folder)
+        assert load(folder).masks[3] is None
+        return
+    spoil(folder)
+    views, message = warned(folder)
+    assert re.search(rf"1 of {N} views left out: .*{reason}", message)
+    assert views.listed == (0, 1, 2, *range(4, N))
+    for k, i in enumerate(views.listed):
+        assert (views.images[k] == before.images[i]).all() and (
+            views.cameras[k].pose - before.cameras[i].pose
+        ).abs().max() < 1e-6
+
+
+def test_matrices_of_the_first_view_that_are_not_finite_do_not_hide_the_format(tmp_path: Path) -> None:
+    views = load(write_numbered(tmp_path / "x"), normalise=False)
+    dvr.write(tmp_path / "dvr", views)
+    edit_matrices(tmp_path / "dvr/cameras.npz", world_mat_0=np.nan)
+    found, _ = warned(tmp_path / "dvr")
+    assert found.summary.startswith("DVR") and found.listed == tuple(range(1, N))
+
+
+def test_gaps_that_are_not_certain_or_too_many_refuse_the_set(tmp_path: Path) -> None:
+    """Numbers from 1 to N - 1 may begin at 0 or at 1; a name of another kind has no number in the row."""
+
+    def said(*gone: int, odd: int | None = None) -> str:
+        folder = write_numbered(tmp_path / "-".join(map(str, (*gone, odd))))
+        for i in gone:
+            (folder / f"image/{i:03d}.png").unlink()
+        if odd is not None:
+            (folder / f"image/{odd:03d}.png").rename(folder / f"image/x{odd}.png")
+        with pytest.raises(ValueError) as caught:
+            load(folder)
+        return str(caught.value)
+
+    assert f"expected {N} pictures, one per world_mat in cameras.npz, found {N - 1}" in said(0)
+    assert f"expected {N} pictures, one per world_mat in cameras.npz, found {N - 1}" in said(3, odd=7)
+    assert f"2 of {N} views cannot be used" in said(3, 5)
 
 
 def moved(views: Any) -> list[Camera]:

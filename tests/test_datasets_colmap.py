@@ -191,7 +191,7 @@ def test_a_database_alone_says_what_to_run(tmp_path: Path) -> None:
         load(tmp_path)
     (tmp_path / "database.db").rename(tmp_path / "Thumbs.db")
     (tmp_path / "Thumbs.db").write_bytes(bytes(100))
-    with pytest.raises(ValueError, match="known formats"):
+    with pytest.raises(ValueError, match=r"pictures such as images/.*, but no cameras; find the cameras with COLMAP"):
         load(tmp_path)
 
 

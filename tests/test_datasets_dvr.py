@@ -227,7 +227,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "image missing": (
         lambda f: (f / "image/0002.png").unlink(),
-        r"image: expected 5 pictures, one per world_mat.* found 4",
+        r"image/0002\.png' is missing",
     ),
     "mirror": (
         edit_npz(lambda a: a.update(camera_mat_2=np.diag([1.0, -1, 1, 1]))),

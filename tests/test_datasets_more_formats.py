@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.cli.fit import FitArguments, _new_scene
+from warpdvr.cli.fit import FitArguments, _new_scene, _with_views
 from warpdvr.cli.parser import parse
 from warpdvr.datasets.formats import ReadOptions
 from warpdvr.datasets.load import detect, load
@@ -574,7 +574,8 @@ def test_an_uncalibrated_camera_has_the_turntable_in_front_of_it(tmp_path: Path)
 def test_a_turntable_is_an_option_of_fit_and_of_a_scene_file(tmp_path: Path) -> None:
     camera = turntable(tmp_path)
     words = [str(tmp_path), "--out", str(tmp_path / "run"), "--turntable", "90", "--device", "cpu"]
-    scene = _new_scene(parse(FitArguments, "fit", words))
+    options = parse(FitArguments, "fit", words)
+    scene = _with_views(options, _new_scene(options))
     assert scene.views == {"folder": scene.views["folder"], "turntable": 90.0}
     views = scene.load_views().in_data_frame()
     assert views.cameras[0].centre.tolist() == pytest.approx(camera.centre.tolist())

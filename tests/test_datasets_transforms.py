@@ -178,6 +178,12 @@ def test_applied_transform_is_undone_and_put_back(tmp_path: Path) -> None:
     assert "the frame before applied_transform" in views.summary
     found = Nerfstudio().listing(detect(tmp_path), ReadOptions()).points
     assert found is not None and np.abs(found.numpy() - points).max() < 1e-6
+    assert views.cloud is not None and np.abs(views.transform.apply(views.cloud).numpy() - points).max() < 1e-6
+    own = views.in_data_frame()
+    assert own.cloud is not None and np.abs(own.cloud.numpy() - points).max() < 1e-6
+    back = own.in_scene_frame(views.transform).cloud
+    assert back is not None and torch.allclose(back, views.cloud) and not views.points
+    assert "6 points named by transforms.json come without the views that see them" in views.summary
     (path,) = write_cameras(tmp_path, views, views.cameras, tmp_path / "out")
     again = json.loads(path.read_text())
     assert again.keys() == table.keys() and again["applied_scale"] == 2.5

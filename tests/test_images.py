@@ -236,6 +236,30 @@ def test_floats_are_linear(tmp_path: Path) -> None:
     assert f"{N} pictures of linear floats, 1 taken for white" in views.summary
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_a_tiff_of_floats_in_colour_says_how_to_convert_it(tmp_path: Path, order: str) -> None:
+    """TIFF 6.0, sections 6 and 19; with integers of 32 bits, which nobody reads either, another sentence."""
+
+    def said(sample_format: int) -> str:
+        path, pixels = tmp_path / "x.tif", np.zeros((4, 6, 3), f"{order}f4").tobytes()
+        entries = [(256, 4, 1, 6), (257, 4, 1, 4), (258, 3, 3, 160), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 200)]
+        entries += [(277, 3, 1, 3), (278, 4, 1, 4), (279, 4, 1, len(pixels)), (339, 3, 3, 170)]
+        content = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(entries))
+        for tag, kind, count, value in entries:
+            content += struct.pack(f"{order}HHI", tag, kind, count)
+            short = kind == 3 and count == 1
+            content += struct.pack(f"{order}HH", value, 0) if short else struct.pack(f"{order}I", value)
+        content = content.ljust(160, b"\0") + struct.pack(f"{order}5H", 32, 32, 32, 0, 0)
+        content += struct.pack(f"{order}3H", *[sample_format] * 3)
+        path.write_bytes(content.ljust(200, b"\0") + pixels)
+        with pytest.raises(ValueError) as caught:
+            read_header(path)
+        return str(caught.value)
+
+    assert "x.tif: the picture is a TIFF of floats in colour" in said(3) and "`oiiotool x.tif -o x.exr`" in said(3)
+    assert "x.tif: expected a picture, found a file that cannot be decoded" in said(1)
+
+
 def test_exr_is_linear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = {name: np.full((4, 6), v, np.float32) for name, v in zip("RGBA", (0.0, 0.21586, 1e4, 1.0), strict=True)}
     library = types.ModuleType("OpenEXR")

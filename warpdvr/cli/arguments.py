@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from warpdvr.runs.options import FolderOptions, Table
 from warpdvr.runtime.device import find_device
 
 
@@ -39,3 +40,26 @@ class OnDevice:
     @property
     def torch_device(self) -> torch.device:
         return find_device(self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromFolder:
+    """The options of all commands that read photographs in a folder."""
+
+    photographs: FolderOptions = field(metadata={"flat": True})
+    follow_links: bool = False
+    """Let symbolic links in the folder of the photographs lead elsewhere."""
+
+    @property
+    def reading(self) -> Table:
+        """The options that were chosen, as `warpdvr.datasets.load.load` takes them."""
+        return dict(self.photographs) | ({"follow_links": True} if self.follow_links else {})
+
+    def refuse_reading(self, why: str) -> None:
+        """Refuse all of these options.
+
+        Raises:
+            ValueError: if one is chosen; it is named, with the reason.
+        """
+        if name := next(iter(self.reading), None):
+            raise ValueError(f"--{name.replace('_', '-')}: {why}")

@@ -1,15 +1,17 @@
 """The commands that refine cameras against the shape of a run and write cameras in other formats."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from warpdvr.cameras.alignment import camera_errors
 from warpdvr.cameras.camera import Camera
-from warpdvr.cli.arguments import OnDevice, named, positional
-from warpdvr.datasets.export import export_cameras
+from warpdvr.cli.arguments import FromFolder, OnDevice, named, positional
+from warpdvr.datasets.export import export_cameras, format_names
 from warpdvr.datasets.files import PICTURE_SUFFIXES
-from warpdvr.datasets.load import load, write_cameras
+from warpdvr.datasets.load import detect, load, write_cameras
 from warpdvr.datasets.views import Views
 from warpdvr.evaluation.images import evaluate
 from warpdvr.fields.base import Field
@@ -17,11 +19,13 @@ from warpdvr.fitting.pose_refinement import RefinedCamera, check_refinement, ref
 from warpdvr.fitting.pose_residuals import SCALES
 from warpdvr.rendering.background import Background
 from warpdvr.runs.run import Run
-from warpdvr.runtime.files import check_parents
+from warpdvr.runtime.files import check_parents, following_links
+
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefineCamerasArguments(OnDevice):
+class RefineCamerasArguments(FromFolder, OnDevice):
     """Refine cameras against the surface of a run.
 
     The surface does not change.
@@ -44,7 +48,7 @@ class RefineCamerasArguments(OnDevice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportCamerasArguments:
+class ExportCamerasArguments(FromFolder):
     """Write the cameras of a run or of photographs in another format.
 
     They are in the frame and the unit of the data; those of a run are the refined ones, if it refined them. The
@@ -67,11 +71,12 @@ def export(options: ExportCamerasArguments) -> None:
     if (options.source / "config.toml").is_file():
         if options.cameras is not None:
             raise ValueError("--cameras names a file in a folder of photographs, but RUN_OR_FOLDER is a run")
+        options.refuse_reading("is for a folder of photographs, but RUN_OR_FOLDER is a run")
         run = Run.open(options.source)
         views = replace(run.scene().load_views(), cameras=run.load().cameras)
         folder = run.scene().views.get("folder")
     else:
-        folder, views = options.source, load(options.source, cameras=options.cameras, hold_out=0)
+        folder, views = options.source, load(options.source, cameras=options.cameras, hold_out=0, **options.reading)
     for path in export_cameras(views, options.out, format=options.format, pictures=_picture_names(folder, views)):
         print(path)
 
@@ -81,25 +86,50 @@ def _picture_names(folder: Path | str | None, views: Views) -> dict[str, str]:
     if folder is None:
         return {}
     files = (f for f in sorted(Path(folder).rglob("*")) if f.suffix.lower() in PICTURE_SUFFIXES)
-    return {f.stem: f.name for f in files if f.stem in views.names}
+    others = ("mask", "depth")  # folders of files with the names of the pictures, and suffixes of their own
+    return {f.stem: f.name for f in files if f.stem in views.names and not f.parent.name.lower().startswith(others)}
 
 
 def write_refined(run: Run, views: Views) -> list[Path]:
     """Write the cameras of a run to `cameras/` if they were refined and came from files; return the paths.
 
-    Cameras of held-out views are unchanged, since nothing was compared with them.
+    Poses of held-out views are unchanged, since nothing was compared with them.
     """
     scene = run.scene()
-    if not scene.recipe.cameras or "folder" not in scene.views:
+    if not (scene.recipe.cameras or scene.recipe.intrinsics) or "folder" not in scene.views:
         return []
-    refined = run.load().cameras
-    folder = run.folder / "cameras"
-    links = scene.views.get("follow_links", False)
-    name = scene.views.get("cameras")
-    return write_cameras(scene.views["folder"], views, refined, folder, name=name, follow_links=links)
+    photographs, out = Path(scene.views["folder"]), run.folder / "cameras"
+    links, name = scene.views.get("follow_links", False), scene.views.get("cameras")
+    refined, intrinsics = run.load().cameras, scene.recipe.intrinsics > 0
+    return _write(photographs, views, refined, out, name=name, follow_links=links, intrinsics=intrinsics)
 
 
-def views_of_run(run: Run, folder: Path | None, name: str | None = None) -> tuple[Path, str | None, Views]:
+def _write(
+    folder: Path,
+    views: Views,
+    cameras: Sequence[Camera],
+    out: Path,
+    *,
+    name: str | None,
+    follow_links: bool,
+    intrinsics: bool,
+) -> list[Path]:
+    """Write cameras in the format of the data that they belong to; return the paths.
+
+    New poses are written over those in a copy of the files. With new intrinsics the files are written anew, without
+    anything else that the old ones hold.
+    """
+    if not intrinsics:
+        return write_cameras(folder, views, cameras, out, name=name, follow_links=follow_links)
+    with following_links(follow_links):
+        format = detect(folder, cameras=name).format
+    refined = replace(views, cameras=tuple(cameras))
+    return export_cameras(refined, out, format=format_names(format)[0], pictures=_picture_names(folder, views))
+
+
+def views_of_run(
+    run: Run, folder: Path | None, name: str | None = None, reading: Mapping[str, Any] = NO_OPTIONS
+) -> tuple[Path, str | None, Views]:
     """Return photographs in the scene frame of a run, with their folder and the name of their camera file.
 
     Args:
@@ -107,13 +137,14 @@ def views_of_run(run: Run, folder: Path | None, name: str | None = None) -> tupl
         folder: photographs whose cameras are in the frame of the run's data; None: those of the run, with its refined
             cameras.
         name: name of the camera file, where the folder holds several.
+        reading: further options of `load` for the folder.
 
     Raises:
         ValueError: if the run has no photographs in a folder, or they cannot be read.
     """
     checkpoint, scene = run.load(), run.scene()
     if folder is not None:
-        views = load(folder, cameras=name, hold_out=0, normalise=False)
+        views = load(folder, cameras=name, hold_out=0, normalise=False, **reading)
         return folder, name, views.in_scene_frame(checkpoint.transform)
     if "folder" not in scene.views:
         raise ValueError(
@@ -130,9 +161,11 @@ def refine_cameras(options: RefineCamerasArguments) -> None:
     run = Run.open(options.run)
     check_refinement(options.by, options.size)
     check_parents(options.out)
+    if options.folder is None:
+        options.refuse_reading("is for FOLDER, but none is given; the photographs of the run are read as for the run")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"{options.out}: expected a folder for the cameras, found a file")
-    folder, name, views = views_of_run(run, options.folder, options.cameras)
+    folder, name, views = views_of_run(run, options.folder, options.cameras, options.reading)
     indices = _view_indices(views, options.views)
     field = run.field(options.torch_device)
     print(f"{len(indices)} of {len(views)} cameras will be refined", flush=True)
@@ -146,7 +179,11 @@ def refine_cameras(options: RefineCamerasArguments) -> None:
     if options.folder is None:
         background = Background.saved(run.load().fit)
     _report(field, views, cameras, indices, options.size, background)
-    for path in write_cameras(folder, views, cameras, options.out, name=name):
+    links, intrinsics = options.follow_links, False
+    if options.folder is None:
+        scene = run.scene()
+        links, intrinsics = scene.views.get("follow_links", False), scene.recipe.intrinsics > 0
+    for path in _write(folder, views, cameras, options.out, name=name, follow_links=links, intrinsics=intrinsics):
         print(path)
 
 

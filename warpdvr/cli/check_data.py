@@ -3,14 +3,17 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from warpdvr.cli.arguments import named, positional
+from warpdvr.cli.arguments import FromFolder, named, positional
 from warpdvr.datasets.check import DataReport, check_data
 from warpdvr.datasets.check_picture import draw_report
-from warpdvr.runtime.files import check_file
+from warpdvr.datasets.formats import ReadOptions
+from warpdvr.datasets.load import FORMATS
+from warpdvr.datasets.unrecognised import describe_formats
+from warpdvr.runtime.files import check_file, following_links
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckDataArguments:
+class CheckDataArguments(FromFolder):
     """Find out whether photographs, masks and cameras agree, and what would fit better.
 
     The exit status is 0 if the data are good, 1 if they are doubtful, and 2 if they are wrong or cannot be read.
@@ -26,10 +29,14 @@ class CheckDataArguments:
     """Print the findings as JSON, and nothing else."""
 
 
+CheckDataArguments.__doc__ = f"{CheckDataArguments.__doc__}\n    Formats that are read: {describe_formats(FORMATS)}.\n"
+
+
 def check(options: CheckDataArguments) -> int:
     """Examine a data set, draw it, and print what was found; return the exit status."""
     check_file(options.out, (".png",), "the picture")
-    report = check_data(options.folder, cameras=options.cameras)
+    with following_links(options.follow_links):
+        report = check_data(options.folder, cameras=options.cameras, options=ReadOptions(**options.photographs))
     drawn = report.views is not None
     if report.views is not None:
         draw_report(report, options.out)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from warpdvr.cli import fit_code as codes
-from warpdvr.cli.arguments import RESUMED, OnDevice, named, positional
+from warpdvr.cli.arguments import RESUMED, FromFolder, OnDevice, named, positional
 from warpdvr.cli.cameras import write_refined
 from warpdvr.cli.progress import follow, load_views
 from warpdvr.cli.report import report, warn_of_failure
@@ -35,7 +35,7 @@ MINUTES = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewRun(OnDevice):
+class NewRun(FromFolder, OnDevice):
     """The options of all commands that write a run."""
 
     out: Path = dataclasses.field(metadata=named("RUN"))
@@ -48,8 +48,6 @@ class NewRun(OnDevice):
     """Time between two checkpoints, and the most that is lost when the program is killed [s]."""
     duration: Duration = dataclasses.field(metadata={"flat": True})
     photographs: LoadOptions = dataclasses.field(metadata={"flat": True})
-    follow_links: bool = False
-    """Let symbolic links in the folder of the photographs lead elsewhere."""
     weights: Weights
     """Values that replace those of the recipe, with their units in brackets. A weight of 0 leaves its term out of the
     loss."""
@@ -77,11 +75,6 @@ class FitArguments(NewRun):
         default=None,
         metadata=named("NAME", usual="quick", documentation=f"Set of weights and schedules: {', '.join(RECIPES)}."),
     )
-    turntable: float | None = dataclasses.field(
-        default=None, metadata=named("DEGREES", usual="none: the cameras have poses of their own")
-    )
-    """Photographs of one camera that stands still: by how much the object turned from each picture to the next,
-    anticlockwise seen from above [degree]."""
     views: int | None = dataclasses.field(
         default=None, metadata=named("N", usual="that of the scene file, else all that are not held out")
     )
@@ -150,7 +143,7 @@ def _carry_out(
             if is_new:
                 lock.enter_context(written.locked())
         follow(run.fit(written, scene, views, field, job, save_every=options.save_every), job)
-        return _write_products(written, scene, views, field)
+        return _write_products(written, scene, dataclasses.replace(views, cameras=job.cameras), field)
 
 
 def _write_products(written: Run, scene: Scene, views: Views, field: Field) -> int:
@@ -205,22 +198,17 @@ def _new_scene(options: FitArguments) -> Scene:
         checkpoint = Run.open(options.shape).load()  # not its scene, which may name files that are gone
         field = {"kind": "repaint", "shape": {"kind": checkpoint.kind, **checkpoint.options}}
         fit["shape"] = str(options.shape.resolve())
-    views = file_scene.views if options.turntable is None else file_scene.views | {"turntable": options.turntable}
-    views = views if options.views is None else views | {"train": options.views}
+    views = file_scene.views if options.views is None else file_scene.views | {"train": options.views}
     return Scene(views, field, fit, file_scene.mesh)
 
 
 def _with_views(options: NewRun, scene: Scene) -> Scene:
     """Return the scene with the options of how photographs are read."""
-    chosen = dict(options.photographs) | ({"follow_links": True} if options.follow_links else {})
-    name = next((f"--{key.replace('_', '-')}" for key in chosen), None)
-    if name is None:
-        return scene
     if options.resume:
-        raise ValueError(f"{name}: a run that is resumed keeps its views")
+        options.refuse_reading("a run that is resumed keeps its views")
     if "folder" not in scene.views:
-        raise ValueError(f"{name}: is for photographs, but the views of this scene are rendered")
-    return Scene(scene.views | chosen, scene.field, scene.fit, scene.mesh)
+        options.refuse_reading("is for photographs, but the views of this scene are rendered")
+    return Scene(scene.views | options.reading, scene.field, scene.fit, scene.mesh) if options.reading else scene
 
 
 def _fit_table(options: NewRun, fit: Mapping[str, object], *, usual: Table) -> Table:
@@ -268,8 +256,6 @@ def _resumed_scene(options: NewRun) -> Scene:
             raise ValueError("--field, --seed: a run that is resumed keeps its field and its seed")
         if options.recipe is not None:
             raise ValueError("--recipe: a run that is resumed keeps its recipe")
-        if options.turntable is not None:
-            raise ValueError("--turntable: a run that is resumed keeps its cameras")
         if options.views is not None:
             raise ValueError("--views: a run that is resumed keeps its views")
     if changed := next(iter(options.weights), None):

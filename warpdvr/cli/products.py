@@ -1,6 +1,6 @@
 """The commands that write the products of a run: pictures, mesh, USD, scores."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -101,7 +101,10 @@ def evaluate(options: EvalArguments) -> None:
     run = Run.open(options.run)
     check_file(run.scores)
     make_folder(run.images)
-    views = run.scene().load_views()
+    scene = run.scene()
+    views = scene.load_views()
+    if scene.recipe.intrinsics:  # those of held-out views are refined, too
+        views = replace(views, cameras=run.load().cameras)
     truth = products.true_mesh(options.mesh_gt, views)
     field = run.field(options.torch_device)
     surface = None if truth is None else _surface(run, options.torch_device)

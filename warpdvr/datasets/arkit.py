@@ -1,10 +1,11 @@
 """Read ARKit frames as 3D Scanner App exports them ("All Data"), and write their cameras: `frame_*.json`.
 
-A table per picture `frame_00000.jpg`: `cameraPoseARFrame`, 16 numbers, a matrix row by row, camera to world, and
-`intrinsics`, 9 numbers, K row by row, for the picture as it is stored. Axes are right, up, backwards of the picture in
-landscape and metres (Apple's documentation of ARKit, ARCamera.transform and ARCamera.intrinsics); Apple counts the
-principal point from the corner of the picture: pixel centres are at +0.5. Frames without a picture are not views: the
-app stores more poses than pictures.
+The app's maker publishes no description; the layout is that which converters read (for one, PIPELINE.md of
+sagharborrum/arkit-to-colmap). A table per picture `frame_00000.jpg`: `cameraPoseARFrame`, 16 numbers, a matrix row by
+row, camera to world, and `intrinsics`, 9 numbers, K row by row, for the picture as it is stored. Axes are right, up,
+backwards of the picture in landscape and metres (Apple's documentation of ARKit, ARCamera.transform and
+ARCamera.intrinsics); Apple counts the principal point from the corner of the picture: pixel centres are at +0.5. Frames
+without a picture are not views: the app stores more poses than pictures.
 """
 
 import json

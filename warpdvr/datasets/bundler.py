@@ -34,6 +34,7 @@ class Bundler(ListedFormat):
 
     title = "Bundler"
     pattern = "*.out"
+    besides = "the points"
 
     def detect(self, folder: Path, cameras: str | None = None) -> Detection | None:
         """Return the folder with its `.out` files, in it or in `bundle/`, where Bundler writes them."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -92,7 +92,9 @@ class DataReport:
         return json.dumps(table, indent=2)
 
 
-def check_data(source: Path | str | Views, *, cameras: str | None = None) -> DataReport:
+def check_data(
+    source: Path | str | Views, *, cameras: str | None = None, options: ReadOptions | None = None
+) -> DataReport:
     """Examine whether photographs, masks and cameras agree, and what would fit better; nothing is differentiable.
 
     The visual hull of the masks is carved and projected back into every view. Other conventions of the cameras, other
@@ -105,12 +107,14 @@ def check_data(source: Path | str | Views, *, cameras: str | None = None) -> Dat
     Args:
         source: folder of a data set, or views; nothing is refused, a folder that cannot be read is a finding.
         cameras: name of the camera file in the folder, if it holds several.
+        options: how the folder is read; none is held out, and one view is enough.
     """
     if isinstance(source, Views):
         return _examine(source)
     try:
         detection = detect(require_folder(Path(source)), cameras=cameras)
-        views = detection.format.read(detection, ReadOptions(hold_out=0, min_views=1, locate=False))
+        reading = replace(options or ReadOptions(), hold_out=0, min_views=1, locate=False)
+        views = detection.format.read(detection, reading)
     except (ValueError, OSError) as error:
         return DataReport("", (_unreadable(str(error)),))
     return _examine(views)

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from warpdvr.datasets.extras import import_extra, is_exr, is_heif, read_exr
+from warpdvr.datasets.extras import import_extra, is_exr, is_float_tiff, is_heif, read_exr
 from warpdvr.shading.srgb import encode
 
 KINDS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
@@ -147,6 +147,11 @@ def opened(path: Path) -> Iterator[Image.Image]:
         if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
             raise
         reason = str(error).replace(repr(str(path)), "it").replace(str(path), "it")
+        if isinstance(error, UnidentifiedImageError) and is_float_tiff(path):
+            raise ValueError(
+                f"{path}: the picture is a TIFF of floats in colour, which Pillow does not read; convert it to "
+                f"OpenEXR, for instance with `oiiotool {path.name} -o {path.stem}.exr` of OpenImageIO, or to a PNG"
+            ) from error
         hint = "" if not isinstance(error, UnidentifiedImageError) else f"; expected {', '.join(KINDS[:-1])}"
         raise ValueError(
             f"{path}: expected a picture, found a file that cannot be decoded ({reason or type(error).__name__}{hint})"

@@ -80,6 +80,19 @@ def attach_points(views: Views, points: np.ndarray, visible: np.ndarray, path: P
     return replace(views, points=sparse, summary=summary)
 
 
+def attach_cloud(views: Views, points: Float[Tensor, "m 3"], source: str) -> Views:
+    """Return `views` with points of which nothing says who sees them; those that are not finite are left out.
+
+    Args:
+        views: in the scene frame.
+        points: positions in the data's own frame [unit of the data].
+        source: the file that names them, for the summary.
+    """
+    points = points[points.isfinite().all(1)].double()
+    words = f"{len(points)} points named by {source} come without the views that see them, nothing is learnt from them."
+    return replace(views, cloud=views.transform.inverse().apply(points), summary=f"{views.summary} {words}")
+
+
 def attach_points_file(folder: Path, views: Views) -> Views:
     """Return `views` with the sparse points of `folder`/points.npz (arrays `points` and `visible`), if it exists."""
     path = path_inside(folder, "points.npz")

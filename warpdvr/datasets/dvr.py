@@ -59,9 +59,13 @@ class DVR(matrices.MatrixFormat):
         IDR's files have K [R | t] in pixels in world_mat, and may have a camera_mat too.
         """
         try:
-            arrays = read_arrays(path_inside(path.parent, path.name), "(world|camera)_mat_0")
-            world, camera = (matrices.get_matrix(path, arrays, f"{kind}_mat_0") for kind in ("world", "camera"))
+            arrays = read_arrays(path_inside(path.parent, path.name), r"(world|camera)_mat_\d+")
+            n = matrices.count_cameras(arrays)
+            views = (matrices.get_view(path, arrays, [f"world_mat_{i}", f"camera_mat_{i}"]) for i in range(n))
+            world, camera = next((found for found, broken in views if not broken), (None, None))
         except ValueError:  # the next format that is tried reports what is wrong
+            return False
+        if world is None or camera is None:
             return False
         return matrices.is_scaled_rotation(world[:3, :3]) and bool((camera[:2, 2].abs() < 2).all())
 
@@ -71,12 +75,12 @@ class DVR(matrices.MatrixFormat):
         If that is the identity and the cameras do not look at the unit sphere, the object is moved there.
         """
         path = data.choose()
-        transform, projections, factors = _matrices(path, options.min_views)
+        transform, projections, factors, broken = _matrices(path, options.min_views)
         pictures = matrices.find_pictures(data.folder, path, len(projections))
         masks, source = _masks(data.folder, pictures)
         listing = Listing(
             tuple(
-                matrices.entry(data.folder, picture, partial(_camera, path, i, P), mask, i)
+                matrices.entry(data.folder, picture, partial(_camera, path, i, P), mask, i, broken.get(i))
                 for i, (P, picture, mask) in enumerate(zip(projections, pictures, masks, strict=True))
             ),
             camera_file=path.name,
@@ -146,31 +150,41 @@ def write(folder: Path, views: Views) -> None:
     (folder / "cameras.npz").write_bytes(npz_bytes(arrays))
 
 
-def _matrices(path: Path, min_views: int) -> tuple[SceneTransform, list[Tensor], list[float]]:
-    """Return scale_mat and, per view, camera_mat world_mat scale_mat (4, 4) and the factor of its depth.
+def _matrices(path: Path, min_views: int) -> tuple[SceneTransform, list[Tensor], list[float], dict[int, str]]:
+    """Return scale_mat; per view camera_mat world_mat scale_mat (4, 4) and the factor of its depth; and what is wrong.
 
-    The factor converts the depth to the unit of the data; it is not 1 if world_mat has a scale.
+    The factor converts the depth to the unit of the data; it is not 1 if world_mat has a scale. A view whose matrices
+    are not finite is named with the reason, by its number.
     """
     arrays = read_arrays(path, r"(world|camera|scale)_mat_\d+")
     n = matrices.count_cameras(arrays)
     require_view_count(path, n, min_views)
     eye = torch.eye(4, dtype=torch.float64)
-    first, projections, factors = eye, [], []
+    first: Tensor | None = None
+    projections, factors, broken = [], [], dict[int, str]()
     for i in range(n):
-        camera, world = (matrices.get_matrix(path, arrays, f"{kind}_mat_{i}") for kind in ("camera", "world"))
-        scale = matrices.get_matrix(path, arrays, f"scale_mat_{i}") if f"scale_mat_{i}" in arrays else eye
-        first = scale if i == 0 else first
-        matrices.require_equal_scales(path, i, scale, first)
-        if not matrices.is_scaled_rotation(world[:3, :3]):
-            raise ValueError(f"{path}: world_mat_{i} is not [R | t], expected a rotation as in world_mat_0")
-        projection = (camera @ world)[:3, :3]
-        if not torch.linalg.det(projection) > 0:
-            raise ValueError(
-                f"{path}: camera_mat_{i} and world_mat_{i} make a mirror image, expected x right, y down, z forward"
-            )
+        keys = [f"{kind}_mat_{i}" for kind in ("camera", "world", "scale")]
+        (camera, world, *scales), wrong = matrices.get_view(path, arrays, keys if keys[2] in arrays else keys[:2])
+        scale = scales[0] if scales else eye
+        if wrong:
+            broken[i] = wrong
+        else:
+            first = scale if first is None else first
+            matrices.require_equal_scales(path, i, scale, first)
+            _require_pose(path, i, camera, world)
         projections.append(camera @ world @ scale)
-        factors.append(1 / float(projection[2].norm()))
-    return matrices.scene_transform(path, first), projections, factors
+        factors.append(1 / float((camera @ world)[2, :3].norm()))
+    return matrices.scene_transform(path, eye if first is None else first), projections, factors, broken
+
+
+def _require_pose(path: Path, i: int, camera: Float[Tensor, "4 4"], world: Float[Tensor, "4 4"]) -> None:
+    """Raise ValueError if world_mat is not [R | t], or is one of a mirror image together with camera_mat."""
+    if not matrices.is_scaled_rotation(world[:3, :3]):
+        raise ValueError(f"{path}: world_mat_{i} is not [R | t], expected a rotation as in world_mat_0")
+    if not torch.linalg.det((camera @ world)[:3, :3]) > 0:
+        raise ValueError(
+            f"{path}: camera_mat_{i} and world_mat_{i} make a mirror image, expected x right, y down, z forward"
+        )
 
 
 def _world_matrix(camera: Camera) -> Float[Tensor, "3 4"]:

@@ -48,7 +48,7 @@ class Listing:
     points: Float[Tensor, "m 3"] | None = None
     """Sparse points in the data's own frame, float64."""
     visible: Bool[Tensor, "v m"] | None = None
-    """Which view sees which point."""
+    """Which view sees which point; None if the data do not say."""
 
 
 @dataclass(frozen=True)

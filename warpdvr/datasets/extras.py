@@ -1,6 +1,7 @@
-"""Pictures whose decoders are packages of their own: HEIC and OpenEXR."""
+"""Pictures whose decoders are packages of their own, HEIC and OpenEXR, and those that none of ours reads."""
 
 import importlib
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,27 @@ def is_heif(path: Path) -> bool:
 def is_exr(path: Path) -> bool:
     """Return whether a file is OpenEXR (openexr.com, "OpenEXR File Layout": the magic number)."""
     return _start(path)[:4] == b"\x76\x2f\x31\x01"
+
+
+def is_float_tiff(path: Path) -> bool:
+    """Return whether a file is a TIFF of several floats a pixel (TIFF 6.0, section 19: SampleFormat 3)."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(_start(path)[:4])
+    if order is None:
+        return False
+    with path.open("rb") as file:
+        try:
+            file.seek(struct.unpack(f"{order}I", file.read(8)[4:])[0])
+            count = struct.unpack(f"{order}H", file.read(2))[0]
+            entries = [struct.unpack(f"{order}HHI4s", file.read(12)) for _ in range(count)]
+            tags = {tag: (number, value) for tag, _, number, value in entries}
+            samples = struct.unpack(f"{order}H", tags[277][1][:2])[0]
+            number, value = tags[339]
+            if number > 2:  # numbers of two bytes that do not fit into the entry lie elsewhere
+                file.seek(struct.unpack(f"{order}I", value)[0])
+                value = file.read(2)
+            return bool(samples > 1 and struct.unpack(f"{order}H", value[:2])[0] == 3)
+        except (KeyError, struct.error, OSError):
+            return False
 
 
 def import_extra(module: str, path: Path, kind: str, package: str) -> Any:

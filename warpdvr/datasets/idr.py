@@ -51,14 +51,16 @@ class IDR(matrices.MatrixFormat):
     def read(self, data: Detection, options: ReadOptions) -> Views:
         """Return the data set in the scene frame that scale_mat leads from, or that the object defines without one."""
         path = data.choose(*PREFERRED)
-        world, transform = _matrices(path, options.min_views)
+        world, transform, broken = _matrices(path, options.min_views)
         frame = SceneTransform.identity() if transform is None else transform
         pictures = matrices.find_pictures(data.folder, path, len(world))
         masks, source = _masks(data.folder, len(world))
-        ratio = _size_ratio(*_sized(world, pictures))
+        ratio = _size_ratio(*_sized([None if i in broken else P for i, P in enumerate(world)], pictures))
         listing = Listing(
             tuple(
-                matrices.entry(data.folder, picture, partial(_camera, path, i, P @ frame.matrix, ratio), mask, i)
+                matrices.entry(
+                    data.folder, picture, partial(_camera, path, i, P @ frame.matrix, ratio), mask, i, broken.get(i)
+                )
                 for i, (P, picture, mask) in enumerate(zip(world, pictures, masks, strict=True))
             ),
             camera_file=path.name,
@@ -95,21 +97,29 @@ class IDR(matrices.MatrixFormat):
         return {"cameras_sphere.npz": npz_bytes(arrays)}
 
 
-def _matrices(path: Path, min_views: int) -> tuple[list[Tensor], SceneTransform | None]:
-    """Return world_mat of each view, (4, 4) float64, and the scale_mat that they share, None without any."""
+def _matrices(path: Path, min_views: int) -> tuple[list[Tensor], SceneTransform | None, dict[int, str]]:
+    """Return world_mat of each view, (4, 4) float64; the scale_mat of all, None without any; and what is wrong.
+
+    A view whose matrices are not finite is named with the reason, by its number.
+    """
     arrays = read_arrays(path, r"(world|scale)_mat_\d+")
     n = matrices.count_cameras(arrays)
     if n == 0:
         raise ValueError(f"{path}: expected matrices world_mat_0, world_mat_1, ..., found none")
-    scaled = n if any(key.startswith("scale_mat_") for key in arrays) else 0  # all of them or none
-    world = [matrices.get_matrix(path, arrays, f"world_mat_{i}") for i in range(n)]
-    scale = [matrices.get_matrix(path, arrays, f"scale_mat_{i}") for i in range(scaled)]
+    scaled = any(key.startswith("scale_mat_") for key in arrays)  # all of them or none
+    kinds = ("world", "scale") if scaled else ("world",)
+    views = [matrices.get_view(path, arrays, [f"{kind}_mat_{i}" for kind in kinds]) for i in range(n)]
     require_view_count(path, n, min_views)
+    broken = {i: reason for i, (_, reason) in enumerate(views) if reason}
+    world = [found[0] for found, _ in views]
+    scale = {i: found[-1] for i, (found, _) in enumerate(views) if scaled and i not in broken}
     for i, matrix in enumerate(world):
-        _require_intrinsics(path, i, matrix[:3, :3])
-    for i, matrix in enumerate(scale):
-        matrices.require_equal_scales(path, i, matrix, scale[0])
-    return world, matrices.scene_transform(path, scale[0]) if scale else None
+        if i not in broken:
+            _require_intrinsics(path, i, matrix[:3, :3])
+    first = next(iter(scale.values()), None)
+    for i, matrix in scale.items():
+        matrices.require_equal_scales(path, i, matrix, scale[min(scale)])
+    return world, None if first is None else matrices.scene_transform(path, first), broken
 
 
 def _require_intrinsics(path: Path, i: int, matrix: Float[Tensor, "3 3"]) -> None:
@@ -129,15 +139,17 @@ def _masks(folder: Path, n: int) -> tuple[list[Path | None], str]:
     subfolder = find_subfolder(folder, "mask", "masks")
     if subfolder is None:
         return [None] * n, "nowhere"
-    paths: list[Path | None] = [*list_pictures(subfolder, folder)]
-    if len(paths) != n:
-        raise ValueError(f"{subfolder}: expected {n} masks, one per image, found {len(paths)}")
-    return paths, f"{subfolder.name}/ (white = object)"
+    found = list_pictures(subfolder, folder)
+    paths = matrices.fill_gaps(found, n)
+    if paths is None:
+        raise ValueError(f"{subfolder}: expected {n} masks, one per image, found {len(found)}")
+    return [*paths], f"{subfolder.name}/ (white = object)"
 
 
-def _sized(world: list[Tensor], pictures: list[Path]) -> tuple[list[Tensor], list[tuple[int, int]]]:
-    """Return the matrices and the sizes of those pictures that tell their size."""
-    pairs = [(P, size) for P, path in zip(world, pictures, strict=True) if (size := picture_size(path))]
+def _sized(world: Sequence[Tensor | None], pictures: list[Path]) -> tuple[list[Tensor], list[tuple[int, int]]]:
+    """Return the matrices and the sizes of those pictures that have a matrix and tell their size."""
+    known = [(P, picture_size(path)) for P, path in zip(world, pictures, strict=True) if P is not None]
+    pairs = [(P, size) for P, size in known if size]
     return [P for P, _ in pairs], [size for _, size in pairs]
 
 

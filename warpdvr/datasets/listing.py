@@ -4,12 +4,14 @@ Such a format subclasses `ListedFormat` and says what its files hold; finding th
 what is damaged, and the scene frame are the same for all of them (`read_listing`).
 """
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.datasets.depth import attach_points
+from warpdvr.datasets.depth import attach_cloud, attach_points
 from warpdvr.datasets.depthfile import DepthMap, read_depth_map
 from warpdvr.datasets.entries import Entry, Listing, NamedCamera
 from warpdvr.datasets.files import error_prefix
@@ -23,6 +25,9 @@ __all__ = ["Entry", "ListedFormat", "Listing", "NamedCamera", "read_listing"]
 
 class ListedFormat(Format):
     """A format whose files list views one by one."""
+
+    besides: ClassVar[str] = ""
+    """What its files hold besides cameras and `write_cameras` leaves out, in words; empty if nothing is lost."""
 
     @abstractmethod
     def listing(self, data: Detection, options: ReadOptions) -> Listing:
@@ -45,10 +50,16 @@ class ListedFormat(Format):
         return read_listing(data, self.listing(data, options), options)
 
     def write_cameras(self, data: Detection, cameras: Sequence[Camera]) -> dict[str, bytes]:
-        """Return new camera files with the names of the old ones; override it to keep what else those hold.
+        """Return files that are written anew, with cameras alone; override it to keep what else the old ones hold.
 
-        Views that were left out are left out of the new files, too.
+        Views that were left out are left out of the new files, too. A warning says what else is lost (`besides`).
         """
+        if self.besides:
+            warnings.warn(
+                f"{data.camera_files[0]}: the cameras of {self.title} are written to new files, without {self.besides} "
+                "of the old ones",
+                stacklevel=2,
+            )
         entries = self.listing(data, ReadOptions()).entries
         named = zip(entries, data.spread(cameras, len(entries)), strict=True)
         return self.export([NamedCamera(entry.picture, camera) for entry, camera in named if camera is not None])
@@ -66,8 +77,10 @@ def read_listing(data: Detection, listing: Listing, options: ReadOptions) -> Vie
         finder = Finder(data.folder, ("", *listing.pictures))
         capture = replace(capture, depth_maps=[_depth_map(finder, entry) for entry in entries])
     views = capture.views(data, options)
-    if listing.points is None or listing.visible is None:
+    if listing.points is None:
         return views
+    if listing.visible is None:
+        return attach_cloud(views, listing.points, data.camera_files[0].name)
     return attach_points(views, listing.points.numpy(), listing.visible.numpy()[list(kept)], data.camera_files[0])
 
 

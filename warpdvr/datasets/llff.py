@@ -1,9 +1,9 @@
 """Read LLFF data, and write its cameras: `poses_bounds.npy` beside `images/`.
 
-Layout as in Fyusion/LLFF (README, "Using your own poses without running COLMAP"): a row of 17 numbers per picture, in
-the order of the pictures' names sorted as text: a 3 x 5 matrix row by row, then the nearest and the farthest depth. The
-matrix is [R | t | (h, w, f)], camera to world with the axes down, right, backwards; one focal length [pixel], the
-principal point in the centre of the picture.
+Layout as in Fyusion/LLFF (README, "Using your own poses without running COLMAP", and llff/poses/pose_utils.py): a row
+of 17 numbers per picture, in the order of the pictures' names sorted as text: a 3 x 5 matrix row by row, then the
+nearest and the farthest depth. The matrix is [R | t | (h, w, f)], camera to world with the axes down, right, backwards;
+one focal length [pixel], the principal point in the centre of the picture.
 """
 
 import io

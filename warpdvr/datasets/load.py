@@ -34,6 +34,7 @@ from warpdvr.datasets.record3d import Record3D
 from warpdvr.datasets.scannet import ScanNet
 from warpdvr.datasets.sdfstudio import SDFStudio
 from warpdvr.datasets.synthetic import mesh_views
+from warpdvr.datasets.unrecognised import describe_unrecognised
 from warpdvr.datasets.views import SparseDepth, Views
 from warpdvr.runtime.files import following_links, make_folder, replacing
 
@@ -91,15 +92,13 @@ def detect(folder: Path | str, *, cameras: str | None = None) -> Detection:
         cameras: name of the camera file in `folder`, if it holds several.
 
     Raises:
-        ValueError: if it is of no known format; names those that are known.
+        ValueError: if it is of no known format; says what was found, what is missing, and what to do.
     """
     folder = Path(folder)
     for format in FORMATS:
         if detection := format.detect(folder, cameras):
             return detection
-    formats = "; ".join(f"{format.title} with {format.pattern}" for format in FORMATS)
-    expected = "a camera file of a known format" if cameras is None else f"a camera file called {cameras!r}"
-    raise ValueError(f"{folder}: expected {expected}, found none; known formats are {formats}")
+    raise ValueError(describe_unrecognised(folder, FORMATS, cameras))
 
 
 def load(
@@ -185,8 +184,12 @@ def write_cameras(
 ) -> list[Path]:
     """Write camera poses in the format, the frame and the file names of the data set that they belong to.
 
-    Everything else in those files is kept: intrinsics, the image size that they refer to, scale_mat, names of pictures.
-    Views that were left out keep their cameras.
+    What else the files hold is kept: the image size that intrinsics refer to, scale_mat, names of pictures, depth
+    bounds. Not so for Bundler, OpenMVG, Metashape, RealityCapture, NSVF and ScanNet: their files are written anew with
+    cameras alone, under the name that the format usually has; a warning says what is lost, such as points. Views that
+    were left out keep their cameras, but are not in files that are written anew.
+
+    Refined intrinsics are not written everywhere: `warpdvr.export_cameras` writes them.
 
     Args:
         folder: the data set; it is not changed unless `out` is the same.

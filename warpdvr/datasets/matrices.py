@@ -56,6 +56,20 @@ def get_matrix(path: Path, arrays: dict[str, np.ndarray], key: str) -> Float[Ten
     return full
 
 
+def get_view(path: Path, arrays: dict[str, np.ndarray], keys: Sequence[str]) -> tuple[list[Tensor], str | None]:
+    """Return the matrices of a view, and what is wrong with one of them, if any is: then all are identities.
+
+    Raises:
+        ValueError: if one is missing.
+    """
+    try:
+        return [get_matrix(path, arrays, key) for key in keys], None
+    except ValueError as error:
+        if any(key not in arrays for key in keys):
+            raise
+        return [torch.eye(4, dtype=torch.float64) for _ in keys], str(error)
+
+
 def require_equal_scales(path: Path, i: int, scale: Float[Tensor, "4 4"], first: Float[Tensor, "4 4"]) -> None:
     """Raise ValueError if the i-th scale_mat differs from the first: the views would show different scenes."""
     if not torch.allclose(scale, first, rtol=1e-5):
@@ -79,27 +93,57 @@ def is_scaled_rotation(matrix: Float[Tensor, "3 3"]) -> bool:
     return bool(size > 0 and (square / size - torch.eye(3).to(matrix)).abs().max() < 1e-2)
 
 
-def entry(folder: Path, picture: Path, camera: Callable[[int, int], Camera], mask: Path | None, i: int) -> Entry:
+def entry(
+    folder: Path,
+    picture: Path,
+    camera: Callable[[int, int], Camera],
+    mask: Path | None,
+    i: int,
+    broken: str | None = None,
+) -> Entry:
     """Return the i-th view of a data set whose pictures, masks and matrices pair up by order."""
     mask_name = None if mask is None else str(mask.relative_to(folder))
-    return Entry(str(picture.relative_to(folder)), camera, f"world_mat_{i}", mask_name)
+    return Entry(str(picture.relative_to(folder)), camera, f"world_mat_{i}", mask_name, broken=broken)
 
 
 def find_pictures(folder: Path, camera_file: Path, n: int) -> list[Path]:
     """Return the `n` pictures in `folder`/image or images, as many as there are cameras in `camera_file`.
 
+    Where some are missing, their numbers say which (`fill_gaps`).
+
     Raises:
-        ValueError: if there is no such subfolder, or the number of pictures in it is not `n`.
+        ValueError: if there is no such subfolder, or it does not hold a picture per camera.
     """
     subfolder = find_subfolder(folder, "image", "images")
     if subfolder is None:
         raise ValueError(f"{folder}: expected the photographs in a folder image or images, found neither")
     paths = list_pictures(subfolder, folder)
-    if len(paths) != n:
+    filled = fill_gaps(paths, n)
+    if filled is None:
         raise ValueError(
             f"{subfolder}: expected {n} pictures, one per world_mat in {camera_file.name}, found {len(paths)}"
         )
-    return paths
+    return filled
+
+
+def fill_gaps(paths: Sequence[Path], n: int) -> list[Path] | None:
+    """Return n files in order, with the names that missing ones should have; None if nothing tells which are missing.
+
+    The names must be alike but for a number, which counts from 0 and 0 is there, or from 1 and n is there.
+    """
+    if len(paths) == n:
+        return [*paths]
+    numbered = [re.fullmatch(r"(.*?)(\d+)", path.stem) for path in paths]
+    found = {int(match[2]): path for match, path in zip(numbered, paths, strict=True) if match}
+    beginnings = {match[1] for match in numbered if match}
+    first = 0 if 0 in found else 1 if n in found else -1
+    whole = len(found) == len(paths) and len(beginnings) == 1 and first >= 0
+    if not whole or min(found) < first or max(found) >= n + first:
+        return None
+    width = min(len(match[2]) for match in numbered if match)
+    model = paths[0]
+    names = [f"{next(iter(beginnings))}{i:0{width}d}{model.suffix}" for i in range(first, n + first)]
+    return [found.get(i, model.with_name(name)) for i, name in enumerate(names, first)]
 
 
 def replace_world_matrices(

@@ -43,6 +43,7 @@ class Metashape(ListedFormat):
 
     title = "Metashape"
     pattern = "*.xml"
+    besides = "markers, settings and the sharing of sensors"
 
     def recognises(self, path: Path) -> bool:
         """Return whether it is a document with a chunk; a file with forbidden declarations is reported by `listing`."""

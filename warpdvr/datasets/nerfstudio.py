@@ -11,6 +11,8 @@ cameras come from: x_file = applied_scale (applied_transform x). Meshes and poin
 written back in the frame of the file. instant-ngp's `scale`, `offset` and `aabb_scale` concern its own grid and are
 ignored.
 
+Points of `ply_file_path` are in the frame of the file, and become `Views.cloud`: nothing says which views see them.
+
 `train_filenames`, `val_filenames` and `test_filenames` are the split of the data: what is not in the first, or in one
 of the others, is held out.
 

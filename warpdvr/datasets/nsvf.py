@@ -3,8 +3,10 @@
 Layout as in facebookresearch/NSVF (README, "Dataset", and `load_intrinsics` in fairnr/data/data_utils.py):
 `intrinsics.txt` holds a 4 x 4 (or 3 x 3) matrix K, or begins with a line `f cx cy 0`; each file in `pose/` holds a 4 x
 4 matrix, camera to world, OpenCV axes, and has the name of its picture in `rgb/`. Names that begin with 0_, 1_ and 2_
-are for training, validation and test. Pixel centres are not defined; they are taken to be at +0.5, since the authors'
-own data have their principal point at half of the size.
+are for training, validation and test, as in the authors' data; the README splits views by number instead. Pixel centres
+are taken to be at +0.5, since the authors' renders have their principal point at half of the size. sxyu/svox2
+(opt/util/nsvf_dataset.py) reads names and pixels in the same way; NSVF's own code counts pixels without the half
+(`get_uv`).
 """
 
 import re

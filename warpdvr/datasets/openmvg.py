@@ -53,6 +53,7 @@ class OpenMVG(ListedFormat):
 
     title = "OpenMVG"
     pattern = "sfm_data*.json"
+    besides = "structure, control points and the sharing of intrinsics"
 
     def listing(self, data: Detection, options: ReadOptions) -> Listing:
         """Return a view per picture; the camera of one without a pose raises a sentence that says so."""

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from warpdvr.cameras.camera import mixed_rays
+from warpdvr.cameras.projection import Projection
 from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.morphology import dilate, outline_band
 from warpdvr.datasets.views import Views
@@ -78,6 +79,10 @@ class Pixels:
     def has_depth(self) -> bool:
         """Whether the depth of any pixel or point is known."""
         return self.sparse is not None or (self.depth is not None and not bool(self.depth.isnan().all()))
+
+    def set_intrinsics(self, K: Float[Tensor, "v 3 3"], projections: Sequence[Projection]) -> None:
+        """Draw from now on with other intrinsics [pixel] of the training views; rays are differentiable by them."""
+        self.K, self.projections = K.to(self.K), list(projections)
 
     def draw(
         self, n: int, generator: torch.Generator, *, patches: bool = False, pose: Float[Tensor, "v 4 4"] | None = None

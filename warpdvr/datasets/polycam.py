@@ -1,10 +1,11 @@
 """Read Polycam's raw data, and write its cameras: `keyframes/corrected_cameras/` or `keyframes/cameras/`.
 
 Layout as in PolyCam/polyform (polyform/core/capture_folder.py): a table per picture, with its name, of `fx`, `fy`,
-`cx`, `cy`, `width`, `height` [pixel] and t_00 .. t_23, the rows of a matrix, camera to world, axes right, up,
-backwards, y up, in metres. `corrected_` cameras are those after global optimisation, with pictures of their own in
-`corrected_images`. Apple counts the principal point from the corner of the picture (ARKit, ARCamera.intrinsics): pixel
-centres are at +0.5.
+`cx`, `cy`, `width`, `height` [pixel] and t_00 .. t_23, the rows of a matrix, camera to world, axes right, up, backwards
+(polyform/convertors/instant_ngp.py copies it as it is), y up, in metres; nerfstudio's converter turns the world
+(process_data/polycam_utils.py), which is not done here. `corrected_` cameras are those after global optimisation, with
+pictures of their own in `corrected_images`. Apple counts the principal point from the corner of the picture (ARKit,
+ARCamera.intrinsics): pixel centres are at +0.5.
 """
 
 import json

@@ -1,12 +1,12 @@
 """Read cameras of RealityCapture (RealityScan), and write them: the CSV file "Internal/External camera parameters".
 
-Its columns are `#name,x,y,alt,heading,pitch,roll,f,px,py,k1,k2,k3,k4,t1,t2`. x, y and alt are the centre of the
-camera, z up. The vendor does not publish the formulas; they are taken as nerfstudio's converter has them
-(nerfstudio/process_data/realitycapture_utils.py): camera to world R = Rz(-heading) Rx(pitch) Ry(roll) [degree] with
-axes right, up, backwards, and f for a film of 36 mm along the longer side. px and py are taken as offsets from the
-centre in shares of the longer side, as in the vendor's XMP files ("RealityCapture XMP Camera Math": PrincipalPointU).
-k1, k2 and k3 are the radial terms of x' = x (1 + k1 r^2 + k2 r^4 + k3 r^6). k4, t1 and t2 are refused where they are
-not zero: nothing that is published says which term each of them is.
+Its columns are `#name,x,y,alt,heading,pitch,roll,f,px,py,k1,k2,k3,k4,t1,t2`. x, y and alt are the centre of the camera,
+z up. The formulas are those of nerfstudio's converter (nerfstudio/process_data/realitycapture_utils.py, since pull
+request 3131): camera to world R = Rz(-heading) Rx(pitch) Ry(roll) [degree] with axes right, up, backwards, f for a film
+of 36 mm along the longer side, and px and py offsets from the centre in shares of the longer side, as in the vendor's
+XMP files ("RealityCapture XMP Camera Math": PrincipalPointU). k1, k2 and k3 are the radial terms of x' = x (1 + k1 r^2
++ k2 r^4 + k3 r^6), the vendor's model Brown3. k4, t1 and t2, of Brown4 and of tangential models, are refused where they
+are not zero: k4 is no term of our lens, and we found no published order and sign of t1 and t2.
 """
 
 import csv
@@ -38,6 +38,7 @@ class RealityCapture(ListedFormat):
 
     title = "RealityCapture"
     pattern = "*.csv"
+    besides = "columns beyond those that are read"
 
     def recognises(self, path: Path) -> bool:
         """Return whether the first line names the columns."""

@@ -1,9 +1,11 @@
 """Read Record3D's exports, and write their cameras: `metadata` (of an unpacked .r3d) or `metadata.json`.
 
-Layout as in marek-simonik/record3d (README and its wiki, ".r3d files"): a JSON table of `w`, `h` [pixel], `K`, the 3 x
-3 matrix column by column, and `poses`, a list of (qx, qy, qz, qw, tx, ty, tz), camera to world, axes right, up,
-backwards, in metres; newer files add `perFrameIntrinsicCoeffs`, a list of (fx, fy, cx, cy). Poses and pictures, in
-`rgbd/` or `rgb/`, pair up by number. Pixel centres are at +0.5, as ARKit counts them (see `polycam`).
+The app's author describes the file in answers only (marek-simonik/record3d, issues 27, 33, 83 and 93): a JSON table of
+`w`, `h` [pixel], `K`, the 3 x 3 matrix of the first picture column by column (nerfstudio/process_data/record3d_utils.py
+transposes it), and `poses`, a list of (qx, qy, qz, qw, tx, ty, tz), camera to world, OpenGL axes: right, up, backwards,
+in metres, the first one zero; newer files add `perFrameIntrinsicCoeffs`, a list of (fx, fy, cx, cy) at the size of the
+pictures. Poses and pictures, in `rgbd/` or `rgb/`, pair up by number. Pixel centres are at +0.5, as ARKit counts them
+(see `polycam`).
 """
 
 import json

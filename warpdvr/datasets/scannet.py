@@ -1,9 +1,9 @@
 """Read ScanNet data, and write its cameras: `pose/*.txt` and `intrinsic/intrinsic_color.txt` beside `color/`.
 
 Layout as in ScanNet/ScanNet (SensReader/python/SensorData.py, which writes it): `intrinsic_color.txt` holds a 4 x 4
-matrix K for the pictures in `color/`; `pose/0.txt` is the 4 x 4 matrix of `color/0.jpg`, camera to world, OpenCV axes,
-in metres. Poses that tracking lost are filled with -inf: these views have no camera. Pixel centres are not defined;
-they are taken to be at integers, as for other sensors that OpenCV calibrates. The depth in `depth/` belongs to another
+matrix K for the pictures in `color/`; `pose/0.txt` is the 4 x 4 `camera_to_world` of `color/0.jpg`, OpenCV axes, in
+metres. Poses that tracking lost are filled with -inf: these views have no camera. Pixel centres are not defined; they
+are taken to be at integers, as for other sensors that OpenCV calibrates. The depth in `depth/` belongs to another
 camera, of another size, and is not read.
 """
 

@@ -68,6 +68,9 @@ class Views:
     None for a view without depth, () if no view has any."""
     points: tuple[SparseDepth | None, ...] = ()
     """Per view, single points of known depth; None for a view without points, () if no view has any."""
+    cloud: Float[Tensor, "_ 3"] | None = None
+    """Points of the scene of which the data do not say who sees them, float64 [scene unit]; nothing is learnt from
+    them."""
     listed: tuple[int, ...] = ()
     """Per view, the number of its entry in the data's camera files, if damaged ones were left out; () if none was."""
     stored_sizes: tuple[tuple[int, int], ...] = ()
@@ -106,13 +109,15 @@ class Views:
     def in_data_frame(self) -> "Views":
         """Return the views with the data's own frame and unit as the scene's, so that `transform` is the identity."""
         views = self._with_cameras(tuple(map(self.transform.to_data, self.cameras)), self.transform.scale)
+        views = replace(views, cloud=None if self.cloud is None else self.transform.apply(self.cloud))
         summary = f"{self.summary} The scene is left in the data's own frame and unit."
         return replace(views, transform=SceneTransform.identity(), summary=summary)
 
     def in_scene_frame(self, transform: SceneTransform) -> "Views":
         """Return views that are in the data's own frame (`in_data_frame`) in the scene frame of `transform`."""
         views = self._with_cameras(tuple(map(transform.to_scene, self.cameras)), 1 / transform.scale)
-        return replace(views, transform=transform)
+        cloud = None if self.cloud is None else transform.inverse().apply(self.cloud)
+        return replace(views, transform=transform, cloud=cloud)
 
     def _with_cameras(self, cameras: tuple[Camera, ...], scale: float) -> "Views":
         """Return the views with new cameras, and all depth multiplied by `scale`."""

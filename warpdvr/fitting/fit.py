@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
+from warpdvr.cameras.intrinsics import Intrinsics
 from warpdvr.cameras.pose import Poses
 from warpdvr.datasets.pixels import BACKGROUND, Pixels
 from warpdvr.datasets.views import Views, check_views
@@ -81,12 +82,11 @@ class Fit(TrainingLoop):
         if not self.pixels.has_depth and (self.recipe.depth or self.recipe.on_surface):
             raise ValueError("fit: the recipe weighs depth, but none of the training views has any")
         self.views = views
-        self.clipped = [p for p in field.parameters() if p.requires_grad]
+        self.clipped: list[Tensor] = [p for p in field.parameters() if p.requires_grad]
         groups = self.recipe.groups(field, field.rates)
         self.poses = Poses(self.pixels.pose) if self.recipe.cameras else None
-        if self.poses:
-            self.clipped += self.poses.parameters()
-            groups.append({"params": list(self.poses.parameters()), "rate": self.recipe.cameras})
+        self.intrinsics = self._new_intrinsics() if self.recipe.intrinsics else None
+        groups += self._camera_groups()
         if not self.clipped:
             raise ValueError(f"fit: no parameter of {field.name} wants a gradient, and cameras stay fixed")
         self.background = self._new_background(self.generator.initial_seed())
@@ -107,8 +107,10 @@ class Fit(TrainingLoop):
 
     @property
     def cameras(self) -> tuple[Camera, ...]:
-        """The cameras of all views; those of the training views as refined so far [scene unit]."""
+        """The cameras of all views, as refined so far [scene unit]: the poses of the training views, and intrinsics."""
         cameras = list(self.views.cameras)
+        if self.intrinsics:
+            cameras = self.intrinsics.refined(cameras)
         if self.poses:
             for view, pose in zip(self.views.train, self.poses().detach().cpu().double(), strict=True):
                 cameras[view] = replace(cameras[view], pose=pose)
@@ -120,6 +122,8 @@ class Fit(TrainingLoop):
         state["without_hit"] = torch.tensor([self.without_hit, self.has_hit])
         if self.poses:
             state["cameras"] = self.poses.twist.detach().clone()
+        if self.intrinsics:
+            state["intrinsics"] = self.intrinsics.correction.detach().clone()
         if self.background:
             state |= self.background.state()
         return state
@@ -133,12 +137,13 @@ class Fit(TrainingLoop):
         self._resume_counts(state)
         self.without_hit, self.has_hit = map(int, state.get("without_hit", (0, 0)))
         self.intersect.resume(state)
-        if self.poses:
-            if "cameras" not in state:
+        for name, refined in (("cameras", self.poses), ("intrinsics", self.intrinsics)):
+            if refined and name not in state:
                 raise ValueError(
-                    "fit: cameras are to be refined, but the saved state is of a fit that took them as given"
+                    f"fit: {name} are to be refined, but the saved state is of a fit that took them as given"
                 )
-            self.poses.resume(state["cameras"])
+            if refined:
+                refined.resume(state[name])
         saved = Background.saved(state)
         if saved and not self.background:
             raise ValueError("fit: the saved state is of a fit that learnt a background, but now there is to be none")
@@ -171,6 +176,9 @@ class Fit(TrainingLoop):
         self.field.anneal(progress)
         self._refresh(self.iteration)
         pose = self.poses() if self.poses else None
+        if self.intrinsics:
+            K, projections = self.intrinsics()
+            self.pixels.set_intrinsics(K[[*self.views.train]], [projections[i] for i in self.views.train])
         batch = self.pixels.draw(self.recipe.rays, self.generator, patches=self.recipe.blocks, pose=pose)
         solver = self._solver(progress)
         visible = shaded(self.field, batch.rays, solver)
@@ -196,6 +204,19 @@ class Fit(TrainingLoop):
         if iteration in EARLY or iteration % MEASURE == 0:
             self.evaluations += self.field.bound_slope()
         self.evaluations += self.intersect.refresh(self.field, iteration)
+
+    def _camera_groups(self) -> list[dict[str, object]]:
+        """Return the parameters of the cameras that are refined, and clip their gradients with those of the field."""
+        groups: list[dict[str, object]] = []
+        for module, rate in ((self.poses, self.recipe.cameras), (self.intrinsics, self.recipe.intrinsics)):
+            if module:
+                self.clipped.extend(module.parameters())
+                groups.append({"params": list(module.parameters()), "rate": rate})
+        return groups
+
+    def _new_intrinsics(self) -> Intrinsics:
+        principal_point, device = self.recipe.principal_point, self.field.bounds.device
+        return Intrinsics(self.views.cameras, principal_point=principal_point, device=device)
 
     def _new_background(self, seed: int) -> Background | None:
         """Return a background to learn, if colours are learnt and any pixel shows it."""

@@ -75,6 +75,11 @@ class Recipe:
     """Cells of the grid that remembers values, along the longest side of the bounds."""
     cameras: float = 0.0
     """Highest learning rate of the cameras [radian and scene unit / step]; 0: they stay fixed."""
+    intrinsics: float = 0.0
+    """Highest learning rate of focal lengths and lens coefficients, in equal shares of the picture [1 / step]; 0: they
+    stay fixed."""
+    principal_point: bool = False
+    """Learn the principal points together with the other intrinsics."""
     sharpness: tuple[float, float] | None = None
     """First and last sharpness of the soft mask [1 / scene unit]; if not given, 132 and 1320 for each longest side of
     the bounds: 60 and 600 in bounds of 1.1. Occupancy fields are sharp by themselves and use 1."""
@@ -89,13 +94,15 @@ class Recipe:
         ):
             if not all(0 < a < math.inf for a in values):
                 raise ValueError(f"fit: {name} must be positive and finite, got {getattr(self, name)}")
-        for name in (*WEIGHTS, "cameras", "square"):
+        for name in (*WEIGHTS, "cameras", "intrinsics", "square"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"fit: {name} must be finite and not negative, got {getattr(self, name)}")
         if not any(getattr(self, name) for name in WEIGHTS):
             raise ValueError(f"fit: at least one of the weights must be positive: {', '.join(WEIGHTS)}")
         if len(self.background) != 3 or not all(0 <= a <= 1 for a in self.background):
             raise ValueError(f"fit: background must be three numbers in [0, 1], got {list(self.background)}")
+        if self.principal_point and not self.intrinsics:
+            raise ValueError("fit: principal_point is learnt with the other intrinsics, give intrinsics a rate as well")
         if self.cells < 2:
             raise ValueError(f"fit: cells must be at least 2, got {self.cells}")
         if len(self.samples) not in (0, 1, len(MILESTONES) + 1) or any(n < 2 for n in self.samples):

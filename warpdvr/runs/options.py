@@ -68,15 +68,28 @@ class Options(Mapping[str, Any]):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class LoadOptions(Options):
+class FolderOptions(Options):
+    """How photographs in a folder are read, see `warpdvr.datasets.load.load`."""
+
+    max_pixels: int | None = field(
+        default=None, metadata={"metavar": "N", "usual": "none is, or that of the scene file"}
+    )
+    """Scale pictures of more pixels down to at most so many, with their masks and cameras."""
+    depth_scale: float | None = field(default=None, metadata={"metavar": "X", "usual": "1, or that of the scene file"})
+    """Factor from the unit of the depth maps to that of the cameras' positions."""
+    turntable: float | None = field(
+        default=None, metadata={"metavar": "DEGREES", "usual": "none: the cameras have poses of their own"}
+    )
+    """Photographs of one camera that stands still: by how much the object turned from each picture to the next,
+    anticlockwise seen from above [degree]."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LoadOptions(FolderOptions):
     """How photographs are read and split, see `warpdvr.datasets.load.load`."""
 
     hold_out: int | None = field(default=None, metadata={"metavar": "N", "usual": "that of the scene file, else 8"})
     """Hold out views 0, hold_out, 2 hold_out, ... from training; 0: none."""
-    max_pixels: int | None = field(
-        default=None, metadata={"metavar": "N", "usual": "that of the scene file, else none is"}
-    )
-    """Scale pictures of more pixels down to at most so many, with their masks and cameras."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -89,10 +102,6 @@ class PhotographOptions(LoadOptions):
     """Move and scale the object into the unit sphere; false: keep the frame of the data."""
     cameras: str | None = None
     """Name of the camera file in the folder, where it holds several."""
-    depth_scale: float | None = None
-    """Factor from the unit of the depth maps to that of the cameras' positions."""
-    turntable: float | None = None
-    """Pictures of one camera that stands still: by how much the object turned from each to the next [degree]."""
     follow_links: bool | None = None
     """Let symbolic links in the folder lead to pictures elsewhere."""
     train: int | None = None

@@ -8,7 +8,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -165,8 +165,9 @@ def fit(
             if step.progress * REPORTS >= due:
                 due = math.floor(step.progress * REPORTS) + 1
                 with one_thread():  # like the fit itself
+                    refined = replace(views, cameras=job.cameras)
                     scores = evaluate(
-                        field, views, scored, intersect=job.intersect, longest=200, background=job.background
+                        field, refined, scored, intersect=job.intersect, longest=200, background=job.background
                     )
                 note = f"held out {scores.psnr:.1f} dB, IoU {scores.iou:.3f}" if scores.views else ""
                 log.append(rows, step, psnr=scores.psnr, iou=scores.iou)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from data_faults import FAULTS, few, inverted_poses, mirrored, other_axes, wrong_pose
+from data_faults import FAULTS, darker, few, inverted_poses, mirrored, other_axes, wrong_pose
 from PIL import Image
 
 import warpdvr
@@ -21,6 +21,7 @@ from warpdvr.datasets.check_colours import surface_cells
 from warpdvr.datasets.check_hull import Hull, carve, outlines
 from warpdvr.datasets.check_intrinsics import best_focal, principal_point, scaled_focal, shifted, unseen
 from warpdvr.datasets.check_tangents import Rim, _rim, distances, rims, view_distances
+from warpdvr.datasets.check_views import agreement
 from warpdvr.datasets.views import Views
 
 RADIUS = 0.6
@@ -186,6 +187,24 @@ def test_every_fault_is_named(spot, fault):
     assert report.findings[0].views == tuple(spot.names[i] for i in named)
 
 
+def test_a_dark_picture_does_not_make_its_neighbours_odd(data):
+    """A white figure: its shading is all that there is to compare. Its ring of cameras does not tell half a pixel."""
+    views = warpdvr.load(data / "middlebury_dino", hold_out=0)
+    report = check_data(darker(views))
+    assert [(finding.kind, finding.views) for finding in report.findings] == [("exposure", (views.names[3],))]
+    assert len(report.unseen) == 1 and "half a pixel" in report.unseen[0]
+
+
+def test_a_pose_that_is_slightly_wrong_is_named_by_its_outline():
+    """Ten degrees move a ball that is not in the middle by a few pixels; the cells of the hull are as large."""
+    bent = wrong_pose(sphere_views(12, 160, (0.3, 0.2, -0.1)), degrees=10.0)
+    apart = view_distances(rims(bent))
+    assert apart[3] > 1.5 and max(apart[:3] + apart[4:]) < 0.2
+    assert agreement(outlines(bent, torch.zeros(3, dtype=torch.float64), range(12))).outliers == ()
+    report = check_data(bent)
+    assert (report.findings[0].kind, report.findings[0].views) == ("wrong-pose", (bent.names[3],))
+
+
 def test_without_masks_only_the_places_are_examined(sphere):
     report = check_data(replace(sphere, masks=(None,) * len(sphere)))
     assert report.status == 1 and report.findings[0].kind == "no-masks" and report.score is None
@@ -200,12 +219,15 @@ def test_the_command_prints_draws_and_returns_the_status(sphere, tmp_path, capsy
     assert main(["check-data", str(folder), "--out", str(out)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1] == "good" and f"picture    {out}" in printed
+    assert any(line.startswith("unseen     a wrong focal length") for line in printed)
     picture = np.asarray(Image.open(out)).astype(int)
     blue = (picture == (30, 120, 255)).all(2)  # outlines of the hull in the views beside the cameras
     assert picture.shape[1] == 1500 and blue[:, 900:].sum() > 1000
     assert main(["check-data", str(folder), "--out", str(out), "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
     assert table["status"] == 0 and table["score"] > 0.9 and len(table["overlap"]) == len(sphere)
+    assert table["epipolar"] < 0.2 and max(table["distances"].values()) < 0.3 and len(table["unseen"]) == 1
+    assert max(map(abs, table["principal_point"]["shift"])) < 0.1
 
 
 def test_files_with_other_axes_are_wrong_though_they_cannot_be_located(spot, tmp_path, capsys):

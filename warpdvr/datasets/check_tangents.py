@@ -146,24 +146,32 @@ def _apart(own: Bundle, i: int, others: Bundle) -> Float[Tensor, "w 2"]:
     middle = own.direction[i].mean(0)
     ahead = middle - (axis @ middle)[:, None] * axis
     aside = ahead.norm(dim=1)
-    first = ahead / aside.clamp_min(1e-30)[:, None]
-    second = torch.linalg.cross(axis, first)
-    known = ((length > 0) & (aside > 0.2))[:, None].expand(-1, 2)
-    angle, error = [], torch.zeros(len(axis), 2).double()
+    zero = ahead / aside.clamp_min(1e-30)[:, None]  # planes are counted from the one through the middle of the outline
+    frame = torch.stack([zero, torch.linalg.cross(axis, zero), axis], 1)
     one = Bundle(*(table[i : i + 1] for table in (own.centre, own.direction, own.pixel, own.inside)))
-    for bundle in (one, others):
-        d = bundle.direction
-        plane = torch.atan2(*(torch.einsum("vdk,vk->vd", d.expand(len(axis), -1, -1), a) for a in (second, first)))
-        ends = torch.stack([plane.argmin(1), plane.argmax(1)], 1)
-        angle.append(plane.gather(1, ends))
-        span = angle[-1].diff(dim=1)
-        low, high = _at_border(plane, bundle.inside), -_at_border(-plane, bundle.inside)
-        gap = torch.stack([low - angle[-1][:, 0], angle[-1][:, 1] - high], 1)
-        known = known & (span < WIDEST) & (gap > BEYOND * span)
-        along = (d.expand(len(axis), -1, -1).gather(1, ends[..., None].expand(-1, -1, 3)) * axis[:, None]).sum(2)
-        error = error + bundle.pixel[:, None] ** 2 / (1 - along**2).clamp_min(1e-12)
-    apart: Tensor = (angle[0] - angle[1]) / error.sqrt()
-    return torch.where(known, apart, torch.nan)
+    here, there = _first_and_last(one, frame), _first_and_last(others, frame)
+    apart = (here[0] - there[0]) / (here[1] ** 2 + there[1] ** 2).sqrt()
+    return torch.where(((length > 0) & (aside > 0.2))[:, None], apart, torch.nan)
+
+
+def _first_and_last(bundle: Bundle, frame: Float[Tensor, "w 3 3"]) -> tuple[Float[Tensor, "w 2"], Float[Tensor, "w 2"]]:
+    """Return the angles of the first and the last plane that meet an outline, and what a pixel is worth there [radian].
+
+    Args:
+        bundle: one view, or as many as there are baselines.
+        frame: rows are the axes that the angle is counted from and towards, and the unit baseline.
+    """
+    d = bundle.direction.expand(len(frame), -1, -1)
+    x, y, along = torch.einsum("wdk,wak->awd", d, frame)
+    plane = torch.atan2(y, x)
+    ends = torch.stack([plane.argmin(1), plane.argmax(1)], 1)
+    angle = plane.gather(1, ends)
+    span = angle.diff(dim=1)
+    low, high = _at_border(plane, bundle.inside), -_at_border(-plane, bundle.inside)
+    gap = torch.stack([low - angle[:, 0], angle[:, 1] - high], 1)
+    known = (span < WIDEST) & (gap > BEYOND * span)
+    sine = (1 - along.gather(1, ends) ** 2).clamp_min(1e-12).sqrt()
+    return torch.where(known, angle, torch.nan), bundle.pixel[:, None] / sine
 
 
 def _at_border(plane: Float[Tensor, "w d"], inside: Bool[Tensor, "_ d"]) -> Float[Tensor, " w"]:

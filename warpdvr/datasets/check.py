@@ -198,7 +198,7 @@ def _examine_views(
     colours = compare_colours(agreed.hull, group)
     x = agreed.hull.x.double()
     scene = views.transform.inverse().apply(x + origin if len(x) else x).float()
-    findings = check_overlap(agreed.median) + check_views(group, agreed, apart, names)
+    findings = check_overlap(agreed.median) + check_views(group, agreed, apart, colours.swapped, names)
     findings = findings or check_colours(colours, names) or check_frame(views, scene) or check_half_pixel(point)
     named = {name for finding in findings for name in finding.views}  # whose colours are those of other views
     findings += check_exposures(colours.exposure, names, named)

@@ -91,12 +91,21 @@ def check_half_pixel(point: PrincipalPoint | None) -> list[Finding]:
 
 
 def check_views(
-    group: Sequence[Outline], agreed: Agreement, apart: Sequence[float], names: Sequence[str]
+    group: Sequence[Outline],
+    agreed: Agreement,
+    apart: Sequence[float],
+    swapped: tuple[int, int] | None,
+    names: Sequence[str],
 ) -> list[Finding]:
-    """Find out what is wrong with the views that disagree: by their hull, or as their tangents lie apart [pixel]."""
+    """Find out what is wrong with the views that disagree: by their hull, or as their tangents lie apart [pixel].
+
+    Two of them have changed places if each mask fits the other's camera, or if colours say so (`swapped`).
+    """
     median = float(torch.tensor(apart).nanmedian())
     far = [i for i in range(len(apart)) if apart[i] > max(APART, TIMES * median)]
     owner = {i: belongs_to(group, agreed, i) for i in dict.fromkeys([*agreed.outliers, *far])}
+    if swapped and owner.keys() >= set(swapped):
+        owner |= {swapped[0]: swapped[1], swapped[1]: swapped[0]}
     findings: list[Finding] = []
     done: set[int] = set()
     for i, j in owner.items():

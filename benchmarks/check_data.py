@@ -1,7 +1,7 @@
 """What `check-data` says of right data, and of every fault made from them.
 
-`python benchmarks/check_data.py [good | SET ...]` prints the table of check_data.md, or parts of it; WARPDVR_DATA names
-the folder of the data sets, else it is shared/data beside the repository.
+`python benchmarks/check_data.py [good | SET | "FAULT" ...]` prints the table of check_data.md, or parts of it: those
+sets, with those faults. WARPDVR_DATA names the folder of the data sets, else it is shared/data beside the repository.
 """
 
 import os
@@ -30,13 +30,14 @@ def main() -> None:
     torch.set_num_threads(1)
     data = Path(os.environ.get("WARPDVR_DATA", ROOT.parent / "shared" / "data"))
     print("| set | fault | found | views named | score | s |\n|---|---|---|---|---|---|", flush=True)
-    parts = sys.argv[1:] or ["good", *FAULTY]
+    faults = [fault for fault in FAULTS if fault in sys.argv[1:]] or list(FAULTS)
+    parts = [part for part in sys.argv[1:] if part not in FAULTS] or ["good", *FAULTY]
     for name in GOOD if "good" in parts else ():
         _row(name, "none, read from files", data / name)
     for name in (name for name in FAULTY if name in parts):
         views = few(warpdvr.load(data / name, hold_out=0), VIEWS)
-        for fault, (_, change) in FAULTS.items():
-            _row(name, fault, change(views))
+        for fault in faults:
+            _row(name, fault, FAULTS[fault][1](views))
 
 
 def _row(name: str, fault: str, source: object) -> None:

@@ -60,6 +60,12 @@ def half_pixel(views: Views, shift: float = 0.5) -> Views:
     return with_cameras(views, lambda i, camera: replace(camera, K=camera.K + move))
 
 
+def other_focal(views: Views, factor: float) -> Views:
+    """fx and fy are wrong; the principal point is right."""
+    scale = torch.tensor([[factor, factor, 1.0], [1.0, factor, 1.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
+    return with_cameras(views, lambda i, camera: replace(camera, K=scale * camera.K))
+
+
 def inverted_masks(views: Views) -> Views:
     return replace(views, masks=tuple(None if mask is None else ~mask for mask in views.masks))
 
@@ -116,6 +122,9 @@ FAULTS: dict[str, tuple[str, Callable[[Views], Views]]] = {
     "inverted poses": ("inverted-poses", inverted_poses),
     "mirrored frame": ("mirrored-frame", mirrored),
     "pictures half as large as K's": ("picture-size", other_size),
+    "focal length x 0.6": ("focal-length", lambda views: other_focal(views, 0.6)),
+    "focal length x 1.5": ("focal-length", lambda views: other_focal(views, 1.5)),
+    "focal length x 3": ("focal-length", lambda views: other_focal(views, 3.0)),
     "half-pixel shift": ("half-pixel", half_pixel),
     "masks inverted": ("inverted-masks", inverted_masks),
     "mask of another view": ("mask-of-another-view", mask_of_another_view),

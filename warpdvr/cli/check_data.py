@@ -56,6 +56,12 @@ def _print(report: DataReport, picture: Path | None) -> None:
     if report.overlap:
         worst = sorted(report.overlap, key=lambda pair: pair[1])[:3]
         print(f"worst      {', '.join(f'{name} {100 * value:.1f} %' for name, value in worst)}")
+    if report.epipolar is not None:
+        print(f"epipolar   outlines are {report.epipolar:.2f} pixels apart in the planes that two views share (median)")
+    if report.principal_point is not None:
+        print(f"pixels     outlines agree best with all principal points moved by {report.principal_point}")
+    for fault in report.unseen:
+        print(f"unseen     {fault}")
     if picture is not None:
         print(f"picture    {picture}")
     for finding in report.findings[1:]:

@@ -47,7 +47,9 @@ def compare_colours(hull: Hull, group: Sequence[Outline]) -> Colours:
     x = x[:: max(1, len(x) // CELLS)]
     pixels = [_pixels(hull, view, x) for view in group]
     own = torch.stack([_brightness(view, view, *at) for view, at in zip(group, pixels, strict=True)])
-    expected = torch.stack([_neighbours(own, group, i) for i in range(len(group))])
+    exposure = tuple(_exposure(own, group, i) for i in range(len(group)))
+    even = own / torch.tensor(exposure).nan_to_num(1.0)[:, None]  # else a dark picture spoils its neighbours
+    expected = torch.stack([_neighbours(even, group, i) for i in range(len(group))])
     fit = [_correlation(own[i], expected[i]) for i in range(len(group))]
     suspects = sorted(range(len(group)), key=lambda i: fit[i])[:DOUBT]
     best = SWAP
@@ -60,7 +62,7 @@ def compare_colours(hull: Hull, group: Sequence[Outline]) -> Colours:
             gains = _correlation(there, expected[a]) - fit[a], _correlation(back, expected[b]) - fit[b]
             if min(gains) > 0 and sum(gains) > best:
                 best, pair = sum(gains), (min(a, b), max(a, b))
-    return Colours(tuple(_exposure(own, group, i) for i in range(len(group))), pair, _odd(fit))
+    return Colours(exposure, pair, _odd(fit))
 
 
 def _odd(fit: Sequence[float]) -> tuple[int, ...]:

@@ -8,7 +8,8 @@ import torch
 import trimesh
 from scipy.spatial import cKDTree
 
-from warpdvr.evaluation.surfaces import chamfer, sample, surface_distance
+from warpdvr.evaluation.surfaces import chamfer, sample
+from warpdvr.geometry.distance import surface_distance
 from warpdvr.geometry.mesh import Mesh, read_mesh
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 import trimesh
 
-from warpdvr.evaluation.volumes import inside, is_closed, volume_iou
+from warpdvr.evaluation.volumes import volume_iou
+from warpdvr.geometry.distance import inside, is_closed
 from warpdvr.geometry.mesh import Mesh, read_mesh
 
 

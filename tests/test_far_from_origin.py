@@ -24,9 +24,10 @@ from warpdvr.cameras.transform import SceneTransform
 from warpdvr.cli.main import main
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import Views
-from warpdvr.evaluation.surfaces import chamfer, surface_distance
+from warpdvr.evaluation.surfaces import chamfer
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fitting.checkpoint import Checkpoint
+from warpdvr.geometry.distance import surface_distance
 from warpdvr.geometry.isosurface import extract
 from warpdvr.geometry.mesh import Mesh, read_mesh
 from warpdvr.geometry.textured import find_meshes, read_textured

@@ -206,7 +206,7 @@ def test_the_slope_bound_follows_the_weights():
 def test_tables_learn_at_a_rate_of_their_own(kind):
     field = small(kind)
     groups = Recipe().groups(field, field.rates)
-    told = {group["rate"]: set(map(id, group["params"])) for group in groups}  # type: ignore[call-overload]
+    told = {group["rate"]: set(map(id, group["params"])) for group in groups}
     assert told[2e-3] == {id(field.encode.table), id(field.radiance.encode.table)} and set(told) == {2e-3, 1e-2}
 
 

@@ -18,8 +18,8 @@ from warpdvr.datasets.thinning import thinned, without_held_out
 from warpdvr.datasets.views import Views
 from warpdvr.evaluation.concave import concave_distance
 from warpdvr.evaluation.surfaces import chamfer
-from warpdvr.evaluation.volumes import is_closed
 from warpdvr.fields.analytic import Sphere
+from warpdvr.geometry.distance import is_closed
 from warpdvr.geometry.isosurface import extract
 from warpdvr.geometry.mesh import Mesh, read_mesh
 from warpdvr.geometry.solids import courtyard

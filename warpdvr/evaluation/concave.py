@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from warpdvr.datasets.hull import inside_hull
 from warpdvr.datasets.views import Views
-from warpdvr.evaluation.surfaces import sample, surface_distance
+from warpdvr.evaluation.surfaces import sample
+from warpdvr.geometry.distance import surface_distance
 from warpdvr.geometry.mesh import Mesh
 
 MARGIN = 0.01

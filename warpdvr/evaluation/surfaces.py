@@ -7,10 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.evaluation.volumes import volume_iou
+from warpdvr.geometry.distance import nearest
 from warpdvr.geometry.mesh import Mesh
-from warpdvr.geometry.search import triangle_mesh
-from warpdvr.kernels import closest
-from warpdvr.runtime.launch import launch
 
 
 @dataclass(frozen=True)
@@ -87,22 +85,11 @@ def sample(mesh: Mesh, n: int, *, seed: int = 0) -> Float[Tensor, "n 3"]:
     return _sample(mesh, n, seed)[0].to(mesh.vertices)
 
 
-def surface_distance(point: Float[Tensor, "n 3"], mesh: Mesh) -> Float[Tensor, " n"]:
-    """Return the distance from points to the nearest point of a mesh [unit of the mesh].
-
-    Not differentiable.
-
-    Raises:
-        ValueError: if the mesh has no faces, or a point is not finite.
-    """
-    return _nearest(point, mesh)[0]
-
-
 def _compare(source: Mesh, target: Mesh, samples: int, seed: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Return the distance and |cosine of the normals| from random points on one mesh to the other."""
     point, face = _sample(source, samples, seed)
-    d, nearest = _nearest(point, target)
-    cosine = (_normals(source)[face] * _normals(target)[nearest.cpu().long()]).sum(1).abs()
+    d, nearest_face = nearest(point, target)
+    cosine = (_normals(source)[face] * _normals(target)[nearest_face.cpu().long()]).sum(1).abs()
     return d.double(), cosine
 
 
@@ -120,25 +107,6 @@ def _sample(mesh: Mesh, n: int, seed: int) -> tuple[Float[Tensor, "n 3"], Int[Te
     weight = torch.where(u[:, 1:].sum(1, keepdim=True) > 1, 1 - u[:, 1:], u[:, 1:])
     point = corner[face, 0] + (weight[..., None] * side[face]).sum(1)
     return point, face
-
-
-def _nearest(point: Float[Tensor, "n 3"], mesh: Mesh) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
-    """Return the distance from points to a mesh, and the face nearest to each."""
-    if not len(mesh.faces):
-        raise ValueError("surface_distance: the mesh has no faces")
-    if not point.isfinite().all():
-        raise ValueError("surface_distance: a point is not finite")
-    x = mesh.vertices.detach().double()
-    centre = (x.amax(0) + x.amin(0)) / 2  # in float64, for the kernel computes in float32, from small numbers
-    vertices, point = (x - centre).float(), (point.detach().to(x) - centre).float().contiguous()
-    d, face = point.new_empty(len(point)), point.new_empty(len(point), dtype=torch.int32)
-    if len(point):
-        far = 2 * float(point.norm(dim=-1).max() + vertices.norm(dim=-1).max()) + 1e-30
-        search = triangle_mesh(vertices, mesh.faces)
-        launch(closest.nearest, len(point), [search.id, point, far], [d, face], per_row=[point])
-        if (face < 0).any():
-            raise ValueError(f"surface_distance: the {len(mesh.faces)} faces of the mesh are next to needles")
-    return d, face
 
 
 def _normals(mesh: Mesh) -> Float[Tensor, "m 3"]:

@@ -1,7 +1,9 @@
 """Fit a field to photographs: draw rays, find what they hit, compare colours and masks, take a step."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +15,13 @@ from warpdvr.datasets.pixels import BACKGROUND, Pixels
 from warpdvr.datasets.views import Views, check_views
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
+from warpdvr.fitting.distillation import value_parameters
 from warpdvr.fitting.loop import TrainingLoop
+from warpdvr.fitting.optimizer import new_optimizer, slowed
 from warpdvr.fitting.recipe import WEIGHTS, Recipe, find_recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
 from warpdvr.fitting.terms import Term, TermContext, check_terms, evaluate_terms
+from warpdvr.fitting.volume_start import VolumeStart, take_surface
 from warpdvr.intersection.base import EARLY, Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.intersection.dense_march import DenseMarch
@@ -31,6 +36,21 @@ PATIENCE = 50
 
 CHECKED = 256
 """Number of rays whose starts are checked before a fit."""
+
+VOLUME_MINUTES, VOLUME_STEPS = 2.0, 2000
+"""The shortest fits that begin with a volume."""
+
+DISTILLED = 0.05
+"""The largest share of a fit that is spent on giving the field the surface of the volume."""
+
+COLORS_ALONE = 0.15
+"""Share of the refinement in which the colours of that surface are learnt, and it stays."""
+
+REFINING_RATE = 0.2
+"""Rates of the surface in the refinement, as a share of those of a fit that begins without one."""
+
+REFINING = "volume.done"
+"""The name in the state of a fit that says that it refines the surface of a volume."""
 
 MEASURE = 100
 """Steps between two measurements of the field's Lipschitz bound, for fields that can measure it."""
@@ -92,7 +112,11 @@ class Fit(TrainingLoop):
         self.background = self._new_background(self.generator.initial_seed())
         if self.background:
             groups.append({"params": list(self.background.parameters()), "rate": RATE})
-        self.optimizer = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
+        self.start = self._new_start()
+        self.refining = self.start is not None
+        """Whether the field takes on the surface of a volume, from which it is refined."""
+        self.groups, self.shape = groups, value_parameters(field)
+        self.optimizer = self._new_optimizer()
         weighted = recipe_terms(self.recipe, field, self.background)
         taken_names = [*WEIGHTS, "prior", "total", *(term.name for term in weighted)]
         self.terms = [*weighted, *check_terms(terms, taken_names)]
@@ -126,6 +150,10 @@ class Fit(TrainingLoop):
             state["intrinsics"] = self.intrinsics.correction.detach().clone()
         if self.background:
             state |= self.background.state()
+        if self.start:
+            state |= self.start.state()
+        elif self.refining:
+            state[REFINING] = torch.ones(1)
         return state
 
     def resume(self, state: dict[str, Tensor]) -> None:
@@ -149,6 +177,9 @@ class Fit(TrainingLoop):
             raise ValueError("fit: the saved state is of a fit that learnt a background, but now there is to be none")
         if saved and self.background:
             self.background.load_state_dict(saved.state_dict())
+        self.start = VolumeStart.saved(state, self.pixels, self.field.bounds)
+        self.refining = self.start is not None or REFINING in state
+        self.optimizer = self._new_optimizer()
         self._resume_optimizer(state)
 
     @property
@@ -164,8 +195,9 @@ class Fit(TrainingLoop):
             return len(DenseMarch(64)(self.field, rays).ray) == 0
 
     def phase(self, progress: float) -> float:
-        """The learning rate rises and falls once."""
-        return progress
+        """The learning rate rises and falls once, after the volume."""
+        share = self.recipe.volume if self.refining else 0.0
+        return max(0.0, progress - share) / (1 - share)
 
     def losses(self, progress: float) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Draw rays, find what they see, and compare it with the photographs.
@@ -173,7 +205,10 @@ class Fit(TrainingLoop):
         Raises:
             RuntimeError: if the level set has vanished or fills the view, so that there is nothing to learn from.
         """
-        self.field.anneal(progress)
+        progress = self.phase(progress)
+        self.field.anneal(1.0 if self.refining else progress)
+        for parameter in self.shape:  # colours are learnt before they move the surface
+            parameter.requires_grad_(not self.refining or progress >= COLORS_ALONE)
         self._refresh(self.iteration)
         pose = self.poses() if self.poses else None
         if self.intrinsics:
@@ -191,6 +226,18 @@ class Fit(TrainingLoop):
         self.evaluations += visible.hit.evaluations + evaluations
         return losses, weights
 
+    def _step(self, progress: float) -> dict[str, float]:
+        if self.start and progress < self.recipe.volume:
+            loss = self.start.step(progress / self.recipe.volume, self.generator)
+            return {"volume": loss, "total": loss}
+        if self.start:
+            seconds = math.inf if self.minutes is None else DISTILLED * 60 * self.minutes
+            self.field.anneal(1.0)
+            self.evaluations += take_surface(self.field, self.start, self.views, seconds)
+            self.start = None
+            self.evaluations += self.field.bound_slope() + self.intersect.refresh(self.field)
+        return super()._step(progress)
+
     def finish(self) -> None:
         """Measure the slope of the field's last weights."""
         self.evaluations += self.field.bound_slope()
@@ -205,9 +252,21 @@ class Fit(TrainingLoop):
             self.evaluations += self.field.bound_slope()
         self.evaluations += self.intersect.refresh(self.field, iteration)
 
-    def _camera_groups(self) -> list[dict[str, object]]:
+    def _new_start(self) -> VolumeStart | None:
+        """Return the volume that the fit begins with, if it is long enough and surfaces are learnt from colours."""
+        recipe = self.recipe
+        long = (self.iterations or 0) >= VOLUME_STEPS or (self.minutes or 0.0) >= VOLUME_MINUTES
+        learns = recipe.color > 0 and not recipe.depth and not recipe.on_surface and self.pixels.masked
+        if not (recipe.volume > 0 and long and learns and value_parameters(self.field)):
+            return None
+        return VolumeStart(self.pixels, self.field.bounds)
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        return new_optimizer(slowed(self.groups, self.shape, REFINING_RATE) if self.refining else self.groups)
+
+    def _camera_groups(self) -> list[dict[str, Any]]:
         """Return the parameters of the cameras that are refined, and clip their gradients with those of the field."""
-        groups: list[dict[str, object]] = []
+        groups: list[dict[str, Any]] = []
         for module, rate in ((self.poses, self.recipe.cameras), (self.intrinsics, self.recipe.intrinsics)):
             if module:
                 self.clipped.extend(module.parameters())

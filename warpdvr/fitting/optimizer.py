@@ -1,7 +1,32 @@
-"""The state of an optimizer, as tensors that a checkpoint can hold."""
+"""The optimizer of a fit, and its state as tensors that a checkpoint can hold."""
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def new_optimizer(groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Return Adam over parameter groups, each with its highest learning rate as `rate`."""
+    return torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
+
+
+def only(groups: Sequence[dict[str, Any]], chosen: AbstractSet[Tensor]) -> list[dict[str, Any]]:
+    """Return parameter groups without other parameters than the chosen ones."""
+    parts = [group | {"params": [p for p in group["params"] if p in chosen]} for group in groups]
+    return [part for part in parts if part["params"]]
+
+
+def slowed(groups: Sequence[dict[str, Any]], slow: AbstractSet[Tensor], factor: float) -> list[dict[str, Any]]:
+    """Return parameter groups in which some parameters have the rate of their group times a factor."""
+    parts = []
+    for group in groups:
+        own = [p for p in group["params"] if p in slow], [p for p in group["params"] if p not in slow]
+        rates = factor * group["rate"], group["rate"]
+        parts += [{"params": part, "rate": rate} for part, rate in zip(own, rates, strict=True) if part]
+    return parts
 
 
 def pack(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

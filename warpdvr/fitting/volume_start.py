@@ -1,0 +1,147 @@
+"""The beginning of a fit: points compete for rays by their colours, and what wins becomes the surface of the field."""
+
+import warnings
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from warpdvr.datasets.pixels import OBJECT, UNKNOWN, Pixels
+from warpdvr.datasets.views import Views
+from warpdvr.fields.base import Field
+from warpdvr.fields.voxel import VoxelSDF
+from warpdvr.fitting.depth_fusion import fuse_depths
+from warpdvr.fitting.distillation import distil_surface
+from warpdvr.fitting.optimizer import pack, unpack
+from warpdvr.geometry.isosurface import extract
+from warpdvr.geometry.mesh import Mesh
+from warpdvr.rendering.density_voxels import DensityVoxels
+
+RATE = 0.03
+"""First learning rate of Adam, of density and colour [table / step]."""
+
+LAST_RATE = 0.1
+"""The last one, as a share of the first."""
+
+RESOLUTION = 128
+"""Cells along each axis of the bounds."""
+
+HULL_RESOLUTION = 64
+"""Cells along each axis in which the hull of the masks is looked for."""
+
+RAYS = 4096
+"""Rays in a step."""
+
+PRUNE = 64
+"""Steps between two looks for cells that have become empty."""
+
+DISTILLATION = 800
+"""Steps in which the field takes on the surface."""
+
+PREFIX = "volume."
+"""Prefix of the names of its tensors in the state of a fit."""
+
+
+class VolumeStart:
+    """Voxels of density and colour that are fitted before the field, within the hull of the masks.
+
+    A surface hit has the colours of one point of the ray, so that a fit of hits never learns that the point behind it
+    would do better: it fills concavities that no silhouette shows. In a volume all points of a ray share its colour,
+    and those win that agree with other views (Mildenhall et al., "NeRF", 2020). Plain voxels carve within seconds (Sun
+    et al., "Direct voxel grid optimization", 2022). Their depths, fused, are the surface that the field begins with.
+    """
+
+    def __init__(self, pixels: Pixels, bounds: Float[Tensor, "2 3"], voxels: DensityVoxels | None = None):
+        self.pixels, self.bounds = pixels, bounds.detach().float()
+        self.voxels = voxels or DensityVoxels(self.bounds, _hull_cells(pixels, self.bounds))
+        self.optimizer = torch.optim.Adam([self.voxels.table], lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
+        self.steps = 0
+
+    def step(self, progress: float, generator: torch.Generator) -> float:
+        """Draw rays and move the voxels towards their colours; return the mean squared difference.
+
+        Rays of the object end in random colours where light passes, so that they must be opaque, and those beside it
+        must let it pass.
+
+        Args:
+            progress: of this beginning, from 0 to 1.
+            generator: the source of random numbers.
+        """
+        if self.steps % PRUNE == 0 and self.steps:
+            self.voxels.prune()
+        batch = self.pixels.draw(RAYS, generator)
+        n = len(batch.label)
+        known = torch.nonzero(batch.label != UNKNOWN)[:, 0]
+        seen = self.voxels.render(batch.rays[known], torch.rand(n, generator=generator)[known])
+        behind = torch.rand(n, 3, generator=generator).to(seen.color)[known]
+        target = torch.where((batch.label[known] == OBJECT)[:, None], batch.color[known], behind)
+        loss = (seen.color + seen.left[:, None] * behind - target).square().mean()
+        self.optimizer.param_groups[0]["lr"] = RATE * LAST_RATE**progress
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.steps += 1
+        return float(loss.detach())
+
+    def surface(self, views: Views) -> Mesh:
+        """Return the surface in front of which the light of the training views is lost [scene unit].
+
+        Raises:
+            ValueError: if there is none.
+        """
+        values = fuse_depths(self.voxels, views)
+        lattice = VoxelSDF(self.voxels.resolution, bounds=self.bounds)
+        with torch.no_grad():
+            lattice.distance.table[: values.numel(), 0] = values.permute(2, 1, 0).reshape(-1)
+        lattice.bound_slope()
+        return extract(lattice, resolution=self.voxels.resolution, cavities=False)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what `saved` needs."""
+        own = self.voxels.state() | pack(self.optimizer) | {"steps": torch.tensor([self.steps])}
+        return {PREFIX + name: value for name, value in own.items()}
+
+    @classmethod
+    def saved(cls, state: dict[str, Tensor], pixels: Pixels, bounds: Float[Tensor, "2 3"]) -> "VolumeStart | None":
+        """Return the beginning that a `state` holds; None if that fit has left it behind."""
+        own = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+        if "steps" not in own:
+            return None
+        start = cls(pixels, bounds, DensityVoxels.from_state(bounds.detach().float(), own))
+        unpack(start.optimizer, own)
+        start.steps = int(own["steps"])
+        return start
+
+
+def take_surface(field: Field, start: VolumeStart, views: Views, seconds: float) -> int:
+    """Give a field the surface of a volume; return the number of evaluations [point].
+
+    Where the volume holds no surface, a warning says so and the field stays as it is.
+
+    Args:
+        field: changed in place.
+        start: the volume.
+        views: their training views have fitted it.
+        seconds: the longest time to spend on the field [s].
+    """
+    try:
+        mesh = start.surface(views)
+    except ValueError:
+        warnings.warn(
+            "fit: the volume that the fit began with holds no surface; the field begins as it is", stacklevel=2
+        )
+        return 0
+    return distil_surface(field, mesh, steps=DISTILLATION, seed=0, seconds=seconds)
+
+
+@torch.no_grad()
+def _hull_cells(pixels: Pixels, bounds: Float[Tensor, "2 3"]) -> Tensor:
+    """Return which cells of the bounds may lie in the hull of the masks, as (r, r, r) of bool."""
+    line = torch.arange(HULL_RESOLUTION + 1, device=bounds.device)
+    x = bounds[0] + torch.cartesian_prod(line, line, line) * ((bounds[1] - bounds[0]) / HULL_RESOLUTION)
+    inside = torch.cat([pixels.inside(part) for part in x.split(1 << 17)]).view(1, 1, *[HULL_RESOLUTION + 1] * 3)
+    cells = torch.nn.functional.max_pool3d(inside.float(), 2, stride=1)
+    grown = torch.nn.functional.max_pool3d(cells, 3, stride=1, padding=1)[0, 0] > 0
+    for axis in range(3):
+        grown = grown.repeat_interleave(RESOLUTION // HULL_RESOLUTION, axis)
+    return grown

@@ -1,0 +1,151 @@
+"""Voxels of density and colour, composited along rays: what a fit begins with, where points compete for a ray."""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from warpdvr.cameras.rays import Rays
+from warpdvr.kernels import density_voxels as _kernels
+from warpdvr.runtime.autograd import once_differentiable
+from warpdvr.runtime.launch import Packed, launch
+
+ONCE = "density voxels: second derivatives are not provided"
+
+FAINT = -5.0 / 15.0
+"""A cell is empty if the density is below this at all of its corners: 0.7 % of the light is lost in it [table]."""
+
+START = -4.0 / 15.0
+"""Density of all corners at the beginning: 1.8 % of the light is lost in a cell [table]."""
+
+NO_DENSITY = -8.0 / 15.0
+"""Density where there are no voxels [table]."""
+
+
+class Composited(NamedTuple):
+    """What n rays see of the voxels."""
+
+    color: Float[Tensor, "n 3"]
+    """Sum of colours by their weights; with `left` times the colour of the background it is that of the pixel."""
+    left: Float[Tensor, " n"]
+    """The part of the light that passes all voxels, from 0 to 1."""
+    t: Float[Tensor, " n"]
+    """Ray length at which half of the light is left, infinity where more passes [scene unit]; not differentiable."""
+
+
+class DensityVoxels:
+    """A density and a colour at the corners of the cells of a box that may hold something.
+
+    Args:
+        bounds: the box, shape (2, 3) [scene unit].
+        occupied: the cells that may hold something, as many along each axis.
+    """
+
+    def __init__(self, bounds: Float[Tensor, "2 3"], occupied: Bool[Tensor, "r r r"]):
+        self.bounds, self.allowed = bounds.float(), occupied
+        self.resolution = len(occupied)
+        self.side = (self.bounds[1] - self.bounds[0]) / self.resolution
+        self.step = float(self.side.min())
+        """Distance of samples on a ray [scene unit]."""
+        corner = torch.nonzero(_corners_of(occupied))
+        self.corner: Int[Tensor, "k 3"] = corner
+        """The place of each row of the table on the lattice."""
+        self.row = torch.full((self.resolution + 1,) * 3, -1, dtype=torch.int32, device=bounds.device)
+        self.row[corner[:, 0], corner[:, 1], corner[:, 2]] = torch.arange(len(corner), device=bounds.device).int()
+        table = torch.full((len(corner), 4), 0.5, device=bounds.device)
+        table[:, 0] = START
+        self.table = nn.Parameter(table)
+        """Density [logit / 15] and sRGB colour of each corner, shape (k, 4)."""
+        self.occupied = occupied.clone()
+        self._describe()
+
+    def prune(self) -> None:
+        """Leave out cells that have become empty, and give colours that left [0, 1] the nearest in it."""
+        with torch.no_grad():
+            self.table[:, 1:].clamp_(0, 1)
+            density = torch.full(self.row.shape, NO_DENSITY, device=self.row.device)
+            density[tuple(self.corner.unbind(1))] = self.table[:, 0]
+            largest = torch.nn.functional.max_pool3d(density[None, None], 2, stride=1)[0, 0]
+            self.occupied = self.allowed & (largest > FAINT)
+        self._describe()
+
+    def render(self, rays: Rays, jitter: Float[Tensor, " n"] | None = None) -> Composited:
+        """Return what rays see; differentiable with respect to the table, once.
+
+        Args:
+            rays: n rays with directions of length 1.
+            jitter: where each ray's first sample lies, in [0, 1] of a step; by default in the middle.
+        """
+        near, far = rays.clip(self.bounds)
+        offset = 0.5 if jitter is None else jitter.to(near)
+        places = rays.origin.detach(), rays.direction.detach(), near + offset * self.step, far
+        color, left, t = _Composite.apply(self.table, self, tuple(a.float().contiguous() for a in places))  # type: ignore[no-untyped-call]
+        return Composited(once_differentiable(color, ONCE), once_differentiable(left, ONCE), t)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what `from_state` needs."""
+        return {"allowed": self.allowed.byte(), "occupied": self.occupied.byte(), "table": self.table.detach().clone()}
+
+    @classmethod
+    def from_state(cls, bounds: Float[Tensor, "2 3"], state: dict[str, Tensor]) -> "DensityVoxels":
+        """Return the voxels whose `state` it was.
+
+        Raises:
+            ValueError: if it is no such state.
+        """
+        try:
+            voxels = cls(bounds, state["allowed"].to(bounds.device).bool())
+            with torch.no_grad():
+                voxels.table.copy_(state["table"])
+            voxels.occupied = state["occupied"].to(bounds.device).bool()
+        except (KeyError, RuntimeError):
+            raise ValueError("fit: the saved voxels of its beginning do not belong together") from None
+        voxels._describe()
+        return voxels
+
+    def inputs(self, places: tuple[Tensor, ...]) -> list[object]:
+        """Return what both kernels are given: the rays, and the voxels as they are now."""
+        return [*places, self.step, 1.0, self._packed]
+
+    def _describe(self) -> None:
+        """Bring what the kernels are given up to date."""
+        padded = torch.nn.functional.max_pool3d(self.occupied[None, None].float(), _kernels.BLOCK, ceil_mode=True)
+        self._packed = Packed(
+            _kernels.Voxels,
+            low=tuple(self.bounds[0].tolist()),
+            per_side=tuple((1 / self.side).tolist()),
+            row=self.row,
+            occupied=self.occupied,
+            block=padded[0, 0] > 0,
+            table=self.table.detach(),
+        )
+
+
+class _Composite(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, table: Tensor, voxels: DensityVoxels, places: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n = len(places[0])
+        color, left, t = table.new_empty(n, 3), table.new_empty(n), table.new_empty(n)
+        launch(_kernels.composite, n, voxels.inputs(places), [color, left, t], per_row=places)
+        ctx.voxels = voxels
+        ctx.save_for_backward(*places, color, left)
+        ctx.mark_non_differentiable(t)
+        return color, left, t
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None]:
+        *places, color, left = ctx.saved_tensors
+        by_table = torch.zeros_like(ctx.voxels.table)
+        per_row = [color, left, grad[0].contiguous(), grad[1].contiguous()]
+        inputs = [*ctx.voxels.inputs(tuple(places)), *per_row]
+        launch(_kernels.composite_backward, len(color), inputs, [], per_row=per_row, state=[by_table])
+        return by_table, None, None
+
+
+def _corners_of(cell: Bool[Tensor, "r r r"]) -> Bool[Tensor, "s s s"]:
+    """Return which corners of a lattice belong to any of the cells."""
+    grown = torch.nn.functional.pad(cell[None, None].float(), (1,) * 6)
+    return torch.nn.functional.max_pool3d(grown, 2, stride=1)[0, 0] > 0

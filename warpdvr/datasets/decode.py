@@ -146,7 +146,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
     except Exception as error:  # decoders raise whatever a broken file leads them into
         if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
             raise
-        reason = str(error).replace(repr(str(path)), "it").replace(str(path), "it")
+        reason = " ".join(str(error).replace(repr(str(path)), "it").replace(str(path), "it").split())
         hint = "" if not isinstance(error, UnidentifiedImageError) else f"; expected {', '.join(KINDS[:-1])}"
         raise ValueError(
             f"{path}: expected a picture, found a file that cannot be decoded ({reason or type(error).__name__}{hint})"

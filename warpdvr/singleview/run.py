@@ -17,6 +17,7 @@ from warpdvr.fitting.checkpoint import check_finite
 from warpdvr.fitting.loop import Step
 from warpdvr.fitting.run_folder import RunFolder
 from warpdvr.fitting.saving import SAVE, saved_steps
+from warpdvr.runtime.parsing import parsing, read_text
 from warpdvr.singleview import category as objects
 from warpdvr.singleview.category import Category
 from warpdvr.singleview.reconstructor import CategoryCheckpoint, Reconstructor, load
@@ -54,13 +55,11 @@ class CategoryRun(RunFolder):
         path = folder / cls.CONFIG
         if not path.is_file():
             raise ValueError(f"{folder}: expected the folder of a category run (train-category), found no {cls.CONFIG}")
-        try:
-            table = tomllib.loads(path.read_text())
+        text = read_text(path, "what train-category wrote")
+        with parsing(path, "what train-category wrote"):
+            table = tomllib.loads(text)
             training = TrainingConfig(**dict(table.pop("training")))
             return cls(folder, Path(table.pop("category")), float(table.pop("minutes")), training, **table)
-        except (ValueError, TypeError, KeyError) as error:  # of TOML and of UTF-8 too
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path}: expected what train-category wrote, found something else ({reason})") from None
 
     def create(self, *, overwrite: bool = False) -> None:
         """Make the folder and write category.toml.

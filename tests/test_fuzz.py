@@ -4,13 +4,17 @@ WARPDVR_FUZZ_SECONDS sets how long all of it takes, 15 by default.
 """
 
 import contextlib
+import io
 import os
 import time
 from pathlib import Path
 
 import fuzz
+import numpy as np
 import pytest
+from PIL import Image
 
+from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.decode import KINDS, opened
 from warpdvr.datasets.depthfile import DEPTH_SUFFIXES
 from warpdvr.datasets.files import PICTURE_SUFFIXES
@@ -114,6 +118,12 @@ def test_no_format_and_no_kind_of_file_is_left_out(tmp_path):
     assert {"PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF"} == set(KINDS)
 
 
+def picture_bytes(width, height):
+    stream = io.BytesIO()
+    Image.new("RGB", (width, height)).save(stream, "png")
+    return stream.getvalue()
+
+
 REPAIRED = {
     "bytes in a log": ("run", "log.jsonl", b'{"iteration": 1}\n\xff\n', None),
     "brackets in a log": ("run", "log.jsonl", b"[" * 5000, None),
@@ -125,6 +135,9 @@ REPAIRED = {
     ),
     "bytes in render.json": ("record of a category", "render.json", b"\xff", "render.json: expected the record"),
     "half of render.json": ("record of a category", "render.json", b'{"views": ', "render.json: expected the record"),
+    "a camera where the object is": ("ScanNet", "pose/0.txt", b"1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "radius of 0"),
+    "all views held out": ("NSVF", "pose/0_a.txt", None, "x: the split holds out every view that can be read"),
+    "a picture of other sides": ("LLFF", "images/9.png", picture_bytes(8, 7), "x: LLFF: the camera of row 1 has two"),
     "a vertex in OBJ": ("obj", "a.obj", b"v 0 0 0\nv 0 x 0\n", "the line 'v 0 x 0': could not convert"),
     "a face in OBJ": ("obj", "a.obj", b"v 0 0 0\nf 1 x 1\n", "a face names 'x', which is no number"),
     "a normal in OBJ": ("obj", "a.obj", b"v 0 0 0\nvn 0 1\nf 1//1 1//1 1//1\n", "a normal has fewer than 3"),
@@ -139,7 +152,8 @@ REPAIRED = {
         "vertex 1, y: could not convert",
     ),
 }
-"""Faults that were found: a parser, its file, a content, and what the refusal says; None if it is to be read."""
+"""Faults that were found: a parser, its file, a content (None for no file), and what the refusal says; None if it is
+to be read."""
 
 
 @pytest.mark.parametrize("fault", REPAIRED)
@@ -148,7 +162,9 @@ def test_what_was_repaired_stays_so(fault, tmp_path):
     parser = next(p for p in fuzz.PARSERS if p.name == name)
     folder = tmp_path / "x"
     list(fuzz.cases(parser, folder, 0, 0))
-    (folder / file).write_bytes(content)
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
     kind, message = fuzz.judge(parser, folder)
     assert (kind, message) == ("read", "") if expected is None else (kind == "refused" and expected in message)
 
@@ -159,3 +175,28 @@ def test_a_reason_of_several_lines_is_one_line(tmp_path):
     with pytest.raises(ValueError, match="cannot be decoded") as refused, opened(tmp_path / "x/a.png"):
         raise RuntimeError("Invalid input:\nUnexpected end of file\n")
     assert "\n" not in str(refused.value)
+
+
+def test_a_matrix_whose_determinant_overflows_is_refused():
+    P = np.array([[-8.6, -4.9, -1.5e93, 0], [-1e151, -1.9e200, -1.9e136, 0], [-5.6e-149, 3.4e209, -1.9e136, 0]])
+    with pytest.raises(ValueError, match="camera: P is singular"):
+        Camera.from_projection(P, 8, 6)
+
+
+SETS = [parser for parser in fuzz.PARSERS if parser.is_set and parser.read not in (fuzz._read_objects, fuzz._check)]
+
+
+@pytest.mark.parametrize("parser", SETS, ids=lambda parser: parser.name)
+def test_no_camera_file_is_opened_that_is_none(parser, tmp_path):
+    """Not even to see of which format it is."""
+    folder = tmp_path / "x"
+    list(fuzz.cases(parser, folder, 0, 0))
+    home = folder if list(folder.glob("a")) == [] else folder / "a"  # of a category
+    file = detect(home).camera_files[0]
+    for impostor in (fuzz._pipe, fuzz._outside):
+        file.unlink()
+        impostor(file)
+        with fuzz.limits():
+            kind, message = fuzz.judge(parser, folder)
+        assert kind != "fault", message
+        assert impostor is fuzz._pipe or "leads outside of the data folder" in message or kind == "read"

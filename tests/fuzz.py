@@ -380,7 +380,7 @@ _plain = _read_set(hold_out=0, normalise=False)
 
 
 def _set(name: str, write: inputs.Writer, read: Callable[[Path], object] = _plain) -> Parser:
-    return Parser(name, write, read, is_set=True, cost=2)
+    return Parser(name, write, read, is_set=True, cost=3)
 
 
 def _picture(name: str, write: inputs.Writer) -> Parser:

@@ -6,6 +6,7 @@ WARPDVR_FUZZ_SECONDS sets how long all of it takes, 15 by default.
 import contextlib
 import io
 import os
+import struct
 import time
 from pathlib import Path
 
@@ -124,6 +125,15 @@ def picture_bytes(width, height):
     return stream.getvalue()
 
 
+def taller_tiff(rows):
+    """Return a TIFF of 8 rows that says it has more (TIFF 6.0, ImageLength is entry 257)."""
+    stream = io.BytesIO()
+    Image.fromarray(np.ones((8, 10), np.float32)).save(stream, "tiff")
+    content = stream.getvalue()
+    at = content.index(struct.pack("<HHI", 257, 4, 1))
+    return content[:at] + struct.pack("<HHII", 257, 4, 1, rows) + content[at + 12 :]
+
+
 REPAIRED = {
     "bytes in a log": ("run", "log.jsonl", b'{"iteration": 1}\n\xff\n', None),
     "brackets in a log": ("run", "log.jsonl", b"[" * 5000, None),
@@ -138,6 +148,7 @@ REPAIRED = {
     "a camera where the object is": ("ScanNet", "pose/0.txt", b"1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "radius of 0"),
     "all views held out": ("NSVF", "pose/0_a.txt", None, "x: the split holds out every view that can be read"),
     "a picture of other sides": ("LLFF", "images/9.png", picture_bytes(8, 7), "x: LLFF: the camera of row 1 has two"),
+    "a tower of pixels": ("tif floats", "a.tif", taller_tiff(2**24), "found data for 8; it is damaged"),
     "a vertex in OBJ": ("obj", "a.obj", b"v 0 0 0\nv 0 x 0\n", "the line 'v 0 x 0': could not convert"),
     "a face in OBJ": ("obj", "a.obj", b"v 0 0 0\nf 1 x 1\n", "a face names 'x', which is no number"),
     "a normal in OBJ": ("obj", "a.obj", b"v 0 0 0\nvn 0 1\nf 1//1 1//1 1//1\n", "a normal has fewer than 3"),

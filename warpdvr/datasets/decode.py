@@ -98,7 +98,7 @@ def decode(
     with opened(path) as image:
         header = _header(path, image)
         if header.linear:
-            return _finish(_from_linear(np.asarray(image), None), upright, size)
+            return _finish(Image.fromarray(_encoded_rows(image)), upright, size)
         if header.deep:
             eight = _eight_bits(path, image, bits)
             turned = Image.Exif()
@@ -174,6 +174,12 @@ def _require_plausible(path: Path, image: Image.Image) -> None:
             f"{path}: expected a picture, found a file that claims {image.width} x {image.height} pixels in {found} "
             "bytes; it is damaged"
         )
+    if image.format == "TIFF" and (tiles := getattr(image, "tile", None)):  # rows without data would be made up
+        bottom = max(tile[1][3] for tile in tiles)
+        if bottom < image.height:
+            raise ValueError(
+                f"{path}: expected a picture of {image.height} rows, found data for {bottom}; it is damaged"
+            )
 
 
 def _header(path: Path, image: Image.Image) -> Header:
@@ -240,12 +246,25 @@ def _eight_bits(path: Path, image: Image.Image, bits: int | None) -> Image.Image
 
 def _from_linear(values: NDArray[Any], alpha: NDArray[Any] | None) -> Image.Image:
     """Return linear light as sRGB, NaN as black; 1 is white."""
-    linear = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
-    eight = (255 * encode(torch.from_numpy(linear)).numpy() + 0.5).astype(np.uint8)
+    eight = _encoded(values)
     if alpha is not None:
         opaque = (255 * np.nan_to_num(alpha.astype(np.float32)).clip(0, 1) + 0.5).astype(np.uint8)
         eight = np.dstack([eight, opaque])
     return Image.fromarray(eight)
+
+
+def _encoded(values: NDArray[Any]) -> NDArray[np.uint8]:
+    linear = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
+    return (255 * encode(torch.from_numpy(linear)).numpy() + 0.5).astype(np.uint8)
+
+
+def _encoded_rows(image: Image.Image) -> NDArray[np.uint8]:
+    """Return a picture of one channel of linear floats as sRGB, some rows at a time."""
+    out = np.empty((image.height, image.width), np.uint8)
+    for top in range(0, image.height, BAND):
+        box = (0, top, image.width, min(top + BAND, image.height))
+        out[top : top + BAND] = _encoded(np.asarray(image.crop(box)))
+    return out
 
 
 def _finish(image: Image.Image, upright: bool, size: tuple[int, int] | None) -> NDArray[np.uint8]:

@@ -93,8 +93,6 @@ class Parser:
     """Writes the input into an empty folder."""
     read: Callable[[Path], object]
     """Reads that folder."""
-    names: tuple[str, ...] = ()
-    """Files inside of an archive, which a sentence may name."""
     cost: int = 1
     """One in so many of the inputs that others get, where reading takes long."""
     is_set: bool = False
@@ -320,9 +318,7 @@ def judge(parser: Parser, folder: Path) -> tuple[str, str]:
             kind, message = "fault", f"memory: {message}"
         elif "\n" in message:
             kind, message = "fault", f"more than one line: {message}"
-        elif str(folder) not in message and not any(
-            name in message for name in (*parser.names, *(f.name for f in folder.rglob("*")))
-        ):
+        elif str(folder) not in message and not any(f.name in message for f in folder.rglob("*")):
             kind, message = "fault", f"names no file: {message}"
     except Hang:
         raise
@@ -460,7 +456,7 @@ PARSERS = [
     _set("stl ascii", inputs.solid("stl_ascii"), _read_objects),
     _set("ply of a category", inputs.solid("ply"), _read_objects),
     _set("off of a category", inputs.off, _read_objects),
-    Parser("zip of meshes", inputs.zipped, _read_zip, names=("model.obj",)),
+    Parser("zip of meshes", inputs.zipped, _read_zip),
 ]
 """All parsers; a new format is one more line."""
 

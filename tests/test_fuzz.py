@@ -8,6 +8,7 @@ import io
 import os
 import struct
 import time
+import zipfile
 from pathlib import Path
 
 import fuzz
@@ -20,7 +21,7 @@ from warpdvr.datasets.decode import KINDS, opened
 from warpdvr.datasets.depthfile import DEPTH_SUFFIXES
 from warpdvr.datasets.files import PICTURE_SUFFIXES
 from warpdvr.datasets.load import FORMATS, detect
-from warpdvr.geometry.textured import SUFFIXES
+from warpdvr.geometry.textured import SUFFIXES, find_meshes, open_folder, read_textured
 
 SECONDS = float(os.environ.get("WARPDVR_FUZZ_SECONDS", "15"))
 
@@ -149,6 +150,7 @@ REPAIRED = {
     "all views held out": ("NSVF", "pose/0_a.txt", None, "x: the split holds out every view that can be read"),
     "a picture of other sides": ("LLFF", "images/9.png", picture_bytes(8, 7), "x: LLFF: the camera of row 1 has two"),
     "a tower of pixels": ("tif floats", "a.tif", taller_tiff(2**24), "found data for 8; it is damaged"),
+    "a picture like a line": ("input picture", "a.png", picture_bytes(10, 40000), None),
     "a vertex in OBJ": ("obj", "a.obj", b"v 0 0 0\nv 0 x 0\n", "the line 'v 0 x 0': could not convert"),
     "a face in OBJ": ("obj", "a.obj", b"v 0 0 0\nf 1 x 1\n", "a face names 'x', which is no number"),
     "a normal in OBJ": ("obj", "a.obj", b"v 0 0 0\nvn 0 1\nf 1//1 1//1 1//1\n", "a normal has fewer than 3"),
@@ -176,8 +178,17 @@ def test_what_was_repaired_stays_so(fault, tmp_path):
     (folder / file).unlink()
     if content is not None:
         (folder / file).write_bytes(content)
-    kind, message = fuzz.judge(parser, folder)
+    with fuzz.limits():
+        kind, message = fuzz.judge(parser, folder)
     assert (kind, message) == ("read", "") if expected is None else (kind == "refused" and expected in message)
+
+
+def test_a_mesh_in_an_archive_is_named_with_the_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("thing/model.obj", "v 0 0 0\n")
+    with open_folder(tmp_path / "a.zip") as folder, pytest.raises(ValueError, match="no triangles") as refused:
+        read_textured(find_meshes(folder)[0])
+    assert str(refused.value).startswith(f"{tmp_path / 'a.zip'}/thing/model.obj ")
 
 
 def test_a_reason_of_several_lines_is_one_line(tmp_path):

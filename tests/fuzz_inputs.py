@@ -438,10 +438,10 @@ def scene(folder: Path) -> None:
 
 
 def saved_fit(folder: Path) -> None:
-    field = make("sphere", radius=0.5)
+    field = make("voxel-sdf", resolution=3)
     checkpoint.Checkpoint(
-        kind="sphere",
-        options={"radius": 0.5},
+        kind="voxel-sdf",
+        options={"resolution": 3},
         weights=field.state_dict(),
         transform=warpdvr.SceneTransform.identity(),
         up=(0.0, 0.0, 1.0),
@@ -454,7 +454,7 @@ def run(folder: Path) -> None:
     """The folder of a fit."""
     saved_fit(folder)
     shutil.copy(folder / "checkpoint.safetensors", folder / "checkpoint.previous.safetensors")
-    write(folder, "config.toml", '[views]\nmesh = "warp:bunny"\n\n[field]\nkind = "sphere"\nradius = 0.5\n')
+    write(folder, "config.toml", '[views]\nmesh = "warp:bunny"\n\n[field]\nkind = "voxel-sdf"\nresolution = 3\n')
     lines = [{"iteration": i, "progress": i / 10, "seconds": 0.1 * i, "color": 0.5} for i in range(10)]
     write(folder, "log.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
 

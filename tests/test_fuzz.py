@@ -144,6 +144,12 @@ REPAIRED = {
         b"a = " + b"[" * 5000,
         "category.toml: expected what",
     ),
+    "text in category.toml": (
+        "category run",
+        "category.toml",
+        b'category = "a"\nminutes = 1\nevery = "x"\n[training]\n',
+        "every must be of type int, got 'x'",
+    ),
     "bytes in render.json": ("record of a category", "render.json", b"\xff", "render.json: expected the record"),
     "half of render.json": ("record of a category", "render.json", b'{"views": ', "render.json: expected the record"),
     "a camera where the object is": ("ScanNet", "pose/0.txt", b"1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "radius of 0"),

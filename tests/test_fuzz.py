@@ -6,6 +6,7 @@ WARPDVR_FUZZ_SECONDS sets how long all of it takes, 15 by default.
 import contextlib
 import io
 import os
+import re
 import struct
 import time
 import zipfile
@@ -156,6 +157,12 @@ REPAIRED = {
     "all views held out": ("NSVF", "pose/0_a.txt", None, "x: the split holds out every view that can be read"),
     "a picture of other sides": ("LLFF", "images/9.png", picture_bytes(8, 7), "x: LLFF: the camera of row 1 has two"),
     "a tower of pixels": ("tif floats", "a.tif", taller_tiff(2**24), "found data for 8; it is damaged"),
+    "an endless chunk of PNG": (
+        "png",
+        "a.png",
+        re.sub(rb".{4}IDAT", b"\xff\xff\xff\xffIDAT", picture_bytes(8, 6), count=1, flags=re.DOTALL),
+        "that announce 4294967295; it is damaged",
+    ),
     "a picture like a line": ("input picture", "a.png", picture_bytes(10, 40000), None),
     "a vertex in OBJ": ("obj", "a.obj", b"v 0 0 0\nv 0 x 0\n", "the line 'v 0 x 0': could not convert"),
     "a face in OBJ": ("obj", "a.obj", b"v 0 0 0\nf 1 x 1\n", "a face names 'x', which is no number"),

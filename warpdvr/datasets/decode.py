@@ -174,12 +174,27 @@ def _require_plausible(path: Path, image: Image.Image) -> None:
             f"{path}: expected a picture, found a file that claims {image.width} x {image.height} pixels in {found} "
             "bytes; it is damaged"
         )
+    if image.format == "PNG":
+        _require_chunks(path, found)
     if image.format == "TIFF" and (tiles := getattr(image, "tile", None)):  # rows without data would be made up
         bottom = max(tile[1][3] for tile in tiles)
         if bottom < image.height:
             raise ValueError(
                 f"{path}: expected a picture of {image.height} rows, found data for {bottom}; it is damaged"
             )
+
+
+def _require_chunks(path: Path, size: int) -> None:
+    """Raise ValueError if a PNG announces a chunk far larger than itself: as much would be allocated for it."""
+    with path.open("rb", buffering=0) as file:
+        at = 8  # after the signature: length, type, data and checksum of each chunk (W3C, PNG, section 5.3)
+        while file.seek(at) + 8 <= size:
+            length = int.from_bytes(file.read(4), "big")
+            if length > size + 2**24:
+                raise ValueError(
+                    f"{path}: expected a picture, found {size} bytes that announce {length}; it is damaged"
+                )
+            at += 12 + length
 
 
 def _header(path: Path, image: Image.Image) -> Header:

@@ -1,8 +1,9 @@
 """Damaged files for every parser, many of them: `python benchmarks/fuzz.py --total 100000 --results fuzz.jsonl`.
 
 Each range of inputs is checked by a forked process that may grow by 2 GiB and is ended when one input takes 10 s of
-the processor or 30 s by the clock; what ended it is a fault, and the next input goes on. A run that was stopped goes on
-where it was if given the same file of results. The table that is printed is that of fuzz.md. With faults the exit status is 1.
+the processor or 30 s by the clock; what ended it is a fault, and the next input goes on. A run that was stopped goes
+on where it was if given the same file of results. The table that is printed is that of fuzz.md. With faults the exit
+status is 1.
 """
 
 import argparse

@@ -4,8 +4,8 @@ A parser joins with one line in `PARSERS`: its name, a function that writes a so
 that reads that folder. `cases` then spoils one of the files at a time: bits, bytes, numbers, words, lines and chunks,
 in archives and pictures below their checksums as well; or puts a pipe, a folder or a link in a circle in its place.
 
-`python tests/fuzz.py NAME FIRST LAST FOLDER` checks a range of inputs and prints one line of JSON; benchmarks/fuzz.py
-runs it over many, with an alarm and a limit of memory.
+`python tests/fuzz.py NAME FIRST LAST FOLDER` checks a range of inputs; benchmarks/fuzz.py checks many, each range in a
+process of its own, with an alarm and a limit of memory.
 """
 
 import io
@@ -24,31 +24,44 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import fuzz_inputs as inputs
 import numpy as np
 import torch
+import warp
 from PIL import Image
-from test_datasets_colmap import NAMES, binary_model, save_pictures, text_model
-from test_datasets_more_formats import LAYOUTS
+from test_datasets_more_formats import LAYOUTS, oxford
 
 import warpdvr
-from warpdvr.cameras.camera import OPENGL, Camera
-from warpdvr.datasets import dvr
+from warpdvr.datasets import normalise
+from warpdvr.datasets.check import check_data
 from warpdvr.datasets.depthfile import read_depth_map
-from warpdvr.datasets.images import read_picture
-from warpdvr.datasets.load import load
-from warpdvr.fields import decoderfile
-from warpdvr.fields.registry import make
-from warpdvr.fitting import checkpoint
+from warpdvr.datasets.images import read_photographs, read_picture
+from warpdvr.datasets.load import load, write_cameras
+from warpdvr.datasets.masks import read_mask
+from warpdvr.fields import decoderfile, registry
+from warpdvr.fitting import checkpoint, log
 from warpdvr.geometry.mesh import read_mesh
 from warpdvr.geometry.textured import find_meshes, open_folder, read_textured
 from warpdvr.runs import scene
-from warpdvr.runtime.npz import npz_bytes, read_arrays
+from warpdvr.runs.run import Run
+from warpdvr.runtime.launch import start_warp
+from warpdvr.runtime.npz import read_arrays
+from warpdvr.singleview import category
+from warpdvr.singleview.preprocess import read_input_picture
+from warpdvr.singleview.render_category import RenderSettings, _record_settings
+from warpdvr.singleview.run import CategoryRun
 
-SECONDS, GROWTH = 10, 2**31
-"""What one input may take: seconds, and bytes of memory."""
+# what costs most of the time and reads no file of the data: visual hulls, and the metadata of all packages
+normalise.COARSE, normalise.FINE = 8, 8
+registry.entry_points = cache(registry.entry_points)  # type: ignore[assignment, attr-defined]
+
+SECONDS, WAIT, GROWTH = 10, 30, 2**31
+"""What one input may take: seconds of the processor, seconds by the clock of a busy machine, and bytes of memory."""
 
 NUMBERS = (
     "-1 0 1e400 nan inf -inf 2147483648 -2147483649 4294967295 18446744073709551616 1e-320 0x10 1_0 99999999".split()
@@ -66,12 +79,9 @@ TOKENS = [
     b"../x",
 ]
 
-VERTICES: list[list[float]] = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
-FACES = [[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]]
-
 
 class Hang(BaseException):
-    """An input took more than `SECONDS`; no parser catches it."""
+    """An input took more than `SECONDS` or `WAIT`; no parser catches it."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +93,8 @@ class Parser:
     """Writes the input into an empty folder."""
     read: Callable[[Path], object]
     """Reads that folder."""
-    names: tuple[str, ...] = ()
-    """Files inside of an archive, which a sentence may name."""
+    cost: int = 1
+    """One in so many of the inputs that others get, where reading takes long."""
     is_set: bool = False
     """Whether the folder is what a user names, so that no link in it may lead out; else the user names the file."""
 
@@ -254,6 +264,11 @@ _known = tuple(
 )
 
 
+def _beside(folder: Path) -> Path:
+    """Return the folder that a reader may write to."""
+    return folder.with_name(f"{folder.name}.out")
+
+
 def _listen(event: str, arguments: tuple[Any, ...]) -> None:
     if _watched is None:
         return
@@ -261,13 +276,19 @@ def _listen(event: str, arguments: tuple[Any, ...]) -> None:
         opened.append(f"{event} {arguments[:1]}")
     if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
         path = os.path.realpath(os.fsdecode(arguments[0]))
-        if not path.startswith((f"{_watched}{os.sep}", *_known, "/proc/meminfo", "/dev/null")) and path != str(
-            _watched
-        ):
+        allowed = (f"{_watched}{os.sep}", f"{_beside(_watched)}{os.sep}", *_known, "/proc/meminfo", "/dev/null")
+        if path not in (str(_watched), str(_beside(_watched))) and not path.startswith(allowed):
             opened.append(path)
 
 
 sys.addaudithook(_listen)
+
+
+def warm() -> None:
+    """Open what is opened once in a process, and is none of the data: decoders, compiled kernels."""
+    Image.init()
+    start_warp()
+    warp.load_module("warpdvr.kernels.lens", device="cpu")
 
 
 @contextmanager
@@ -297,9 +318,7 @@ def judge(parser: Parser, folder: Path) -> tuple[str, str]:
             kind, message = "fault", f"memory: {message}"
         elif "\n" in message:
             kind, message = "fault", f"more than one line: {message}"
-        elif str(folder) not in message and not any(
-            name in message for name in (*parser.names, *(f.name for f in folder.rglob("*")))
-        ):
+        elif str(folder) not in message and not any(f.name in message for f in folder.rglob("*")):
             kind, message = "fault", f"names no file: {message}"
     except Hang:
         raise
@@ -308,257 +327,152 @@ def judge(parser: Parser, folder: Path) -> tuple[str, str]:
     return ("fault", f"opened {opened[0]}") if opened else (kind, message)
 
 
-def _cameras() -> list[Camera]:
-    eyes = ([3.0, 0, 0], [0.0, 3, 0.5], [-2.0, -2, 0])
-    return [Camera.look_at(eye, width=10, height=8, fov=50) for eye in eyes]
+def _read_set(**options: object) -> Callable[[Path], None]:
+    """Read a data set, and write its cameras back beside the folder, for which its files are read once more."""
+
+    def read(folder: Path) -> None:
+        views = load(folder, **options)  # type: ignore[arg-type]
+        write_cameras(folder, views, views.cameras, _beside(folder))
+
+    return read
 
 
-def _pictures(folder: Path, *, alpha: bool = False, name: str = "{:03d}.png") -> None:
-    folder.mkdir(exist_ok=True)
-    v, u = np.mgrid[:8, :10]
-    disc = ((u - 4.5) ** 2 + (v - 3.5) ** 2 < 9).astype(np.uint8) * 255
-    for i in range(3):
-        picture = np.stack([disc, disc // 2, 255 - disc, disc], -1)
-        Image.fromarray(picture if alpha else picture[..., :3]).save(folder / name.format(i))
+def _read_pictures(folder: Path) -> None:
+    for file in folder.iterdir():
+        read_photographs([file])
+        read_picture(file, upright=True)
 
 
-def _discs(folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    v, u = np.mgrid[:8, :10]
-    disc = ((u - 4.5) ** 2 + (v - 3.5) ** 2 < 9).astype(np.uint8) * 255
-    for i in range(3):
-        Image.fromarray(disc).save(folder / f"{i:03d}.png")
-
-
-def _write_idr(folder: Path) -> None:
-    _pictures(folder / "image")
-    _discs(folder / "mask")
-    arrays = dict[str, np.ndarray]()
-    for i, camera in enumerate(_cameras()):
-        arrays |= {f"world_mat_{i}": np.vstack([camera.matrix().numpy(), [0, 0, 0, 1]]), f"scale_mat_{i}": np.eye(4)}
-    (folder / "cameras.npz").write_bytes(npz_bytes(arrays))
-    np.savez(folder / "points.npz", points=np.zeros((5, 3)), visible=np.ones((3, 5), bool))
-
-
-def _write_dvr(folder: Path) -> None:
-    source = folder.parent / f"{folder.name}.source"
-    shutil.rmtree(source, ignore_errors=True)
-    source.mkdir()
-    _write_idr(source)
-    dvr.write(folder, load(source))
-    cloud = {"points": np.zeros((5, 3)), "is_in_visual_hull": np.ones(5, bool)}
-    cloud |= {f"visibility_{i:04d}": np.arange(5) for i in range(3)}
-    (folder / "pcl.npz").write_bytes(npz_bytes(cloud))
-    shutil.rmtree(source)
-
-
-def _write_nerfstudio(folder: Path) -> None:
-    _pictures(folder / "images", alpha=True)
-    frames = [
-        {"file_path": f"images/{i:03d}.png", "transform_matrix": (camera.pose @ OPENGL).tolist()}
-        for i, camera in enumerate(_cameras())
-    ]
-    K = _cameras()[0].K.tolist()
-    table = {"camera_model": "OPENCV", "fl_x": K[0][0], "fl_y": K[1][1], "cx": K[0][2], "cy": K[1][2], "w": 10, "h": 8}
-    (folder / "transforms.json").write_text(json.dumps({**table, "k1": 0.0, "frames": frames}, indent=1))
-
-
-def _write_middlebury(folder: Path) -> None:
-    _pictures(folder, name="dino{:03d}.png")
-    lines = ["3"]
-    for i, camera in enumerate(_cameras()):
-        K, R, t = camera.krt()
-        numbers = [*K.flatten().tolist(), *R.flatten().tolist(), *t.tolist()]
-        lines.append(" ".join([f"dino{i:03d}.png", *map(repr, numbers)]))
-    (folder / "dino_par.txt").write_text("\n".join(lines) + "\n")
-
-
-def _write_arrays(folder: Path) -> None:
-    np.savez_compressed(folder / "a.npz", a=np.eye(4), b=np.arange(12).reshape(3, 4).T, c=np.array(["x", "yz"]))
-
-
-def _write_ply(kind: str) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        n, m = len(VERTICES), len(FACES) + 1
-        head = f"ply\nformat {kind} 1.0\ncomment x\nelement vertex {n}\n"
-        head += "property float x\nproperty float y\nproperty float z\n"
-        head += f"property uchar red\nproperty uchar green\nproperty uchar blue\nelement face {m}\n"
-        head += "property list uchar int vertex_indices\nend_header\n"
-        polygons = [*FACES, [0, 1, 2, 3]]
-        if kind == "ascii":
-            rows = [f"{x} {y} {z} 255 0 7" for x, y, z in VERTICES] + [
-                f"{len(p)} {' '.join(map(str, p))}" for p in polygons
-            ]
-            body = "\n".join(rows).encode()
-        else:
-            order = "<" if "little" in kind else ">"
-            body = b"".join(struct.pack(f"{order}3f3B", *v, 255, 0, 7) for v in VERTICES)
-            body += b"".join(struct.pack(f"{order}B{len(p)}i", len(p), *p) for p in polygons)
-        (folder / "a.ply").write_bytes(head.encode() + body)
-
-    return write
-
-
-def _write_obj(folder: Path) -> None:
-    text = "".join(f"v {x} {y} {z}\n" for x, y, z in VERTICES) + "vn 0 0 1\nvn 0 1 0\nvt 0 0\n"
-    text += "f 1/1/1 3/1/1 2/1/1\nf -4//1 -3//2 -1//1\nf 1 2 3 4\n"
-    (folder / "a.obj").write_text(text)
-
-
-def _write_off(folder: Path) -> None:
-    rows = [" ".join(map(str, v)) for v in VERTICES] + [f"3 {' '.join(map(str, f))}" for f in FACES]
-    (folder / "a.off").write_text("OFF\n4 4 0\n" + "\n".join(rows) + "\n")
-
-
-def _write_textured(folder: Path) -> None:
-    Image.new("RGB", (4, 4), (200, 10, 10)).save(folder / "t.png")
-    (folder / "m.mtl").write_text("newmtl a\nKd 1 1 1\nmap_Kd t.png\n")
-    text = "mtllib m.mtl\nusemtl a\n" + "".join(f"v {x} {y} {z}\nvt {x} {y}\n" for x, y, z in VERTICES)
-    (folder / "model.obj").write_text(
-        text + "".join(f"f {a}/{a} {b}/{b} {c}/{c}\n" for a, b, c in ([1, 3, 2], [1, 2, 4]))
-    )
-
-
-def _write_solid(suffix: str) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        import trimesh
-
-        solid = trimesh.Trimesh(VERTICES, FACES, process=False)
-        (folder / f"model.{suffix}").write_bytes(solid.export(file_type=suffix))
-
-    return write
-
-
-def _write_zip(folder: Path) -> None:
-    inside = folder / "inside"
-    inside.mkdir()
-    _write_textured(inside)
-    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(inside.iterdir()):
-            archive.write(file, f"thing/{file.name}")
-    shutil.rmtree(inside)
-
-
-def _layers() -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    shapes = {"w0": (6, 5), "b0": (6,), "w1": (1, 6), "b1": (1,), "codes": (2, 2)}
-    return {name: torch.randn(shape) for name, shape in shapes.items()}
-
-
-def _write_decoder(suffix: str) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        from safetensors.torch import save_file
-
-        path, layers = folder / f"a.{suffix}", _layers()
-        if suffix == "npz":
-            path.write_bytes(npz_bytes({name: value.numpy() for name, value in layers.items()}))
-            table = {"layers": [{"weight": f"w{i}", "bias": f"b{i}"} for i in range(2)]}
-            (folder / "architecture.json").write_text(json.dumps(table))
-        elif suffix == "safetensors":
-            save_file(layers, path)
-        else:
-            names = {f"module.lin{name[1]}.{'weight' if name[0] == 'w' else 'bias'}": name for name in list(layers)[:4]}
-            torch.save({"epoch": 3, "model_state_dict": {k: layers[v] for k, v in names.items()}}, path)
-
-    return write
-
-
-def _write_scene(folder: Path) -> None:
-    (folder / "a.toml").write_text(
-        '[views]\nfolder = "photographs"\nhold_out = 8\ndepth_scale = 1.0\n\n[field]\nkind = "translate"\noffset = '
-        '[0.1, 0, 0]\npart = {kind = "hashgrid", levels = 8, size = 32768, bounds = 1.1}\n\n[fit]\nrecipe = "dvr"\n'
-        "minutes = 2.5\nseed = 3\n\n[mesh]\nresolution = 96\ncolors = true\n"
-    )
-
-
-def _write_checkpoint(folder: Path) -> None:
-    field = make("sphere", radius=0.5)
-    views = tuple(_cameras())
-    checkpoint.Checkpoint(
-        kind="sphere",
-        options={"radius": 0.5},
-        weights=field.state_dict(),
-        transform=warpdvr.SceneTransform.identity(),
-        up=(0.0, 0.0, 1.0),
-        cameras=views,
-        fit={"iteration": torch.tensor(3)},
-    ).save(folder / "checkpoint.safetensors")
-
-
-def _read_object(folder: Path) -> None:
+def _read_objects(folder: Path | zipfile.Path) -> None:
     for file in find_meshes(folder):
         read_textured(file)
 
 
 def _read_zip(folder: Path) -> None:
     with open_folder(folder / "a.zip") as opened_folder:
-        for file in find_meshes(opened_folder):
-            read_textured(file)
+        _read_objects(opened_folder)
 
 
-def _write_picture(suffix: str) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        picture = np.arange(8 * 10 * 3, dtype=np.uint8).reshape(8, 10, 3)
-        Image.fromarray(picture).save(folder / f"a.{suffix}")
+def _read_run(folder: Path) -> None:
+    run = Run.open(folder)
+    run.scene()
+    run.field()
+    log.truncate(run.log, 10**9)
 
-    return write
+
+def _read_category_run(folder: Path) -> None:
+    run = CategoryRun.open(folder)
+    run.load()
 
 
-def _write_colmap(model: Callable[..., None]) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        model(folder / "sparse/0", names=NAMES[:3])
-        save_pictures(folder / "images", names=NAMES[:3])
+def _check(folder: Path) -> None:
+    """What the data doctor cannot read is a finding, not an error."""
+    report = check_data(folder)
+    if report.views is None:
+        raise ValueError(report.findings[0].text)
 
-    return write
+
+_plain = _read_set(hold_out=0, normalise=False)
+
+
+def _set(name: str, write: inputs.Writer, read: Callable[[Path], object] = _plain) -> Parser:
+    return Parser(name, write, read, is_set=True, cost=3)
+
+
+def _picture(name: str, write: inputs.Writer) -> Parser:
+    return Parser(name, write, _read_pictures)
+
+
+RENDERED = RenderSettings(views=24, size=64, samples=4, seed=0, fov=40.0, distance=3.0)
+
+
+def _depth_png(path: Path) -> None:
+    Image.fromarray(np.arange(20, dtype=np.uint16).reshape(4, 5)).save(path)
 
 
 PARSERS = [
-    Parser("npz", _write_arrays, lambda f: read_arrays(f / "a.npz")),
+    Parser("npz", inputs.arrays, lambda f: read_arrays(f / "a.npz")),
     Parser("npy", lambda f: np.save(f / "a.npy", np.eye(5)), lambda f: read_arrays(f / "a.npy")),
-    Parser("ply ascii", _write_ply("ascii"), lambda f: read_mesh(f / "a.ply")),
-    Parser("ply little", _write_ply("binary_little_endian"), lambda f: read_mesh(f / "a.ply")),
-    Parser("ply big", _write_ply("binary_big_endian"), lambda f: read_mesh(f / "a.ply")),
-    Parser("obj", _write_obj, lambda f: read_mesh(f / "a.obj")),
-    Parser("off", _write_off, lambda f: read_mesh(f / "a.off")),
-    Parser("decoder npz", _write_decoder("npz"), lambda f: decoderfile.read(f / "a.npz")),
-    Parser("decoder safetensors", _write_decoder("safetensors"), lambda f: decoderfile.read(f / "a.safetensors")),
-    Parser("decoder pth", _write_decoder("pth"), lambda f: decoderfile.read(f / "a.pth")),
-    Parser("scene", _write_scene, lambda f: scene.read(f / "a.toml")),
-    Parser("checkpoint", _write_checkpoint, lambda f: checkpoint.load(f / "checkpoint.safetensors")),
+    Parser("ply ascii", inputs.ply("ascii"), lambda f: read_mesh(f / "a.ply")),
+    Parser("ply little", inputs.ply("binary_little_endian"), lambda f: read_mesh(f / "a.ply")),
+    Parser("ply big", inputs.ply("binary_big_endian"), lambda f: read_mesh(f / "a.ply")),
+    Parser("obj", inputs.obj, lambda f: read_mesh(f / "a.obj")),
+    Parser("off", inputs.off, lambda f: read_mesh(f / "a.off")),
+    Parser("decoder npz", inputs.decoder("npz"), lambda f: decoderfile.read(f / "a.npz")),
+    Parser("decoder safetensors", inputs.decoder("safetensors"), lambda f: decoderfile.read(f / "a.safetensors")),
+    Parser("decoder pth", inputs.decoder("pth"), lambda f: decoderfile.read(f / "a.pth")),
+    Parser("decoder and codes", inputs.decoder_normalised, lambda f: decoderfile.read(f / "a.pth", f / "codes.pth")),
+    Parser("scene", inputs.scene, lambda f: scene.read(f / "a.toml")),
+    Parser("checkpoint", inputs.saved_fit, lambda f: checkpoint.load(f / "checkpoint.safetensors")),
+    Parser("run", inputs.run, _read_run),
+    Parser("category run", inputs.category_run, _read_category_run),
+    Parser("record of a category", inputs.render_record, lambda f: _record_settings(RENDERED, f)),
+    Parser("category", inputs.category, category.read, is_set=True, cost=4),
     Parser("depth npy", lambda f: np.save(f / "d.npy", np.ones((4, 5))), lambda f: read_depth_map(f / "d.npy")),
-    Parser(
-        "depth png",
-        lambda f: Image.fromarray(np.arange(20, dtype=np.uint16).reshape(4, 5)).save(f / "d.png"),
-        lambda f: read_depth_map(f / "d.png"),
-    ),
-    Parser("png", _write_picture("png"), lambda f: read_picture(f / "a.png")),
-    Parser("jpg", _write_picture("jpg"), lambda f: read_picture(f / "a.jpg")),
-    Parser("tif", _write_picture("tif"), lambda f: read_picture(f / "a.tif")),
-    Parser("webp", _write_picture("webp"), lambda f: read_picture(f / "a.webp")),
-    Parser("idr", _write_idr, load, is_set=True),
-    Parser("dvr", _write_dvr, load, is_set=True),
-    Parser("nerfstudio", _write_nerfstudio, load, is_set=True),
-    Parser("middlebury", _write_middlebury, load, is_set=True),
-    Parser("textured obj", _write_textured, _read_object, is_set=True),
-    Parser("glb", _write_solid("glb"), _read_object, is_set=True),
-    Parser("stl", _write_solid("stl"), _read_object, is_set=True),
-    Parser("zip of meshes", _write_zip, _read_zip, names=("model.obj",)),
+    Parser("depth npz", lambda f: np.savez(f / "d.npz", depth=np.eye(4)), lambda f: read_depth_map(f / "d.npz")),
+    Parser("depth png", lambda f: _depth_png(f / "d.png"), lambda f: read_depth_map(f / "d.png")),
+    Parser("mask", inputs.mask, lambda f: read_mask(f / "a.png", (10, 8))),
+    Parser("mask of labels", inputs.mask_palette, lambda f: read_mask(f / "a.png", (10, 8))),
+    Parser("input picture", inputs.picture_of("RGBA", "png"), lambda f: read_input_picture(f / "a.png")),
+    _picture("png", inputs.picture("png")),
+    _picture("png 16 bit", inputs.png_deep),
+    _picture("png grey 16 bit", inputs.picture_of("I;16", "png")),
+    _picture("png palette", inputs.picture_of("P", "png", transparency=3)),
+    _picture("jpg", inputs.picture("jpg")),
+    _picture("jpg turned", inputs.picture_turned),
+    _picture("tif", inputs.picture("tif")),
+    _picture("tif packed", inputs.picture_of("RGB", "tif", compression="tiff_lzw")),
+    _picture("tif 16 bit", inputs.picture_of("I;16", "tif", compression="tiff_adobe_deflate")),
+    _picture("tif floats", inputs.picture_of("F", "tif")),
+    _picture("webp", inputs.picture("webp")),
+    _picture("webp lossless", inputs.picture_of("RGBA", "webp", lossless=True)),
+    _picture("bmp", inputs.picture("bmp")),
+    _picture("gif", inputs.picture_of("P", "gif")),
+    _picture("ppm", inputs.picture("ppm")),
+    _picture("ppm 16 bit", inputs.ppm_deep),
+    _set("idr", inputs.idr),
+    _set("idr variant", inputs.idr_variant),
+    _set("dvr", inputs.dvr_set),
+    _set("dvr variant", inputs.dvr_variant),
+    _set("nerfstudio", inputs.nerfstudio, _read_set()),
+    _set("nerfstudio full", inputs.nerfstudio_full),
+    _set("blender", inputs.nerfstudio_blender),
+    _set("sdfstudio", inputs.sdfstudio),
+    _set("middlebury", inputs.middlebury),
+    _set("projection matrices", oxford),
+    _set("PMVS", inputs.pmvs),
+    _set("RealityCapture", inputs.realitycapture_masked),
+    _set("Polycam raw", inputs.polycam_raw),
+    _set("Record3D new", inputs.record3d_new),
+    *(_set(name, layout[0]) for name, layout in LAYOUTS.items()),
+    *(_set(f"COLMAP 3 {kind}", inputs.colmap(model)) for kind, model in inputs.MODELS.items()),
+    *(_set(f"COLMAP 4 {kind}", inputs.colmap_frames(model)) for kind, model in inputs.MODELS.items()),
+    _set("COLMAP lenses", inputs.colmap_lenses),
+    Parser("check-data", inputs.idr, _check, is_set=True, cost=20),
+    _set("textured obj", inputs.textured, _read_objects),
+    _set("glb", inputs.solid("glb"), _read_objects),
+    _set("glb textured", inputs.glb_textured, _read_objects),
+    _set("stl", inputs.solid("stl"), _read_objects),
+    _set("stl ascii", inputs.solid("stl_ascii"), _read_objects),
+    _set("ply of a category", inputs.solid("ply"), _read_objects),
+    _set("off of a category", inputs.off, _read_objects),
+    Parser("zip of meshes", inputs.zipped, _read_zip),
 ]
 """All parsers; a new format is one more line."""
 
-
-PARSERS += [
-    Parser(name, layout[0], lambda f: load(f, hold_out=0, normalise=False), is_set=True)
-    for name, layout in LAYOUTS.items()
-]
-PARSERS += [
-    Parser("COLMAP binary", _write_colmap(binary_model), lambda f: load(f, normalise=False), is_set=True),
-    Parser("COLMAP text", _write_colmap(text_model), lambda f: load(f, normalise=False), is_set=True),
-]
+if find_spec("OpenEXR"):
+    PARSERS.append(_picture("exr", inputs.exr))
+if find_spec("pillow_heif"):
+    PARSERS.append(_picture("heic", inputs.heic))
 
 
 def _ring(*_: object) -> None:
-    raise Hang(f"took more than {SECONDS} s")
+    raise Hang(f"took more than {SECONDS} s, or waited for {WAIT}")
+
+
+def _set_alarms(seconds: float, wait: float) -> None:
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, wait)
 
 
 @contextmanager
@@ -567,23 +481,33 @@ def limits() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + GROWTH, hard))
-    before = signal.signal(signal.SIGALRM, _ring)
-    signal.alarm(SECONDS)
+    before = {number: signal.signal(number, _ring) for number in (signal.SIGPROF, signal.SIGALRM)}
+    _set_alarms(SECONDS, WAIT)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        _set_alarms(0, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def main(name: str, first: int, last: int, folder: Path) -> None:
-    """Check a range of inputs; print how many were read and refused, and the faults, as a line of JSON."""
-    parser = next(p for p in PARSERS if p.name == name)
-    found: dict[str, Any] = {"read": 0, "refused": 0, "faults": []}
+def check(parser: Parser, first: int, last: int, folder: Path) -> dict[str, Any]:
+    """Check a range of inputs in a process that is lost if one of them takes too long or ends it.
+
+    Args:
+        parser: the parser.
+        first, last: numbers of the inputs, without the last one.
+        folder: scratch space; the number of the input that was begun last is kept beside it, in `FOLDER.at`.
+
+    Returns:
+        How many were read and refused, the faults (number, file, what was wrong), and an example of each sentence.
+    """
+    found: dict[str, Any] = {"read": 0, "refused": 0, "faults": [], "sentences": {}}
     at = os.open(folder.with_suffix(".at"), os.O_CREAT | os.O_WRONLY)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even in the middle of a library
+    for number in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)  # ends the process even in the middle of a library
     ready = False
     for i, what in cases(parser, folder, first, last):
         if not ready:
@@ -591,15 +515,22 @@ def main(name: str, first: int, last: int, folder: Path) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (size + GROWTH, resource.RLIM_INFINITY))
             ready = True
         os.pwrite(at, i.to_bytes(8, "little"), 0)
-        signal.alarm(SECONDS)
+        _set_alarms(SECONDS, WAIT)
         kind, message = judge(parser, folder)
-        signal.alarm(0)
+        _set_alarms(0, 0)
         if kind == "fault":
             found["faults"].append([i, what, message[:300]])
         else:
             found[kind] += 1
-    print(json.dumps(found))
+        if kind == "refused":
+            message = message.replace(str(folder), "FOLDER")
+            found["sentences"].setdefault(
+                re.sub(r"'[^']*'|[-+\d.]+|\(.*\)", "#", message)[:120], f"{i} {message[:300]}"
+            )
+    os.close(at)
+    return found
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    name, start, stop, place = sys.argv[1:]
+    print(json.dumps(check(next(p for p in PARSERS if p.name == name), int(start), int(stop), Path(place)), indent=1))

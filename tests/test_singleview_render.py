@@ -311,7 +311,7 @@ def test_two_meshes_in_one_folder_are_left_out(tmp_path: Path) -> None:
         square(tmp_path / "in" / name)
     shutil.copy(tmp_path / "in/a/model.obj", tmp_path / "in/a/other.OBJ")
     (said,) = photograph(tmp_path / "in", tmp_path / "out", views=2, size=16)
-    assert said == "a is left out: expected one mesh, found model.obj, other.OBJ"
+    assert said == f"a is left out: {tmp_path / 'in/a'}: expected one mesh, found model.obj, other.OBJ"
 
 
 def zipped(path: Path, folder: Path, prefix: str = "") -> None:

@@ -168,6 +168,8 @@ class Camera:
         p = p * square.det().sign()
         q, r = torch.linalg.qr(p[:, :3].flip(0).T)
         k, rotation = r.T.flip(0, 1), q.T.flip(0)
+        if not k.diagonal().all():  # numbers so far apart that the determinant did not see it
+            raise ValueError("camera: P is singular, its left 3x3 part has no inverse")
         sign = k.diagonal().sign().diag()
         k, rotation = k @ sign, sign @ rotation
         return cls.from_krt(k / k[2, 2], rotation, torch.linalg.solve(k, p[:, 3]), width, height)

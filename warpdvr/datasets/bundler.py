@@ -18,8 +18,7 @@ from torch import Tensor
 from warpdvr.cameras.camera import OPENGL, Camera
 from warpdvr.datasets.camera_numbers import intrinsics, inverse_pose, make_camera, parameters_of, refuse, seen_by_none
 from warpdvr.datasets.entries import Entry, Listing, NamedCamera
-from warpdvr.datasets.find import is_clutter
-from warpdvr.datasets.formats import Detection, ReadOptions
+from warpdvr.datasets.formats import Detection, ReadOptions, inside
 from warpdvr.datasets.lens_coefficients import Brown, brown_of
 from warpdvr.datasets.listing import ListedFormat
 from warpdvr.datasets.textfiles import join_numbers, join_rows, read_text, to_matrix, to_number, to_numbers
@@ -38,9 +37,14 @@ class Bundler(ListedFormat):
 
     def detect(self, folder: Path, cameras: str | None = None) -> Detection | None:
         """Return the folder with its `.out` files, in it or in `bundle/`, where Bundler writes them."""
-        paths = [f for sub in ("", "bundle") for f in sorted((folder / sub).glob(self.pattern))]
-        chosen = tuple(f for f in paths if cameras in (None, f.name) and not is_clutter(f.name) and self.recognises(f))
+        paths = (f for f in self.files(folder) if cameras in (None, f.name))
+        chosen = tuple(f for f in inside(folder, paths) if f.is_file() and self.recognises(f))
         return Detection(self, folder, chosen) if chosen else None
+
+    @property
+    def globs(self) -> Sequence[str]:
+        """The folder itself, and `bundle/`."""
+        return self.pattern, f"bundle/{self.pattern}"
 
     def recognises(self, path: Path) -> bool:
         """Return whether the file begins as Bundler's do."""

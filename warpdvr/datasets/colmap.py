@@ -28,7 +28,7 @@ from warpdvr.datasets.colmap_files import (
     replace_poses,
 )
 from warpdvr.datasets.files import error_prefix
-from warpdvr.datasets.formats import Detection, ReadOptions
+from warpdvr.datasets.formats import Detection, ReadOptions, inside
 from warpdvr.datasets.listing import Entry, ListedFormat, Listing, NamedCamera, read_listing
 from warpdvr.datasets.views import Views
 from warpdvr.runtime.files import path_inside
@@ -60,7 +60,8 @@ class COLMAP(ListedFormat):
         if cameras is not None:
             files = [f for f in files if cameras in (f.name, f.parent.relative_to(folder).as_posix())]
         elif not files:
-            files = [f for place in (".", "colmap") for f in sorted(folder.glob(f"{place}/*.db")) if _is_database(f)]
+            files = [f for place in (".", "colmap") for f in sorted(folder.glob(f"{place}/*.db"))]
+            files = [f for f in inside(folder, files) if _is_database(f)]
         return Detection(self, folder, tuple(files)) if files else None
 
     def listing(self, data: Detection, options: ReadOptions) -> Listing:

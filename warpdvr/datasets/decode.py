@@ -98,7 +98,7 @@ def decode(
     with opened(path) as image:
         header = _header(path, image)
         if header.linear:
-            return _finish(_from_linear(np.asarray(image), None), upright, size)
+            return _finish(Image.fromarray(_encoded_rows(image)), upright, size)
         if header.deep:
             eight = _eight_bits(path, image, bits)
             turned = Image.Exif()
@@ -146,7 +146,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
     except Exception as error:  # decoders raise whatever a broken file leads them into
         if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
             raise
-        reason = str(error).replace(repr(str(path)), "it").replace(str(path), "it")
+        reason = " ".join(str(error).replace(repr(str(path)), "it").replace(str(path), "it").split())
         if isinstance(error, UnidentifiedImageError) and is_float_tiff(path):
             raise ValueError(
                 f"{path}: the picture is a TIFF of floats in colour, which Pillow does not read; convert it to "
@@ -179,6 +179,27 @@ def _require_plausible(path: Path, image: Image.Image) -> None:
             f"{path}: expected a picture, found a file that claims {image.width} x {image.height} pixels in {found} "
             "bytes; it is damaged"
         )
+    if image.format == "PNG":
+        _require_chunks(path, found)
+    if image.format == "TIFF" and (tiles := getattr(image, "tile", None)):  # rows without data would be made up
+        bottom = max(tile[1][3] for tile in tiles)
+        if bottom < image.height:
+            raise ValueError(
+                f"{path}: expected a picture of {image.height} rows, found data for {bottom}; it is damaged"
+            )
+
+
+def _require_chunks(path: Path, size: int) -> None:
+    """Raise ValueError if a PNG announces a chunk far larger than itself: as much would be allocated for it."""
+    with path.open("rb", buffering=0) as file:
+        at = 8  # after the signature: length, type, data and checksum of each chunk (W3C, PNG, section 5.3)
+        while file.seek(at) + 8 <= size:
+            length = int.from_bytes(file.read(4), "big")
+            if length > size + 2**24:
+                raise ValueError(
+                    f"{path}: expected a picture, found {size} bytes that announce {length}; it is damaged"
+                )
+            at += 12 + length
 
 
 def _header(path: Path, image: Image.Image) -> Header:
@@ -245,12 +266,25 @@ def _eight_bits(path: Path, image: Image.Image, bits: int | None) -> Image.Image
 
 def _from_linear(values: NDArray[Any], alpha: NDArray[Any] | None) -> Image.Image:
     """Return linear light as sRGB, NaN as black; 1 is white."""
-    linear = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
-    eight = (255 * encode(torch.from_numpy(linear)).numpy() + 0.5).astype(np.uint8)
+    eight = _encoded(values)
     if alpha is not None:
         opaque = (255 * np.nan_to_num(alpha.astype(np.float32)).clip(0, 1) + 0.5).astype(np.uint8)
         eight = np.dstack([eight, opaque])
     return Image.fromarray(eight)
+
+
+def _encoded(values: NDArray[Any]) -> NDArray[np.uint8]:
+    linear = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
+    return (255 * encode(torch.from_numpy(linear)).numpy() + 0.5).astype(np.uint8)
+
+
+def _encoded_rows(image: Image.Image) -> NDArray[np.uint8]:
+    """Return a picture of one channel of linear floats as sRGB, some rows at a time."""
+    out = np.empty((image.height, image.width), np.uint8)
+    for top in range(0, image.height, BAND):
+        box = (0, top, image.width, min(top + BAND, image.height))
+        out[top : top + BAND] = _encoded(np.asarray(image.crop(box)))
+    return out
 
 
 def _finish(image: Image.Image, upright: bool, size: tuple[int, int] | None) -> NDArray[np.uint8]:

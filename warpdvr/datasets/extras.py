@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from warpdvr.runtime.parsing import describe_error
+
 
 def _start(path: Path) -> bytes:
     """Return the first bytes of a plain file; none of anything else."""
@@ -76,5 +78,6 @@ def read_exr(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
         return rgb, channels["A"].pixels if "A" in channels else None
     except Exception as error:  # the library raises what its C++ throws
         raise ValueError(
-            f"{path}: expected an OpenEXR picture with R, G and B, found one that cannot be read ({error})"
+            f"{path}: expected an OpenEXR picture with R, G and B, found one that cannot be read "
+            f"({describe_error(error)})"
         ) from error

@@ -1,5 +1,6 @@
 """Find the files of a data set, never outside its folder; NumPy archives are read and written by `runtime.npz`."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from warpdvr.datasets.find import is_clutter
 from warpdvr.runtime.files import path_inside
 from warpdvr.runtime.npz import npz_bytes as npz_bytes
 from warpdvr.runtime.npz import read_arrays as read_arrays
+from warpdvr.runtime.parsing import describe_error
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm", ".heic", ".heif", ".exr")
 """The files that count as pictures."""
@@ -60,6 +62,23 @@ def error_prefix(subject: object) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{subject}: {error}") from error
+
+
+@contextmanager
+def error_inside(folder: Path) -> Iterator[None]:
+    """Prefix the message of a ValueError raised in the block with a data set, unless it begins with a file in it.
+
+    Numbers that are too large to compute with become a ValueError as well.
+    """
+    try:
+        yield
+    except (ArithmeticError, RuntimeError) as error:  # Torch's and NumPy's
+        reason = describe_error(error)
+        raise ValueError(f"{folder}: the data hold numbers that cannot be computed with ({reason})") from error
+    except ValueError as error:
+        if str(error).startswith((f"{folder}:", f"{folder}{os.sep}")):
+            raise
+        raise ValueError(f"{folder}: {error}") from error
 
 
 def unique_names(paths: Sequence[Path]) -> tuple[str, ...]:

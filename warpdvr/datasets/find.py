@@ -68,11 +68,11 @@ class Finder:
         return None
 
     def _as_written(self, name: str) -> Path | None:
-        candidates = [
+        candidates = (
             path_inside(self.folder, Path(subfolder) / f"{name}{suffix}")
             for subfolder in self.subfolders
             for suffix in self.suffixes
-        ]
+        )
         return next((f for f in candidates if _is_file(f)), None)
 
     def _by_tail(self, parts: tuple[str, ...], absolute: bool) -> Path | None:

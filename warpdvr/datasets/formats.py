@@ -6,7 +6,7 @@ that all formats share: names, split, summary, scene frame and depth.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -121,10 +121,18 @@ class Format(ABC):
             folder: the data set.
             cameras: consider only camera files of this name.
         """
-        found = (f for f in sorted(folder.glob(self.pattern)) if not is_clutter(f.name))
-        found = (f for f in found if f.is_file() or f.is_dir())  # opening a named pipe would wait
-        paths = tuple(f for f in found if cameras is None or f.name == cameras)
-        return Detection(self, folder, paths) if any(map(self.recognises, paths)) else None
+        paths = tuple(f for f in self.files(folder) if cameras is None or f.name == cameras)
+        return Detection(self, folder, paths) if any(map(self.recognises, inside(folder, paths))) else None
+
+    def files(self, folder: Path) -> list[Path]:
+        """Return what may be a camera file, sorted by name; it may be that of another format, or lead elsewhere."""
+        found = (f for pattern in self.globs for f in sorted(folder.glob(pattern)) if not is_clutter(f.name))
+        return [f for f in found if f.is_file() or f.is_dir()]  # opening a named pipe would wait
+
+    @property
+    def globs(self) -> Sequence[str]:
+        """Where camera files are looked for, in this order; `pattern` alone unless overridden."""
+        return (self.pattern,)
 
     def recognises(self, path: Path) -> bool:
         """Return whether a file that matches `pattern` is of this format; override it if formats share file names."""
@@ -150,6 +158,19 @@ class Format(ABC):
         Raises:
             ValueError: if there are not as many cameras as in the files.
         """
+
+
+def inside(folder: Path, paths: Iterable[Path]) -> list[Path]:
+    """Return the paths that lead to something in the folder: others are not opened, not even to see what they are."""
+
+    def leads_inside(path: Path) -> bool:
+        try:
+            path_inside(folder, path.relative_to(folder))
+        except ValueError:
+            return False
+        return True
+
+    return [path for path in paths if leads_inside(path)]
 
 
 @dataclass(frozen=True)
@@ -194,6 +215,8 @@ class Capture:
         train, test = split_views(n, options.hold_out)
         if self.test is not None:
             train, test = tuple(i for i in range(n) if i not in self.test), self.test
+        if not train:
+            raise ValueError(f"{data.folder}: the split holds out every view that can be read, expected one to fit")
         split = describe_split(train, test, options.hold_out if self.test is None else 0)
         summary = (
             f"{data.format.title}, {self.camera_file}: {n} views of {describe_sizes(images)} pixels, "

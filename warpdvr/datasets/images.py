@@ -63,18 +63,21 @@ def read_photographs(paths: Sequence[Path]) -> Photographs:
     return Photographs(tuple(paths), images, alphas)
 
 
-def read_picture(path: Path, *, upright: bool = False) -> tuple[UInt8[Tensor, "h w 3"], UInt8[Tensor, "h w"] | None]:
+def read_picture(
+    path: Path, *, upright: bool = False, size: tuple[int, int] | None = None
+) -> tuple[UInt8[Tensor, "h w 3"], UInt8[Tensor, "h w"] | None]:
     """Return the sRGB colours of a picture, and its alpha channel or None.
 
     Args:
         path: the picture.
         upright: rotate it as its EXIF data say. By default the pixels keep their stored order, for which cameras are
             calibrated.
+        size: width and height to which it is scaled down [pixel].
 
     Raises:
         ValueError: if the file is missing or cannot be decoded.
     """
-    return decode_picture(path, upright=upright)
+    return decode_picture(path, upright=upright, size=size)
 
 
 def decode_picture(

@@ -19,6 +19,7 @@ from warpdvr.datasets.bundler import Bundler
 from warpdvr.datasets.colmap import COLMAP
 from warpdvr.datasets.depth import attach_points_file
 from warpdvr.datasets.dvr import DVR
+from warpdvr.datasets.files import error_inside
 from warpdvr.datasets.formats import Detection, Format, ReadOptions
 from warpdvr.datasets.idr import IDR
 from warpdvr.datasets.llff import LLFF
@@ -36,7 +37,7 @@ from warpdvr.datasets.sdfstudio import SDFStudio
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.unrecognised import describe_unrecognised
 from warpdvr.datasets.views import SparseDepth, Views
-from warpdvr.runtime.files import following_links, make_folder, replacing
+from warpdvr.runtime.files import following_links, make_folder, path_inside, replacing
 
 __all__ = [
     "FORMATS",
@@ -98,6 +99,8 @@ def detect(folder: Path | str, *, cameras: str | None = None) -> Detection:
     for format in FORMATS:
         if detection := format.detect(folder, cameras):
             return detection
+    for path in (f for format in FORMATS for f in format.files(folder) if cameras in (None, f.name)):
+        path_inside(folder, path.relative_to(folder))  # it may be one, but a link out of the folder was not opened
     raise ValueError(describe_unrecognised(folder, FORMATS, cameras))
 
 
@@ -153,7 +156,7 @@ def load(
         notice=notice,
         turntable=turntable,
     )
-    with following_links(follow_links):
+    with following_links(follow_links), error_inside(folder):
         detection = detect(folder, cameras=cameras)
         views = detection.format.read(detection, options)
         if depth_scale != 1 and not views.depths:
@@ -207,6 +210,7 @@ def write_cameras(
     """
     if len(cameras) != len(views):
         raise ValueError(f"{folder}: expected a camera for each of {len(views)} views, got {len(cameras)}")
+    folder = Path(folder)
     for camera, old, view in zip(cameras, views.cameras, views.names, strict=True):
         if camera.projection != old.projection:
             kinds = f"{old.projection.name} in the data set, got {camera.projection.name}"
@@ -214,7 +218,7 @@ def write_cameras(
     in_data_frame = [views.transform.to_data(camera.to("cpu")) for camera in cameras]
     if views.stored_sizes:
         in_data_frame = [c.resized(*size) for c, size in zip(in_data_frame, views.stored_sizes, strict=True)]
-    with following_links(follow_links):
+    with following_links(follow_links), error_inside(folder):
         detection = replace(detect(folder, cameras=name), listed=views.listed or None)
         files = detection.format.write_cameras(detection, in_data_frame)
     make_folder(out)

@@ -17,7 +17,7 @@ from warpdvr.datasets.camera_numbers import require_pinhole
 from warpdvr.datasets.entries import Entry, Listing, NamedCamera
 from warpdvr.datasets.files import error_prefix, find_subfolder, list_pictures, sort_by_number
 from warpdvr.datasets.find import is_clutter
-from warpdvr.datasets.formats import Detection, ReadOptions
+from warpdvr.datasets.formats import Detection, ReadOptions, inside
 from warpdvr.datasets.listing import ListedFormat
 from warpdvr.datasets.matrices import is_scaled_rotation
 from warpdvr.datasets.textfiles import join_rows, read_text, to_matrix
@@ -44,9 +44,14 @@ class ProjectionMatrices(ListedFormat):
         for pattern in PATTERNS:
             found = (f for f in folder.glob(pattern) if not is_clutter(f.name))
             paths = sort_by_number(f for f in found if cameras is None or f.name == cameras)
-            if paths and self.recognises(paths[0]):
+            if any(map(self.recognises, inside(folder, paths[:1]))):
                 return Detection(self, folder, tuple(paths))
         return None
+
+    @property
+    def globs(self) -> Sequence[str]:
+        """All places."""
+        return PATTERNS
 
     def recognises(self, path: Path) -> bool:
         """Return whether a file holds 12 numbers, and nothing else but the word CONTOUR."""

@@ -18,6 +18,9 @@ from warpdvr.runtime.threads import one_thread
 RADIUS = 0.9
 """The object lies within this distance from the origin [scene unit]."""
 
+NEAREST = 1e-30
+"""Radii that are smaller, or larger than its inverse, come from damaged cameras [unit of the data]."""
+
 SHARE = 2 / 3
 """The share of the views that must have a point in their image: near the cameras few do, and the hull frays."""
 
@@ -49,9 +52,11 @@ def normalise_views(views: Views, folder: Path) -> Views:
         else:
             centre, radius = extent_from_axes(views.cameras)
             source = "optical axes alone: there are no masks to find the object by"
+        if not NEAREST < radius < 1 / NEAREST:
+            raise ValueError(f"the object would have a radius of {radius:.3g}; check the positions of the cameras")
+        transform = SceneTransform.around(centre, radius / RADIUS)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    transform = SceneTransform.around(centre, radius / RADIUS)
     middle = ", ".join(f"{c:.4g}" for c in centre.tolist())
     unit = f"1 scene unit = {transform.scale:.4g} units of the data"
     summary = f"{views.summary} Scale from the {source}: centre ({middle}), {unit}."

@@ -23,7 +23,7 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.camera_numbers import from_opengl, intrinsics, make_camera, parameters_of, refuse
 from warpdvr.datasets.entries import Entry, Listing, NamedCamera
-from warpdvr.datasets.formats import Detection, ReadOptions
+from warpdvr.datasets.formats import Detection, ReadOptions, inside
 from warpdvr.datasets.lens_coefficients import Brown, brown_of
 from warpdvr.datasets.listing import ListedFormat
 from warpdvr.datasets.textfiles import read_text, to_number
@@ -48,7 +48,7 @@ class RealityCapture(ListedFormat):
 
     def listing(self, data: Detection, options: ReadOptions) -> Listing:
         """Return a view per line."""
-        path = data.choose(*(f.name for f in data.camera_files if self.recognises(f)))
+        path = data.choose(*(f.name for f in inside(data.folder, data.camera_files) if self.recognises(f)))
         try:
             rows = list(csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True))
         except csv.Error as error:

@@ -26,14 +26,14 @@ def append(log: TextIO, step: Step, **scores: float) -> None:
 def truncate(log: Path, iteration: int) -> None:
     """Drop the rows of a log after the step from which a training is continued, and rows that are incomplete."""
     if log.is_file():
-        rows = [row for row in log.read_text().splitlines() if _iteration(row) <= iteration]
+        rows = [row for row in log.read_bytes().splitlines() if _iteration(row) <= iteration]  # of any bytes
         with replacing(log) as unfinished:
-            unfinished.write_text("".join(f"{row}\n" for row in rows))
+            unfinished.write_bytes(b"".join(row + b"\n" for row in rows))
 
 
-def _iteration(row: str) -> float:
+def _iteration(row: bytes) -> float:
     """Return the step of a row; infinity if it cannot be read."""
     try:
         return float(json.loads(row)["iteration"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf

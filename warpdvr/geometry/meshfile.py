@@ -4,14 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from warpdvr.geometry import plyfile
 from warpdvr.geometry.precision import as_precise_as_needed
-from warpdvr.runtime.parsing import parsing, read_bytes
+from warpdvr.runtime.parsing import error_named, parsing, read_bytes
 
-Table = dict[str, np.ndarray | list[list[float]]]
+Rows = np.ndarray | list[list[float]]
+"""Rows of numbers."""
+
+Table = dict[str, Rows]
 """Columns by name; of a mesh: `vertices`, perhaps `normals` and `colors`, each (n, 3)."""
 
 
@@ -33,12 +37,17 @@ def read(path: Path) -> dict[str, Tensor]:
     data = read_bytes(path, expected)
     with parsing(path, expected):
         table, faces = parse(data)
-        numbers = {name: np.array(value, np.float64).reshape(-1, 3) for name, value in table.items()}
-        tensors = {name: torch.from_numpy(value) for name, value in numbers.items()}
-        arrays = {k: as_precise_as_needed(a) if k == "vertices" else a.float() for k, a in tensors.items()}
-        if not all(bool(value.isfinite().all()) for value in arrays.values()):
+        return {name: _tensor(name, value) for name, value in table.items()} | {"faces": torch.from_numpy(faces)}
+
+
+def _tensor(name: str, rows: Rows) -> Float[Tensor, "n 3"]:
+    """Return rows of three numbers; vertices are as precise as they need to be."""
+    with error_named(name):
+        values = torch.from_numpy(np.array(rows, np.float64).reshape(-1, 3))
+        tensor = as_precise_as_needed(values) if name == "vertices" else values.float()
+        if not bool(tensor.isfinite().all()):
             raise ValueError("a number is not finite")
-        return {**arrays, "faces": torch.from_numpy(faces)}
+        return tensor
 
 
 def _fans(counts: NDArray[np.int64], corners: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -65,10 +74,13 @@ def _read_off(data: bytes) -> tuple[Table, NDArray[np.int64]]:
     n, m = (int(count) for count in rows[0][:2])
     if min(n, m) < 0 or len(rows) < 1 + n + m:
         raise ValueError(f"{n} vertices and {m} faces are announced, {len(rows) - 1} lines follow")
-    polygons = [[int(i) for i in row[1 : 1 + int(row[0])]] for row in rows[1 + n : 1 + n + m]]
-    if any(len(p) != int(row[0]) for p, row in zip(polygons, rows[1 + n :], strict=False)):
-        raise ValueError("a face has fewer vertices than it announces")
-    return {"vertices": [[float(a) for a in row[:3]] for row in rows[1 : 1 + n]]}, _fans(*_polygons(polygons))
+    with error_named("faces"):
+        polygons = [[int(i) for i in row[1 : 1 + int(row[0])]] for row in rows[1 + n : 1 + n + m]]
+        if any(len(p) != int(row[0]) for p, row in zip(polygons, rows[1 + n :], strict=False)):
+            raise ValueError("a face has fewer vertices than it announces")
+    with error_named("vertices"):
+        points = [[float(a) for a in row[:3]] for row in rows[1 : 1 + n]]
+    return {"vertices": points}, _fans(*_polygons(polygons))
 
 
 def _read_obj(data: bytes) -> tuple[Table, NDArray[np.int64]]:
@@ -76,15 +88,19 @@ def _read_obj(data: bytes) -> tuple[Table, NDArray[np.int64]]:
     normals: list[list[float]] = []
     corners: list[list[list[bytes]]] = []
     counts: list[tuple[int, int]] = []  # of points and normals at each face: negative indices count back from there
-    for line in data.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ").splitlines():
-        word, *arguments = line.split(b"#")[0].split() or [b""]
-        if word == b"v":
-            points.append([float(a) for a in arguments])
-        elif word == b"vn":
-            normals.append([float(a) for a in arguments[:3]])
-        elif word == b"f":
-            corners.append([corner.split(b"/") for corner in arguments])
-            counts.append((len(points), len(normals)))
+    line = b""
+    try:
+        for line in data.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ").splitlines():
+            word, *arguments = line.split(b"#")[0].split() or [b""]
+            if word == b"v":
+                points.append([float(a) for a in arguments])
+            elif word == b"vn":
+                normals.append([float(a) for a in arguments[:3]])
+            elif word == b"f":
+                corners.append([corner.split(b"/") for corner in arguments])
+                counts.append((len(points), len(normals)))
+    except ValueError as error:
+        raise ValueError(f"the line {line[:60].decode('ascii', 'replace')!r}: {error}") from error
     if not points or any(len(p) < 3 for p in points):
         raise ValueError("there are no vertices, or one has fewer than 3 coordinates")
     polygons = [[_index(c[0], n) for c in face] for face, (n, _) in zip(corners, counts, strict=True)]
@@ -92,6 +108,8 @@ def _read_obj(data: bytes) -> tuple[Table, NDArray[np.int64]]:
     if all(len(p) == 6 for p in points):  # x y z r g b, as MeshLab and others write it
         table["colors"] = [p[3:] for p in points]
     if normals and all(len(c) == 3 for face in corners for c in face):
+        if any(len(n) < 3 for n in normals):
+            raise ValueError("a normal has fewer than 3 coordinates")
         normal_index = [[_index(c[2], n) for c in face] for face, (_, n) in zip(corners, counts, strict=True)]
         table.update(_normals_per_vertex(len(points), polygons, normal_index, np.array(normals)))
     return table, _fans(*_polygons(polygons))
@@ -99,7 +117,10 @@ def _read_obj(data: bytes) -> tuple[Table, NDArray[np.int64]]:
 
 def _index(word: bytes, n: int) -> int:
     """Return an OBJ index, which starts at 1 or counts back from the end, as one that starts at 0."""
-    i = int(word)
+    try:
+        i = int(word)
+    except ValueError:
+        raise ValueError(f"a face names {word[:40].decode('ascii', 'replace')!r}, which is no number") from None
     if i == 0 or not -n <= i:
         raise ValueError(f"a face names number {i} of {n}")
     return i - 1 if i > 0 else n + i

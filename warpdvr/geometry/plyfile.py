@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from warpdvr.runtime.parsing import error_named
+
 _NAMES = "char uchar short ushort int uint float double int8 uint8 int16 uint16 int32 uint32 float32 float64".split()
 _KINDS = "i1 u1 i2 u2 i4 u4 f4 f8 i1 u1 i2 u2 i4 u4 f4 f8".split()
 TYPES = dict(zip(_NAMES, _KINDS, strict=True))
@@ -77,8 +79,9 @@ def parse(data: bytes) -> dict[str, Columns]:
         return {element.name: _read_words(words, element, len(data) - at) for element in elements}
     found: dict[str, Columns] = {}
     for element in elements:
-        _require(element.rows * element.least <= len(data) - at, element)
-        found[element.name], at = _read_rows(data, at, element, order)
+        with error_named(f"element {element.name!r}"):
+            _require(element.rows * element.least <= len(data) - at, element)
+            found[element.name], at = _read_rows(data, at, element, order)
     return found
 
 
@@ -133,20 +136,24 @@ def _read_words(words: Iterator[bytes], element: Element, size: int) -> Columns:
     _require(element.rows * len(element.properties) <= size, element)
     numbers = {p.name: array("d") for p in element.properties if p.count is None}
     lists = {p.name: (array("q"), array("d")) for p in element.properties if p.count is not None}
-    for _ in range(element.rows):
-        for p in element.properties:
-            word = next(words, None)
-            _require(word is not None, element)
-            if p.count is None:
-                numbers[p.name].append(float(word or b""))
-                continue
-            count, (counts, values) = int(word or b""), lists[p.name]
-            if not 0 <= count <= size:
-                raise ValueError(f"a list of {element.name!r} announces {count} values")
-            before = len(values)
-            values.extend(map(float, islice(words, count)))
-            _require(len(values) == before + count, element)
-            counts.append(count)
+    row, name = 0, ""
+    try:
+        for row in range(element.rows):  # noqa: B007 (it is named in the error)
+            for p in element.properties:
+                name, word = p.name, next(words, None)
+                _require(word is not None, element)
+                if p.count is None:
+                    numbers[name].append(float(word or b""))
+                    continue
+                count, (counts, values) = int(word or b""), lists[name]
+                if not 0 <= count <= size:
+                    raise ValueError(f"a list announces {count} values")
+                before = len(values)
+                values.extend(map(float, islice(words, count)))
+                _require(len(values) == before + count, element)
+                counts.append(count)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{element.name} {row}, {name}: {error}") from error
     columns: Columns = {}
     for p in element.properties:
         if p.count is None:

@@ -137,8 +137,9 @@ def read_textured(file: MeshFile) -> TexturedMesh:
     import trimesh
 
     if len(file.meshes) > 1:
-        raise ValueError(f"expected one mesh, found {', '.join(file.meshes)}")
+        raise ValueError(f"{file.folder}: expected one mesh, found {', '.join(file.meshes)}")
     path = file.meshes[0]
+    whole = file.folder.joinpath(path)
     resolver = FileResolver(file, posixpath.dirname(path))
     try:
         content, kind = file.read(path), posixpath.splitext(path)[1].lower()
@@ -150,11 +151,11 @@ def read_textured(file: MeshFile) -> TexturedMesh:
         mesh = _concatenated(parts, resolver) if parts else None
     except Exception as error:  # the readers of a dozen formats fail in any way
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read as a mesh ({type(error).__name__}: {reason})") from error
+        raise ValueError(f"{whole} cannot be read as a mesh ({type(error).__name__}: {reason})") from error
     if mesh is None:
-        raise ValueError(f"{path} holds no triangles")
+        raise ValueError(f"{whole} holds no triangles")
     if not bool(mesh.vertices.isfinite().all()):
-        raise ValueError(f"{path} holds a number that is not finite")
+        raise ValueError(f"{whole} holds a number that is not finite")
     return mesh
 
 

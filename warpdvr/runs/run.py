@@ -129,7 +129,11 @@ class Run(RunFolder):
         Raises:
             ValueError: if there is none, or its weights are not finite.
         """
-        field: Field = self.load().field().to(device)
+        saved = self.load()
+        try:
+            field: Field = saved.field().to(device)
+        except ValueError as error:
+            raise ValueError(f"{self.checkpoint}: {str(error).removeprefix('checkpoint: ')}") from error
         field.bound_slope()  # a fit measures it only now and then
         return field
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from warpdvr.datasets.decode import QUARTER_TURNS, read_header
 from warpdvr.datasets.images import read_picture
 from warpdvr.datasets.morphology import dilate
 from warpdvr.datasets.views import Views
@@ -16,6 +17,9 @@ SIZE = 64
 
 FINE = 128
 """Width and height of the pictures that a shape is fitted to [pixel]."""
+
+LARGEST = 4096
+"""Larger pictures are scaled down to this width and height before they are squared [pixel]."""
 
 WHITE = 250 / 255
 """Pixels at least this bright in all channels, and connected to the border, are taken for the background."""
@@ -51,7 +55,11 @@ def input_picture(image: UInt8[Tensor, "h w 3"], alpha: Coverage | None) -> Inpu
 
 def read_input_picture(path: Path) -> InputPicture:
     """Read a picture of any size, with an alpha channel or white behind the object; EXIF data turn it upright."""
-    return input_picture(*read_picture(path, upright=True))
+    header = read_header(path)
+    sides = header.size[::-1] if header.orientation in QUARTER_TURNS else header.size
+    factor = LARGEST / max(sides)
+    size = None if factor >= 1 else (max(1, int(sides[0] * factor)), max(1, int(sides[1] * factor)))
+    return input_picture(*read_picture(path, upright=True, size=size))
 
 
 def first_picture(views: Views) -> InputPicture:

@@ -23,6 +23,7 @@ from warpdvr.datasets.views import Views
 from warpdvr.geometry.mesh import Mesh, bounding_ball
 from warpdvr.geometry.textured import SUFFIXES, MeshFile, TexturedMesh, find_meshes, open_folder, read_textured
 from warpdvr.runtime.files import make_folder, replacing
+from warpdvr.runtime.parsing import read_json
 from warpdvr.shading.materials import Lambert
 
 RECORD = "render.json"
@@ -205,6 +206,6 @@ def _record_settings(settings: RenderSettings, out: Path) -> None:
         with replacing(record) as unfinished:
             unfinished.write_text(json.dumps(expected) + "\n")
         return
-    recorded = json.loads(record.read_text())
+    recorded = read_json(record, "the record of how pictures were taken")
     if recorded != expected:
         raise ValueError(f"{record}: expected {json.dumps(expected)} as asked for, found {json.dumps(recorded)}")

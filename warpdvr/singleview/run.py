@@ -4,11 +4,11 @@ category.toml  checkpoint.safetensors  log.jsonl  scores.json  page.png
 """
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, get_type_hints
 
 import torch
 
@@ -17,6 +17,8 @@ from warpdvr.fitting.checkpoint import check_finite
 from warpdvr.fitting.loop import Step
 from warpdvr.fitting.run_folder import RunFolder
 from warpdvr.fitting.saving import SAVE, saved_steps
+from warpdvr.runtime.parsing import parsing, read_text
+from warpdvr.runtime.validate import convert
 from warpdvr.singleview import category as objects
 from warpdvr.singleview.category import Category
 from warpdvr.singleview.reconstructor import CategoryCheckpoint, Reconstructor, load
@@ -54,13 +56,12 @@ class CategoryRun(RunFolder):
         path = folder / cls.CONFIG
         if not path.is_file():
             raise ValueError(f"{folder}: expected the folder of a category run (train-category), found no {cls.CONFIG}")
-        try:
-            table = tomllib.loads(path.read_text())
-            training = TrainingConfig(**dict(table.pop("training")))
-            return cls(folder, Path(table.pop("category")), float(table.pop("minutes")), training, **table)
-        except (ValueError, TypeError, KeyError) as error:  # of TOML and of UTF-8 too
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path}: expected what train-category wrote, found something else ({reason})") from None
+        text = read_text(path, "what train-category wrote")
+        with parsing(path, "what train-category wrote"):
+            table = tomllib.loads(text)
+            training = TrainingConfig(**_typed(TrainingConfig, table.pop("training")))
+            category, minutes = Path(table.pop("category")), float(table.pop("minutes"))
+            return cls(folder, category, minutes, training, **_typed(cls, table))
 
     def create(self, *, overwrite: bool = False) -> None:
         """Make the folder and write category.toml.
@@ -141,6 +142,19 @@ def train(
                 recent.clear()
                 log.append(rows, mean, evaluations=step.evaluations)
                 yield mean, ""
+
+
+def _typed(cls: type, table: Mapping[str, object]) -> dict[str, Any]:
+    """Return the entries of a table, in the types of the fields of a dataclass."""
+    hints, found = get_type_hints(cls), {}
+    for name, value in dict(table).items():
+        if name not in hints:
+            raise ValueError(f"{name} is unknown")
+        try:
+            found[name] = convert(value, hints[name])
+        except TypeError as error:
+            raise ValueError(f"{name} {error}") from None
+    return found
 
 
 def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:

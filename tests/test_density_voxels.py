@@ -301,7 +301,7 @@ def test_a_damaged_state_is_refused(damage):
     """Cells outside of the table would be read from anywhere in memory."""
     state = random_voxels(seed=5).state()
     damage(state)
-    with pytest.raises(ValueError, match="^fit: the saved voxels of its beginning do not belong together$"):
+    with pytest.raises(ValueError, match=r"^fit: the saved voxels of its beginning do not belong together$"):
         DensityVoxels.from_state(CUBE, state)
 
 

@@ -34,17 +34,16 @@ from warpdvr.rendering.density_voxels import DensityVoxels
 from warpdvr.runs.run import Run
 from warpdvr.runs.scene import Scene
 
-STEPS = 120
-"""Steps of a short fit, two fifths of which are those of its volume."""
-
-VOLUME = 48
+STEPS, VOLUME = 60, 24
+"""Steps of a short fit, and those of its volume."""
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Everything in a size that takes seconds."""
     for name, value in {
-        "RESOLUTION": 48, "HULL_RESOLUTION": 24, "RAYS": 1024, "SHORTEST_STEPS": STEPS, "DISTILLATION": 150,
+        "RESOLUTION": 48, "HULL_RESOLUTION": 24, "RAYS": 1024, "PRUNE": 8, "SHORTEST_STEPS": STEPS,
+        "DISTILLATION": 80,
     }.items():  # fmt: skip
         monkeypatch.setattr(volume_start, name, value)
     monkeypatch.setattr(distillation, "POINTS", 1 << 14)
@@ -102,7 +101,7 @@ def test_fused_depths_of_a_ball_are_zero_on_the_ball(bounds):
     mesh = start.surface(empty_views())
     cell, radius = float(voxels.side.max()), mesh.vertices.norm(dim=1)
     assert is_closed(mesh) and len(mesh.faces) > 1000
-    assert (radius - 0.5).abs().mean() < 0.25 * cell and (radius - 0.5).abs().max() < cell
+    assert (radius - 0.5).abs().mean() < 0.4 * cell and (radius - 0.5).abs().max() < cell
     assert lattice.shape == (49,) * 3 and lattice[0, 0, 0] == pytest.approx(3 * cell)
     place = voxels.bounds[0] + voxels.corner * voxels.side
     known = lattice[tuple(voxels.corner.unbind(1))]
@@ -125,30 +124,43 @@ def test_a_mask_outweighs_what_voxels_say():
 LOW, HIGH = (-0.5, -0.3, -0.6), (0.4, 0.5, 0.3)
 
 
-@pytest.mark.parametrize("kind", ["hashgrid", "sdf", "occupancy", "hashgrid-occupancy"])
+SMALL: dict[str, dict[str, Any]] = {
+    "hashgrid": {"levels": 6, "finest": 64},
+    "hashgrid-occupancy": {"levels": 6, "finest": 64},
+    "sdf": {"width": 32, "depth": 2},
+    "occupancy": {"width": 32, "blocks": 2},
+}
+
+
+@pytest.mark.parametrize("kind", SMALL)
 def test_a_field_takes_on_a_box_and_keeps_its_colours(kind):
     torch.manual_seed(0)
-    field = make(kind, **({"width": 32, "depth": 2} if kind in ("sdf", "occupancy") else {"levels": 6, "finest": 64}))
+    field = make(kind, **SMALL[kind])
     field.anneal(1.0)
     shape = value_parameters(field)
-    first = next(p for p in field.parameters() if p in shape)
-    first.requires_grad_(False)
+    fixed = min(shape, key=torch.numel)
+    fixed.requires_grad_(False)
     before = {name: p.detach().clone() for name, p in field.named_parameters()}
     steps = 250
     mesh = cube(LOW, HIGH)
     assert distil_surface(field, mesh, steps=steps, seed=0) == steps * 2048
-    first.requires_grad_(True)
+    fixed.requires_grad_(True)
     for name, p in field.named_parameters():
-        assert torch.equal(p, before[name]) == (p not in shape or p is first), name
+        assert torch.equal(p, before[name]) == (p not in shape or p is fixed), name
     assert len(shape) < len(before)
     x = 2 * torch.rand(4000, 3, generator=torch.Generator().manual_seed(1)) - 1
     truth = cube_distance(x, LOW, HIGH)
-    value = field.value(x).detach()
-    if field.kind == "occupancy":
-        value = value / (distillation.STEEPNESS / float(field.bounds[1, 0]))
-    assert (value - truth).abs().mean() < 0.04
-    clear = truth.abs() > 0.08
-    assert ((value < 0) == (truth < 0))[clear].float().mean() > 0.99
+    unit = distillation.STEEPNESS / float(field.bounds[1, 0]) if field.kind == "occupancy" else 1.0
+    value = field.value(x).detach() / unit
+    near = truth.abs() < 0.1
+    print(
+        kind,
+        (value - truth).abs().mean(),
+        (value - truth).abs()[near].mean(),
+        ((value < 0) == (truth < 0))[~near].float().mean(),
+    )
+    assert (value - truth).abs().mean() < 0.05 and (value - truth).abs()[near].mean() < 0.02
+    assert ((value < 0) == (truth < 0))[~near].float().mean() > 0.995
 
 
 def test_a_surface_is_taken_on_in_the_time_that_is_given():
@@ -158,7 +170,7 @@ def test_a_surface_is_taken_on_in_the_time_that_is_given():
 def test_a_field_that_is_not_finite_takes_on_no_surface():
     field = Sphere(0.5)
     field.radius.data.fill_(math.nan)
-    with pytest.raises(RuntimeError, match="^fit: sphere returned a value that is not finite as it took on a surface"):
+    with pytest.raises(RuntimeError, match="^fit: Sphere returned a value that is not finite as it took on a surface"):
         distil_surface(field, cube(LOW, HIGH), steps=3, seed=0)
 
 
@@ -211,9 +223,9 @@ def ball() -> Views:
     return mesh_views("warp:sphere", count=4, test=1, size=32)
 
 
-def field_of(kind="hashgrid"):
+def field_of(levels=4):
     torch.manual_seed(0)
-    return make(kind, levels=6, finest=64) if kind == "hashgrid" else make(kind)
+    return make("hashgrid", levels=levels, finest=8 * levels)
 
 
 def concave(field, views):
@@ -224,18 +236,18 @@ def concave(field, views):
 
 def test_a_yard_that_no_silhouette_shows_is_carved(yard):
     """A fit of hits fills it to 0.2: its depth is 0.6."""
-    carved, filled = field_of(), field_of()
-    for field, volume, steps in ((carved, 0.9, 300), (filled, 0.0, STEPS)):
+    carved, filled = field_of(8), field_of(8)
+    for field, volume, steps in ((carved, 0.9, 240), (filled, 0.0, STEPS)):
         for _ in Fit(field, yard, iterations=steps, recipe=Recipe(rays=128, volume=volume)):
             pass
     assert concave(carved, yard) < 0.5 * concave(filled, yard)
 
 
 def short(field, views, **values) -> Fit:
-    return Fit(field, views, iterations=STEPS, recipe=Recipe(rays=64, **{"volume": VOLUME / STEPS} | values))
+    return Fit(field, views, iterations=STEPS, recipe=Recipe(rays=32, **{"volume": VOLUME / STEPS} | values))
 
 
-AT = {"in the volume": 20, "after a prune": 47, "at the transition": VOLUME, "colours alone": 50, "after it": 80}
+AT = {"before a prune": 16, "at the transition": VOLUME, "colours alone": 26, "after it": 40}
 
 
 @pytest.fixture
@@ -256,8 +268,8 @@ def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
 def test_a_fit_that_goes_on_equals_one_that_was_never_interrupted(ball, straight, monkeypatch):
     field, job, states = straight
     assert set(states) == set(AT.values()) and job.refining and job.start is None
-    assert ("volume.table" in states[20][1], "volume.table" in states[VOLUME][1]) == (True, True)
-    assert "volume.table" not in states[50][1] and REFINING in states[50][1]
+    assert ("volume.table" in states[16][1], "volume.table" in states[VOLUME][1]) == (True, True)
+    assert "volume.table" not in states[26][1] and REFINING in states[26][1]
     last = job.state()
     for at, (weights, state) in states.items():
         again = field_of()
@@ -337,12 +349,12 @@ def test_the_shape_stays_while_colours_are_learnt_and_wants_its_gradient_again(b
     shape = value_parameters(field)
     list(islice(job, VOLUME + 1))
     before = {name: p.detach().clone() for name, p in field.named_parameters()}
-    list(islice(job, 5))
+    list(islice(job, 3))
     assert {name for name, p in field.named_parameters() if torch.equal(p, before[name])} == {
         name for name, p in field.named_parameters() if p in shape
     }
     assert all(p.requires_grad for p in field.parameters()) and value_parameters(field) == shape
-    list(islice(job, 30))
+    list(islice(job, 20))
     assert not any(torch.equal(p, before[name]) for name, p in field.named_parameters())
 
 
@@ -367,7 +379,7 @@ def test_the_surface_is_taken_where_no_step_is_left_for_it(ball):
     job = short(field, ball, volume=0.999)
     assert len(list(job)) == STEPS and job.start is None and job.state().keys() >= {REFINING}
     radius = extract(field, resolution=32, colors=False).vertices.norm(dim=1)
-    assert float(radius.mean()) == pytest.approx(0.9, abs=0.05)
+    assert 0.85 < float(radius.mean()) < 1.1  # four silhouettes hold more than the ball; it was 0.5
 
 
 def test_a_volume_without_a_surface_leaves_the_field_as_it_is(ball, monkeypatch):

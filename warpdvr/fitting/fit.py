@@ -231,7 +231,7 @@ class Fit(TrainingLoop):
             return super()._step(progress)
 
     def _descend(self, total: Tensor) -> None:
-        if total.requires_grad or not self.refining:  # a step that learns colours may see none
+        if not self.refining or (total.requires_grad and any(p.requires_grad for p in self.clipped)):
             super()._descend(total)
 
     def _take_surface(self, start: VolumeStart) -> None:

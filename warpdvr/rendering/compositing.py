@@ -30,7 +30,7 @@ class Composited:
     """Share of each sample in the sums of its ray."""
 
 
-def composite(first: Int[Tensor, " n+1"], opacity: Float[Tensor, " m"], value: Float[Tensor, "m c"]) -> Composited:
+def composite(first: Int[Tensor, " _"], opacity: Float[Tensor, " m"], value: Float[Tensor, "m c"]) -> Composited:
     """Composite samples front to back; in float32 or float64.
 
     Differentiable with respect to `opacity` and `value`; second derivatives raise a RuntimeError. Memory: nothing
@@ -57,7 +57,7 @@ class _Composite(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Context, first: Int[Tensor, " n+1"], opacity: Float[Tensor, " m"], value: Float[Tensor, "m c"]
+        ctx: Context, first: Int[Tensor, " _"], opacity: Float[Tensor, " m"], value: Float[Tensor, "m c"]
     ) -> tuple[Tensor, Tensor, Tensor]:
         first, opacity, value = first.contiguous(), opacity.contiguous(), value.contiguous()
         n = len(first) - 1

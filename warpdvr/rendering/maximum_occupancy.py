@@ -63,10 +63,9 @@ class MaximumOccupancy(Aggregation):
         by_default = 1.0 if field.kind == "occupancy" else SHARPNESS / longest_side(field.bounds)
         near, far = rays.clip(field.bounds)
         met = torch.nonzero((near <= far) & ~length.isnan())[:, 0]
-        t, evaluations = self._deepest(field, rays[met], near[met], far[met])
         at = rays[met]
-        t = t.to(field.bounds.dtype)
-        x = at.origin.to(t) + t[:, None] * at.direction.to(t)
+        t, evaluations = self._deepest(field, at, near[met].to(at.origin), far[met].to(at.origin))
+        x, t = at.at(t).to(field.bounds.dtype), t.to(field.bounds.dtype)
         chosen = select_shape(field, at.shape_index)
         value, slope, feature = gradient(chosen, x)
         opacity = torch.sigmoid(-(self.sharpness or by_default) * once_differentiable(value, ONCE))
@@ -83,8 +82,7 @@ class MaximumOccupancy(Aggregation):
         self, field: Field, rays: Rays, near: Float[Tensor, " n"], far: Float[Tensor, " n"]
     ) -> tuple[Float[Tensor, " n"], int]:
         """Return the ray length of the largest occupancy, and the evaluations."""
-        along = torch.linspace(0, 1, self.samples, device=near.device)
-        t = near[:, None] + (far - near)[:, None] * along
+        t = near[:, None] + (far - near)[:, None] * torch.linspace(0, 1, self.samples).to(near)
         t, width = bracket_lowest(field, rays, t)
         t = refine_lowest(field, rays, t, width, PARABOLAS)
         t = torch.minimum(torch.maximum(t, near), far)

@@ -7,33 +7,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
+from warpdvr.intersection.occupied import Cells
 from warpdvr.kernels import ray_samples as _kernels
 from warpdvr.runtime.launch import launch
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Boxes of equal size that fill the bounds."""
-
-    low: Float[Tensor, "3"]
-    """Lowest corner [scene unit]."""
-    side: Float[Tensor, "3"]
-    """Sides of a box [scene unit]."""
-    occupied: Bool[Tensor, "a b c"]
-    """Whether a box may hold something."""
-
-    @classmethod
-    def all_of(cls, bounds: Float[Tensor, "2 3"]) -> "Cells":
-        """Return one box that may hold something, the bounds."""
-        low, high = bounds.detach().float()
-        return cls(low, high - low, torch.ones(1, 1, 1, dtype=torch.bool, device=low.device))
 
 
 @dataclass(frozen=True)
 class Sections:
     """Sections of n rays, from near to far, and the points at their ends, of which neighbours share one."""
 
-    first: Int[Tensor, " n+1"]
+    first: Int[Tensor, " _"]
     """Where the sections of each ray begin, and the number m of all, int64."""
     ray: Int[Tensor, " m"]
     """The ray of each section, int64."""

@@ -12,14 +12,18 @@ from warpdvr.fields.base import Field, select_shape
 from warpdvr.fields.empty import answered
 from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.intersection.base import Solver
+from warpdvr.intersection.occupied import cells_below
 from warpdvr.rendering.aggregate import Aggregation, RayValues, seen_through
 from warpdvr.rendering.compositing import composite
-from warpdvr.rendering.ray_samples import Cells, Sections, cut
+from warpdvr.rendering.ray_samples import Sections, cut
 from warpdvr.runtime.arguments import check_fields
 from warpdvr.shading.shade import Shader, SurfacePoints, shade
 
 PER_STEP = {"occupancy": 1.0, "distance": 4.0}
 """Sharpness by default, for each kind of field [1 / step]."""
+
+EMPTY = 16.0
+"""Sharpness times distance, or logit, from which on cells are taken for empty: opacities there are below 2e-7."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class Transparency(Aggregation):
     - "occupancy" (UNISURF, Oechsle et al. 2021, eq. 4 and 5): at the middle of a section the opacity of a sample is
       the occupancy, sigmoid(-f). As that of a length 1 / sharpness it holds for a section of any other length l:
       a = 1 - (1 - sigmoid(-f))^(l * sharpness).
+
+    Given an `intersect` that remembers, a `CachedMarch` or one with a `BoundGrid`, sections in cells that it knows to
+    be empty are left out.
 
     Differentiable once with respect to the field and the rays: the places move with the rays. The sides of the bounds
     have no gradient. Sections whose weight is lost in rounding are not recorded, so that memory for derivatives is that
@@ -69,7 +76,8 @@ class Transparency(Aggregation):
         diagonal = sum((b - a) ** 2 for a, b in zip(low, high, strict=True)) ** 0.5
         step = self.step or diagonal / self.samples
         sharpness = self.sharpness or PER_STEP[field.kind] / step
-        cells, evaluations = Cells.all_of(field.bounds), 0
+        level = EMPTY if field.kind == "occupancy" else EMPTY / sharpness
+        cells, evaluations = cells_below(intersect, field, level)
         sections = cut(rays, field.bounds, step=step, most=self.samples, cells=cells, jitter=self.jitter)
         with torch.no_grad():
             opacity, _, for_opacity = _OPACITY[field.kind](field, rays, sections, sharpness)

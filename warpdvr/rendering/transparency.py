@@ -77,7 +77,7 @@ class Transparency(Aggregation):
         step = self.step or diagonal / self.samples
         sharpness = self.sharpness or PER_STEP[field.kind] / step
         level = EMPTY if field.kind == "occupancy" else EMPTY / sharpness
-        cells, evaluations = cells_below(intersect, field, level)
+        cells, evaluations = cells_below(intersect if rays.shape_index is None else None, field, level)
         sections = cut(rays, field.bounds, step=step, most=self.samples, cells=cells, jitter=self.jitter)
         with torch.no_grad():
             opacity, _, for_opacity = _OPACITY[field.kind](field, rays, sections, sharpness)

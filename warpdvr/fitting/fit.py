@@ -46,8 +46,9 @@ DISTILLED = 0.05
 COLORS_ALONE = 0.15
 """Share of the refinement in which the colours of that surface are learnt, and it stays."""
 
-SHARPENED = 0.5
-"""How far the masks are sharpened where the refinement begins, from 0 to 1: soft ones would shrink the surface."""
+SHARPENED = 0.9, 1.8
+"""How far masks are sharpened where the refinement begins and ends; a fit without a volume takes them from 0 to 1. Soft
+masks shrink the surface, see `losses.silhouette`."""
 
 REFINING_RATE = 0.2
 """Rates of the surface in the refinement, as a share of those of a fit that begins without one."""
@@ -221,7 +222,7 @@ class Fit(TrainingLoop):
         solver = self._solver(progress)
         visible = shaded(self.field, batch.rays, solver)
         self._check(visible.hit)
-        sharpening = 1 - (1 - progress) * (1 - SHARPENED) if self.refining else progress
+        sharpening = SHARPENED[0] + progress * (SHARPENED[1] - SHARPENED[0]) if self.refining else progress
         context = TermContext(self.field, self.pixels, batch, visible, solver, sharpening, self.generator)
         losses, evaluations = evaluate_terms(self.terms, context)
         weights = {term.name: term.weight for term in self.terms}

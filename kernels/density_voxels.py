@@ -119,8 +119,8 @@ def composite(
             q = look_up(voxels, cell, place)
             clear = passing(STEEPNESS * q[0], share)
             total += light * (1.0 - clear) * wp.vec3(q[1], q[2], q[3])
-            if light > 0.5 and light * clear <= 0.5:
-                t[r] = at
+            if light > 0.5 and light * clear <= 0.5:  # it falls by equal factors in the step around the sample
+                t[r] = at + step * (wp.log(0.5 / light) / wp.log(clear) - 0.5)
             light *= clear
             if light < OPAQUE:
                 break

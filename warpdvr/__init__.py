@@ -31,10 +31,13 @@ if TYPE_CHECKING:
     from warpdvr.intersection.hit import Hit, Status
     from warpdvr.intersection.range_march import RangeMarch
     from warpdvr.intersection.sphere_trace import SphereTrace
+    from warpdvr.rendering.aggregate import Aggregation, HitPoint
     from warpdvr.rendering.image import Image
     from warpdvr.rendering.implicit import reattach
+    from warpdvr.rendering.maximum_occupancy import MaximumOccupancy
     from warpdvr.rendering.render import render
     from warpdvr.rendering.surface import surface
+    from warpdvr.rendering.transparency import Transparency
     from warpdvr.shading.lights import AmbientLight, DirectionalLight
     from warpdvr.shading.materials import Lambert
     from warpdvr.usd.scene import write_usd
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Aggregation",
     "AmbientLight",
     "BoundGrid",
     "CachedMarch",
@@ -55,8 +59,10 @@ __all__ = [
     "FisheyeLens",
     "Fit",
     "Hit",
+    "HitPoint",
     "Image",
     "Lambert",
+    "MaximumOccupancy",
     "Mesh",
     "OpenCVLens",
     "Orthographic",
@@ -69,6 +75,7 @@ __all__ = [
     "SphereTrace",
     "Status",
     "Term",
+    "Transparency",
     "Views",
     "as_field",
     "check_data",
@@ -107,10 +114,13 @@ _MODULES = {
     "intersection.hit": ("Hit", "Status"),
     "intersection.range_march": ("RangeMarch",),
     "intersection.sphere_trace": ("SphereTrace",),
+    "rendering.aggregate": ("Aggregation", "HitPoint"),
     "rendering.image": ("Image",),
     "rendering.implicit": ("reattach",),
+    "rendering.maximum_occupancy": ("MaximumOccupancy",),
     "rendering.render": ("render",),
     "rendering.surface": ("surface",),
+    "rendering.transparency": ("Transparency",),
     "shading.lights": (
         "AmbientLight",
         "DirectionalLight",

@@ -39,6 +39,10 @@ CHECKED = 256
 COLORS_ALONE = 0.15
 """Share of the refinement in which the colours of that surface are learnt, and it stays."""
 
+SHARPENED = 0.9, 1.8
+"""How far masks are sharpened where the refinement begins and ends; a fit without a volume takes them from 0 to 1. Soft
+masks shrink the surface, see `losses.silhouette`."""
+
 REFINING_RATE = 0.2
 """Rates of the surface in the refinement, as a share of those of a fit that begins without one."""
 
@@ -213,7 +217,8 @@ class Fit(TrainingLoop):
         solver = self._solver(progress)
         visible = shaded(self.field, batch.rays, solver)
         self._check(visible.hit)
-        context = TermContext(self.field, self.pixels, batch, visible, solver, progress, self.generator)
+        sharpening = SHARPENED[0] + progress * (SHARPENED[1] - SHARPENED[0]) if self.refining else progress
+        context = TermContext(self.field, self.pixels, batch, visible, solver, sharpening, self.generator)
         losses, evaluations = evaluate_terms(self.terms, context)
         weights = {term.name: term.weight for term in self.terms}
         if (prior := self.field.prior()) is not None:

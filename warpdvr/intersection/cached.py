@@ -138,7 +138,7 @@ class CachedValues(Solver):
         self._known = version.settled(field)
         return evaluations + len(corner)
 
-    def _follow(self, field: Field) -> int:
+    def follow(self, field: Field) -> int:
         """Sample the field if its weights have changed, or never were sampled; return the evaluations."""
         change = Change.WEIGHTS if self._known is None else self._known.change(field)
         self._check(change is not Change.FIELD)
@@ -176,7 +176,7 @@ class CachedValues(Solver):
         rays, length = Rays(rays.origin.detach(), rays.direction.detach()).normalised()
         given = rays
         rays = Rays(rays.origin.float().contiguous(), rays.direction.float().contiguous())
-        evaluations = self._follow(field)
+        evaluations = self.follow(field)
         status, t, descent, nearest, close = self._guess(field, rays)
         no_ray = length.isnan()
         status.masked_fill_(no_ray, int(Status.GAVE_UP))

@@ -231,11 +231,19 @@ class BoundGrid(Memory):
 
         They are those of the last refresh: call `follow` first.
         """
+        sign: Tensor = (self.tree.lower > 0).to(torch.int8) - (self.tree.upper < 0).to(torch.int8)
+        sign = sign[self._leaf(x)]
+        return sign if self.box is None else torch.where(((x < self.box[0]) | (x > self.box[1])).any(1), 1, sign)
+
+    def lower(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Return a lower bound of the value in the smallest box around each point, that of the last refresh."""
+        bound: Tensor = self.tree.lower[self._leaf(x)]
+        return bound
+
+    def _leaf(self, x: Float[Tensor, "n 3"]) -> Int[Tensor, " n"]:
         node = torch.empty(len(x), dtype=torch.int32, device=x.device)
         launch(_grid.leaf, len(x), [x.float().contiguous(), self.tree.packed()], [node], per_row=[x])
-        sign: Tensor = (self.tree.lower > 0).to(torch.int8) - (self.tree.upper < 0).to(torch.int8)
-        sign = sign[node.long()]
-        return sign if self.box is None else torch.where(((x < self.box[0]) | (x > self.box[1])).any(1), 1, sign)
+        return node.long()
 
     def _narrow(self, field: Field, bound: float | None, evaluate: Callable[[Tensor], Tensor]) -> Float[Tensor, " k"]:
         """Return the values at the corners; where the surface is tiny in the bounds, the corners are laid around it."""

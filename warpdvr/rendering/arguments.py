@@ -10,6 +10,7 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.fields.base import Field
+from warpdvr.rendering.aggregate import Aggregation, HitPoint
 from warpdvr.runtime.arguments import positive
 from warpdvr.runtime.validate import refuse_class
 from warpdvr.shading.lights import Light
@@ -83,6 +84,30 @@ def check_silhouette(silhouette: float | object | None) -> float | None:
     """
     sharpness = "render: silhouette, the sharpness of the soft mask [1 / field value],"
     return None if silhouette is None else positive(sharpness, silhouette)
+
+
+def check_aggregate(aggregate: Aggregation | object | None, **of_hits: bool) -> Aggregation:
+    """Return an aggregation, by default that of hits.
+
+    Args:
+        aggregate: an aggregation, or None.
+        of_hits: which arguments are given that are made of hits, by their names.
+
+    Raises:
+        ValueError: if it is none, or is not of hits and such an argument is given.
+    """
+    refuse_class("render: aggregate", aggregate)
+    if aggregate is None:
+        return HitPoint()
+    if not isinstance(aggregate, Aggregation):
+        raise ValueError(f"render: aggregate must be an Aggregation such as Transparency(), got {aggregate!r}")
+    given = [name for name, is_given in of_hits.items() if is_given]
+    if given and not isinstance(aggregate, HitPoint):
+        raise ValueError(
+            f"render: {given[0]} is made of hits, which {type(aggregate).__name__} has none of; leave it out, because "
+            "Image.opacity is a soft mask, and outlines have a gradient already"
+        )
+    return aggregate
 
 
 def shader_of(material: Material | object | None, lights: Sequence[Light] | object) -> Shader:

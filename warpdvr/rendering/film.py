@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -37,6 +38,9 @@ class Film:
     """Soft mask in (0, 1), None where it is left out; differentiable."""
     evaluations: int
     """Points at which the field was evaluated."""
+    opacity: Float[Tensor, " n"] | None = None
+    """How much of the background a pixel does not show, None if that is all where the ray hits; differentiable. The
+    colour is multiplied by it."""
 
     @property
     def mask(self) -> Bool[Tensor, " n"]:
@@ -44,7 +48,9 @@ class Film:
         return self.status == int(Status.HIT)
 
     def over(self, background: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Return sRGB colours: those recorded, and those of the background where no ray hits."""
+        """Return sRGB colours: those recorded, and those of the background where no ray hits or light passes."""
+        if self.opacity is not None:
+            return self.color + (1 - self.opacity[:, None]) * background
         return torch.where(self.mask[:, None], self.color, background)
 
     def image(self, camera: Camera, rgb: Float[Tensor, "n 3"], evaluations: int) -> Image:
@@ -59,6 +65,7 @@ class Film:
             evaluations=evaluations,
             flat=int(self.flat.sum()),
             silhouette=None if self.soft is None else self.soft.view(shape),
+            opacity=None if self.opacity is None else self.opacity.view(shape),
         )
 
 
@@ -119,14 +126,17 @@ def _record(
     z = t * (rays.direction * forward).sum(-1)  # a product of matrices rounds otherwise in other chunks
     depth = torch.where(hit, z, torch.nan)
     soft, for_mask = (None, 0) if sharpness is None else soft_mask(field, rays, shown.hit, sharpness)
-    return Film(shown.color, depth, shown.normal, shown.hit.status, shown.flat, soft, shown.evaluations + for_mask)
+    evaluations = shown.evaluations + for_mask
+    return Film(shown.color, depth, shown.normal, shown.hit.status, shown.flat, soft, evaluations, shown.opacity)
 
 
 def _in_rows(films: Sequence[Film], order: Sequence[Tensor]) -> Film:
     """Join the films of tiles, whose pixels are `order`, into one."""
     back = torch.cat(list(order)).argsort()
-    names = ("color", "depth", "normal", "status", "flat")
-    color, depth, normal, status, flat = (torch.cat([getattr(film, name) for film in films])[back] for name in names)
-    parts = [film.soft for film in films if film.soft is not None]
-    soft = torch.cat(parts)[back] if parts else None
-    return Film(color, depth, normal, status, flat, soft, sum(film.evaluations for film in films))
+
+    def joined(name: str) -> Any:
+        parts = [getattr(film, name) for film in films]
+        return None if parts[0] is None else torch.cat(parts)[back]
+
+    names = ("color", "depth", "normal", "status", "flat", "soft", "opacity")
+    return Film(**{name: joined(name) for name in names}, evaluations=sum(film.evaluations for film in films))

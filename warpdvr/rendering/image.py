@@ -26,7 +26,7 @@ class Image:
     normal: Float[Tensor, "h w 3"]
     """Outward unit normal in the world, 0 where the ray does not hit; differentiable."""
     mask: Bool[Tensor, "h w"]
-    """True where the ray hits."""
+    """True where the ray hits; with an opacity, from 0.5 on."""
     status: Int[Tensor, "h w"]
     """A `Status` for every pixel, int32."""
     evaluations: int
@@ -36,6 +36,9 @@ class Image:
     silhouette: Float[Tensor, "h w"] | None = None
     """Soft mask in (0, 1), None where it is left out: sigmoid(-sharpness * value) at the smallest value met on the ray
     (Yariv et al. 2020, eq. 7), behind the first surface too; differentiable with respect to the field."""
+    opacity: Float[Tensor, "h w"] | None = None
+    """How much of the background a pixel does not show, in [0, 1]; None with `HitPoint`, which is all or nothing.
+    Differentiable. Depth is then the mean over what a ray sees, the normal the direction of the mean."""
 
     def __repr__(self) -> str:
         height, width = self.status.shape

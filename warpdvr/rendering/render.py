@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -10,14 +11,15 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
-from warpdvr.intersection.base import Solver, SolverLike, as_solver
+from warpdvr.intersection.base import SolverLike, as_solver
 from warpdvr.intersection.default import default_intersect
 from warpdvr.intersection.diagnosis import warn_of_rays
 from warpdvr.intersection.lowest import DEPTHS
-from warpdvr.rendering.aggregate import HitPoint
+from warpdvr.rendering.aggregate import Aggregation, HitPoint
 from warpdvr.rendering.antialias import smooth_edges
 from warpdvr.rendering.arguments import (
     background_pixels,
+    check_aggregate,
     check_camera,
     check_silhouette,
     shader_of,
@@ -35,6 +37,8 @@ from warpdvr.shading.materials import Material
 MEMORY = 512 << 20
 """Default memory budget of a render [byte]."""
 
+BYTES = "render: memory [byte]"
+
 
 @outside_inference
 def render(
@@ -43,6 +47,7 @@ def render(
     *,
     intersect: SolverLike | object | None = None,
     background: Sequence[float] | Float[Tensor, "3"] | Float[Tensor, "h w 3"] | object = (1.0, 1.0, 1.0),
+    aggregate: Aggregation | object | None = None,
     silhouette: float | object | None = None,
     outline: bool | object = False,
     antialias: int | object = 1,
@@ -53,20 +58,21 @@ def render(
 ) -> Image:
     """Render a field.
 
-    Differentiable twice with respect to the field's weights and the camera where autograd is recording (the soft mask
-    and the outline term once; they raise a RuntimeError). Call it under `torch.no_grad()` for a picture.
+    Differentiable twice with respect to the field's weights and the camera where autograd is recording; soft mask,
+    outlines and other aggregations than `HitPoint` once (RuntimeError). Use `torch.no_grad()` for a picture.
 
     Args:
         field: a `Field`, or what `as_field` makes one of.
         camera: the view.
         intersect: finds the surface; by default `SphereTrace()` given a Lipschitz bound, else `DenseMarch()`.
         background: sRGB colour where no ray hits, one for all pixels or one for each.
+        aggregate: what a ray sees: `HitPoint()`, by default, `MaximumOccupancy()` or `Transparency()`.
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
         outline: add the gradient of moving outlines to `Image.rgb`, whose values do not change, and make that of
             grazing colours and normals the mean over a pixel, see `warpdvr.rendering.visibility` and `grazing`.
         antialias: rays along each axis of pixels on edges, where a neighbour sees something in front of or behind what
-            they see, a whole number; their `rgb` is the mean in linear light. 1 takes the centre alone. With 3 and
-            without a `BoundGrid` this may cost as much as the rest of the picture.
+            they see; their `rgb` is the mean in linear light. 1 takes the centre alone. 3, without a `BoundGrid`, may
+            cost as much as the rest of the picture.
         material: how the surface reflects the lights, such as `Lambert()`, with the field's colour as that of the
             surface; None shows the field's colour without shading.
         lights: the lights of the scene, needed with a material.
@@ -74,34 +80,32 @@ def render(
         warn: say what is wrong with the field in this picture, see `warpdvr.intersection.diagnosis`.
 
     Raises:
-        ValueError: if an argument makes no sense, or a material and lights are not given together.
+        ValueError: if an argument makes no sense; for `silhouette`, `outline` and `antialias` without `HitPoint`.
     """
     camera = check_camera("render", camera)
     pixels, sharpness = background_pixels(background, camera), check_silhouette(silhouette)
     check_switches("render", outline=outline)
-    shader = shader_of(material, lights)
-    places, memory = whole("render: antialias", antialias), whole("render: memory [byte]", memory)
+    shader, places, memory = shader_of(material, lights), whole("render: antialias", antialias), whole(BYTES, memory)
+    way = check_aggregate(aggregate, silhouette=sharpness is not None, outline=bool(outline), antialias=places > 1)
     field = as_field(field)
     solver = as_solver(default_intersect(field) if intersect is None else intersect).prepare(field)
     camera = camera.to(field.bounds.device)
-    chunk = _rays_at_once(field, solver, sharpness, memory)
-    spacing = pixel_spacing(camera) if outline else None
-    film = expose(field, camera, solver, aggregate=HitPoint(spacing), shader=shader, sharpness=sharpness, chunk=chunk)
-    backdrop = pixels.to(film.color)
-    rgb, evaluations = film.over(backdrop), film.evaluations
+    chunk = _rays_at_once(field, way.points_per_ray(solver), sharpness, memory)
+    way = replace(way, spacing=pixel_spacing(camera)) if outline and isinstance(way, HitPoint) else way
+    film = expose(field, camera, solver, aggregate=way, shader=shader, sharpness=sharpness, chunk=chunk)
+    rgb, for_edges = film.over(backdrop := pixels.to(film.color)), 0
     if places > 1:
         seen = rgb, film.depth, backdrop
         rgb, for_edges = smooth_edges(field, camera, solver, *seen, places=places, chunk=chunk, shader=shader)
-        evaluations += for_edges
     if outline and torch.is_grad_enabled():
         edge_term, for_outlines = boundary(field, _visible(camera, film, backdrop), solver, chunk=chunk, shader=shader)
-        rgb, evaluations = rgb + edge_term, evaluations + for_outlines
-    return film.image(camera, rgb, evaluations + (_warn(field, camera, film) if warn else 0))
+        rgb, for_edges = rgb + edge_term, for_edges + for_outlines
+    return film.image(camera, rgb, film.evaluations + for_edges + (_warn(field, camera, film) if warn else 0))
 
 
-def _rays_at_once(field: Field, solver: Solver, sharpness: float | None, memory: int) -> int:
+def _rays_at_once(field: Field, points_per_ray: int, sharpness: float | None, memory: int) -> int:
     """Return the number of rays whose evaluation takes about `memory` bytes."""
-    points_per_ray = max(solver.points_per_ray, 1 if sharpness is None else DEPTHS + 1)
+    points_per_ray = max(points_per_ray, 1 if sharpness is None else DEPTHS + 1)
     return max(1, memory // (bytes_per_point(field) * points_per_ray))
 
 

@@ -64,7 +64,8 @@ def twin(voxels, table, rays, jitter=0.5):
     opacity = torch.where(light[:, :-1] >= OPAQUE, opacity, 0)  # a ray ends where hardly any light is left
     light = torch.cumprod(torch.cat([torch.ones(len(t), 1), 1 - opacity], 1), 1)
     color = ((light[:, :-1] * opacity)[..., None] * found[..., 1:]).sum(1)
-    half = torch.where((light[:, 1:] <= 0.5) & (light[:, :-1] > 0.5), t, torch.inf).amin(1)
+    part = torch.log(0.5 / light[:, :-1]) / torch.log1p(-opacity.detach())  # light falls by equal factors in a step
+    half = torch.where((light[:, 1:] <= 0.5) & (light[:, :-1] > 0.5), t + step * (part - 0.5), torch.inf).amin(1)
     return color, light[:, -1], half
 
 
@@ -159,18 +160,18 @@ def test_the_length_of_a_ray_ends_at_the_first_opaque_wall():
     faint = 1 / (1 + math.exp(15))
     assert float(seen.left) == pytest.approx(0.25 * (1 - faint) ** 4, abs=1e-5)
     assert seen.color[0].tolist() == pytest.approx([0.5, 0.25, 0.0], abs=1e-5)
-    assert float(seen.t) == pytest.approx(3 - 1 + (4 + 0.5) * 2 / r, abs=1e-5)
+    assert float(seen.t) == pytest.approx(3 - 1 + (4 + 1) * 2 / r, abs=1e-5)  # the end of the middle step
     back = look(voxels, Rays(torch.tensor([[0.1, 0.1, 3.0]]), torch.tensor([[0.0, 0.0, -1.0]])))
-    assert float(back.t) == pytest.approx(3 - 1 + (r - 11 + 0.5) * 2 / r, abs=1e-5)
+    assert float(back.t) == pytest.approx(3 - 1 + (r - 11 + 1) * 2 / r, abs=1e-5)
     assert back.color[0].tolist() == pytest.approx([0.25, 0.5, 0.0], abs=1e-5)
 
 
 def test_jitter_moves_the_first_sample_by_a_part_of_a_step():
-    """In a ramp of densities the sample that makes half of the light lost says where samples lie."""
+    """In an opaque block half of the light is left soon after the beginning of the first step, around its sample."""
     voxels = fill(DensityVoxels(CUBE, torch.ones((8,) * 3, dtype=torch.bool)), 20.0)
     for jitter in (0.0, 0.25, 0.9):
         t = look(voxels, along_z(), torch.tensor([jitter])).t
-        assert float(t) == pytest.approx(2 + jitter * 0.25, abs=1e-5)
+        assert float(t) == pytest.approx(2 + (jitter - 0.5 + math.log(2) / 20) * 0.25, abs=1e-4)
 
 
 @pytest.mark.parametrize("bounds", [CUBE, SLAB], ids=["cube", "three sides"])
@@ -203,7 +204,7 @@ def test_rays_that_miss_see_nothing():
     seen = look(voxels, away)
     assert seen.color.eq(0).all() and seen.left.eq(1).all() and seen.t.isinf().all()
     inside = look(voxels, along_z(z=0.0))
-    assert float(inside.t) == pytest.approx(0.125) and float(inside.left) < OPAQUE
+    assert float(inside.t) == pytest.approx(math.log(2) / 20 * 0.25, abs=1e-5) and float(inside.left) < OPAQUE
     assert all(len(part) == 0 for part in look(voxels, Rays(torch.zeros(0, 3), torch.zeros(0, 3))))
 
 

@@ -23,10 +23,11 @@ from warpdvr.fields.voxel import VoxelSDF
 from warpdvr.fitting import distillation, volume_start
 from warpdvr.fitting.depth_fusion import fuse_depths
 from warpdvr.fitting.distillation import distil_surface, value_parameters
-from warpdvr.fitting.fit import REFINING, Fit
+from warpdvr.fitting.fit import Fit
 from warpdvr.fitting.optimizer import held
 from warpdvr.fitting.recipe import RECIPES, Recipe
 from warpdvr.fitting.saving import saved_steps
+from warpdvr.fitting.volume_start import REFINING
 from warpdvr.geometry.distance import is_closed, signed_distance, surface_distance
 from warpdvr.geometry.isosurface import extract
 from warpdvr.geometry.mesh import Mesh
@@ -101,7 +102,7 @@ def test_fused_depths_of_a_ball_are_zero_on_the_ball(bounds):
     mesh = start.surface(empty_views())
     cell, radius = float(voxels.side.max()), mesh.vertices.norm(dim=1)
     assert is_closed(mesh) and len(mesh.faces) > 1000
-    assert (radius - 0.5).abs().mean() < 0.4 * cell and (radius - 0.5).abs().max() < cell
+    assert (radius - 0.5).abs().mean() < 0.15 * cell and (radius - 0.5).abs().max() < cell
     assert lattice.shape == (49,) * 3 and lattice[0, 0, 0] == pytest.approx(3 * cell)
     place = voxels.bounds[0] + voxels.corner * voxels.side
     known = lattice[tuple(voxels.corner.unbind(1))]
@@ -147,7 +148,7 @@ def test_a_field_takes_on_a_box_and_keeps_its_colours(kind):
     fixed.requires_grad_(True)
     for name, p in field.named_parameters():
         assert torch.equal(p, before[name]) == (p not in shape or p is fixed), name
-    assert len(shape) < len(before)
+    assert (len(shape) < len(before)) == (kind != "occupancy")  # one network says both
     x = 2 * torch.rand(4000, 3, generator=torch.Generator().manual_seed(1)) - 1
     truth = cube_distance(x, LOW, HIGH)
     unit = distillation.STEEPNESS / float(field.bounds[1, 0]) if field.kind == "occupancy" else 1.0
@@ -170,7 +171,7 @@ def test_a_surface_is_taken_on_in_the_time_that_is_given():
 def test_a_field_that_is_not_finite_takes_on_no_surface():
     field = Sphere(0.5)
     field.radius.data.fill_(math.nan)
-    with pytest.raises(RuntimeError, match="^fit: Sphere returned a value that is not finite as it took on a surface"):
+    with pytest.raises(RuntimeError, match=r"^fit: Sphere returned a value that is not finite as it took on a surface"):
         distil_surface(field, cube(LOW, HIGH), steps=3, seed=0)
 
 
@@ -237,7 +238,7 @@ def concave(field, views):
 def test_a_yard_that_no_silhouette_shows_is_carved(yard):
     """A fit of hits fills it to 0.2: its depth is 0.6."""
     carved, filled = field_of(8), field_of(8)
-    for field, volume, steps in ((carved, 0.9, 240), (filled, 0.0, STEPS)):
+    for field, volume, steps in ((carved, 0.95, 200), (filled, 0.0, STEPS)):
         for _ in Fit(field, yard, iterations=steps, recipe=Recipe(rays=128, volume=volume)):
             pass
     assert concave(carved, yard) < 0.5 * concave(filled, yard)
@@ -367,11 +368,14 @@ def test_parameters_that_are_held_want_their_gradient_again_after_an_error():
 
 
 def test_a_field_without_colours_is_fitted_to_the_end(ball):
-    """Nothing can change while colours are learnt alone; after that the ball may."""
+    """It learns none alone, so its ball may change from the first step on."""
     field = Plain(colored=False)
-    for step in short(field, ball, learn_background=False):
-        pass
-    assert step.iteration == STEPS and float(field.radius) == pytest.approx(0.9, abs=0.05)
+    job = short(field, ball, learn_background=False)
+    list(islice(job, VOLUME + 1))
+    before = float(field.radius.detach())
+    next(job)
+    assert float(field.radius.detach()) != before and 0.8 < before < 1.1
+    assert len(list(job)) == STEPS - VOLUME - 2
 
 
 def test_the_surface_is_taken_where_no_step_is_left_for_it(ball):

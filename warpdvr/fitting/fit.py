@@ -20,7 +20,7 @@ from warpdvr.fitting.optimizer import held, new_optimizer, slowed
 from warpdvr.fitting.recipe import WEIGHTS, Recipe, find_recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
 from warpdvr.fitting.terms import Term, TermContext, check_terms, evaluate_terms
-from warpdvr.fitting.volume_start import VolumeStart, new_start, take_surface
+from warpdvr.fitting.volume_start import REFINING, VolumeStart, new_start, take_surface
 from warpdvr.intersection.base import EARLY, Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.intersection.dense_march import DenseMarch
@@ -45,9 +45,6 @@ masks shrink the surface, see `losses.silhouette`."""
 
 REFINING_RATE = 0.2
 """Rates of the surface in the refinement, as a share of those of a fit that begins without one."""
-
-REFINING = "volume.done"
-"""The name in the state of a fit that says that it refines the surface of a volume."""
 
 MEASURE = 100
 """Steps between two measurements of the field's Lipschitz bound, for fields that can measure it."""
@@ -93,8 +90,7 @@ class Fit(TrainingLoop):
         """
         field, views = as_field(field), check_views("fit", views)
         super().__init__("fit", minutes=minutes, iterations=iterations, seed=seed, single_thread=True)
-        self.evaluations = field.probed
-        self.field, self.recipe = field, find_recipe(recipe)
+        self.field, self.recipe, self.evaluations = field, find_recipe(recipe), field.probed
         self.pixels = Pixels(views, field.bounds.device)
         if not self.pixels.has_depth and (self.recipe.depth or self.recipe.on_surface):
             raise ValueError("fit: the recipe weighs depth, but none of the training views has any")
@@ -111,8 +107,7 @@ class Fit(TrainingLoop):
         if self.background:
             groups.append({"params": list(self.background.parameters()), "rate": RATE})
         self.start = new_start(self.recipe, field, self.pixels, minutes=self.minutes, iterations=self.iterations)
-        self.refining = self.start is not None
-        """Whether the field takes on the surface of a volume, from which it is refined."""
+        self.refining = self.start is not None  # the surface of a volume
         self.groups, self.shape = groups, value_parameters(field)
         self.optimizer = self._new_optimizer()
         weighted = recipe_terms(self.recipe, field, self.background)
@@ -231,12 +226,12 @@ class Fit(TrainingLoop):
             return dict.fromkeys(("volume", "total"), self.start.step(progress / self.recipe.volume, self.generator))
         if self.start:
             self._take_surface(self.start)
-        alone = self.refining and self.phase(progress) < COLORS_ALONE
+        alone = self.refining and self.phase(progress) < COLORS_ALONE and {*self.clipped} > self.shape
         with held(self.shape if alone else ()):  # colours are learnt before they move the surface
             return super()._step(progress)
 
     def _descend(self, total: Tensor) -> None:
-        if not self.refining or (total.requires_grad and any(p.requires_grad for p in self.clipped)):
+        if not self.refining or total.requires_grad:  # what sees no colours teaches none
             super()._descend(total)
 
     def _take_surface(self, start: VolumeStart) -> None:

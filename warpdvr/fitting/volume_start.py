@@ -49,6 +49,9 @@ DISTILLED = 0.05
 PREFIX = "volume."
 """Prefix of the names of its tensors in the state of a fit."""
 
+REFINING = PREFIX + "done"
+"""The name in the state of a fit that says that it refines the surface of a volume."""
+
 
 class VolumeStart:
     """Voxels of density and colour that are fitted before the field, within the hull of the masks.

@@ -100,12 +100,10 @@ class Fit(TrainingLoop):
         self.poses = Poses(self.pixels.pose) if self.recipe.cameras else None
         options: dict[str, Any] = {"principal_point": self.recipe.principal_point, "device": field.bounds.device}
         self.intrinsics = Intrinsics(views.cameras, **options) if self.recipe.intrinsics else None
-        groups += self._camera_groups()
+        self.background = self._new_background(self.generator.initial_seed())
+        groups += self._other_groups()
         if not self.clipped:
             raise ValueError(f"fit: no parameter of {field.name} wants a gradient, and cameras stay fixed")
-        self.background = self._new_background(self.generator.initial_seed())
-        if self.background:
-            groups.append({"params": list(self.background.parameters()), "rate": RATE})
         self.start = new_start(self.recipe, field, self.pixels, minutes=self.minutes, iterations=self.iterations)
         self.refining = self.start is not None  # the surface of a volume
         self.groups, self.shape = groups, value_parameters(field)
@@ -260,13 +258,15 @@ class Fit(TrainingLoop):
     def _new_optimizer(self) -> torch.optim.Optimizer:
         return new_optimizer(slowed(self.groups, self.shape, REFINING_RATE) if self.refining else self.groups)
 
-    def _camera_groups(self) -> list[dict[str, Any]]:
-        """Return the parameters of the cameras that are refined, and clip their gradients with those of the field."""
+    def _other_groups(self) -> list[dict[str, Any]]:
+        """Return the parameters of cameras, whose gradients are clipped with those of the field, and background."""
         groups: list[dict[str, Any]] = []
         for module, rate in ((self.poses, self.recipe.cameras), (self.intrinsics, self.recipe.intrinsics)):
             if module:
                 self.clipped.extend(module.parameters())
                 groups.append({"params": list(module.parameters()), "rate": rate})
+        if self.background:
+            groups.append({"params": list(self.background.parameters()), "rate": RATE})
         return groups
 
     def _new_background(self, seed: int) -> Background | None:

@@ -6,17 +6,19 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.intrinsics import Intrinsics
 from warpdvr.cameras.pose import Poses
-from warpdvr.datasets.pixels import BACKGROUND, Pixels
+from warpdvr.datasets.pixels import BACKGROUND, UNKNOWN, Pixels
 from warpdvr.datasets.views import Views, check_views
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
 from warpdvr.fitting.distillation import value_parameters
 from warpdvr.fitting.loop import TrainingLoop
+from warpdvr.fitting.mask_trust import DISTRUSTED, corrected, distrusted_pixels, pack_pixels, unpack_pixels
 from warpdvr.fitting.optimizer import new_optimizer, slowed
 from warpdvr.fitting.recipe import WEIGHTS, Recipe, find_recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
@@ -116,6 +118,8 @@ class Fit(TrainingLoop):
         self.background = self._new_background(self.generator.initial_seed())
         if self.background:
             groups.append({"params": list(self.background.parameters()), "rate": RATE})
+        self.distrusted = torch.zeros(len(self.pixels.label), dtype=torch.bool)
+        """Pixels of the training views whose masks the others contradict, see `mask_trust`."""
         self.start = self._new_start()
         self.refining = self.start is not None
         """Whether the field takes on the surface of a volume, from which it is refined."""
@@ -154,6 +158,8 @@ class Fit(TrainingLoop):
             state["intrinsics"] = self.intrinsics.correction.detach().clone()
         if self.background:
             state |= self.background.state()
+        if bool(self.distrusted.any()):
+            state[DISTRUSTED] = pack_pixels(self.distrusted)
         if self.start:
             state |= self.start.state()
         elif self.refining:
@@ -181,6 +187,8 @@ class Fit(TrainingLoop):
             raise ValueError("fit: the saved state is of a fit that learnt a background, but now there is to be none")
         if saved and self.background:
             self.background.load_state_dict(saved.state_dict())
+        if DISTRUSTED in state:
+            self._distrust(unpack_pixels(state[DISTRUSTED], len(self.distrusted)))
         self.start = VolumeStart.saved(state, self.pixels, self.field.bounds)
         self.refining = self.start is not None or REFINING in state
         self.optimizer = self._new_optimizer()
@@ -238,7 +246,9 @@ class Fit(TrainingLoop):
         if self.start:
             seconds = math.inf if self.minutes is None else DISTILLED * 60 * self.minutes
             self.field.anneal(1.0)
-            self.evaluations += take_surface(self.field, self.start, self.views, seconds)
+            wrong = distrusted_pixels(self.start.voxels, self.views)
+            self._distrust(wrong)
+            self.evaluations += take_surface(self.field, self.start, corrected(self.views, wrong), seconds)
             self.start = None
             self.evaluations += self.field.bound_slope() + self.intersect.refresh(self.field)
         return super()._step(progress)
@@ -265,6 +275,11 @@ class Fit(TrainingLoop):
         if not (recipe.volume > 0 and long and learns and value_parameters(self.field)):
             return None
         return VolumeStart(self.pixels, self.field.bounds)
+
+    def _distrust(self, wrong: Bool[Tensor, " n"]) -> None:
+        """Take masks as unknown in some pixels of the training views."""
+        self.distrusted = wrong
+        self.pixels.label[wrong.to(self.pixels.label.device)] = UNKNOWN
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         return new_optimizer(slowed(self.groups, self.shape, REFINING_RATE) if self.refining else self.groups)

@@ -10,6 +10,7 @@ import warp as wp
 
 STEEPNESS = wp.constant(15.0)  # logit per unit of the table, whose columns change at one rate
 OPAQUE = wp.constant(1e-3)  # a ray ends where less than this part of its light is left
+MOST = wp.constant(float(1 << 24))  # samples on a ray, which float32 counts
 BLOCK = wp.constant(8)  # cells along each side of a block that is skipped if it is empty
 BLOCK_BITS = wp.constant(3)
 
@@ -39,14 +40,14 @@ def axis_exit(p: float, d: float, cell: int):
         return (edge + float(BLOCK) - p) / d
     if d < 0.0:
         return (edge - p) / d
-    return float(1e9)
+    return float(wp.inf)
 
 
 @wp.func
 def steps_to_exit(p: wp.vec3, d: wp.vec3, cell: wp.vec3i, step: float):
-    """Ray length, in whole steps, until the block of a cell is left."""
+    """Number of steps until the block of a cell is left."""
     t = wp.min(axis_exit(p[0], d[0], cell[0]), wp.min(axis_exit(p[1], d[1], cell[1]), axis_exit(p[2], d[2], cell[2])))
-    return wp.max(wp.ceil(t / step), 1.0) * step
+    return wp.max(int(wp.ceil(t / step)), 1)
 
 
 @wp.func
@@ -98,11 +99,12 @@ def composite(
     light = float(1.0)
     total = wp.vec3(0.0, 0.0, 0.0)
     t[r] = wp.inf
-    at = near[r]
+    samples = int(wp.min(wp.ceil((far[r] - near[r]) / step), MOST))
     o = wp.cw_mul(origin[r] - voxels.low, voxels.per_side)
     d = wp.cw_mul(direction[r], voxels.per_side)
-    end = far[r]
-    while at < end:
+    sample = int(0)
+    while sample < samples:  # counted, so that it ends where a step is less than the rounding of a ray length
+        at = near[r] + float(sample) * step
         p = o + at * d
         cell = wp.vec3i(
             cell_of(p[0], voxels.occupied.shape[0]),
@@ -110,7 +112,7 @@ def composite(
             cell_of(p[2], voxels.occupied.shape[2]),
         )
         if not voxels.block[cell[0] >> BLOCK_BITS, cell[1] >> BLOCK_BITS, cell[2] >> BLOCK_BITS]:
-            at += steps_to_exit(p, d, cell, step)
+            sample += steps_to_exit(p, d, cell, step)
             continue
         if voxels.occupied[cell[0], cell[1], cell[2]]:
             place = wp.vec3(p[0] - float(cell[0]), p[1] - float(cell[1]), p[2] - float(cell[2]))
@@ -122,7 +124,7 @@ def composite(
             light *= clear
             if light < OPAQUE:
                 break
-        at += step
+        sample += 1
     color[r] = total
     left[r] = light
 
@@ -147,11 +149,12 @@ def composite_backward(
     light = float(1.0)
     g = by_color[r]
     behind = wp.dot(g, color[r]) + by_left[r] * left[r]
-    at = near[r]
+    samples = int(wp.min(wp.ceil((far[r] - near[r]) / step), MOST))
     o = wp.cw_mul(origin[r] - voxels.low, voxels.per_side)
     d = wp.cw_mul(direction[r], voxels.per_side)
-    end = far[r]
-    while at < end:
+    sample = int(0)
+    while sample < samples:  # counted, so that it ends where a step is less than the rounding of a ray length
+        at = near[r] + float(sample) * step
         p = o + at * d
         cell = wp.vec3i(
             cell_of(p[0], voxels.occupied.shape[0]),
@@ -159,7 +162,7 @@ def composite_backward(
             cell_of(p[2], voxels.occupied.shape[2]),
         )
         if not voxels.block[cell[0] >> BLOCK_BITS, cell[1] >> BLOCK_BITS, cell[2] >> BLOCK_BITS]:
-            at += steps_to_exit(p, d, cell, step)
+            sample += steps_to_exit(p, d, cell, step)
             continue
         if voxels.occupied[cell[0], cell[1], cell[2]]:
             place = wp.vec3(p[0] - float(cell[0]), p[1] - float(cell[1]), p[2] - float(cell[2]))
@@ -183,4 +186,4 @@ def composite_backward(
                     wp.atomic_add(by_table, row, k, w * by_row[k])  # type: ignore[call-overload]
             if light < OPAQUE:
                 break
-        at += step
+        sample += 1

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.fields.base import Field, longest_side
-from warpdvr.fitting.optimizer import new_optimizer
+from warpdvr.fitting.optimizer import new_optimizer, only
 from warpdvr.fitting.recipe import Recipe, decay
 from warpdvr.geometry.distance import signed_distance
 from warpdvr.geometry.mesh import Mesh
@@ -47,11 +47,7 @@ def distil_surface(field: Field, mesh: Mesh, *, steps: int, seed: int, seconds: 
     if field.kind == "occupancy":
         target = target * (2 * STEEPNESS / longest_side(field.bounds))
     scale = float(target.abs().max())
-    shape = value_parameters(field)
-    groups = [
-        group | {"params": [p for p in group["params"] if p in shape]} for group in Recipe().groups(field, field.rates)
-    ]
-    optimizer = new_optimizer([group for group in groups if group["params"]])
+    optimizer = new_optimizer(only(Recipe().groups(field, field.rates), value_parameters(field)))
     start, step = time.perf_counter(), 0
     while (progress := max(step / steps, (time.perf_counter() - start) / seconds)) < 1:
         step += 1

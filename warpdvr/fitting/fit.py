@@ -1,6 +1,5 @@
 """Fit a field to photographs: draw rays, find what they hit, compare colours and masks, take a step."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -19,11 +18,11 @@ from warpdvr.fields.base import FieldLike
 from warpdvr.fitting.distillation import value_parameters
 from warpdvr.fitting.loop import TrainingLoop
 from warpdvr.fitting.mask_trust import DISTRUSTED, corrected, distrusted_pixels, pack_pixels, unpack_pixels
-from warpdvr.fitting.optimizer import new_optimizer, slowed
+from warpdvr.fitting.optimizer import held, new_optimizer, slowed
 from warpdvr.fitting.recipe import WEIGHTS, Recipe, find_recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
 from warpdvr.fitting.terms import Term, TermContext, check_terms, evaluate_terms
-from warpdvr.fitting.volume_start import VolumeStart, take_surface
+from warpdvr.fitting.volume_start import REFINING, VolumeStart, new_start, take_surface
 from warpdvr.intersection.base import EARLY, Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.intersection.dense_march import DenseMarch
@@ -39,12 +38,6 @@ PATIENCE = 50
 CHECKED = 256
 """Number of rays whose starts are checked before a fit."""
 
-VOLUME_MINUTES, VOLUME_STEPS = 2.0, 2000
-"""The shortest fits that begin with a volume."""
-
-DISTILLED = 0.05
-"""The largest share of a fit that is spent on giving the field the surface of the volume."""
-
 COLORS_ALONE = 0.15
 """Share of the refinement in which the colours of that surface are learnt, and it stays."""
 
@@ -54,9 +47,6 @@ masks shrink the surface, see `losses.silhouette`."""
 
 REFINING_RATE = 0.2
 """Rates of the surface in the refinement, as a share of those of a fit that begins without one."""
-
-REFINING = "volume.done"
-"""The name in the state of a fit that says that it refines the surface of a volume."""
 
 MEASURE = 100
 """Steps between two measurements of the field's Lipschitz bound, for fields that can measure it."""
@@ -102,8 +92,7 @@ class Fit(TrainingLoop):
         """
         field, views = as_field(field), check_views("fit", views)
         super().__init__("fit", minutes=minutes, iterations=iterations, seed=seed, single_thread=True)
-        self.evaluations = field.probed
-        self.field, self.recipe = field, find_recipe(recipe)
+        self.field, self.recipe, self.evaluations = field, find_recipe(recipe), field.probed
         self.pixels = Pixels(views, field.bounds.device)
         if not self.pixels.has_depth and (self.recipe.depth or self.recipe.on_surface):
             raise ValueError("fit: the recipe weighs depth, but none of the training views has any")
@@ -111,7 +100,8 @@ class Fit(TrainingLoop):
         self.clipped: list[Tensor] = [p for p in field.parameters() if p.requires_grad]
         groups = self.recipe.groups(field, field.rates)
         self.poses = Poses(self.pixels.pose) if self.recipe.cameras else None
-        self.intrinsics = self._new_intrinsics() if self.recipe.intrinsics else None
+        options: dict[str, Any] = {"principal_point": self.recipe.principal_point, "device": field.bounds.device}
+        self.intrinsics = Intrinsics(views.cameras, **options) if self.recipe.intrinsics else None
         groups += self._camera_groups()
         if not self.clipped:
             raise ValueError(f"fit: no parameter of {field.name} wants a gradient, and cameras stay fixed")
@@ -120,14 +110,13 @@ class Fit(TrainingLoop):
             groups.append({"params": list(self.background.parameters()), "rate": RATE})
         self.distrusted = torch.zeros(len(self.pixels.label), dtype=torch.bool)
         """Pixels of the training views whose masks the others contradict, see `mask_trust`."""
-        self.start = self._new_start()
-        self.refining = self.start is not None
-        """Whether the field takes on the surface of a volume, from which it is refined."""
+        self.start = new_start(self.recipe, field, self.pixels, minutes=self.minutes, iterations=self.iterations)
+        self.refining = self.start is not None  # the surface of a volume
         self.groups, self.shape = groups, value_parameters(field)
         self.optimizer = self._new_optimizer()
         weighted = recipe_terms(self.recipe, field, self.background)
-        taken_names = [*WEIGHTS, "prior", "total", *(term.name for term in weighted)]
-        self.terms = [*weighted, *check_terms(terms, taken_names)]
+        taken = [*WEIGHTS, "prior", "total", *(term.name for term in weighted)]
+        self.terms = [*weighted, *check_terms(terms, taken)]
         self._check_start(self.generator.initial_seed(), has_own_terms=len(self.terms) > len(weighted))
         self.intersect = as_solver(
             (DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else CachedMarch(cells=self.recipe.cells))
@@ -177,9 +166,8 @@ class Fit(TrainingLoop):
         self.intersect.resume(state)
         for name, refined in (("cameras", self.poses), ("intrinsics", self.intrinsics)):
             if refined and name not in state:
-                raise ValueError(
-                    f"fit: {name} are to be refined, but the saved state is of a fit that took them as given"
-                )
+                found = "the saved state is of a fit that took them as given"
+                raise ValueError(f"fit: {name} are to be refined, but {found}")
             if refined:
                 refined.resume(state[name])
         saved = Background.saved(state)
@@ -193,6 +181,10 @@ class Fit(TrainingLoop):
         self.refining = self.start is not None or REFINING in state
         self.optimizer = self._new_optimizer()
         self._resume_optimizer(state)
+
+    def is_finite(self) -> bool:
+        """Return whether all parameters, the volume and what the optimizers remember of them are finite."""
+        return super().is_finite() and (self.start is None or self.start.is_finite())
 
     @property
     def collapsed(self) -> bool:
@@ -219,8 +211,6 @@ class Fit(TrainingLoop):
         """
         progress = self.phase(progress)
         self.field.anneal(1.0 if self.refining else progress)
-        for parameter in self.shape:  # colours are learnt before they move the surface
-            parameter.requires_grad_(not self.refining or progress >= COLORS_ALONE)
         self._refresh(self.iteration)
         pose = self.poses() if self.poses else None
         if self.intrinsics:
@@ -241,20 +231,35 @@ class Fit(TrainingLoop):
 
     def _step(self, progress: float) -> dict[str, float]:
         if self.start and progress < self.recipe.volume:
-            loss = self.start.step(progress / self.recipe.volume, self.generator)
-            return {"volume": loss, "total": loss}
+            return dict.fromkeys(("volume", "total"), self.start.step(progress / self.recipe.volume, self.generator))
         if self.start:
-            seconds = math.inf if self.minutes is None else DISTILLED * 60 * self.minutes
-            self.field.anneal(1.0)
-            wrong = distrusted_pixels(self.start.voxels, self.views)
-            self._distrust(wrong)
-            self.evaluations += take_surface(self.field, self.start, corrected(self.views, wrong), seconds)
-            self.start = None
-            self.evaluations += self.field.bound_slope() + self.intersect.refresh(self.field)
-        return super()._step(progress)
+            self._take_surface(self.start)
+        alone = self.refining and self.phase(progress) < COLORS_ALONE and {*self.clipped} > self.shape
+        with held(self.shape if alone else ()):  # colours are learnt before they move the surface
+            return super()._step(progress)
+
+    def _descend(self, total: Tensor) -> None:
+        if not self.refining or total.requires_grad:  # what sees no colours teaches none
+            super()._descend(total)
+
+    def _take_surface(self, start: VolumeStart) -> None:
+        self.field.anneal(1.0)
+        wrong = distrusted_pixels(start.voxels, self.views)
+        self._distrust(wrong)
+        taken = take_surface(self.field, start, corrected(self.views, wrong), self.minutes)
+        self.start, self.refining = None, taken > 0  # 0 if the volume holds no surface
+        self.optimizer = self._new_optimizer()
+        self.evaluations += taken + self.field.bound_slope() + self.intersect.refresh(self.field)
+
+    def _distrust(self, wrong: Bool[Tensor, " n"]) -> None:
+        """Take masks as unknown in some pixels of the training views."""
+        self.distrusted = wrong
+        self.pixels.label[wrong.to(self.pixels.label.device)] = UNKNOWN
 
     def finish(self) -> None:
         """Measure the slope of the field's last weights."""
+        if self.start:  # its share is so large that no step came after it
+            self._take_surface(self.start)
         self.evaluations += self.field.bound_slope()
 
     def _solver(self, progress: float) -> Solver:
@@ -266,20 +271,6 @@ class Fit(TrainingLoop):
         if iteration in EARLY or iteration % MEASURE == 0:
             self.evaluations += self.field.bound_slope()
         self.evaluations += self.intersect.refresh(self.field, iteration)
-
-    def _new_start(self) -> VolumeStart | None:
-        """Return the volume that the fit begins with, if it is long enough and surfaces are learnt from colours."""
-        recipe = self.recipe
-        long = (self.iterations or 0) >= VOLUME_STEPS or (self.minutes or 0.0) >= VOLUME_MINUTES
-        learns = recipe.color > 0 and not recipe.depth and not recipe.on_surface and self.pixels.masked
-        if not (recipe.volume > 0 and long and learns and value_parameters(self.field)):
-            return None
-        return VolumeStart(self.pixels, self.field.bounds)
-
-    def _distrust(self, wrong: Bool[Tensor, " n"]) -> None:
-        """Take masks as unknown in some pixels of the training views."""
-        self.distrusted = wrong
-        self.pixels.label[wrong.to(self.pixels.label.device)] = UNKNOWN
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         return new_optimizer(slowed(self.groups, self.shape, REFINING_RATE) if self.refining else self.groups)
@@ -293,24 +284,18 @@ class Fit(TrainingLoop):
                 groups.append({"params": list(module.parameters()), "rate": rate})
         return groups
 
-    def _new_intrinsics(self) -> Intrinsics:
-        principal_point, device = self.recipe.principal_point, self.field.bounds.device
-        return Intrinsics(self.views.cameras, principal_point=principal_point, device=device)
-
     def _new_background(self, seed: int) -> Background | None:
         """Return a background to learn, if colours are learnt and any pixel shows it."""
-        shown = self.recipe.learn_background and self.recipe.color > 0
-        if not shown or not bool((self.pixels.label == BACKGROUND).any()):
-            return None
-        return Background.new(seed, self.field.bounds.device, self.field.bounds)
+        learnt = self.recipe.learn_background and self.recipe.color > 0
+        shown = learnt and bool((self.pixels.label == BACKGROUND).any())
+        return Background.new(seed, self.field.bounds.device, self.field.bounds) if shown else None
 
     def _check_start(self, seed: int, *, has_own_terms: bool) -> None:
         """Refuse a field whose surface no ray hits, unless a term works at places where there is none.
 
         Terms of masks create a surface in a network of logits with random weights, but a distance begins with one.
         """
-        recipe = self.recipe
-        if recipe.on_surface:
+        if (recipe := self.recipe).on_surface:
             return
         masks = max(recipe.mask, recipe.hinge, recipe.freespace, recipe.occupancy)
         creates = (self.field.kind == "occupancy" and masks > 0) or has_own_terms

@@ -1,7 +1,8 @@
 """The optimizer of a fit, and its state as tensors that a checkpoint can hold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,6 +28,19 @@ def slowed(groups: Sequence[dict[str, Any]], slow: AbstractSet[Tensor], factor: 
         rates = factor * group["rate"], group["rate"]
         parts += [{"params": part, "rate": rate} for part, rate in zip(own, rates, strict=True) if part]
     return parts
+
+
+@contextmanager
+def held(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Require no gradient of parameters for a while."""
+    parameters = [p for p in parameters if p.requires_grad]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def pack(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """The beginning of a fit: points compete for rays by their colours, and what wins becomes the surface of the field."""
 
+import math
 import warnings
 
 import torch
@@ -11,8 +12,9 @@ from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
 from warpdvr.fields.voxel import VoxelSDF
 from warpdvr.fitting.depth_fusion import fuse_depths
-from warpdvr.fitting.distillation import distil_surface
+from warpdvr.fitting.distillation import distil_surface, value_parameters
 from warpdvr.fitting.optimizer import pack, unpack
+from warpdvr.fitting.recipe import Recipe
 from warpdvr.geometry.isosurface import extract
 from warpdvr.geometry.mesh import Mesh
 from warpdvr.rendering.density_voxels import DensityVoxels
@@ -41,8 +43,17 @@ PRUNE = 64
 DISTILLATION = 800
 """Steps in which the field takes on the surface."""
 
+SHORTEST_MINUTES, SHORTEST_STEPS = 2.0, 2000
+"""The shortest fits that begin with a volume."""
+
+DISTILLED = 0.05
+"""The largest share of a fit that is spent on giving the field the surface of the volume."""
+
 PREFIX = "volume."
 """Prefix of the names of its tensors in the state of a fit."""
+
+REFINING = PREFIX + "done"
+"""The name in the state of a fit that says that it refines the surface of a volume."""
 
 
 class VolumeStart:
@@ -69,6 +80,9 @@ class VolumeStart:
         Args:
             progress: of this beginning, from 0 to 1.
             generator: the source of random numbers.
+
+        Raises:
+            RuntimeError: if the difference is not finite; the voxels stay as they were.
         """
         if self.steps % PRUNE == 0 and self.steps:
             self.voxels.prune()
@@ -79,12 +93,17 @@ class VolumeStart:
         behind = torch.rand(n, 3, generator=generator).to(seen.color)[known]
         target = torch.where((batch.label[known] == OBJECT)[:, None], batch.color[known], behind)
         loss = (seen.color + seen.left[:, None] * behind - target).square().mean()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise RuntimeError(
+                f"fit: the loss volume is {value} at step {self.steps + 1}; the voxels of the step before are kept"
+            )
         self.optimizer.param_groups[0]["lr"] = RATE * LAST_RATE**progress
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.steps += 1
-        return float(loss.detach())
+        return value
 
     def surface(self, views: Views) -> Mesh:
         """Return the surface in front of which the light of the training views is lost [scene unit].
@@ -98,6 +117,10 @@ class VolumeStart:
             lattice.distance.table[: values.numel(), 0] = values.permute(2, 1, 0).reshape(-1)
         lattice.bound_slope()
         return extract(lattice, resolution=self.voxels.resolution, cavities=False)
+
+    def is_finite(self) -> bool:
+        """Return whether the voxels and what their optimizer remembers are finite."""
+        return all(bool(x.isfinite().all()) for x in (self.voxels.table, *pack(self.optimizer).values()))
 
     def state(self) -> dict[str, Tensor]:
         """Return what `saved` needs."""
@@ -116,7 +139,18 @@ class VolumeStart:
         return start
 
 
-def take_surface(field: Field, start: VolumeStart, views: Views, seconds: float) -> int:
+def new_start(
+    recipe: Recipe, field: Field, pixels: Pixels, *, minutes: float | None, iterations: int | None
+) -> VolumeStart | None:
+    """Return the volume that a fit begins with, if it is long enough and surfaces are learnt from colours."""
+    long = (iterations or 0) >= SHORTEST_STEPS or (minutes or 0.0) >= SHORTEST_MINUTES
+    learns = recipe.color > 0 and not recipe.depth and not recipe.on_surface and pixels.masked
+    if not (recipe.volume > 0 and long and learns and value_parameters(field)):
+        return None
+    return VolumeStart(pixels, field.bounds)
+
+
+def take_surface(field: Field, start: VolumeStart, views: Views, minutes: float | None) -> int:
     """Give a field the surface of a volume; return the number of evaluations [point].
 
     Where the volume holds no surface, a warning says so and the field stays as it is.
@@ -125,8 +159,9 @@ def take_surface(field: Field, start: VolumeStart, views: Views, seconds: float)
         field: changed in place.
         start: the volume.
         views: their training views have fitted it.
-        seconds: the longest time to spend on the field [s].
+        minutes: the duration of the fit, of which a share is spent on the field at the most; None: it counts steps.
     """
+    seconds = math.inf if minutes is None else DISTILLED * 60 * minutes
     try:
         mesh = start.surface(views)
     except ValueError:
@@ -147,7 +182,9 @@ def _hull_cells(pixels: Pixels, bounds: Float[Tensor, "2 3"]) -> Tensor:
     x = bounds[0] + torch.cartesian_prod(line, line, line) * ((bounds[1] - bounds[0]) / HULL_RESOLUTION)
     votes = [torch.stack(pixels.votes(part)) for part in x.split(1 << 17)]
     background, visible = torch.cat(votes, 1)
-    inside = ((background <= OUTVOTED * visible) & (2 * visible >= len(pixels.pose))).view(1, 1, *[HULL_RESOLUTION + 1] * 3)
+    inside = ((background <= OUTVOTED * visible) & (2 * visible >= len(pixels.pose))).view(
+        1, 1, *[HULL_RESOLUTION + 1] * 3
+    )
     cells = torch.nn.functional.max_pool3d(inside.float(), 2, stride=1)
     grown = torch.nn.functional.max_pool3d(cells, 3, stride=1, padding=1)[0, 0] > 0
     for axis in range(3):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.kernels import density_voxels as _kernels
-from warpdvr.runtime.autograd import once_differentiable
+from warpdvr.runtime.autograd import zero_without_derivative
 from warpdvr.runtime.launch import Packed, launch
 
 ONCE = "density voxels: second derivatives are not provided"
@@ -74,14 +74,17 @@ class DensityVoxels:
         """Return what rays see; differentiable with respect to the table, once.
 
         Args:
-            rays: n rays with directions of length 1.
+            rays: n rays with directions of length 1; one of which a number is not finite, or the direction 0, sees
+                nothing.
             jitter: where each ray's first sample lies, in [0, 1] of a step; by default in the middle.
         """
         near, far = rays.clip(self.bounds)
+        nowhere = rays.normalised()[1].isnan()
+        near, far = torch.where(nowhere, 0.0, near), torch.where(nowhere, -1.0, far)
         offset = 0.5 if jitter is None else jitter.to(near)
         places = rays.origin.detach(), rays.direction.detach(), near + offset * self.step, far
         color, left, t = _Composite.apply(self.table, self, tuple(a.float().contiguous() for a in places))  # type: ignore[no-untyped-call]
-        return Composited(once_differentiable(color, ONCE), once_differentiable(left, ONCE), t)
+        return Composited(color, left, t)
 
     def state(self) -> dict[str, Tensor]:
         """Return what `from_state` needs."""
@@ -95,12 +98,16 @@ class DensityVoxels:
             ValueError: if it is no such state.
         """
         try:
-            voxels = cls(bounds, state["allowed"].to(bounds.device).bool())
+            allowed, occupied = (state[name].to(bounds.device).bool() for name in ("allowed", "occupied"))
+            shape = allowed.shape
+            if len(shape) != 3 or len({*shape}) > 1 or occupied.shape != shape or bool((occupied & ~allowed).any()):
+                raise RuntimeError
+            voxels = cls(bounds, allowed)
             with torch.no_grad():
                 voxels.table.copy_(state["table"])
-            voxels.occupied = state["occupied"].to(bounds.device).bool()
         except (KeyError, RuntimeError):
             raise ValueError("fit: the saved voxels of its beginning do not belong together") from None
+        voxels.occupied = occupied
         voxels._describe()
         return voxels
 
@@ -142,6 +149,8 @@ class _Composite(torch.autograd.Function):
         per_row = [color, left, grad[0].contiguous(), grad[1].contiguous()]
         inputs = [*ctx.voxels.inputs(tuple(places)), *per_row]
         launch(_kernels.composite_backward, len(color), inputs, [], per_row=per_row, state=[by_table])
+        if torch.is_grad_enabled():
+            by_table = by_table + zero_without_derivative(color, 1, ONCE)
         return by_table, None, None
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -326,8 +327,7 @@ def test_fits_that_learn_no_surface_from_colours_begin_without(ball):
     for parameter in value_parameters(fixed):
         parameter.requires_grad_(False)
     assert short(fixed, ball).start is None
-    masks = (None,) * len(deep.masks)
-    unmasked = Views(*(masks if name == "masks" else getattr(deep, name) for name in deep.__dataclass_fields__))
+    unmasked = replace(deep, masks=(None,) * len(deep.masks))
     assert short(field_of(), unmasked).start is None
 
 

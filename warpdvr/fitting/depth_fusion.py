@@ -7,7 +7,7 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.views import Views
-from warpdvr.rendering.density_voxels import DensityVoxels
+from warpdvr.rendering.density_voxels import Composited, DensityVoxels
 
 TRUNCATION = 3.0
 """Distances beyond this many cells count as this many."""
@@ -32,7 +32,7 @@ def fuse_depths(voxels: DensityVoxels, views: Views) -> Float[Tensor, "s s s"]:
     x = voxels.bounds[0] + voxels.corner * voxels.side
     total, count = torch.zeros(2, len(x), device=x.device)
     for i in views.train:
-        camera = _reduced(views.cameras[i]).to(x.device)
+        camera = reduced(views.cameras[i]).to(x.device)
         depth = _depth(voxels, camera, views.masks[i])
         local = (x - camera.pose[:3, 3].to(x)) @ camera.pose[:3, :3].to(x)
         z = local[:, 2]
@@ -47,19 +47,25 @@ def fuse_depths(voxels: DensityVoxels, views: Views) -> Float[Tensor, "s s s"]:
     return lattice
 
 
-def _depth(voxels: DensityVoxels, camera: Camera, mask: Bool[Tensor, "_ _"] | None) -> Float[Tensor, "h w"]:
-    """Return the depth at which half of the light is left, infinity where more passes or the mask has background."""
+def render_view(voxels: DensityVoxels, camera: Camera) -> Composited:
+    """Return what each pixel of a view sees of the voxels, row by row."""
     rays = camera.rays(dtype=torch.float32)
     parts = zip(rays.origin.split(CHUNK), rays.direction.split(CHUNK), strict=True)
-    t = torch.cat([voxels.render(Rays(o, d)).t for o, d in parts])
-    depth = (t * (rays.direction @ camera.pose[:3, 2].to(rays.direction))).view(camera.height, camera.width)
+    return Composited(*map(torch.cat, zip(*(voxels.render(Rays(o, d)) for o, d in parts), strict=True)))
+
+
+def reduced(camera: Camera) -> Camera:
+    """Return a camera with at most `LARGEST` pixels along its longer side."""
+    factor = max(1.0, max(camera.width, camera.height) / LARGEST)
+    return camera.resized(round(camera.width / factor), round(camera.height / factor))
+
+
+def _depth(voxels: DensityVoxels, camera: Camera, mask: Bool[Tensor, "_ _"] | None) -> Float[Tensor, "h w"]:
+    """Return the depth at which half of the light is left, infinity where more passes or the mask has background."""
+    forward = camera.rays(dtype=torch.float32).direction @ camera.pose[:3, 2].float()
+    depth = (render_view(voxels, camera).t * forward).view(camera.height, camera.width)
     if mask is None:
         return depth
     size = camera.height, camera.width
     share = torch.nn.functional.interpolate(mask[None, None].float(), size=size, mode="area")[0, 0]
     return torch.where(share.to(depth.device) < 0.5, torch.inf, depth)
-
-
-def _reduced(camera: Camera) -> Camera:
-    factor = max(1.0, max(camera.width, camera.height) / LARGEST)
-    return camera.resized(round(camera.width / factor), round(camera.height / factor))

@@ -5,17 +5,19 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.intrinsics import Intrinsics
 from warpdvr.cameras.pose import Poses
-from warpdvr.datasets.pixels import BACKGROUND, Pixels
+from warpdvr.datasets.pixels import BACKGROUND, UNKNOWN, Pixels
 from warpdvr.datasets.views import Views, check_views
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
 from warpdvr.fitting.distillation import value_parameters
 from warpdvr.fitting.loop import TrainingLoop
+from warpdvr.fitting.mask_trust import DISTRUSTED, corrected, distrusted_pixels, pack_pixels, unpack_pixels
 from warpdvr.fitting.optimizer import held, new_optimizer, slowed
 from warpdvr.fitting.recipe import WEIGHTS, Recipe, find_recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
@@ -104,6 +106,8 @@ class Fit(TrainingLoop):
         groups += self._other_groups()
         if not self.clipped:
             raise ValueError(f"fit: no parameter of {field.name} wants a gradient, and cameras stay fixed")
+        self.distrusted = torch.zeros(len(self.pixels.label), dtype=torch.bool)
+        """Pixels of the training views whose masks the others contradict, see `mask_trust`."""
         self.start = new_start(self.recipe, field, self.pixels, minutes=self.minutes, iterations=self.iterations)
         self.refining = self.start is not None  # the surface of a volume
         self.groups, self.shape = groups, value_parameters(field)
@@ -141,6 +145,8 @@ class Fit(TrainingLoop):
             state["intrinsics"] = self.intrinsics.correction.detach().clone()
         if self.background:
             state |= self.background.state()
+        if bool(self.distrusted.any()):
+            state[DISTRUSTED] = pack_pixels(self.distrusted)
         if self.start:
             state |= self.start.state()
         elif self.refining:
@@ -167,6 +173,8 @@ class Fit(TrainingLoop):
             raise ValueError("fit: the saved state is of a fit that learnt a background, but now there is to be none")
         if saved and self.background:
             self.background.load_state_dict(saved.state_dict())
+        if DISTRUSTED in state:
+            self._distrust(unpack_pixels(state[DISTRUSTED], len(self.distrusted)))
         self.start = VolumeStart.saved(state, self.pixels, self.field.bounds)
         self.refining = self.start is not None or REFINING in state
         self.optimizer = self._new_optimizer()
@@ -234,10 +242,17 @@ class Fit(TrainingLoop):
 
     def _take_surface(self, start: VolumeStart) -> None:
         self.field.anneal(1.0)
-        taken = take_surface(self.field, start, self.views, self.minutes)
+        wrong = distrusted_pixels(start.voxels, self.views)
+        self._distrust(wrong)
+        taken = take_surface(self.field, start, corrected(self.views, wrong), self.minutes)
         self.start, self.refining = None, taken > 0  # 0 if the volume holds no surface
         self.optimizer = self._new_optimizer()
         self.evaluations += taken + self.field.bound_slope() + self.intersect.refresh(self.field)
+
+    def _distrust(self, wrong: Bool[Tensor, " n"]) -> None:
+        """Take masks as unknown in some pixels of the training views."""
+        self.distrusted = wrong
+        self.pixels.label[wrong.to(self.pixels.label.device)] = UNKNOWN
 
     def finish(self) -> None:
         """Measure the slope of the field's last weights."""

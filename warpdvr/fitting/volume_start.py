@@ -31,6 +31,9 @@ RESOLUTION = 128
 HULL_RESOLUTION = 64
 """Cells along each axis in which the hull of the masks is looked for."""
 
+OUTVOTED = 0.1
+"""Share of the views that may see background where the object is, because their masks are wrong there."""
+
 RAYS = 4096
 """Rays in a step."""
 
@@ -171,10 +174,17 @@ def take_surface(field: Field, start: VolumeStart, views: Views, minutes: float 
 
 @torch.no_grad()
 def _hull_cells(pixels: Pixels, bounds: Float[Tensor, "2 3"]) -> Tensor:
-    """Return which cells of the bounds may lie in the hull of the masks, as (r, r, r) of bool."""
+    """Return which cells of the bounds may lie in the hull of the masks, as (r, r, r) of bool.
+
+    What fewer than half of the views have in their image is left out, as in `samples`.
+    """
     line = torch.arange(HULL_RESOLUTION + 1, device=bounds.device)
     x = bounds[0] + torch.cartesian_prod(line, line, line) * ((bounds[1] - bounds[0]) / HULL_RESOLUTION)
-    inside = torch.cat([pixels.inside(part) for part in x.split(1 << 17)]).view(1, 1, *[HULL_RESOLUTION + 1] * 3)
+    votes = [torch.stack(pixels.votes(part)) for part in x.split(1 << 17)]
+    background, visible = torch.cat(votes, 1)
+    inside = ((background <= OUTVOTED * visible) & (2 * visible >= len(pixels.pose))).view(
+        1, 1, *[HULL_RESOLUTION + 1] * 3
+    )
     cells = torch.nn.functional.max_pool3d(inside.float(), 2, stride=1)
     grown = torch.nn.functional.max_pool3d(cells, 3, stride=1, padding=1)[0, 0] > 0
     for axis in range(3):

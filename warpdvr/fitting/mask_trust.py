@@ -1,0 +1,97 @@
+"""Where masks disagree with what the photographs of all views form together: such pixels teach no outlines."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from warpdvr.datasets.views import Views
+from warpdvr.fitting.depth_fusion import reduced, render_view
+from warpdvr.rendering.density_voxels import DensityVoxels
+
+CERTAIN = 0.1
+"""A mask is contradicted where it has the object and less than this share of a ray is lost in the volume, or where it
+has background and less than this share is left."""
+
+DISTRUSTED = "distrusted"
+"""The name of the packed pixels in the state of a fit."""
+
+RADIUS = 2
+"""Half side of the smallest square of pixels that counts, of views with at most `depth_fusion.LARGEST` pixels along a
+side: thin parts and ragged borders may be the fault of the volume."""
+
+
+@torch.no_grad()
+def distrusted_pixels(voxels: DensityVoxels, views: Views) -> Bool[Tensor, " n"]:
+    """Return which pixels of the training views have a mask that the volume contradicts, view after view, row-major.
+
+    The volume is fitted to all colours and masks at once, so that where one mask is wrong the others outvote it.
+    """
+    parts = []
+    for i in views.train:
+        mask, camera = views.masks[i], views.cameras[i]
+        if mask is None:
+            parts.append(torch.zeros(camera.height * camera.width, dtype=torch.bool))
+            continue
+        small = reduced(camera).to(voxels.bounds.device)
+        left = render_view(voxels, small).left.view(small.height, small.width).cpu()
+        size = small.height, small.width
+        share = torch.nn.functional.interpolate(mask[None, None].float(), size=size, mode="area")[0, 0]
+        wrong = ((left < CERTAIN) & (share == 0)) | ((left > 1 - CERTAIN) & (share == 1))
+        full = torch.nn.functional.interpolate(_opened(wrong)[None, None].float(), size=mask.shape, mode="nearest")
+        parts.append((full[0, 0] > 0).reshape(-1))
+    return torch.cat(parts)
+
+
+def _opened(wrong: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """Return what squares of `RADIUS` within the True pixels cover, grown by two pixels."""
+    side = 2 * RADIUS + 1
+    eroded = 1 - torch.nn.functional.max_pool2d(1 - wrong[None, None].float(), side, 1, RADIUS)
+    grown = torch.nn.functional.max_pool2d(eroded, side + 4, 1, RADIUS + 2)
+    return grown[0, 0] > 0
+
+
+def pack_pixels(pixels: Bool[Tensor, " n"]) -> UInt8[Tensor, " m"]:
+    """Return a bit for each pixel, eight in a byte."""
+    return torch.from_numpy(np.packbits(pixels.cpu().numpy()))
+
+
+def unpack_pixels(packed: UInt8[Tensor, " m"], n: int) -> Bool[Tensor, " n"]:
+    """Return the pixels that `pack_pixels` has packed.
+
+    Raises:
+        ValueError: if they are not n.
+    """
+    if len(packed) != math.ceil(n / 8) or packed.dtype != torch.uint8:
+        raise ValueError("fit: the saved state distrusts pixels of other photographs")
+    return torch.from_numpy(np.unpackbits(packed.cpu().numpy(), count=n)).bool()
+
+
+def trust_picture(views: Views, distrusted: Bool[Tensor, " n"]) -> UInt8[Tensor, "h w 3"]:
+    """Return the photograph with the most distrusted pixels, and these in red: where the mask has background, or blue:
+    where it has the object."""
+    sizes = [views.cameras[i].height * views.cameras[i].width for i in views.train]
+    parts = distrusted.split(sizes)
+    worst = max(range(len(parts)), key=lambda k: int(parts[k].sum()))
+    i = views.train[worst]
+    image: Float[Tensor, "h w 3"] = 0.5 * views.images[i].float()
+    mask, wrong = views.masks[i], parts[worst].view(image.shape[:2])
+    for color, where in (
+        ((255.0, 40.0, 40.0), wrong if mask is None else wrong & ~mask),
+        ((60.0, 90.0, 255.0), wrong if mask is None else wrong & mask),
+    ):
+        image[where] = 0.3 * image[where] + 0.7 * torch.tensor(color)
+    return image.byte()
+
+
+def corrected(views: Views, distrusted: Bool[Tensor, " n"]) -> Views:
+    """Return views whose masks of the training views are turned over where they are distrusted."""
+    sizes = [views.cameras[i].height * views.cameras[i].width for i in views.train]
+    masks = list(views.masks)
+    for i, wrong in zip(views.train, distrusted.split(sizes), strict=True):
+        mask = masks[i]
+        masks[i] = None if mask is None else mask ^ wrong.view(mask.shape)
+    return replace(views, masks=tuple(masks))

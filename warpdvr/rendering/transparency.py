@@ -34,9 +34,9 @@ class Transparency(Aggregation):
     replaced by its own. It weighs w_i = a_i (1 - a_(i-1)) ... (1 - a_0). For each kind of field there is one opacity:
 
     - "distance" (NeuS, Wang et al. 2021, eq. 13): with Phi(f) = sigmoid(sharpness * f) at the two ends of a section,
-      a = max(1 - Phi(f_(i+1)) / Phi(f_i), 0). The weights of a ray that enters a surface add up to where f falls, and
-      are largest on the surface itself, to the first order of its curvature. Colour and normal are those at the
-      mean place of what the section replaces, exact where f is linear: with growing sharpness that is the hit.
+      a = max(1 - Phi(f_(i+1)) / Phi(f_i), 0). Where f falls all the way, what passes does not depend on the cuts,
+      and the weights are largest on the surface itself, to the first order. Colour and normal are those at the mean
+      place of what the section replaces, exact where f is linear: with growing sharpness that is the hit.
     - "occupancy" (UNISURF, Oechsle et al. 2021, eq. 4 and 5): at the middle of a section the opacity of a sample is
       the occupancy, sigmoid(-f). As that of a length 1 / sharpness it holds for a section of any other length l:
       a = 1 - (1 - sigmoid(-f))^(l * sharpness).
@@ -44,9 +44,9 @@ class Transparency(Aggregation):
     Given an `intersect` that remembers, a `CachedMarch` or one with a `BoundGrid`, sections in cells that it knows to
     be empty are left out.
 
-    Differentiable once with respect to the field and the rays: the places move with the rays. The sides of the bounds
-    have no gradient. Sections whose weight is lost in rounding are not recorded, so that memory for derivatives is that
-    of the parts that are seen; what is behind them is exact.
+    Differentiable once with respect to the field and the rays, whose points move with them; the sides of the bounds
+    have no gradient. Sections whose weight is lost in rounding are not recorded and have no gradient, so that memory
+    for derivatives is that of the parts that are seen.
     """
 
     samples: int = 128

@@ -14,13 +14,14 @@ from warpdvr.cli.cameras import write_refined
 from warpdvr.cli.progress import follow, load_views
 from warpdvr.cli.report import report, warn_of_failure
 from warpdvr.datasets.check import refuse_contradictions
+from warpdvr.datasets.segmentation import derive_masks, write_masks
 from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
 from warpdvr.fields.registry import names
 from warpdvr.fields.repaint import Repaint
 from warpdvr.fitting.checkpoint import Checkpoint
 from warpdvr.fitting.fit import Fit
-from warpdvr.fitting.recipe import RECIPES
+from warpdvr.fitting.recipe import RECIPES, Recipe
 from warpdvr.fitting.saving import SAVE, check_interval
 from warpdvr.runs import run, scene
 from warpdvr.runs.final_products import attempt, write_all
@@ -126,6 +127,8 @@ def _carry_out(
         field: Field = last.field() if last else _new_field(options, scene)
         views = load_views(scene)
         scene = adapt(scene, views)
+        derived = isinstance(options, FitArguments) and needs_masks(views, scene.recipe)
+        views = derive_masks(views) if derived else views
         print(views.summary, flush=True)
         if isinstance(options, FitArguments) and "folder" in scene.views and not (last or options.no_check):
             refuse_contradictions(views, scene.views["folder"])
@@ -142,8 +145,16 @@ def _carry_out(
             Run.create(options.out, scene, overwrite=options.overwrite)
             if is_new:
                 lock.enter_context(written.locked())
+        if derived:
+            write_masks(written.masks, views)
         follow(run.fit(written, scene, views, field, job, save_every=options.save_every), job)
         return _write_products(written, scene, dataclasses.replace(views, cameras=job.cameras), field)
+
+
+def needs_masks(views: Views, recipe: Recipe) -> bool:
+    """Return whether masks must be derived: a fit learns from colours, and nothing says where the object is."""
+    known = any(mask is not None for mask in views.masks) or any(depth is not None for depth in views.depths)
+    return not known and recipe.color > 0 and not recipe.depth and not recipe.on_surface
 
 
 def _write_products(written: Run, scene: Scene, views: Views, field: Field) -> int:

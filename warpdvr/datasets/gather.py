@@ -50,7 +50,7 @@ class Source:
         return self.camera.width, self.camera.height
 
 
-MASKS_WANTED = "masks are white on the object, in a folder masks, with the names of their pictures"
+MASKS_WANTED = "give masks that are white on the object, in a folder masks, with the names of their pictures"
 """What to do about missing masks."""
 
 
@@ -73,7 +73,7 @@ def gather(data: Detection, listing: Listing, options: ReadOptions) -> Capture:
     has_alpha = any(sources[i].header.alpha for i in pictures)
     if not has_alpha and not any(entry.mask for entry in entries) and options.notice:
         if not any(_mask_paths(folder, listing, pictures, left_out)[0].values()):
-            options.notice(f"{folder}: no masks: nothing shows the outline of the object; {MASKS_WANTED}")
+            options.notice(f"{folder}: no masks: only colours tell the object from its surroundings; {MASKS_WANTED}")
     images, alphas, bits = _decode_pictures({i: sources[i] for i in pictures}, left_out, options)
     left_out.check()
     masks, mask_source = _masks(listing, folder, sources, alphas, left_out, options)

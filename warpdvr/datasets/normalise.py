@@ -37,7 +37,8 @@ def normalise_views(views: Views, folder: Path) -> Views:
     A single view is returned unchanged: it does not show where its object lies.
 
     The visual hull of the masks lies within `RADIUS` of the origin, to about 2 %: a cell of the carved grid. With fewer
-    than two masks the object is assumed to lie where the optical axes meet, and to be as large as the images allow.
+    than two masks the object is assumed to lie where the optical axes meet, and to be as large as the longer
+    sides of the images allow.
 
     Raises:
         ValueError: if the hull is empty, or the cameras do not look at a common point; the message names `folder`.
@@ -93,13 +94,13 @@ def extent_from_masks(
 
 
 def extent_from_axes(cameras: Sequence[Camera]) -> tuple[Float[Tensor, "3"], float]:
-    """Return the point where the optical axes meet, and the radius that fits into the median view."""
+    """Return the point where the optical axes meet, and the radius that fills the median view along its longer side."""
     centre, distance = meeting_point(cameras)
     radii = []
     for camera in cameras:
         uv, z = (a[0] for a in camera.project(centre[None]))
         size = torch.tensor([camera.width, camera.height]).to(uv)
-        radii.append(float((torch.minimum(uv, size - uv) * camera.pixel_size(z)).min()))
+        radii.append(float((torch.minimum(uv, size - uv) * camera.pixel_size(z)).max()))
     radius = float(torch.tensor(radii).median())
     return centre, min(radius, 0.5 * distance) if radius > 0 else 0.5 * distance
 

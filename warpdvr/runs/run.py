@@ -1,7 +1,7 @@
 """A run: one folder that holds a fitted field and everything made from it.
 
 config.toml  checkpoint.safetensors  log.jsonl  images/  mesh.ply  scene.usdc  eval.json; during a fit also
-checkpoint.previous.safetensors
+checkpoint.previous.safetensors. Where photographs came without masks, masks/ holds those that were derived.
 """
 
 import math
@@ -68,7 +68,8 @@ class Run(RunFolder):
         """
         run = cls(folder)
         run._create(scene.tables(), overwrite=overwrite)
-        shutil.rmtree(run.images, ignore_errors=True)
+        for made in (run.images, run.masks):
+            shutil.rmtree(made, ignore_errors=True)
         make_folder(run.images)
         return run
 
@@ -87,6 +88,11 @@ class Run(RunFolder):
     @property
     def images(self) -> Path:
         return self.folder / "images"
+
+    @property
+    def masks(self) -> Path:
+        """Masks that were derived from photographs without any."""
+        return self.folder / "masks"
 
     @property
     def mesh(self) -> Path:

@@ -5,19 +5,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.intrinsics import Intrinsics
 from warpdvr.cameras.pose import Poses
-from warpdvr.datasets.pixels import BACKGROUND, UNKNOWN, Pixels
+from warpdvr.datasets.pixels import BACKGROUND, Pixels
 from warpdvr.datasets.views import Views, check_views
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
 from warpdvr.fitting.distillation import value_parameters
 from warpdvr.fitting.loop import TrainingLoop
-from warpdvr.fitting.mask_trust import DISTRUSTED, corrected, distrusted_pixels, pack_pixels, unpack_pixels
+from warpdvr.fitting.mask_trust import MaskTrust, corrected, distrusted_pixels
 from warpdvr.fitting.optimizer import held, new_optimizer, slowed
 from warpdvr.fitting.recipe import WEIGHTS, Recipe, find_recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
@@ -26,8 +25,8 @@ from warpdvr.fitting.volume_start import REFINING, VolumeStart, new_start, take_
 from warpdvr.intersection.base import EARLY, Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.intersection.dense_march import DenseMarch
-from warpdvr.intersection.diagnosis import SIGN, check_start
-from warpdvr.intersection.hit import Hit, Status
+from warpdvr.intersection.diagnosis import check_start, nothing_hit
+from warpdvr.intersection.hit import Hit
 from warpdvr.rendering.background import RATE, Background
 from warpdvr.rendering.surface import shaded
 from warpdvr.runtime.inference_mode import outside_inference
@@ -106,8 +105,7 @@ class Fit(TrainingLoop):
         groups += self._other_groups()
         if not self.clipped:
             raise ValueError(f"fit: no parameter of {field.name} wants a gradient, and cameras stay fixed")
-        self.distrusted = torch.zeros(len(self.pixels.label), dtype=torch.bool)
-        """Pixels of the training views whose masks the others contradict, see `mask_trust`."""
+        self.trust = MaskTrust(self.pixels)
         self.start = new_start(self.recipe, field, self.pixels, minutes=self.minutes, iterations=self.iterations)
         self.refining = self.start is not None  # the surface of a volume
         self.groups, self.shape = groups, value_parameters(field)
@@ -145,8 +143,7 @@ class Fit(TrainingLoop):
             state["intrinsics"] = self.intrinsics.correction.detach().clone()
         if self.background:
             state |= self.background.state()
-        if bool(self.distrusted.any()):
-            state[DISTRUSTED] = pack_pixels(self.distrusted)
+        state |= self.trust.state()
         if self.start:
             state |= self.start.state()
         elif self.refining:
@@ -173,8 +170,7 @@ class Fit(TrainingLoop):
             raise ValueError("fit: the saved state is of a fit that learnt a background, but now there is to be none")
         if saved and self.background:
             self.background.load_state_dict(saved.state_dict())
-        if DISTRUSTED in state:
-            self._distrust(unpack_pixels(state[DISTRUSTED], len(self.distrusted)))
+        self.trust.resume(state)
         self.start = VolumeStart.saved(state, self.pixels, self.field.bounds)
         self.refining = self.start is not None or REFINING in state
         self.optimizer = self._new_optimizer()
@@ -243,16 +239,11 @@ class Fit(TrainingLoop):
     def _take_surface(self, start: VolumeStart) -> None:
         self.field.anneal(1.0)
         wrong = distrusted_pixels(start.voxels, self.views)
-        self._distrust(wrong)
+        self.trust.withdraw(wrong)
         taken = take_surface(self.field, start, corrected(self.views, wrong), self.minutes)
         self.start, self.refining = None, taken > 0  # 0 if the volume holds no surface
         self.optimizer = self._new_optimizer()
         self.evaluations += taken + self.field.bound_slope() + self.intersect.refresh(self.field)
-
-    def _distrust(self, wrong: Bool[Tensor, " n"]) -> None:
-        """Take masks as unknown in some pixels of the training views."""
-        self.distrusted = wrong
-        self.pixels.label[wrong.to(self.pixels.label.device)] = UNKNOWN
 
     def finish(self) -> None:
         """Measure the slope of the field's last weights."""
@@ -305,11 +296,5 @@ class Fit(TrainingLoop):
     def _check(self, hit: Hit) -> None:
         self.without_hit = 0 if len(hit.ray) else self.without_hit + 1
         self.has_hit |= len(hit.ray) > 0
-        if self.without_hit < PATIENCE or self.recipe.on_surface:  # which pulls a surface to where there is none
-            return
-        inside = float((hit.status == int(Status.INSIDE)).float().mean())
-        what = "fills the cameras' surroundings" if inside > 0.5 else "is empty"
-        raise RuntimeError(
-            f"fit: the level set {what}, no ray has hit it for {PATIENCE} steps (step {self.iteration + 1}); "
-            f"check that masks are white on the object and that cameras and images belong together; {SIGN}"
-        )
+        if self.without_hit >= PATIENCE and not self.recipe.on_surface:  # which pulls a surface to where there is none
+            raise RuntimeError(nothing_hit(hit, PATIENCE, self.iteration + 1))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from warpdvr.datasets.pixels import UNKNOWN, Pixels
 from warpdvr.datasets.views import Views
 from warpdvr.fitting.depth_fusion import reduced, render_view
 from warpdvr.rendering.density_voxels import DensityVoxels
@@ -54,13 +55,36 @@ def _opened(wrong: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
     return grown[0, 0] > 0
 
 
-def pack_pixels(pixels: Bool[Tensor, " n"]) -> UInt8[Tensor, " m"]:
-    """Return a bit for each pixel, eight in a byte."""
-    return torch.from_numpy(np.packbits(pixels.cpu().numpy()))
+class MaskTrust:
+    """Which pixels of the training views have masks that a fit does not trust."""
+
+    def __init__(self, pixels: Pixels):
+        self.pixels = pixels
+        self.distrusted = torch.zeros(len(pixels.label), dtype=torch.bool)
+
+    def withdraw(self, distrusted: Bool[Tensor, " n"]) -> None:
+        """Take the masks of these pixels as unknown."""
+        self.distrusted = distrusted
+        self.pixels.label[distrusted.to(self.pixels.label.device)] = UNKNOWN
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what `resume` needs: a bit for each pixel, or nothing if all are trusted."""
+        if not bool(self.distrusted.any()):
+            return {}
+        return {DISTRUSTED: torch.from_numpy(np.packbits(self.distrusted.numpy()))}
+
+    def resume(self, state: dict[str, Tensor]) -> None:
+        """Withdraw trust where a `state` says so.
+
+        Raises:
+            ValueError: if it is that of other photographs.
+        """
+        if DISTRUSTED in state:
+            self.withdraw(unpack_pixels(state[DISTRUSTED], len(self.distrusted)))
 
 
 def unpack_pixels(packed: UInt8[Tensor, " m"], n: int) -> Bool[Tensor, " n"]:
-    """Return the pixels that `pack_pixels` has packed.
+    """Return the n pixels of a state of `MaskTrust`.
 
     Raises:
         ValueError: if they are not n.

@@ -186,3 +186,13 @@ def _crossing(field: Field, rays: Rays) -> int:
     """Return how many rays meet the bounds, or 0 if they look at several shapes, of which only some may be empty."""
     near, far = rays.clip(field.bounds)
     return 0 if rays.shape_index is not None else int((near <= far).sum())
+
+
+def nothing_hit(hit: Hit, steps: int, step: int) -> str:
+    """Return the sentence that ends a fit in which no ray has hit anything for some steps."""
+    inside = float((hit.status == int(Status.INSIDE)).float().mean())
+    what = "fills the cameras' surroundings" if inside > 0.5 else "is empty"
+    return (
+        f"fit: the level set {what}, no ray has hit it for {steps} steps (step {step}); check that masks are white on "
+        f"the object and that cameras and images belong together; {SIGN}"
+    )

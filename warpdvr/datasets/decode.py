@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from warpdvr.datasets.extras import import_extra, is_exr, is_float_tiff, is_heif, read_exr
+from warpdvr.datasets.extras import floats_in_color, import_extra, is_exr, is_float_tiff, is_heif, read_exr
 from warpdvr.shading.srgb import encode
 
 KINDS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
@@ -124,12 +124,6 @@ def bits_of(value: int) -> int:
     return next((bits for bits in (8, 10, 12, 14, 16) if value < 2**bits), max(16, value.bit_length()))
 
 
-FLOATS_IN_COLOR = (
-    "the picture is a TIFF of floats in colour, which Pillow does not read; convert it to OpenEXR, for instance with "
-    "`oiiotool {name} -o {stem}.exr` of OpenImageIO, or to a PNG"
-)
-
-
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture; everything that goes wrong in the block becomes one sentence."""
@@ -154,7 +148,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
             raise
         reason = " ".join(str(error).replace(repr(str(path)), "it").replace(str(path), "it").split())
         if isinstance(error, UnidentifiedImageError) and is_float_tiff(path):
-            raise ValueError(f"{path}: {FLOATS_IN_COLOR.format(name=path.name, stem=path.stem)}") from error
+            raise ValueError(floats_in_color(path)) from error
         hint = "" if not isinstance(error, UnidentifiedImageError) else f"; expected {', '.join(KINDS[:-1])}"
         raise ValueError(
             f"{path}: expected a picture, found a file that cannot be decoded ({reason or type(error).__name__}{hint})"

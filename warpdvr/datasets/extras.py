@@ -54,6 +54,14 @@ def is_float_tiff(path: Path) -> bool:
             return False
 
 
+def floats_in_color(path: Path) -> str:
+    """Return the sentence that refuses such a TIFF."""
+    return (
+        f"{path}: the picture is a TIFF of floats in colour, which Pillow does not read; convert it to OpenEXR, for "
+        f"instance with `oiiotool {path.name} -o {path.stem}.exr` of OpenImageIO, or to a PNG"
+    )
+
+
 def import_extra(module: str, path: Path, kind: str, package: str) -> Any:
     """Import the package that reads a kind of pictures.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, query, query_all
-from warpdvr.intersection.hit import Status
+from warpdvr.intersection.hit import Hit, Status
 
 SIGN = "is the sign turned round? A value is < 0 inside and > 0 outside"
 NOTHING_INSIDE = f"no sampled value is negative, so there is nothing inside; {SIGN}"

@@ -32,6 +32,8 @@ def report(scores: Table, files: Mapping[str, Path]) -> None:
         print(
             f"held out   {scores['psnr']:.2f} dB inside of the mask, IoU {scores['iou']:.4f}, {scores['views']} views"
         )
+    if distrusted := scores.get("distrusted_pixels"):
+        print(f"masks      {distrusted} pixels of the views to fit were not trusted: the other views contradict them")
     if "chamfer_l1" in scores:
         share = 100 * scores["chamfer_l1"] / scores["extent"]
         if "mesh_vertices" in scores:

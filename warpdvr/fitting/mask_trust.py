@@ -1,6 +1,7 @@
 """Where masks disagree with what the photographs of all views form together: such pixels teach no outlines."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -92,6 +93,16 @@ def unpack_pixels(packed: UInt8[Tensor, " m"], n: int) -> Bool[Tensor, " n"]:
     if len(packed) != math.ceil(n / 8) or packed.dtype != torch.uint8:
         raise ValueError("fit: the saved state distrusts pixels of other photographs")
     return torch.from_numpy(np.unpackbits(packed.cpu().numpy(), count=n)).bool()
+
+
+def distrusted_in(state: Mapping[str, Tensor], views: Views) -> Bool[Tensor, " n"]:
+    """Return the pixels of the training views whose masks a fit did not trust, from its state.
+
+    Raises:
+        ValueError: if the state is that of other photographs.
+    """
+    n = sum(views.cameras[i].height * views.cameras[i].width for i in views.train)
+    return unpack_pixels(state[DISTRUSTED], n) if DISTRUSTED in state else torch.zeros(n, dtype=torch.bool)
 
 
 def trust_picture(views: Views, distrusted: Bool[Tensor, " n"]) -> UInt8[Tensor, "h w 3"]:

@@ -26,6 +26,9 @@ def write_all(
     picture = attempt(run.images, lambda: products.write_pictures(run, field))
     if picture is not None:
         files["picture"] = picture
+    distrusted = attempt(run.images, lambda: products.write_distrusted(run, views))
+    if distrusted is not None:
+        files["distrusted"] = distrusted
     mesh = attempt(run.mesh, lambda: products.extract_mesh(run, field, **mesh_options))
     if mesh is not None:
         files |= _write_surface(run, mesh)

@@ -18,6 +18,7 @@ from warpdvr.evaluation.concave import concave_distance
 from warpdvr.evaluation.images import evaluate
 from warpdvr.evaluation.surfaces import chamfer
 from warpdvr.fields.base import Field, longest_side
+from warpdvr.fitting.mask_trust import distrusted_in, trust_picture
 from warpdvr.geometry.isosurface import extract
 from warpdvr.geometry.mesh import Mesh, read_mesh
 from warpdvr.rendering import turntable
@@ -85,6 +86,17 @@ def write_scene(run: Run, mesh: Mesh, path: Path | None = None) -> Path:
     return path
 
 
+def write_distrusted(run: Run, views: Views) -> Path | None:
+    """Write the photograph with the most pixels whose mask the fit did not trust; return its path, None without any."""
+    pixels = distrusted_in(run.load().fit, views)
+    if not bool(pixels.any()):
+        return None
+    make_folder(run.images)
+    path = run.images / "distrusted.png"
+    _picture(path, trust_picture(views, pixels).numpy())
+    return path
+
+
 def write_scores(run: Run, field: Field, views: Views, mesh: Mesh | None, truth: Mesh | None) -> dict[str, Any]:
     """Evaluate on the held-out views, and against the true mesh if there is one; write eval.json and return it."""
 
@@ -103,6 +115,7 @@ def write_scores(run: Run, field: Field, views: Views, mesh: Mesh | None, truth:
         "seconds": round(float(state["counts"][2]), 2),
         "iterations": int(state["counts"][0]),
         "evaluation": {"field_evaluations": scores.field_evaluations},
+        "distrusted_pixels": int(distrusted_in(state, views).sum()),
     }
     if truth is not None and mesh is not None:
         size = {"mesh_vertices": len(mesh.vertices), "mesh_triangles": len(mesh.faces)}  # how fine it is

@@ -319,7 +319,6 @@ PHOTOGRAPHS = {
         small_mask, "2.png: the mask must have the size of its image, found a mask of 20 x 15"
     ),
     "empty mask": Case(clear_mask, "2.png: the mask is empty"),
-    "no masks": Case(lambda f: shutil.rmtree(f / "mask"), "none of the training views has a mask"),
     "cameras that are none": Case(
         lambda f: (f / "cameras.npz").write_text("x"), "expected an npz file of plain arrays"
     ),
@@ -376,6 +375,16 @@ def test_photographs_without_a_mistake_are_fitted(photographs: Path, capsys: pyt
     assert "IDR / NeuS, cameras.npz: 4 views of 40 x 30 pixels" in capsys.readouterr().out
     config = (out / "config.toml").read_text()
     assert 'kind = "sphere"' in config and "iterations = 2" in config and "minutes" not in config
+
+
+def test_photographs_without_masks_are_fitted(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(photographs / "mask")
+    out = photographs.parent / "run"
+    command = ["fit", str(photographs), "--out", str(out), "--field", "sphere", "--iterations", "2"]
+    assert main(command) == 0
+    assert {f.name for f in out.iterdir()} == FILES | {"masks"}
+    assert len(list((out / "masks").iterdir())) == 3
+    assert "Masks derived from colours for 3 of 3 views" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", PHOTOGRAPHS)

@@ -91,12 +91,10 @@ def derive_masks(views: Views) -> Views:
         masks: list[Tensor | None] = [None] * len(views)
         for i, picture, overlap in zip(views.train, seen, overlaps.tolist(), strict=True):
             masks[i] = _refined(views.images[i], picture, ratio) if overlap >= ALONE else None
-    used = [mask for mask in masks if mask is not None]
-    fill = 100 * sum(float(mask.float().mean()) for mask in used) / len(used)
-    text = (
-        f"Masks derived from colours for {len(used)} of {len(views.train)} views to fit, the object fills {fill:.0f} % "
-        f"of them; they agree to {100 * float(overlaps.median()):.0f} % with their hull."
-    )
+    fills = [float(mask.float().mean()) for mask in masks if mask is not None]
+    fill, middle = 100 * sum(fills) / len(fills), 100 * float(overlaps.median())
+    text = f"Masks derived from colours for {len(fills)} of {len(views.train)} views to fit, the object fills "
+    text += f"{fill:.0f} % of them; they agree to {middle:.0f} % with their hull."
     return replace(views, masks=tuple(masks), summary=f"{views.summary} {text}")
 
 
@@ -203,8 +201,7 @@ def _small(image: Tensor, camera: Camera, centre: Float[Tensor, "3"], radius: fl
 
 def _border(like: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
     """Return which pixels are near the border."""
-    width = max(1, round(BORDER * max(like.shape)))
-    border = torch.ones_like(like, dtype=torch.bool)
+    width, border = max(1, round(BORDER * max(like.shape))), torch.ones_like(like, dtype=torch.bool)
     border[width:-width, width:-width] = False
     return border
 
@@ -269,9 +266,10 @@ def _carve(x: Float[Tensor, "n 3"], seen: list[_Picture]) -> Float[Tensor, "k 3"
     total, against = torch.zeros(2, len(x))
     for picture in seen:
         pixel, visible = _look(x, picture.camera)
-        total += visible
-        against += visible & ~picture.label.flatten()[pixel]
-    return x[(against <= CONTRADICTED * total) & (total >= max(1.0, len(seen) / 2))]
+        total, against = total + visible, against + (visible & ~picture.label.flatten()[pixel])
+        left = against <= CONTRADICTED * len(seen)
+        x, total, against = x[left], total[left], against[left]
+    return x[(against <= CONTRADICTED * total) & (total >= len(seen) / 2)]
 
 
 def _project(x: Float[Tensor, "n 3"], side: float, camera: Camera) -> Bool[Tensor, "h w"]:
@@ -279,8 +277,7 @@ def _project(x: Float[Tensor, "n 3"], side: float, camera: Camera) -> Bool[Tenso
     pixel, visible = _look(x, camera)
     mask = torch.zeros(camera.height * camera.width, dtype=torch.bool)
     mask[pixel[visible]] = True
-    depth = float((x.mean(0) - camera.centre.to(x)).norm())
-    radius = math.ceil(side * float(camera.K[0, 0]) / depth / 2)
+    radius = math.ceil(side * float(camera.K[0, 0] / (x.mean(0) - camera.centre.to(x)).norm()) / 2)
     return _eroded(dilate(mask.view(camera.height, camera.width), radius), radius)
 
 

@@ -44,9 +44,6 @@ SHARPENED = 0.9, 1.8
 """How far masks are sharpened where the refinement begins and ends; a fit without a volume takes them from 0 to 1. Soft
 masks shrink the surface, see `losses.silhouette`."""
 
-COARSE = 0.25
-"""How far a field that is annealed has come where it takes on the surface of a volume, which is rough."""
-
 REFINING_RATE = 0.2
 """Rates of the surface in the refinement, as a share of those of a fit that begins without one."""
 
@@ -207,7 +204,7 @@ class Fit(TrainingLoop):
             RuntimeError: if the level set has vanished or fills the view, so that there is nothing to learn from.
         """
         progress = self.phase(progress)
-        self.field.anneal(COARSE + (1 - COARSE) * progress if self.refining else progress)
+        self.field.anneal(1.0 if self.refining else progress)
         self._refresh(self.iteration)
         pose = self.poses() if self.poses else None
         if self.intrinsics:
@@ -240,7 +237,7 @@ class Fit(TrainingLoop):
             super()._descend(total)
 
     def _take_surface(self, start: VolumeStart) -> None:
-        self.field.anneal(COARSE)
+        self.field.anneal(1.0)
         wrong = distrusted_pixels(start.voxels, self.views)
         self.trust.withdraw(wrong)
         taken = take_surface(self.field, start, corrected(self.views, wrong), self.minutes)

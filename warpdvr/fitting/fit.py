@@ -111,8 +111,7 @@ class Fit(TrainingLoop):
         self.groups, self.shape = groups, value_parameters(field)
         self.optimizer = self._new_optimizer()
         weighted = recipe_terms(self.recipe, field, self.background)
-        taken = [*WEIGHTS, "prior", "total", *(term.name for term in weighted)]
-        self.terms = [*weighted, *check_terms(terms, taken)]
+        self.terms = [*weighted, *check_terms(terms, [*WEIGHTS, "prior", "total", *(term.name for term in weighted)])]
         self._check_start(self.generator.initial_seed(), has_own_terms=len(self.terms) > len(weighted))
         self.intersect = as_solver(
             (DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else CachedMarch(cells=self.recipe.cells))

@@ -131,6 +131,7 @@ def main() -> None:
             last = min(first + BATCH, -(-each // parser.cost))
             todo = [i for i in range(first, last) if (parser.name, i) not in done]
             jobs += [Job(parser, todo[0], todo[-1] + 1)] if todo else []
+    fuzz.hurry()
     fuzz.warm()
     run(jobs, chosen.workers, chosen.results)
     sys.exit(1 if summarise(chosen.results) else 0)

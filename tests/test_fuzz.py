@@ -27,6 +27,11 @@ from warpdvr.geometry.textured import SUFFIXES, find_meshes, open_folder, read_t
 SECONDS = float(os.environ.get("WARPDVR_FUZZ_SECONDS", "60"))
 
 
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    fuzz.hurry(monkeypatch.setattr)
+
+
 @pytest.mark.parametrize("parser", fuzz.PARSERS, ids=lambda parser: parser.name)
 def test_damaged_files_are_read_or_refused_in_a_sentence(parser, tmp_path):
     fuzz.warm()

@@ -108,7 +108,7 @@ class Fit(TrainingLoop):
         self.trust = MaskTrust(self.pixels)
         self.start = new_start(self.recipe, field, self.pixels, minutes=self.minutes, iterations=self.iterations)
         self.refining = self.start is not None  # the surface of a volume
-        self.groups, self.shape = groups, value_parameters(field)
+        self.groups, self.shape = groups, set(self.start.shape) if self.start else set()
         self.optimizer = self._new_optimizer()
         weighted = recipe_terms(self.recipe, field, self.background)
         self.terms = [*weighted, *check_terms(terms, [*WEIGHTS, "prior", "total", *(term.name for term in weighted)])]
@@ -172,6 +172,7 @@ class Fit(TrainingLoop):
         self.trust.resume(state)
         self.start = VolumeStart.saved(state, self.pixels, self.field.bounds)
         self.refining = self.start is not None or REFINING in state
+        self.shape = self.shape or (value_parameters(self.field) if self.refining else set())
         self.optimizer = self._new_optimizer()
         self._resume_optimizer(state)
 

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Set as AbstractSet
 
 import torch
 from jaxtyping import Float
@@ -65,8 +66,14 @@ class VolumeStart:
     et al., "Direct voxel grid optimization", 2022). Their depths, fused, are the surface that the field begins with.
     """
 
-    def __init__(self, pixels: Pixels, bounds: Float[Tensor, "2 3"], voxels: DensityVoxels | None = None):
-        self.pixels, self.bounds = pixels, bounds.detach().float()
+    def __init__(
+        self,
+        pixels: Pixels,
+        bounds: Float[Tensor, "2 3"],
+        voxels: DensityVoxels | None = None,
+        shape: AbstractSet[Tensor] = frozenset(),
+    ):
+        self.pixels, self.bounds, self.shape = pixels, bounds.detach().float(), shape
         self.voxels = voxels or DensityVoxels(self.bounds, _hull_cells(pixels, self.bounds))
         self.optimizer = torch.optim.Adam([self.voxels.table], lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
         self.steps = 0
@@ -145,9 +152,10 @@ def new_start(
     """Return the volume that a fit begins with, if it is long enough and surfaces are learnt from colours."""
     long = (iterations or 0) >= SHORTEST_STEPS or (minutes or 0.0) >= SHORTEST_MINUTES
     learns = recipe.color > 0 and not recipe.depth and not recipe.on_surface and pixels.masked
-    if not (recipe.volume > 0 and long and learns and value_parameters(field)):
+    if not (recipe.volume > 0 and long and learns):
         return None
-    return VolumeStart(pixels, field.bounds)
+    shape = value_parameters(field)
+    return VolumeStart(pixels, field.bounds, shape=shape) if shape else None
 
 
 def take_surface(field: Field, start: VolumeStart, views: Views, minutes: float | None) -> int:

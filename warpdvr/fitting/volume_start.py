@@ -161,7 +161,7 @@ def new_start(
 def take_surface(field: Field, start: VolumeStart, views: Views, minutes: float | None) -> int:
     """Give a field the surface of a volume; return the number of evaluations [point].
 
-    Where the volume holds no surface, a warning says so and the field stays as it is.
+    Where the volume holds no closed surface, a warning says so and the field stays as it is.
 
     Args:
         field: changed in place.
@@ -171,13 +171,12 @@ def take_surface(field: Field, start: VolumeStart, views: Views, minutes: float 
     """
     seconds = math.inf if minutes is None else DISTILLED * 60 * minutes
     try:
-        mesh = start.surface(views)
+        return distil_surface(field, start.surface(views), steps=DISTILLATION, seed=0, seconds=seconds)
     except ValueError:
         warnings.warn(
             "fit: the volume that the fit began with holds no surface; the field begins as it is", stacklevel=2
         )
         return 0
-    return distil_surface(field, mesh, steps=DISTILLATION, seed=0, seconds=seconds)
 
 
 @torch.no_grad()

@@ -1,9 +1,9 @@
 """Colours of rays through voxels of density: samples, opacity and compositing in one loop per ray, and its gradient.
 
 A row of `Voxels.table` belongs to a corner: its density as a logit, and its colour, trilinear in between. Where the
-logit is l, a step of a cell's shortest side has the opacity sigmoid(l), as in Oechsle et al., "UNISURF" (2021), so that
-l = 0 is a surface; any other step has 1 - (1 - sigmoid(l))^share. Nothing is kept of the samples: the gradient goes the
-same way once more and takes the colour behind a sample from the sum (as in Fridovich-Keil et al., "Plenoxels", 2022).
+logit is l, a step has the opacity sigmoid(l), as in Oechsle et al., "UNISURF" (2021), so that l = 0 is a surface.
+Nothing is kept of the samples: the gradient goes the same way once more and takes the colour behind a sample from the
+sum (as in Fridovich-Keil et al., "Plenoxels", 2022).
 """
 
 import warp as wp
@@ -71,12 +71,31 @@ def look_up(voxels: Voxels, cell: wp.vec3i, place: wp.vec3):
 
 
 @wp.func
-def passing(logit: float, share: float):
-    """The part of the light that passes a step, `share` of a cell long."""
-    clear = 1.0 / (1.0 + wp.exp(logit))
-    if share != 1.0:
-        clear = wp.pow(clear, share)
-    return clear
+def sample_count(near: float, far: float, step: float):
+    """Number of samples on a ray: counted, so that it ends where a step is less than the rounding of a ray length."""
+    return int(wp.min(wp.ceil((far - near) / step), MOST))
+
+
+@wp.func
+def cell_at(voxels: Voxels, p: wp.vec3):
+    """The cell that a place in cells lies in, or the nearest one."""
+    return wp.vec3i(
+        cell_of(p[0], voxels.occupied.shape[0]),
+        cell_of(p[1], voxels.occupied.shape[1]),
+        cell_of(p[2], voxels.occupied.shape[2]),
+    )
+
+
+@wp.func
+def is_skipped(voxels: Voxels, cell: wp.vec3i):
+    """Whether the whole block of a cell is empty."""
+    return not voxels.block[cell[0] >> BLOCK_BITS, cell[1] >> BLOCK_BITS, cell[2] >> BLOCK_BITS]
+
+
+@wp.func
+def place_in(cell: wp.vec3i, p: wp.vec3):
+    """The place in a cell, in [0, 1]."""
+    return wp.vec3(p[0] - float(cell[0]), p[1] - float(cell[1]), p[2] - float(cell[2]))
 
 
 @wp.kernel(enable_backward=False)
@@ -86,7 +105,6 @@ def composite(
     near: wp.array[float],
     far: wp.array[float],
     step: float,
-    share: float,
     voxels: Voxels,
     # outputs
     color: wp.array[wp.vec3],
@@ -99,25 +117,21 @@ def composite(
     light = float(1.0)
     total = wp.vec3(0.0, 0.0, 0.0)
     t[r] = wp.inf
-    samples = int(wp.min(wp.ceil((far[r] - near[r]) / step), MOST))
+    samples = sample_count(near[r], far[r], step)
     o = wp.cw_mul(origin[r] - voxels.low, voxels.per_side)
     d = wp.cw_mul(direction[r], voxels.per_side)
     sample = int(0)
-    while sample < samples:  # counted, so that it ends where a step is less than the rounding of a ray length
+    while sample < samples:
         at = near[r] + float(sample) * step
         p = o + at * d
-        cell = wp.vec3i(
-            cell_of(p[0], voxels.occupied.shape[0]),
-            cell_of(p[1], voxels.occupied.shape[1]),
-            cell_of(p[2], voxels.occupied.shape[2]),
-        )
-        if not voxels.block[cell[0] >> BLOCK_BITS, cell[1] >> BLOCK_BITS, cell[2] >> BLOCK_BITS]:
+        cell = cell_at(voxels, p)
+        if is_skipped(voxels, cell):
             sample += steps_to_exit(p, d, cell, step)
             continue
         if voxels.occupied[cell[0], cell[1], cell[2]]:
-            place = wp.vec3(p[0] - float(cell[0]), p[1] - float(cell[1]), p[2] - float(cell[2]))
+            place = place_in(cell, p)
             q = look_up(voxels, cell, place)
-            clear = passing(STEEPNESS * q[0], share)
+            clear = 1.0 / (1.0 + wp.exp(STEEPNESS * q[0]))  # the part of the light that passes the step
             total += light * (1.0 - clear) * wp.vec3(q[1], q[2], q[3])
             if light > 0.5 and light * clear <= 0.5:  # it falls by equal factors in the step around the sample
                 t[r] = at + step * (wp.log(0.5 / light) / wp.log(clear) - 0.5)
@@ -136,7 +150,6 @@ def composite_backward(
     near: wp.array[float],
     far: wp.array[float],
     step: float,
-    share: float,
     voxels: Voxels,
     color: wp.array[wp.vec3],
     left: wp.array[float],
@@ -149,32 +162,27 @@ def composite_backward(
     light = float(1.0)
     g = by_color[r]
     behind = wp.dot(g, color[r]) + by_left[r] * left[r]
-    samples = int(wp.min(wp.ceil((far[r] - near[r]) / step), MOST))
+    samples = sample_count(near[r], far[r], step)
     o = wp.cw_mul(origin[r] - voxels.low, voxels.per_side)
     d = wp.cw_mul(direction[r], voxels.per_side)
     sample = int(0)
-    while sample < samples:  # counted, so that it ends where a step is less than the rounding of a ray length
+    while sample < samples:
         at = near[r] + float(sample) * step
         p = o + at * d
-        cell = wp.vec3i(
-            cell_of(p[0], voxels.occupied.shape[0]),
-            cell_of(p[1], voxels.occupied.shape[1]),
-            cell_of(p[2], voxels.occupied.shape[2]),
-        )
-        if not voxels.block[cell[0] >> BLOCK_BITS, cell[1] >> BLOCK_BITS, cell[2] >> BLOCK_BITS]:
+        cell = cell_at(voxels, p)
+        if is_skipped(voxels, cell):
             sample += steps_to_exit(p, d, cell, step)
             continue
         if voxels.occupied[cell[0], cell[1], cell[2]]:
-            place = wp.vec3(p[0] - float(cell[0]), p[1] - float(cell[1]), p[2] - float(cell[2]))
+            place = place_in(cell, p)
             q = look_up(voxels, cell, place)
-            logit = STEEPNESS * q[0]
-            clear = passing(logit, share)
+            clear = 1.0 / (1.0 + wp.exp(STEEPNESS * q[0]))
             weight = light * (1.0 - clear)
             own = wp.dot(g, wp.vec3(q[1], q[2], q[3]))
             behind -= weight * own
             light *= clear
             by_row = wp.vec4(
-                STEEPNESS * (light * own - behind) * share / (1.0 + wp.exp(-logit)),
+                STEEPNESS * (light * own - behind) * (1.0 - clear),
                 weight * g[0],
                 weight * g[1],
                 weight * g[2],

@@ -174,7 +174,7 @@ def test_matrices_of_the_first_view_that_are_not_finite_do_not_hide_the_format(t
 def test_gaps_that_are_not_certain_or_too_many_refuse_the_set(tmp_path: Path) -> None:
     """Numbers from 1 to N - 1 may begin at 0 or at 1; a name of another kind has no number in the row."""
 
-    def said(*gone: int, odd: int | None = None) -> str:
+    def refusal(*gone: int, odd: int | None = None) -> str:
         folder = write_numbered(tmp_path / "-".join(map(str, (*gone, odd))))
         for i in gone:
             (folder / f"image/{i:03d}.png").unlink()
@@ -184,9 +184,9 @@ def test_gaps_that_are_not_certain_or_too_many_refuse_the_set(tmp_path: Path) ->
             load(folder)
         return str(caught.value)
 
-    assert f"expected {N} pictures, one per world_mat in cameras.npz, found {N - 1}" in said(0)
-    assert f"expected {N} pictures, one per world_mat in cameras.npz, found {N - 1}" in said(3, odd=7)
-    assert f"2 of {N} views cannot be used" in said(3, 5)
+    assert f"expected {N} pictures, one per world_mat in cameras.npz, found {N - 1}" in refusal(0)
+    assert f"expected {N} pictures, one per world_mat in cameras.npz, found {N - 1}" in refusal(3, odd=7)
+    assert f"2 of {N} views cannot be used" in refusal(3, 5)
 
 
 def moved(views: Any) -> list[Camera]:

@@ -426,7 +426,7 @@ def test_bad_input_gets_one_clear_sentence(good: dict[str, Path], tmp_path: Path
 
 
 def test_a_folder_without_cameras_says_what_it_holds_and_what_to_do(good: dict[str, Path], tmp_path: Path) -> None:
-    def said(folder: Path, cameras: str | None = None) -> str:
+    def refusal(folder: Path, cameras: str | None = None) -> str:
         with pytest.raises(ValueError) as caught:
             load(folder, cameras=cameras)
         return str(caught.value).removeprefix(f"{folder}: expected ")
@@ -434,23 +434,23 @@ def test_a_folder_without_cameras_says_what_it_holds_and_what_to_do(good: dict[s
     for name in ("images/1.jpg", "images/2.JPG", "masks/1.png", "images/.hidden.jpg"):
         (tmp_path / "own" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "own" / name).touch()
-    message = said(tmp_path / "own")
+    message = refusal(tmp_path / "own")
     assert message.startswith(
         "a camera file of a known format, found 2 pictures such as images/1.jpg, but no cameras; "
     )
     assert "COLMAP or nerfstudio's ns-process-data" in message and "--turntable" in message and "Bundler" not in message
     assert "lists all formats" in message and len(message) < 500
     (tmp_path / "own/sparse").mkdir()
-    assert "; for COLMAP there is no sparse/0/cameras.bin; find" in said(tmp_path / "own")
+    assert "; for COLMAP there is no sparse/0/cameras.bin; find" in refusal(tmp_path / "own")
     (tmp_path / "own/notes").mkdir()
     (tmp_path / "own/notes/x.txt").touch()
-    assert said(tmp_path / "own/notes").startswith(
+    assert refusal(tmp_path / "own/notes").startswith(
         "a camera file of a known format, found neither pictures nor cameras"
     )
     shutil.copytree(good["idr"], tmp_path / "sets/ball")
-    assert f"; {tmp_path}/sets/ball holds IDR / NeuS (cameras.npz): give that folder; " in said(tmp_path / "sets")
-    assert f"; {tmp_path}/sets/ball holds IDR / NeuS" in said(tmp_path / "sets/ball/image")
-    assert said(good["idr"], "x.npz") == "a camera file called 'x.npz', found IDR / NeuS (cameras.npz)"
+    assert f"; {tmp_path}/sets/ball holds IDR / NeuS (cameras.npz): give that folder; " in refusal(tmp_path / "sets")
+    assert f"; {tmp_path}/sets/ball holds IDR / NeuS" in refusal(tmp_path / "sets/ball/image")
+    assert refusal(good["idr"], "x.npz") == "a camera file called 'x.npz', found IDR / NeuS (cameras.npz)"
 
 
 def test_arguments(good: dict[str, Path]) -> None:

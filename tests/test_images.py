@@ -240,7 +240,7 @@ def test_floats_are_linear(tmp_path: Path) -> None:
 def test_a_tiff_of_floats_in_colour_says_how_to_convert_it(tmp_path: Path, order: str) -> None:
     """TIFF 6.0, sections 6 and 19; with integers of 32 bits, which nobody reads either, another sentence."""
 
-    def said(sample_format: int) -> str:
+    def refusal(sample_format: int) -> str:
         path, pixels = tmp_path / "x.tif", np.zeros((4, 6, 3), f"{order}f4").tobytes()
         entries = [(256, 4, 1, 6), (257, 4, 1, 4), (258, 3, 3, 160), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 200)]
         entries += [(277, 3, 1, 3), (278, 4, 1, 4), (279, 4, 1, len(pixels)), (339, 3, 3, 170)]
@@ -256,8 +256,10 @@ def test_a_tiff_of_floats_in_colour_says_how_to_convert_it(tmp_path: Path, order
             read_header(path)
         return str(caught.value)
 
-    assert "x.tif: the picture is a TIFF of floats in colour" in said(3) and "`oiiotool x.tif -o x.exr`" in said(3)
-    assert "x.tif: expected a picture, found a file that cannot be decoded" in said(1)
+    assert "x.tif: the picture is a TIFF of floats in colour" in refusal(3) and "`oiiotool x.tif -o x.exr`" in refusal(
+        3
+    )
+    assert "x.tif: expected a picture, found a file that cannot be decoded" in refusal(1)
 
 
 def test_exr_is_linear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

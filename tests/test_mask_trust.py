@@ -7,7 +7,8 @@ import torch
 from test_volume_start import empty_views, opaque
 
 from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, Pixels
-from warpdvr.fitting.mask_trust import MaskTrust, corrected, distrusted_in, distrusted_pixels, trust_picture
+from warpdvr.fitting.depth_fusion import fuse_depths
+from warpdvr.fitting.mask_trust import MaskTrust, distrusted_in, trust_picture
 
 RADIUS, SIZE, DISTANCE = 0.6, 96, 4.0
 
@@ -40,12 +41,12 @@ def with_faults(views):
 
 
 def test_right_masks_are_trusted(voxels, views):
-    assert not distrusted_pixels(voxels, views).any()
+    assert not fuse_depths(voxels, views).distrusted.any()
 
 
 def test_holes_and_blobs_are_found_and_little_else(voxels, views):
     faulty, wrong = with_faults(views)
-    found = distrusted_pixels(voxels, faulty).view(wrong.shape)
+    found = fuse_depths(voxels, faulty).distrusted.view(wrong.shape)
     assert found[wrong].float().mean() == 1.0
     assert int((found & ~wrong).sum()) <= 2 * (14**2 - 10**2 + 16**2 - 12**2)  # they are grown by two pixels
     assert not found[2:].any()
@@ -54,18 +55,17 @@ def test_holes_and_blobs_are_found_and_little_else(voxels, views):
 def test_a_line_of_wrong_pixels_may_be_the_fault_of_the_volume(voxels, views):
     mask = views.masks[0].clone()
     mask[40:44, 36:60] = False  # thinner than 2 * RADIUS + 1
-    assert not distrusted_pixels(voxels, replace(views, masks=(mask, *views.masks[1:]))).any()
+    assert not fuse_depths(voxels, replace(views, masks=(mask, *views.masks[1:]))).distrusted.any()
 
 
 def test_a_view_without_a_mask_has_nothing_to_distrust(voxels, views):
-    assert not distrusted_pixels(voxels, replace(views, masks=(None, *views.masks[1:]))).any()
+    assert not fuse_depths(voxels, replace(views, masks=(None, *views.masks[1:]))).distrusted.any()
 
 
-def test_masks_are_turned_over_where_they_are_distrusted(views):
-    faulty, wrong = with_faults(views)
-    mended = corrected(faulty, wrong.reshape(-1))
-    a, b = (torch.stack([mask for mask in v.masks if mask is not None]) for v in (mended, views))
-    assert torch.equal(a, b)
+def test_depths_are_fused_as_if_these_masks_were_right(voxels, views):
+    """Where a mask is distrusted, the voxels decide: a ring around a hole is no background either."""
+    faulty, _ = with_faults(views)
+    assert torch.equal(fuse_depths(voxels, faulty).lattice, fuse_depths(voxels, views).lattice)
 
 
 def test_what_is_withdrawn_is_unknown_and_survives_a_checkpoint(views):

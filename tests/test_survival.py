@@ -113,6 +113,7 @@ def fork(said: Path, *arguments: object) -> int:
     child = os.fork()
     if child:
         return child
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what a shell runs in the background
     with said.open("w") as sys.stderr, Path(os.devnull).open("w") as sys.stdout:
         status = main([str(a) for a in arguments])
     os._exit(status)

@@ -97,10 +97,10 @@ def opaque(bounds, distance, resolution=48):
 @pytest.mark.parametrize("bounds", BALLS.values(), ids=BALLS)
 def test_fused_depths_of_a_ball_are_zero_on_the_ball(bounds):
     voxels = opaque(bounds, lambda x: x.norm(dim=1) - 0.5)
-    lattice = fuse_depths(voxels, empty_views())
+    lattice = fuse_depths(voxels, empty_views()).lattice
     start = volume_start.VolumeStart.__new__(volume_start.VolumeStart)
     start.voxels, start.bounds = voxels, bounds
-    mesh = start.surface(empty_views())
+    mesh = start.surface(lattice)
     cell, radius = float(voxels.side.max()), mesh.vertices.norm(dim=1)
     assert is_closed(mesh) and len(mesh.faces) > 1000
     assert (radius - 0.5).abs().mean() < 0.25 * cell and (radius - 0.5).abs().max() < cell
@@ -117,10 +117,10 @@ def test_a_mask_outweighs_what_voxels_say():
     views = empty_views(2, masks=(torch.zeros(96, 96, dtype=torch.bool), torch.ones(96, 96, dtype=torch.bool)))
     front = voxels.corner[:, 0] * 0 + 24
     centre = (voxels.corner == front[:, None]).all(1)
-    values = fuse_depths(voxels, views)[tuple(voxels.corner.unbind(1))]
+    values = fuse_depths(voxels, views).lattice[tuple(voxels.corner.unbind(1))]
     assert float(values[centre]) == pytest.approx(3 * float(voxels.side.max()))  # of one view alone: behind the surface
     both = empty_views(2)
-    assert float(fuse_depths(voxels, both)[tuple(voxels.corner.unbind(1))][centre]) < 0
+    assert float(fuse_depths(voxels, both).lattice[tuple(voxels.corner.unbind(1))][centre]) < 0
 
 
 LOW, HIGH = (-0.5, -0.3, -0.6), (0.4, 0.5, 0.3)

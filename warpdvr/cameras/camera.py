@@ -10,7 +10,7 @@ from dataclasses import dataclass, is_dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -210,6 +210,17 @@ class Camera:
         Pixels of points that do not lie in front of the camera (z <= 0) are meaningless.
         """
         return self.projection.project(self.K, self.pose, rows("camera: x", x, 3).to(self.K.device))
+
+    @torch.no_grad()
+    def pixel_index(self, x: Float[Tensor, "n 3"]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"], Bool[Tensor, " n"]]:
+        """Return the pixels in which points appear, counted row by row, their z-depths, and whether they do at all.
+
+        Not differentiable. The pixel of a point that is behind the camera or outside of the image is 0.
+        """
+        local = (x - self.pose[:3, 3].to(x)) @ self.pose[:3, :3].to(x)
+        u, v = self.projection.local_project(self.K.to(x), local).floor().long().unbind(1)
+        visible = (local[:, 2] > 0) & (u >= 0) & (v >= 0) & (u < self.width) & (v < self.height)
+        return torch.where(visible, v * self.width + u, 0), local[:, 2], visible
 
     def resized(self, width: int | object, height: int | object) -> "Camera":
         """Return the same view with another number of pixels."""

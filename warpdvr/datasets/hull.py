@@ -14,7 +14,7 @@ from torch.nn.functional import grid_sample
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.views import Views
-from warpdvr.datasets.visual_hull import summed_area
+from warpdvr.datasets.visual_hull import ball_images, summed_area
 from warpdvr.geometry.isosurface import CORNERS, check_resolution, mesh_of_cells
 from warpdvr.geometry.mesh import Mesh
 
@@ -159,10 +159,7 @@ class _Outline:
         """Return pixels and radii of the images of balls [pixel], and which lie in front of the camera."""
         pose, K = self.camera.pose.detach().to(x), self.camera.K.detach().to(x)
         local = (x - pose[:3, 3]) @ pose[:3, :3]
-        front = local[:, 2] > radius
-        safe = torch.where(front[:, None], local, torch.tensor([0.0, 0.0, 1.0 + radius]))
-        projection = self.camera.projection
-        return projection.local_project(K, safe), projection.image_radius(K, safe, radius), front
+        return ball_images(local, radius, self.camera.projection, K)
 
     def background(self, x: Float[Tensor, "n 3"], radius: float) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
         """Return which squares around images of balls show background, and which show nothing else, in the image.

@@ -252,20 +252,11 @@ def _without_holes(mask: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
         reached = grown
 
 
-def _look(x: Float[Tensor, "n 3"], camera: Camera) -> tuple[Int[Tensor, " n"], Bool[Tensor, " n"]]:
-    """Return the pixel of each point, and whether it is in the image; 0 where it is not."""
-    pose = camera.pose.to(x)
-    local = (x - pose[:3, 3]) @ pose[:3, :3]
-    u, v = camera.projection.local_project(camera.K.to(x), local).floor().long().unbind(1)
-    visible = (local[:, 2] > 0) & (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height)
-    return torch.where(visible, v * camera.width + u, 0), visible
-
-
 def _carve(x: Float[Tensor, "n 3"], seen: list[_Picture]) -> Float[Tensor, "k 3"]:
     """Return the points that half of the views have in their image, and all but a few of these on the object."""
     total, against = torch.zeros(2, len(x))
     for picture in seen:
-        pixel, visible = _look(x, picture.camera)
+        pixel, _, visible = picture.camera.pixel_index(x)
         total, against = total + visible, against + (visible & ~picture.label.flatten()[pixel])
         left = against <= CONTRADICTED * len(seen)
         x, total, against = x[left], total[left], against[left]
@@ -274,7 +265,7 @@ def _carve(x: Float[Tensor, "n 3"], seen: list[_Picture]) -> Float[Tensor, "k 3"
 
 def _project(x: Float[Tensor, "n 3"], side: float, camera: Camera) -> Bool[Tensor, "h w"]:
     """Return which pixels show cells of a side around the points [scene unit]."""
-    pixel, visible = _look(x, camera)
+    pixel, _, visible = camera.pixel_index(x)
     mask = torch.zeros(camera.height * camera.width, dtype=torch.bool)
     mask[pixel[visible]] = True
     radius = math.ceil(side * float(camera.K[0, 0] / (x.mean(0) - camera.centre.to(x)).norm()) / 2)

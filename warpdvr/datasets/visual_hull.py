@@ -7,6 +7,21 @@ from torch import Tensor
 from warpdvr.cameras.projection import Projection
 
 
+def ball_images(
+    local: Float[Tensor, "n 3"], rho: float, projection: Projection, K: Float[Tensor, "3 3"]
+) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"], Bool[Tensor, " n"]]:
+    """Return pixels and radii of the images of balls [pixel], and which lie in front of the camera.
+
+    Args:
+        local: their centres in camera axes.
+        rho: their radius; 0 for points.
+        projection, K: the camera.
+    """
+    front = local[:, 2] > rho
+    safe = torch.where(front[:, None], local, torch.tensor([0.0, 0.0, 1.0 + rho]).to(local))
+    return projection.local_project(K, safe), projection.image_radius(K, safe, rho), front
+
+
 def project_balls(
     local: Float[Tensor, "n 3"],
     rho: float,
@@ -22,10 +37,7 @@ def project_balls(
         projection, K: the camera.
         table: the `summed_area` of the mask.
     """
-    front = local[:, 2] > rho
-    safe = torch.where(front[:, None], local, torch.tensor([0.0, 0.0, 1.0 + rho]).to(local))
-    uv = projection.local_project(K, safe)
-    radius = projection.image_radius(K, safe, rho)
+    uv, radius, front = ball_images(local, rho, projection, K)
     size = torch.tensor([table.shape[1] - 1, table.shape[0] - 1]).to(uv)
     first, last = (uv - radius[:, None]).floor(), (uv + radius[:, None]).floor() + 1
     visible = front & (last > 0).all(1) & (first < size).all(1)

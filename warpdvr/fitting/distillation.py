@@ -23,6 +23,9 @@ SPREADS = 0.0, 0.005, 0.02, 0.05
 """Standard deviations of the offset from the surface, of equal parts of the points [longest side]; the last part of all
 is anywhere in the bounds."""
 
+PROBES = 64
+"""Points at which it is tried which parameters change the value."""
+
 STEEPNESS = 20.0
 """Logit of occupancy at a distance of the unit, half the longest side of the bounds."""
 
@@ -66,7 +69,7 @@ def distil_surface(field: Field, mesh: Mesh, *, steps: int, seed: int, seconds: 
 def value_parameters(field: Field) -> set[Tensor]:
     """Return the parameters that require a gradient and change the value of a field."""
     low, high = field.bounds
-    x = low + (high - low) * torch.rand(64, 3, generator=torch.Generator().manual_seed(0)).to(low)
+    x = low + (high - low) * torch.rand(PROBES, 3, generator=torch.Generator().manual_seed(0)).to(low)
     parameters = [p for p in field.parameters() if p.requires_grad]
     if not parameters:
         return set()

@@ -14,14 +14,22 @@ from warpdvr.datasets.pixels import BACKGROUND, Pixels
 from warpdvr.datasets.views import Views, check_views
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
-from warpdvr.fitting.distillation import value_parameters
+from warpdvr.fitting.distillation import PROBES, value_parameters
 from warpdvr.fitting.loop import TrainingLoop
-from warpdvr.fitting.mask_trust import MaskTrust, corrected, distrusted_pixels
+from warpdvr.fitting.mask_trust import MaskTrust
 from warpdvr.fitting.optimizer import held, new_optimizer, slowed
 from warpdvr.fitting.recipe import WEIGHTS, Recipe, find_recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
 from warpdvr.fitting.terms import Term, TermContext, check_terms, evaluate_terms
-from warpdvr.fitting.volume_start import REFINING, VolumeStart, new_start, take_surface
+from warpdvr.fitting.volume_start import (
+    COLORS_ALONE,
+    REFINING,
+    REFINING_RATE,
+    SHARPENED,
+    VolumeStart,
+    new_start,
+    take_surface,
+)
 from warpdvr.intersection.base import EARLY, Solver, SolverLike, as_solver
 from warpdvr.intersection.cached import CachedMarch
 from warpdvr.intersection.dense_march import DenseMarch
@@ -36,16 +44,6 @@ PATIENCE = 50
 
 CHECKED = 256
 """Number of rays whose starts are checked before a fit."""
-
-COLORS_ALONE = 0.15
-"""Share of the refinement in which the colours of that surface are learnt, and it stays."""
-
-SHARPENED = 0.9, 1.8
-"""How far masks are sharpened where the refinement begins and ends; a fit without a volume takes them from 0 to 1. Soft
-masks shrink the surface, see `losses.silhouette`."""
-
-REFINING_RATE = 0.2
-"""Rates of the surface in the refinement, as a share of those of a fit that begins without one."""
 
 MEASURE = 100
 """Steps between two measurements of the field's Lipschitz bound, for fields that can measure it."""
@@ -109,15 +107,12 @@ class Fit(TrainingLoop):
         self.start = new_start(self.recipe, field, self.pixels, minutes=self.minutes, iterations=self.iterations)
         self.refining = self.start is not None  # the surface of a volume
         self.groups, self.shape = groups, set(self.start.shape) if self.start else set()
+        self.evaluations += PROBES if self.start else 0
         self.optimizer = self._new_optimizer()
         weighted = recipe_terms(self.recipe, field, self.background)
         self.terms = [*weighted, *check_terms(terms, [*WEIGHTS, "prior", "total", *(term.name for term in weighted)])]
         self._check_start(self.generator.initial_seed(), has_own_terms=len(self.terms) > len(weighted))
-        self.intersect = as_solver(
-            (DenseMarch(n, splits=0) if (n := self.recipe.march(0.0)) else CachedMarch(cells=self.recipe.cells))
-            if intersect is None
-            else intersect
-        ).prepare(field)
+        self.intersect = as_solver(self._usual_solver() if intersect is None else intersect).prepare(field)
         self.scheduled = intersect is None and bool(self.recipe.samples)
         self.without_hit, self.has_hit = 0, 0
 
@@ -214,8 +209,9 @@ class Fit(TrainingLoop):
         solver = self._solver(progress)
         visible = shaded(self.field, batch.rays, solver)
         self._check(visible.hit)
-        sharpening = SHARPENED[0] + progress * (SHARPENED[1] - SHARPENED[0]) if self.refining else progress
-        context = TermContext(self.field, self.pixels, batch, visible, solver, sharpening, self.generator)
+        context = TermContext(self.field, self.pixels, batch, visible, solver, progress, self.generator)
+        if self.refining:
+            context = replace(context, sharpened=SHARPENED[0] + progress * (SHARPENED[1] - SHARPENED[0]))
         losses, evaluations = evaluate_terms(self.terms, context)
         weights = {term.name: term.weight for term in self.terms}
         if (prior := self.field.prior()) is not None:
@@ -238,9 +234,8 @@ class Fit(TrainingLoop):
 
     def _take_surface(self, start: VolumeStart) -> None:
         self.field.anneal(1.0)
-        wrong = distrusted_pixels(start.voxels, self.views)
-        self.trust.withdraw(wrong)
-        taken = take_surface(self.field, start, corrected(self.views, wrong), self.minutes)
+        taken, contradicted = take_surface(self.field, start, self.views, self.minutes)
+        self.trust.withdraw(contradicted)
         self.start, self.refining = None, taken > 0  # 0 if the volume holds no surface
         self.optimizer = self._new_optimizer()
         self.evaluations += taken + self.field.bound_slope() + self.intersect.refresh(self.field)
@@ -250,6 +245,10 @@ class Fit(TrainingLoop):
         if self.start:  # its share is so large that no step came after it
             self._take_surface(self.start)
         self.evaluations += self.field.bound_slope()
+
+    def _usual_solver(self) -> Solver:
+        n = self.recipe.march(0.0)
+        return DenseMarch(n, splits=0) if n else CachedMarch(cells=self.recipe.cells)
 
     def _solver(self, progress: float) -> Solver:
         n = self.recipe.march(progress) if self.scheduled else None

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,8 +10,6 @@ from torch import Tensor
 
 from warpdvr.datasets.pixels import UNKNOWN, Pixels
 from warpdvr.datasets.views import Views
-from warpdvr.fitting.depth_fusion import reduced, render_view
-from warpdvr.rendering.density_voxels import DensityVoxels
 
 CERTAIN = 0.1
 """A mask is contradicted where it has the object and less than this share of a ray is lost in the volume, or where it
@@ -26,26 +23,16 @@ RADIUS = 2
 side: thin parts and ragged borders may be the fault of the volume."""
 
 
-@torch.no_grad()
-def distrusted_pixels(voxels: DensityVoxels, views: Views) -> Bool[Tensor, " n"]:
-    """Return which pixels of the training views have a mask that the volume contradicts, view after view, row-major.
+def contradicted(share: Float[Tensor, "h w"], left: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """Return where a volume that is fitted to all colours and masks contradicts the mask of a view.
 
-    The volume is fitted to all colours and masks at once, so that where one mask is wrong the others outvote it.
+    Where one mask is wrong, the others outvote it. Areas count that hold a square of `RADIUS`, grown by two pixels.
+
+    Args:
+        share: of each pixel, how much of it the mask calls the object.
+        left: the part of its light that passes the volume.
     """
-    parts = []
-    for i in views.train:
-        mask, camera = views.masks[i], views.cameras[i]
-        if mask is None:
-            parts.append(torch.zeros(camera.height * camera.width, dtype=torch.bool))
-            continue
-        small = reduced(camera).to(voxels.bounds.device)
-        left = render_view(voxels, small).left.view(small.height, small.width).cpu()
-        size = small.height, small.width
-        share = torch.nn.functional.interpolate(mask[None, None].float(), size=size, mode="area")[0, 0]
-        wrong = ((left < CERTAIN) & (share == 0)) | ((left > 1 - CERTAIN) & (share == 1))
-        full = torch.nn.functional.interpolate(_opened(wrong)[None, None].float(), size=mask.shape, mode="nearest")
-        parts.append((full[0, 0] > 0).reshape(-1))
-    return torch.cat(parts)
+    return _opened(((left < CERTAIN) & (share == 0)) | ((left > 1 - CERTAIN) & (share == 1)))
 
 
 def _opened(wrong: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
@@ -120,13 +107,3 @@ def trust_picture(views: Views, distrusted: Bool[Tensor, " n"]) -> UInt8[Tensor,
     ):
         image[where] = 0.3 * image[where] + 0.7 * torch.tensor(color)
     return image.byte()
-
-
-def corrected(views: Views, distrusted: Bool[Tensor, " n"]) -> Views:
-    """Return views whose masks of the training views are turned over where they are distrusted."""
-    sizes = [views.cameras[i].height * views.cameras[i].width for i in views.train]
-    masks = list(views.masks)
-    for i, wrong in zip(views.train, distrusted.split(sizes), strict=True):
-        mask = masks[i]
-        masks[i] = None if mask is None else mask ^ wrong.view(mask.shape)
-    return replace(views, masks=tuple(masks))

@@ -152,7 +152,7 @@ class Mask:
 
     def __call__(self, context: TermContext) -> Evaluated:
         nearest, evaluations = context.sample(nearest_values)
-        sharpness, growth = self.sharpness(context.progress), self.sharpness(context.progress) / self.sharpness(0.0)
+        sharpness, growth = self.sharpness(context.sharpening), self.sharpness(context.sharpening) / self.sharpness(0.0)
         return losses.silhouette(-sharpness * nearest.value, nearest.target, nearest.n) / growth, evaluations
 
 

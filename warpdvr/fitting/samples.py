@@ -71,13 +71,13 @@ class SpaceSampler:
     occupied: bool
     """Whether rays of the object are evaluated."""
     sharpness: Callable[[float], float]
-    """The factor from minus a value to a logit, as a function of the progress."""
+    """The factor from minus a value to a logit, as a function of `TermContext.sharpening`."""
 
     def __call__(self, context: TermContext) -> tuple[SpaceLogits, int]:
         x, inside, _ = self.places(context)
         evaluated = torch.where(inside, self.occupied, self.free)
         x, inside = x[evaluated], inside[evaluated]
-        logit = -self.sharpness(context.progress) * context.field.value(x)
+        logit = -self.sharpness(context.sharpening) * context.field.value(x)
         return SpaceLogits(logit[~inside], logit[inside], int(context.masked().sum())), len(x)
 
     @torch.no_grad()

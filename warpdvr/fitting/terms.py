@@ -38,7 +38,14 @@ class TermContext:
     """Progress of the fit, from 0 to 1."""
     generator: torch.Generator
     """Source of all random numbers."""
+    sharpened: float | None = None
+    """How far soft masks are sharpened, see `Recipe.sharp`; None: as far as the fit has come."""
     _samples: dict[object, object] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def sharpening(self) -> float:
+        """How far soft masks are sharpened: from 0 to 1, or farther where a surface is refined."""
+        return self.progress if self.sharpened is None else self.sharpened
 
     def sample(self, sampler: Callable[["TermContext"], tuple[T, int]]) -> tuple[T, int]:
         """Return the sample of a sampler and its field evaluations, which are 0 if it was called before.

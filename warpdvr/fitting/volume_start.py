@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Set as AbstractSet
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from warpdvr.datasets.pixels import OBJECT, UNKNOWN, Pixels
@@ -49,6 +49,16 @@ SHORTEST_MINUTES, SHORTEST_STEPS = 2.0, 2000
 
 DISTILLED = 0.05
 """The largest share of a fit that is spent on giving the field the surface of the volume."""
+
+COLORS_ALONE = 0.15
+"""Share of the refinement in which the colours of that surface are learnt, and it stays."""
+
+SHARPENED = 0.9, 1.8
+"""How far masks are sharpened where the refinement begins and ends; a fit without a volume takes them from 0 to 1. Soft
+masks shrink the surface, see `losses.silhouette`."""
+
+REFINING_RATE = 0.2
+"""Rates of the surface in the refinement, as a share of those of a fit that begins without one."""
 
 PREFIX = "volume."
 """Prefix of the names of its tensors in the state of a fit."""
@@ -112,13 +122,15 @@ class VolumeStart:
         self.steps += 1
         return value
 
-    def surface(self, views: Views) -> Mesh:
+    def surface(self, values: Float[Tensor, "s s s"]) -> Mesh:
         """Return the surface in front of which the light of the training views is lost [scene unit].
+
+        Args:
+            values: how far the corners of the voxels lie in front of it, see `fuse_depths`.
 
         Raises:
             ValueError: if there is none.
         """
-        values = fuse_depths(self.voxels, views)
         lattice = VoxelSDF(self.voxels.resolution, bounds=self.bounds)
         with torch.no_grad():
             lattice.distance.table[: values.numel(), 0] = values.permute(2, 1, 0).reshape(-1)
@@ -158,10 +170,12 @@ def new_start(
     return VolumeStart(pixels, field.bounds, shape=shape) if shape else None
 
 
-def take_surface(field: Field, start: VolumeStart, views: Views, minutes: float | None) -> int:
-    """Give a field the surface of a volume; return the number of evaluations [point].
+def take_surface(
+    field: Field, start: VolumeStart, views: Views, minutes: float | None
+) -> tuple[int, Bool[Tensor, " n"]]:
+    """Give a field the surface of a volume; return the evaluations [point], and which pixels' masks are contradicted.
 
-    Where the volume holds no closed surface, a warning says so and the field stays as it is.
+    Where the volume holds no closed surface, a warning says so and the field stays as it is: 0 evaluations.
 
     Args:
         field: changed in place.
@@ -170,13 +184,16 @@ def take_surface(field: Field, start: VolumeStart, views: Views, minutes: float 
         minutes: the duration of the fit, of which a share is spent on the field at the most; None: it counts steps.
     """
     seconds = math.inf if minutes is None else DISTILLED * 60 * minutes
+    fusion = fuse_depths(start.voxels, views)
     try:
-        return distil_surface(field, start.surface(views), steps=DISTILLATION, seed=0, seconds=seconds)
+        mesh = start.surface(fusion.lattice)
+        taken = distil_surface(field, mesh, steps=DISTILLATION, seed=0, seconds=seconds)
     except ValueError:
         warnings.warn(
             "fit: the volume that the fit began with holds no surface; the field begins as it is", stacklevel=2
         )
-        return 0
+        taken = 0
+    return taken, fusion.distrusted
 
 
 @torch.no_grad()

@@ -13,13 +13,13 @@ from warpdvr.runtime.launch import Packed, launch
 
 ONCE = "density voxels: second derivatives are not provided"
 
-FAINT = -5.0 / 15.0
+FAINT = -5.0 / _kernels.STEEPNESS
 """A cell is empty if the density is below this at all of its corners: 0.7 % of the light is lost in it [table]."""
 
-START = -4.0 / 15.0
+START = -4.0 / _kernels.STEEPNESS
 """Density of all corners at the beginning: 1.8 % of the light is lost in a cell [table]."""
 
-NO_DENSITY = -8.0 / 15.0
+NO_DENSITY = -8.0 / _kernels.STEEPNESS
 """Density where there are no voxels [table]."""
 
 
@@ -56,7 +56,7 @@ class DensityVoxels:
         table = torch.full((len(corner), 4), 0.5, device=bounds.device)
         table[:, 0] = START
         self.table = nn.Parameter(table)
-        """Density [logit / 15] and sRGB colour of each corner, shape (k, 4)."""
+        """Density [logit / `kernels.density_voxels.STEEPNESS`] and sRGB colour of each corner, shape (k, 4)."""
         self.occupied = occupied.clone()
         self._describe()
 
@@ -113,7 +113,7 @@ class DensityVoxels:
 
     def inputs(self, places: tuple[Tensor, ...]) -> list[object]:
         """Return what both kernels are given: the rays, and the voxels as they are now."""
-        return [*places, self.step, 1.0, self._packed]
+        return [*places, self.step, self._packed]
 
     def _describe(self) -> None:
         """Bring what the kernels are given up to date."""

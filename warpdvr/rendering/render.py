@@ -11,7 +11,7 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import Field, FieldLike
-from warpdvr.intersection.base import SolverLike, as_solver
+from warpdvr.intersection.base import Solver, SolverLike, as_solver
 from warpdvr.intersection.default import default_intersect
 from warpdvr.intersection.diagnosis import warn_of_rays
 from warpdvr.intersection.lowest import DEPTHS
@@ -33,11 +33,10 @@ from warpdvr.runtime.arguments import check_switches, whole
 from warpdvr.runtime.inference_mode import outside_inference
 from warpdvr.shading.lights import Light
 from warpdvr.shading.materials import Material
+from warpdvr.shading.shade import Shader
 
 MEMORY = 512 << 20
 """Default memory budget of a render [byte]."""
-
-BYTES = "render: memory [byte]"
 
 
 @outside_inference
@@ -66,7 +65,7 @@ def render(
         camera: the view.
         intersect: finds the surface; by default `SphereTrace()` given a Lipschitz bound, else `DenseMarch()`.
         background: sRGB colour where no ray hits, one for all pixels or one for each.
-        aggregate: what a ray sees: `HitPoint()`, by default, `MaximumOccupancy()` or `Transparency()`.
+        aggregate: what a ray sees: `HitPoint()` (default), `MaximumOccupancy()` or `Transparency()`.
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
         outline: add the gradient of moving outlines to `Image.rgb`, whose values do not change, and make that of
             grazing colours and normals the mean over a pixel, see `warpdvr.rendering.visibility` and `grazing`.
@@ -85,7 +84,8 @@ def render(
     camera = check_camera("render", camera)
     pixels, sharpness = background_pixels(background, camera), check_silhouette(silhouette)
     check_switches("render", outline=outline)
-    shader, places, memory = shader_of(material, lights), whole("render: antialias", antialias), whole(BYTES, memory)
+    shader = shader_of(material, lights)
+    places, memory = whole("render: antialias", antialias), whole("render: memory [byte]", memory)
     way = check_aggregate(aggregate, silhouette=sharpness is not None, outline=bool(outline), antialias=places > 1)
     field = as_field(field)
     solver = as_solver(default_intersect(field) if intersect is None else intersect).prepare(field)
@@ -93,14 +93,36 @@ def render(
     chunk = _rays_at_once(field, way.points_per_ray(solver), sharpness, memory)
     way = replace(way, spacing=pixel_spacing(camera)) if outline and isinstance(way, HitPoint) else way
     film = expose(field, camera, solver, aggregate=way, shader=shader, sharpness=sharpness, chunk=chunk)
-    rgb, for_edges = film.over(backdrop := pixels.to(film.color)), 0
+    backdrop, moves = pixels.to(film.color), bool(outline) and torch.is_grad_enabled()
+    rgb, evaluations = _edges(
+        field, camera, solver, film, backdrop, places=places, outline=moves, chunk=chunk, shader=shader
+    )
+    return film.image(camera, rgb, evaluations + (_warn(field, camera, film) if warn else 0))
+
+
+def _edges(
+    field: Field,
+    camera: Camera,
+    solver: Solver,
+    film: Film,
+    backdrop: Float[Tensor, "n 3"],
+    *,
+    places: int,
+    outline: bool,
+    chunk: int,
+    shader: Shader,
+) -> tuple[Float[Tensor, "n 3"], int]:
+    """Return the colours of a film over a background, its edges smoothed and its outlines movable where that is asked
+    for, and the evaluations of all this and of the film."""
+    rgb, evaluations = film.over(backdrop), film.evaluations
     if places > 1:
         seen = rgb, film.depth, backdrop
         rgb, for_edges = smooth_edges(field, camera, solver, *seen, places=places, chunk=chunk, shader=shader)
-    if outline and torch.is_grad_enabled():
+        evaluations += for_edges
+    if outline:
         edge_term, for_outlines = boundary(field, _visible(camera, film, backdrop), solver, chunk=chunk, shader=shader)
-        rgb, for_edges = rgb + edge_term, for_edges + for_outlines
-    return film.image(camera, rgb, film.evaluations + for_edges + (_warn(field, camera, film) if warn else 0))
+        rgb, evaluations = rgb + edge_term, evaluations + for_outlines
+    return rgb, evaluations
 
 
 def _rays_at_once(field: Field, points_per_ray: int, sharpness: float | None, memory: int) -> int:

@@ -33,8 +33,9 @@ HULL_RESOLUTION = 64
 """Cells along each axis in which the hull of the masks is looked for."""
 
 OUTVOTED = 0.2
-"""Share of the views that may see background where the object is, because their masks are wrong there: with a twentieth
-of all masks wrong in places of their own, more than a tenth of 60 views do at one place of twenty, and a fifth nowhere."""
+"""Share of the views that may see background where the object is, because their masks are wrong there.
+
+With a twentieth of each mask wrong, at random, more than a tenth of 60 views are at one place in twenty."""
 
 RAYS = 4096
 """Rays in a step."""

@@ -63,17 +63,17 @@ def spent(kind: str, views: Views, steps: int, device: torch.device) -> list[flo
     job.pixels.draw = clock.timed("drawing rays", job.pixels.draw)  # type: ignore[method-assign]
     job._descend = clock.timed("backward and Adam", job._descend)  # type: ignore[method-assign]
     job._refresh = clock.timed("looking at the field again", job._refresh)  # type: ignore[method-assign]
-    finding, seeing = type(job.intersect).__call__, warpdvr.fitting.fit.surface
+    finding, seeing = type(job.intersect).__call__, warpdvr.fitting.fit.shaded
     comparing = warpdvr.fitting.fit.evaluate_terms
     type(job.intersect).__call__ = clock.timed("finding hits", finding)  # type: ignore[method-assign]
-    warpdvr.fitting.fit.surface = clock.timed("hits: value, normal, colour", seeing)
+    warpdvr.fitting.fit.shaded = clock.timed("hits: value, normal, colour", seeing)
     warpdvr.fitting.fit.evaluate_terms = clock.timed("mask, neighbours, bounds", comparing)
     start = clock.now()
     try:
         for _ in range(steps):
             next(job)
     finally:
-        type(job.intersect).__call__, warpdvr.fitting.fit.surface = finding, seeing  # type: ignore[method-assign]
+        type(job.intersect).__call__, warpdvr.fitting.fit.shaded = finding, seeing  # type: ignore[method-assign]
         warpdvr.fitting.fit.evaluate_terms = comparing
     return [1e3 * a / steps for a in (clock.now() - start, *(clock.spent[name] for name in PARTS))]
 

@@ -1,6 +1,7 @@
 """One surface from the depths that many views see in voxels of density: truncated distances, averaged on a lattice."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,12 +13,13 @@ from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.views import Views
 from warpdvr.fitting.mask_trust import contradicted
 from warpdvr.rendering.density_voxels import Composited, DensityVoxels
+from warpdvr.runtime.threads import in_order
 
 TRUNCATION = 3.0
 """Distances beyond this many cells count as this many."""
 
-LARGEST = 400
-"""Views are rendered with at most this many pixels along their longer side."""
+PER_CELL = 1.5
+"""Views are rendered with at most this many pixels along their longer side for each cell along a side of the voxels."""
 
 CHUNK = 1 << 17
 """Rays that are rendered at once."""
@@ -47,9 +49,10 @@ def fuse_depths(voxels: DensityVoxels, views: Views) -> Fusion:
     x = voxels.bounds[0] + voxels.corner * voxels.side
     total, count = torch.zeros(2, len(x), device=x.device)
     distrusted = []
-    for i in views.train:
-        camera, mask = reduced(views.cameras[i]).to(x.device), views.masks[i]
-        seen, size = render_view(voxels, camera), (camera.height, camera.width)
+    largest = round(PER_CELL * voxels.resolution)
+    cameras = [reduced(views.cameras[i], largest).to(x.device) for i in views.train]
+    for i, camera, seen in zip(views.train, cameras, in_order(partial(render_view, voxels), cameras), strict=True):
+        mask, size = views.masks[i], (camera.height, camera.width)
         forward = camera.rays(dtype=torch.float32).direction @ camera.pose[:3, 2].float()
         depth, wrong = (seen.t * forward).view(size), torch.zeros(size, dtype=torch.bool)
         if mask is not None:
@@ -68,6 +71,7 @@ def fuse_depths(voxels: DensityVoxels, views: Views) -> Fusion:
     return Fusion(lattice, torch.cat(distrusted))
 
 
+@torch.no_grad()
 def render_view(voxels: DensityVoxels, camera: Camera) -> Composited:
     """Return what each pixel of a view sees of the voxels, row by row."""
     rays = camera.rays(dtype=torch.float32)
@@ -75,7 +79,7 @@ def render_view(voxels: DensityVoxels, camera: Camera) -> Composited:
     return Composited(*map(torch.cat, zip(*(voxels.render(Rays(o, d)) for o, d in parts), strict=True)))
 
 
-def reduced(camera: Camera) -> Camera:
-    """Return a camera with at most `LARGEST` pixels along its longer side."""
-    factor = max(1.0, max(camera.width, camera.height) / LARGEST)
+def reduced(camera: Camera, largest: int) -> Camera:
+    """Return a camera with at most `largest` pixels along its longer side."""
+    factor = max(1.0, max(camera.width, camera.height) / largest)
     return camera.resized(round(camera.width / factor), round(camera.height / factor))

@@ -10,16 +10,18 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.intrinsics import Intrinsics
 from warpdvr.cameras.pose import Poses
-from warpdvr.datasets.pixels import BACKGROUND, Pixels
+from warpdvr.datasets.pixels import Pixels
 from warpdvr.datasets.views import Views, check_views
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
-from warpdvr.fitting.distillation import PROBES, value_parameters
+from warpdvr.fitting.distillation import PROBES
 from warpdvr.fitting.loop import TrainingLoop
 from warpdvr.fitting.mask_trust import MaskTrust
 from warpdvr.fitting.optimizer import held, new_optimizer, slowed
 from warpdvr.fitting.recipe import WEIGHTS, Recipe, find_recipe
-from warpdvr.fitting.recipe_terms import recipe_terms
+from warpdvr.fitting.recipe_terms import new_background, recipe_terms
+from warpdvr.fitting.refined_cameras import RefinedCameras
+from warpdvr.fitting.surface_colors import SurfaceColors
 from warpdvr.fitting.terms import Term, TermContext, check_terms, evaluate_terms
 from warpdvr.fitting.volume_start import (
     COLORS_ALONE,
@@ -96,10 +98,8 @@ class Fit(TrainingLoop):
         self.views = views
         self.clipped: list[Tensor] = [p for p in field.parameters() if p.requires_grad]
         groups = self.recipe.groups(field, field.rates)
-        self.poses = Poses(self.pixels.pose) if self.recipe.cameras else None
-        options: dict[str, Any] = {"principal_point": self.recipe.principal_point, "device": field.bounds.device}
-        self.intrinsics = Intrinsics(views.cameras, **options) if self.recipe.intrinsics else None
-        self.background = self._new_background(self.generator.initial_seed())
+        self.refined = RefinedCameras(self.recipe, views, self.pixels, field.bounds.device)
+        self.background = new_background(self.recipe, self.pixels, field.bounds, self.generator.initial_seed())
         groups += self._other_groups()
         if not self.clipped:
             raise ValueError(f"fit: no parameter of {field.name} wants a gradient, and cameras stay fixed")
@@ -108,6 +108,7 @@ class Fit(TrainingLoop):
         self.refining = self.start is not None  # the surface of a volume
         self.groups, self.shape = groups, set(self.start.shape) if self.start else set()
         self.evaluations += PROBES if self.start else 0
+        self.colors = SurfaceColors(field, self.pixels, self.recipe, self.generator.initial_seed())
         self.optimizer = self._new_optimizer()
         weighted = recipe_terms(self.recipe, field, self.background)
         self.terms = [*weighted, *check_terms(terms, [*WEIGHTS, "prior", "total", *(term.name for term in weighted)])]
@@ -119,22 +120,23 @@ class Fit(TrainingLoop):
     @property
     def cameras(self) -> tuple[Camera, ...]:
         """The cameras of all views, as refined so far [scene unit]: the poses of the training views, and intrinsics."""
-        cameras = list(self.views.cameras)
-        if self.intrinsics:
-            cameras = self.intrinsics.refined(cameras)
-        if self.poses:
-            for view, pose in zip(self.views.train, self.poses().detach().cpu().double(), strict=True):
-                cameras[view] = replace(cameras[view], pose=pose)
-        return tuple(cameras)
+        return self.refined.cameras
+
+    @property
+    def poses(self) -> Poses | None:
+        """The poses of the training views, if they are refined."""
+        return self.refined.poses
+
+    @property
+    def intrinsics(self) -> Intrinsics | None:
+        """The intrinsics of all views, if they are refined."""
+        return self.refined.intrinsics
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that a later session needs besides the field's weights, as tensors."""
         state = super().state() | self.intersect.state()
         state["without_hit"] = torch.tensor([self.without_hit, self.has_hit])
-        if self.poses:
-            state["cameras"] = self.poses.twist.detach().clone()
-        if self.intrinsics:
-            state["intrinsics"] = self.intrinsics.correction.detach().clone()
+        state |= self.refined.state()
         if self.background:
             state |= self.background.state()
         state |= self.trust.state()
@@ -153,12 +155,7 @@ class Fit(TrainingLoop):
         self._resume_counts(state)
         self.without_hit, self.has_hit = map(int, state.get("without_hit", (0, 0)))
         self.intersect.resume(state)
-        for name, refined in (("cameras", self.poses), ("intrinsics", self.intrinsics)):
-            if refined and name not in state:
-                found = "the saved state is of a fit that took them as given"
-                raise ValueError(f"fit: {name} are to be refined, but {found}")
-            if refined:
-                refined.resume(state[name])
+        self.refined.resume(state)
         saved = Background.saved(state)
         if saved and not self.background:
             raise ValueError("fit: the saved state is of a fit that learnt a background, but now there is to be none")
@@ -167,7 +164,6 @@ class Fit(TrainingLoop):
         self.trust.resume(state)
         self.start = VolumeStart.saved(state, self.pixels, self.field.bounds)
         self.refining = self.start is not None or REFINING in state
-        self.shape = self.shape or (value_parameters(self.field) if self.refining else set())
         self.optimizer = self._new_optimizer()
         self._resume_optimizer(state)
 
@@ -192,20 +188,24 @@ class Fit(TrainingLoop):
         share = self.recipe.volume if self.refining else 0.0
         return max(0.0, progress - share) / (1 - share)
 
+    def colors_alone(self, progress: float) -> bool:
+        """Whether the colours of a surface are learnt that was taken from a volume, before they move it."""
+        return self.refining and self.phase(progress) < COLORS_ALONE and {*self.clipped} > self.shape
+
     def losses(self, progress: float) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Draw rays, find what they see, and compare it with the photographs.
 
         Raises:
             RuntimeError: if the level set has vanished or fills the view, so that there is nothing to learn from.
         """
-        progress = self.phase(progress)
+        alone, progress = self.colors_alone(progress), self.phase(progress)
         self.field.anneal(1.0 if self.refining else progress)
         self._refresh(self.iteration)
-        pose = self.poses() if self.poses else None
-        if self.intrinsics:
-            K, projections = self.intrinsics()
-            self.pixels.set_intrinsics(K[[*self.views.train]], [projections[i] for i in self.views.train])
-        batch = self.pixels.draw(self.recipe.rays, self.generator, patches=self.recipe.blocks, pose=pose)
+        if alone:
+            loss, evaluations = self.colors(self.iteration, self._solver(progress), self.refined.draw, self.generator)
+            self.evaluations += evaluations
+            return {"color": loss}, {"color": self.recipe.color}
+        batch = self.refined.draw(self.recipe.rays, self.generator)
         solver = self._solver(progress)
         visible = shaded(self.field, batch.rays, solver)
         self._check(visible.hit)
@@ -224,8 +224,7 @@ class Fit(TrainingLoop):
             return dict.fromkeys(("volume", "total"), self.start.step(progress / self.recipe.volume, self.generator))
         if self.start:
             self._take_surface(self.start)
-        alone = self.refining and self.phase(progress) < COLORS_ALONE and {*self.clipped} > self.shape
-        with held(self.shape if alone else ()):  # colours are learnt before they move the surface
+        with held(self.shape if self.colors_alone(progress) else ()):
             return super()._step(progress)
 
     def _descend(self, total: Tensor) -> None:
@@ -265,20 +264,11 @@ class Fit(TrainingLoop):
 
     def _other_groups(self) -> list[dict[str, Any]]:
         """Return the parameters of cameras, whose gradients are clipped with those of the field, and background."""
-        groups: list[dict[str, Any]] = []
-        for module, rate in ((self.poses, self.recipe.cameras), (self.intrinsics, self.recipe.intrinsics)):
-            if module:
-                self.clipped.extend(module.parameters())
-                groups.append({"params": list(module.parameters()), "rate": rate})
+        groups = self.refined.groups
+        self.clipped.extend(p for group in groups for p in group["params"])
         if self.background:
             groups.append({"params": list(self.background.parameters()), "rate": RATE})
         return groups
-
-    def _new_background(self, seed: int) -> Background | None:
-        """Return a background to learn, if colours are learnt and any pixel shows it."""
-        learnt = self.recipe.learn_background and self.recipe.color > 0
-        shown = learnt and bool((self.pixels.label == BACKGROUND).any())
-        return Background.new(seed, self.field.bounds.device, self.field.bounds) if shown else None
 
     def _check_start(self, seed: int, *, has_own_terms: bool) -> None:
         """Refuse a field whose surface no ray hits, unless a term works at places where there is none.

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN
+from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, Pixels
 from warpdvr.fields.base import Field, longest_side
 from warpdvr.fitting import losses
 from warpdvr.fitting.patch_term import Patches
@@ -260,6 +260,13 @@ def recipe_terms(recipe: Recipe, field: Field, background: Background | None = N
         Patches(recipe.patches, recipe.patch_rays),
     ]
     return [term for term in terms if term.weight > 0]
+
+
+def new_background(recipe: Recipe, pixels: Pixels, bounds: Float[Tensor, "2 3"], seed: int) -> Background | None:
+    """Return a background to learn, if colours are learnt and any pixel shows it."""
+    learnt = recipe.learn_background and recipe.color > 0
+    shown = learnt and bool((pixels.label == BACKGROUND).any())
+    return Background.new(seed, bounds.device, bounds) if shown else None
 
 
 def _constant(progress: float) -> float:

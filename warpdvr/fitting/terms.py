@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.datasets.pixels import OBJECT, UNKNOWN, PixelBatch, Pixels
@@ -63,13 +63,7 @@ class TermContext:
 
     def object_hits(self) -> Bool[Tensor, " k"]:
         """Return which hits show the object, by the mask of the view or, if it has none, by those of the others."""
-        label = self.batch.label[self.surface.hit.ray]
-        on_object = label == OBJECT
-        unmasked = torch.nonzero(label == UNKNOWN)[:, 0]
-        if len(unmasked):
-            x = self.surface.x.detach()[unmasked].float()
-            on_object[unmasked] = self.pixels.inside(x, self.batch.pose)
-        return on_object
+        return object_hits(self.pixels, self.batch, self.surface.hit.ray, self.surface.x.detach())
 
     def masked(self) -> Bool[Tensor, " n"]:
         """Return which rays meet the bounds and have a mask."""
@@ -80,6 +74,18 @@ class TermContext:
         label, ray = self.batch.label, self.surface.hit.ray
         settled = torch.zeros_like(label, dtype=torch.bool).index_copy(0, ray, label[ray] == OBJECT)
         return (label != UNKNOWN) & ~settled
+
+
+def object_hits(
+    pixels: Pixels, batch: PixelBatch, ray: Int[Tensor, " k"], x: Float[Tensor, "k 3"]
+) -> Bool[Tensor, " k"]:
+    """Return which hits, of rays of a batch at places x, show the object: see `TermContext.object_hits`."""
+    label = batch.label[ray]
+    on_object = label == OBJECT
+    unmasked = torch.nonzero(label == UNKNOWN)[:, 0]
+    if len(unmasked):
+        on_object[unmasked] = pixels.inside(x[unmasked].float(), batch.pose)
+    return on_object
 
 
 @runtime_checkable

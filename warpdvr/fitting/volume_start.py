@@ -11,12 +11,11 @@ from torch import Tensor
 from warpdvr.datasets.pixels import OBJECT, UNKNOWN, Pixels
 from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
-from warpdvr.fields.voxel import VoxelSDF
 from warpdvr.fitting.depth_fusion import fuse_depths
 from warpdvr.fitting.distillation import distil_surface, value_parameters
 from warpdvr.fitting.optimizer import pack, unpack
 from warpdvr.fitting.recipe import Recipe
-from warpdvr.geometry.isosurface import extract
+from warpdvr.geometry.isosurface import mesh_of_lattice
 from warpdvr.geometry.mesh import Mesh
 from warpdvr.rendering.density_voxels import DensityVoxels
 
@@ -52,7 +51,7 @@ SHORTEST_MINUTES, SHORTEST_STEPS = 2.0, 2000
 DISTILLED = 0.05
 """The largest share of a fit that is spent on giving the field the surface of the volume."""
 
-COLORS_ALONE = 0.15
+COLORS_ALONE = 0.1
 """Share of the refinement in which the colours of that surface are learnt, and it stays."""
 
 SHARPENED = 0.9, 1.8
@@ -133,11 +132,10 @@ class VolumeStart:
         Raises:
             ValueError: if there is none.
         """
-        lattice = VoxelSDF(self.voxels.resolution, bounds=self.bounds)
-        with torch.no_grad():
-            lattice.distance.table[: values.numel(), 0] = values.permute(2, 1, 0).reshape(-1)
-        lattice.bound_slope()
-        return extract(lattice, resolution=self.voxels.resolution, cavities=False)
+        mesh = mesh_of_lattice(values, self.bounds[0], self.voxels.side)
+        if not len(mesh.faces):
+            raise ValueError("the voxels hold no surface")
+        return mesh
 
     def is_finite(self) -> bool:
         """Return whether the voxels and what their optimizer remembers are finite."""

@@ -83,19 +83,39 @@ def extract(
     return Mesh(vertices, faces, normals, _colors(field, vertices, normals) if colors else None)
 
 
-def mesh_of_cells(cell: Int[Tensor, "n 3"], corner: Float[Tensor, "n 8"], low: Float[Tensor, "3"], side: float) -> Mesh:
+def mesh_of_cells(
+    cell: Int[Tensor, "n 3"], corner: Float[Tensor, "n 8"], low: Float[Tensor, "3"], side: float | Float[Tensor, "3"]
+) -> Mesh:
     """Return the surface {value = 0} of values at the corners of cells, by marching cubes; negative values are inside.
 
     Args:
         cell: the lowest corner of each cell, counted in cells; no cell twice.
         corner: values in the order of `CORNERS`.
         low: the place of the corner (0, 0, 0) [any unit].
-        side: of a cell [the same unit].
+        side: of a cell, along all axes or along each [the same unit].
     """
     inside = (corner < 0).sum(1)
     crossed = (inside > 0) & (inside < 8)
     vertices, faces = marching_cubes(cell[crossed], corner[crossed].float())
     return Mesh(low + side * vertices, faces)
+
+
+def mesh_of_lattice(value: Float[Tensor, "r s t"], low: Float[Tensor, "3"], side: float | Float[Tensor, "3"]) -> Mesh:
+    """Return the outer surface {value = 0} of values on a lattice, closed at its border; the walls of cavities are not.
+
+    Args:
+        value: at the corners of cells; negative values are inside.
+        low: the place of the first corner.
+        side: of a cell, along all axes or along each [the unit of `low`].
+    """
+    value = torch.nn.functional.pad(value[None, None], (1,) * 6, value=float(value.abs().max()))[0, 0]
+    solid = (value < 0)[None, None].float()
+    some, every = (torch.nn.functional.max_pool3d(sign * solid, 2, stride=1)[0, 0] for sign in (1, -1))
+    cell = torch.nonzero(some != -every)
+    corner = torch.stack([value[tuple((cell + cell.new_tensor(c)).unbind(1))] for c in CORNERS], 1)
+    mesh = mesh_of_cells(cell, corner, low - side, side)
+    used, faces = torch.unique(_without_cavities(mesh.vertices, mesh.faces), return_inverse=True)
+    return Mesh(mesh.vertices[used], faces)
 
 
 def _where(

@@ -1,5 +1,6 @@
 """Voxels of density and colour, composited along rays: what a fit begins with, where points compete for a ray."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,11 @@ from torch import Tensor, nn
 from warpdvr.cameras.rays import Rays
 from warpdvr.kernels import density_voxels as _kernels
 from warpdvr.runtime.autograd import zero_without_derivative
-from warpdvr.runtime.launch import Packed, launch
+from warpdvr.runtime.launch import Packed, launch, load_kernel
+from warpdvr.runtime.threads import run_ranges, workers
+
+SPAN = 512
+"""Rays for each thread; fewer are not worth a second one."""
 
 ONCE = "density voxels: second derivatives are not provided"
 
@@ -136,7 +141,13 @@ class _Composite(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         n = len(places[0])
         color, left, t = table.new_empty(n, 3), table.new_empty(n), table.new_empty(n)
-        launch(_kernels.composite, n, voxels.inputs(places), [color, left, t], per_row=places)
+        load_kernel(_kernels.composite, table.device)
+
+        def part(first: int, end: int) -> None:
+            own, outputs = _rows(places, first, end), _rows((color, left, t), first, end)
+            launch(_kernels.composite, end - first, voxels.inputs(own), outputs, per_row=own)
+
+        run_ranges(part, *_parts(n, table.device))
         ctx.voxels = voxels
         ctx.save_for_backward(*places, color, left)
         ctx.mark_non_differentiable(t)
@@ -145,13 +156,32 @@ class _Composite(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None]:
         *places, color, left = ctx.saved_tensors
-        by_table = torch.zeros_like(ctx.voxels.table)
         per_row = [color, left, grad[0].contiguous(), grad[1].contiguous()]
-        inputs = [*ctx.voxels.inputs(tuple(places)), *per_row]
-        launch(_kernels.composite_backward, len(color), inputs, [], per_row=per_row, state=[by_table])
+        bounds, threads = _parts(len(color), color.device)
+        by_table = torch.zeros(threads, *ctx.voxels.table.shape, device=color.device)  # no two write to the same place
+        load_kernel(_kernels.composite_backward, color.device)
+
+        def part(first: int, end: int) -> None:
+            own = _rows(per_row, first, end)
+            inputs = [*ctx.voxels.inputs(_rows(places, first, end)), *own]
+            state = [by_table[bounds.index(first)]]
+            launch(_kernels.composite_backward, end - first, inputs, [], per_row=own, state=state)
+
+        run_ranges(part, bounds, threads)
+        by_table = by_table[0] if threads == 1 else by_table.sum(0)
         if torch.is_grad_enabled():
             by_table = by_table + zero_without_derivative(color, 1, ONCE)
         return by_table, None, None
+
+
+def _parts(n: int, device: torch.device) -> tuple[list[int], int]:
+    """Return the bounds of parts of n rays, and how many parts there are: one for each thread that may work on them."""
+    threads = 1 if device.type == "cuda" else max(1, min(workers(), n // SPAN))
+    return [n * i // threads for i in range(threads + 1)], threads
+
+
+def _rows(tensors: Sequence[Tensor], first: int, end: int) -> tuple[Tensor, ...]:
+    return tuple(tensor[first:end] for tensor in tensors)
 
 
 def _corners_of(cell: Bool[Tensor, "r r r"]) -> Bool[Tensor, "s s s"]:

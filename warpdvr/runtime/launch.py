@@ -16,7 +16,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from warpdvr.runtime.threads import run_ranges
+from warpdvr.runtime.threads import run_ranges, workers
 
 wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)  # no banner in the output of commands
 
@@ -56,7 +56,7 @@ def launch(
 def launch_parts(
     kernel: Any, n: tuple[int, int], inputs: Sequence[object], outputs: Sequence[Tensor], axis: int | None
 ) -> None:
-    """Launch `kernel` over `n` rows and columns; on a CPU in parallel parts, on as many threads as Torch has.
+    """Launch `kernel` over `n` rows and columns; on a CPU in parallel parts, on the threads of `workers`.
 
     The kernel receives the first index of its part along `axis` (None: there is one part), then `inputs`, then
     `outputs`. The caller is responsible for the lengths of all arrays, and no two parts may write to the same place.
@@ -72,13 +72,20 @@ def launch_parts(
         dim = (n[0], end - first) if axis else (end - first, n[1])
         wp.launch(kernel, dim=dim, inputs=[first, *args], **place)
 
-    threads = 1 if axis is None or device.type == "cuda" else min(torch.get_num_threads(), n[axis])
+    threads = 1 if axis is None or device.type == "cuda" else min(workers(), n[axis])
     if axis is None or threads == 1:
         part(0, n[axis or 0])
     else:
-        wp.load_module(kernel.module, device=place["device"])  # compile before the threads start
+        load_kernel(kernel, device)
         count = min(4 * threads, n[axis])  # more parts than threads, because they take different times
         run_ranges(part, [n[axis] * i // count for i in range(count + 1)], threads)
+
+
+@cache
+def load_kernel(kernel: Any, device: torch.device) -> None:
+    """Compile and load a kernel, once: before threads launch it, which would all begin to."""
+    start_warp()
+    wp.load_module(kernel.module, device=wp.device_from_torch(device))
 
 
 def _place(device: torch.device) -> dict[str, Any]:

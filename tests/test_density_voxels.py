@@ -309,3 +309,20 @@ def test_a_damaged_state_is_refused(damage):
 def test_numbers_of_the_module_are_what_their_texts_say():
     for logit, lost in ((density_voxels.FAINT, 0.007), (density_voxels.START, 0.018)):
         assert 1 / (1 + math.exp(-STEEPNESS * logit)) == pytest.approx(lost, rel=0.05)
+
+
+def test_rays_shared_between_threads_see_and_teach_the_same(monkeypatch):
+    """Each thread adds to a gradient of its own; the sums differ by rounding alone."""
+    monkeypatch.setattr(density_voxels, "SPAN", 16)
+    voxels, rays = random_voxels(), random_rays(203)
+    results = []
+    for threads in (1, 3):
+        monkeypatch.setattr(density_voxels, "workers", lambda threads=threads: threads)
+        seen = voxels.render(rays)
+        (seen.color.sin().sum() + seen.left.square().sum()).backward()
+        results.append((seen.color.detach(), seen.left.detach(), seen.t, voxels.table.grad))
+        voxels.table.grad = None
+    alone, shared = results
+    assert all(torch.equal(a, b) for a, b in zip(alone[:3], shared[:3], strict=True))
+    torch.testing.assert_close(shared[3], alone[3], rtol=1e-4, atol=1e-5)
+    assert alone[3].abs().max() > 0.1

@@ -1,6 +1,7 @@
 """Scores of a ball in one colour, against photographs that are made so that the scores are known."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.views import Views
 from warpdvr.evaluation.images import evaluate
 from warpdvr.fields.analytic import Sphere
+from warpdvr.rendering.background import Background
 from warpdvr.rendering.render import render
 
 SIZE, N = 40, 3
@@ -108,3 +110,15 @@ def test_nothing_is_recorded_for_autograd():
     images = []
     evaluate(Painted(), views(), indices=[0], shown=lambda i, image, photograph: images.append(image))
     assert not images[0].rgb.requires_grad
+
+
+def test_pictures_with_alpha_are_compared_with_the_colours_of_the_object_alone():
+    """Their outlines are not mixed with what is behind, which nobody knows."""
+    given = views((0.5, 0.5, 0.5), test=(0,))
+    behind = Background.new(0, torch.device("cpu"))
+    with torch.no_grad():
+        behind.network.layers[-1].bias.fill_(-8.0)  # black
+    mixed = evaluate(Painted(), given, background=behind)
+    straight = evaluate(Painted(), replace(given, straight=True), background=behind)
+    assert mixed.psnr < 40 and straight.psnr == pytest.approx(-20 * math.log10(0.5 / 255), abs=0.01)
+    assert straight.iou == mixed.iou == 1

@@ -17,7 +17,8 @@ from scipy.sparse.csgraph import connected_components
 from warpdvr.fields.analytic import Box, Plane, Sphere, Torus, Union
 from warpdvr.fields.base import Field
 from warpdvr.fields.occupancy import Occupancy
-from warpdvr.geometry.isosurface import _component_roots, extract
+from warpdvr.geometry.distance import is_closed
+from warpdvr.geometry.isosurface import _component_roots, extract, mesh_of_lattice
 from warpdvr.geometry.mesh import Mesh, read_mesh
 
 
@@ -444,3 +445,17 @@ def test_an_error_of_the_system_names_the_path_that_was_given(tmp_path, small, m
     with pytest.raises(OSError, match=rf"^{path}: the file could not be written: Permission denied$"):
         small.save(path)
     assert not any(tmp_path.iterdir())
+
+
+def test_the_surface_of_a_lattice_is_closed_at_its_border_and_has_no_cavities():
+    """A ball with a hole inside, and half of one that the lattice cuts off."""
+    line = torch.linspace(-1, 1, 41)
+    x = torch.stack(torch.meshgrid(line, 0.5 * line, line, indexing="ij"), -1)
+    whole = (x.norm(dim=-1) - 0.3).abs() - 0.1  # a shell
+    mesh = mesh_of_lattice(whole, torch.tensor([-1.0, -0.5, -1.0]), torch.tensor([0.05, 0.025, 0.05]))
+    radius = mesh.vertices.norm(dim=1)
+    assert is_closed(mesh) and (radius - 0.4).abs().max() < 0.01  # the wall of the cavity, at 0.2, is left out
+    half = (x - torch.tensor([1.0, 0.0, 0.0])).norm(dim=-1) - 0.4
+    cut = mesh_of_lattice(half, torch.tensor([-1.0, -0.5, -1.0]), torch.tensor([0.05, 0.025, 0.05]))
+    assert is_closed(cut) and 1 <= float(cut.vertices[:, 0].max()) <= 1.05
+    assert len(mesh_of_lattice(torch.ones(4, 4, 4), torch.zeros(3), 1.0).faces) == 0

@@ -192,6 +192,22 @@ def test_edges_are_the_mean_of_a_finer_picture(solve: Any, device: torch.device)
         assert torch.equal(a.nan_to_num(), b.nan_to_num()), name
 
 
+def test_without_a_background_edges_are_the_mean_of_what_is_hit(device: torch.device) -> None:
+    n, field, camera = 3, overlapping().to(device), FACING.resized(64, 48)
+    with torch.no_grad():
+        straight = render(field, camera, intersect=SphereTrace(), background=None, antialias=n)
+        fine = render(field, camera.resized(64 * n, 48 * n), intersect=SphereTrace(), background=None)
+    hit = fine.mask.double()[..., None]
+    assert (fine.rgb[~fine.mask] == 0).all()
+    color = fine.rgb.double()
+    light = torch.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
+    total, count = ((a * hit).view(48, n, 64, n, -1).sum((1, 3)) for a in (light, torch.ones_like(light[..., :1])))
+    mean = total / count.clamp_min(1)
+    mean = torch.where(mean <= 0.0031308, 12.92 * mean, 1.055 * mean ** (1 / 2.4) - 0.055)
+    edge = (count[..., 0] > 0) & (count[..., 0] < n**2)
+    assert edge.sum() > 30 and (straight.rgb - mean)[edge].abs().max() < 1e-3
+
+
 def test_edges_cover_as_much_as_the_disc_that_a_ball_is(device: torch.device) -> None:
     """A ball straight ahead is a disc of radius f R / sqrt(D^2 - R^2); a white one on black is its area in light."""
 
@@ -271,7 +287,6 @@ def test_a_background_may_be_a_picture(device: torch.device) -> None:
         (0.5, r"shape \(\)"),
         (torch.ones(1, 1, 3), r"shape \(1, 1, 3\)"),
         (torch.ones(3, 40, 48), r"shape \(3, 40, 48\)"),
-        (None, "None"),
     ],
 )
 def test_a_background_is_a_colour_or_a_picture(wrong: Any, got: str) -> None:

@@ -17,7 +17,7 @@ from warpdvr.datasets.depth import attach_depth
 from warpdvr.datasets.depthfile import DepthMap, read_depth_folder
 from warpdvr.datasets.files import require_camera_count, unique_names
 from warpdvr.datasets.find import is_clutter
-from warpdvr.datasets.images import MaskSet, Photographs
+from warpdvr.datasets.images import ALPHA, MaskSet, Photographs
 from warpdvr.datasets.normalise import normalise_views
 from warpdvr.datasets.turntable import describe_turning, place_cameras
 from warpdvr.datasets.views import Views, describe_masks, describe_sizes, describe_split, split_views
@@ -235,6 +235,7 @@ class Capture:
             self.transform,
             summary,
             listed=self.listed,
+            straight=self.masks.source == ALPHA,
             stored_sizes=self.stored_sizes,
         )
         if self.transform_source is None:

@@ -46,7 +46,7 @@ class Views:
     """
 
     images: tuple[UInt8[Tensor, "_ _ 3"], ...]
-    """Per view, sRGB (h, w, 3); straight colours, arbitrary where the object is not seen."""
+    """Per view, sRGB (h, w, 3); arbitrary where the object is not seen."""
     masks: tuple[Bool[Tensor, "_ _"] | None, ...]
     """Per view, shape (h, w), True on the object; None where the object's outline is unknown."""
     cameras: tuple[Camera, ...]
@@ -73,6 +73,9 @@ class Views:
     them."""
     listed: tuple[int, ...] = ()
     """Per view, the number of its entry in the data's camera files, if damaged ones were left out; () if none was."""
+    straight: bool = False
+    """Whether pixels that the object covers in part have its colours alone, as in pictures with alpha; in others they
+    are mixed with those of the background."""
     stored_sizes: tuple[tuple[int, int], ...] = ()
     """Per view, width and height of its picture before it was scaled down [pixel]; () if none was."""
     unthinned: "Views | None" = None

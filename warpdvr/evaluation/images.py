@@ -62,7 +62,8 @@ def evaluate(
         indices: indices of the views; the held-out views by default.
         intersect: the solver; by default with a `BoundGrid`, whose construction is counted too.
         longest: largest size of the longer side at which views are compared [pixel]; None keeps their size.
-        background: what is behind the object; if given, edges are antialiased.
+        background: what is behind the object; if given, edges are antialiased. Pictures with alpha show nothing of it:
+            they are compared with the colours of the object alone.
         shown: called with the index, the rendered image and the photograph (h, w, 3) of each view.
     """
     field, views = as_field(field), check_views("evaluate", views)
@@ -81,11 +82,11 @@ def evaluate(
             photograph, mask = _shrink(photograph, camera.height, camera.width), _shrink_mask(mask, camera)
         if not mask.any():
             continue
-        if background is None:
-            image = render(field, camera, intersect=intersect, background=(0.0, 0.0, 0.0), warn=warn)
-        else:
+        backdrop = None
+        if background is not None and not views.straight:
             backdrop = _background(background.to(field.bounds.device), camera.to(field.bounds.device))
-            image = render(field, camera, intersect=intersect, background=backdrop, antialias=SMOOTH, warn=warn)
+        smooth = 1 if background is None else SMOOTH
+        image = render(field, camera, intersect=intersect, background=backdrop, antialias=smooth, warn=warn)
         evaluations += image.evaluations
         psnr.append(_psnr(image.rgb.cpu(), photograph, mask))
         overlaps.append(float(iou(image.mask.cpu(), mask)))

@@ -139,7 +139,7 @@ class Fit(TrainingLoop):
         state |= self.refined.state()
         if self.background:
             state |= self.background.state()
-        state |= self.trust.state()
+        state |= self.trust.state() | self.colors.state()
         if self.start:
             state |= self.start.state()
         elif self.refining:
@@ -162,6 +162,7 @@ class Fit(TrainingLoop):
         if saved and self.background:
             self.background.load_state_dict(saved.state_dict())
         self.trust.resume(state)
+        self.colors.resume(state)
         self.start = VolumeStart.saved(state, self.pixels, self.field.bounds)
         self.refining = self.start is not None or REFINING in state
         self.optimizer = self._new_optimizer()

@@ -28,6 +28,10 @@ STEPS = 128
 """Steps for which points are kept: each is seen 8 times if all rays hit."""
 
 
+COUNTED = "surface_colors"
+"""Its name in the state of a fit."""
+
+
 class SurfaceColors:
     """Points of a surface and the colours that photographs show there, for steps that change the colours alone.
 
@@ -39,7 +43,8 @@ class SurfaceColors:
     def __init__(self, field: Field, pixels: Pixels, recipe: Recipe, seed: int):
         self.field, self.pixels, self.seed = field, pixels, seed
         self.compare = Photometric(recipe.square)
-        self.turn = -1
+        self.turn, self.counted = -1, -1
+        """Which points are kept, and the last ones whose evaluations were counted."""
         self.points: tuple[Tensor, ...] = ()
 
     def __call__(
@@ -56,12 +61,23 @@ class SurfaceColors:
         evaluations = 0
         if step // STEPS != self.turn:
             self.turn = step // STEPS
-            evaluations = self._find(solver, draw)
+            found = self._find(solver, draw)
+            evaluations = found if self.turn > self.counted else 0  # a fit that is resumed finds some of them again
+            self.counted = max(self.turn, self.counted)
         n = len(self.points[0])
         pick = torch.randint(max(n, 1), (min(n, BATCH),), generator=generator).to(self.points[0].device)
         x, normal, direction, target, *feature = (points[pick] for points in self.points)
         color = self.field.color(x, normal, direction, feature[0] if feature else None)
         return self.compare(color, target), evaluations + len(pick)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what `resume` needs."""
+        return {COUNTED: torch.tensor([self.counted])} if self.counted >= 0 else {}
+
+    def resume(self, state: dict[str, Tensor]) -> None:
+        """Continue from a `state`."""
+        if COUNTED in state:
+            self.counted = int(state[COUNTED])
 
     @torch.no_grad()
     def _find(self, solver: Solver, draw: Callable[[int, torch.Generator], PixelBatch]) -> int:

@@ -25,7 +25,7 @@ def smooth_edges(
     intersect: Solver,
     rgb: Float[Tensor, "n 3"],
     depth: Float[Tensor, " n"],
-    background: Float[Tensor, "n 3"],
+    background: Float[Tensor, "n 3"] | None,
     *,
     places: int,
     chunk: int,
@@ -39,7 +39,7 @@ def smooth_edges(
         intersect: finds the surface.
         rgb: sRGB colours of the pixels' centres.
         depth: depth along the camera's forward axis at the pixels' centres, NaN where nothing is hit [scene unit].
-        background: sRGB colours where no ray hits.
+        background: sRGB colours where no ray hits; None: they do not count, so that colours are straight.
         places: rays along each axis of a pixel.
         chunk: number of rays at a time.
         shader: colours surface points.
@@ -48,7 +48,8 @@ def smooth_edges(
     on_edge = torch.nonzero(_edges(depth.detach().view(camera.height, camera.width), camera).view(-1))[:, 0]
     evaluations = 0
     for subset in on_edge.split(max(1, chunk // places**2)):
-        mean, n = _mean(field, camera, intersect, pixel[subset], background[subset], places, shader)
+        behind = None if background is None else background[subset]
+        mean, n = _mean(field, camera, intersect, pixel[subset], behind, places, shader)
         rgb, evaluations = rgb.index_copy(0, subset, mean), evaluations + n
     return rgb, evaluations
 
@@ -58,7 +59,7 @@ def _mean(
     camera: Camera,
     intersect: Solver,
     pixel: Float[Tensor, "k 2"],
-    background: Float[Tensor, "k 3"],
+    background: Float[Tensor, "k 3"] | None,
     n: int,
     shader: Shader,
 ) -> tuple[Float[Tensor, "k 3"], int]:
@@ -67,8 +68,14 @@ def _mean(
     dtype = torch.promote_types(field.bounds.dtype, torch.float32)
     rays = camera.rays((pixel[:, None] + torch.cartesian_prod(side, side)).view(-1, 2), dtype=dtype)
     visible = shaded(field, rays, intersect, shader)
+    ray, light = visible.hit.ray, linear(visible.color).to(dtype)
+    if background is None:
+        total = light.new_zeros(len(pixel), 4).index_add(
+            0, ray // n**2, torch.nn.functional.pad(light, (0, 1), value=1.0)
+        )
+        return encode(total[:, :3] / total[:, 3:].clamp_min(1)), visible.evaluations
     backdrop = linear(background.repeat_interleave(n * n, 0))
-    light = backdrop.index_copy(0, visible.hit.ray, linear(visible.color).to(background))
+    light = backdrop.index_copy(0, ray, light.to(background))
     return encode(light.view(-1, n * n, 3).mean(1)), visible.evaluations
 
 

@@ -45,7 +45,7 @@ def render(
     camera: Camera | object,
     *,
     intersect: SolverLike | object | None = None,
-    background: Sequence[float] | Float[Tensor, "3"] | Float[Tensor, "h w 3"] | object = (1.0, 1.0, 1.0),
+    background: Sequence[float] | Float[Tensor, "3"] | Float[Tensor, "h w 3"] | object | None = (1.0, 1.0, 1.0),
     aggregate: Aggregation | object | None = None,
     silhouette: float | object | None = None,
     outline: bool | object = False,
@@ -64,7 +64,8 @@ def render(
         field: a `Field`, or what `as_field` makes one of.
         camera: the view.
         intersect: finds the surface; by default `SphereTrace()` given a Lipschitz bound, else `DenseMarch()`.
-        background: sRGB colour where no ray hits, one for all pixels or one for each.
+        background: sRGB colour where no ray hits, one for all pixels or one for each. None: it is black, and colours
+            of pixels on edges are those of the object alone (straight), to be laid over anything by a mask.
         aggregate: what a ray sees: `HitPoint()` (default), `MaximumOccupancy()` or `Transparency()`.
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
         outline: add the gradient of moving outlines to `Image.rgb`, whose values do not change, and make that of
@@ -82,7 +83,8 @@ def render(
         ValueError: if an argument makes no sense; for `silhouette`, `outline` and `antialias` without `HitPoint`.
     """
     camera = check_camera("render", camera)
-    pixels, sharpness = background_pixels(background, camera), check_silhouette(silhouette)
+    pixels = background_pixels((0.0, 0.0, 0.0) if background is None else background, camera)
+    sharpness, straight = check_silhouette(silhouette), background is None
     check_switches("render", outline=outline)
     shader = shader_of(material, lights)
     places, memory = whole("render: antialias", antialias), whole("render: memory [byte]", memory)
@@ -95,7 +97,7 @@ def render(
     film = expose(field, camera, solver, aggregate=way, shader=shader, sharpness=sharpness, chunk=chunk)
     backdrop, moves = pixels.to(film.color), bool(outline) and torch.is_grad_enabled()
     rgb, evaluations = _edges(
-        field, camera, solver, film, backdrop, places=places, outline=moves, chunk=chunk, shader=shader
+        field, camera, solver, film, backdrop, straight, places=places, outline=moves, chunk=chunk, shader=shader
     )
     return film.image(camera, rgb, evaluations + (_warn(field, camera, film) if warn else 0))
 
@@ -106,6 +108,7 @@ def _edges(
     solver: Solver,
     film: Film,
     backdrop: Float[Tensor, "n 3"],
+    straight: bool,
     *,
     places: int,
     outline: bool,
@@ -116,7 +119,7 @@ def _edges(
     for, and the evaluations of all this and of the film."""
     rgb, evaluations = film.over(backdrop), film.evaluations
     if places > 1:
-        seen = rgb, film.depth, backdrop
+        seen = rgb, film.depth, None if straight else backdrop
         rgb, for_edges = smooth_edges(field, camera, solver, *seen, places=places, chunk=chunk, shader=shader)
         evaluations += for_edges
     if outline:

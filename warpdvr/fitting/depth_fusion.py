@@ -18,7 +18,7 @@ from warpdvr.runtime.threads import in_order
 TRUNCATION = 3.0
 """Distances beyond this many cells count as this many."""
 
-PER_CELL = 1.5
+PER_CELL = 2.0
 """Views are rendered with at most this many pixels along their longer side for each cell along a side of the voxels."""
 
 CHUNK = 1 << 17

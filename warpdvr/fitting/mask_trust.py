@@ -19,8 +19,8 @@ DISTRUSTED = "distrusted"
 """The name of the packed pixels in the state of a fit."""
 
 RADIUS = 2
-"""Half side of the smallest square of pixels that counts, of views with at most `depth_fusion.LARGEST` pixels along a
-side: thin parts and ragged borders may be the fault of the volume."""
+"""Half side of the smallest square of pixels that counts, of views with `depth_fusion.PER_CELL` pixels per cell of the
+volume: thin parts and ragged borders may be the fault of the volume."""
 
 
 def contradicted(share: Float[Tensor, "h w"], left: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:

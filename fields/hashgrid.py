@@ -15,8 +15,11 @@ from warpdvr.fields.slope import SLOPE_POINTS, steepest, store_slope
 from warpdvr.fields.version import Version
 from warpdvr.runtime.arguments import check_counts, check_positive
 
-RATES: Mapping[str, float] = {"": 1e-2, "table": 2e-3}
-"""Tables get a lower rate: the finer a level, the more its entries change the slope."""
+RATES: Mapping[str, float] = {"": 1e-2, "table": 2e-3, "radiance.encode.table": 1e-2}
+"""Tables of the geometry get a lower rate: the finer a level, the more its entries change the slope."""
+
+SHAPE_RATE = 1e-3
+"""Rate of the perceptron of a distance: each of its weights moves the whole surface, so that higher rates shake it."""
 
 
 class GridSize(NamedTuple):
@@ -113,6 +116,8 @@ class HashGrid(_HashGridField):
         check_positive("hashgrid", radius=radius)
         grid = GridSize(levels, coarsest, finest, size)
         super().__init__(grid, (width, depth, features), Squareplus(sharpness), bounds)
+        own = (f"perceptron.{name}" for name, _ in self.perceptron.named_parameters())
+        self.rates = {**RATES, **dict.fromkeys(own, SHAPE_RATE)}
         self.numerical = numerical
         self.register_buffer("slope", torch.tensor(1.0))
         color_grid = GridSize(color_levels, coarsest, color_finest, color_size)

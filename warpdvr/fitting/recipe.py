@@ -32,7 +32,7 @@ class Recipe:
     """Highest learning rate of Adam [1 / step]; if not given, that of the field."""
     color: float = 6.0
     """Weight of the photometric loss [1 / sRGB difference]."""
-    square: float = 3.0
+    square: float = 10.0
     """Differences of colours up to this multiple of their median count by their square, larger ones by their size; 0:
     all count by their size, as in DVR and IDR."""
     learn_background: bool = True

@@ -326,3 +326,27 @@ def test_rays_shared_between_threads_see_and_teach_the_same(monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(alone[:3], shared[:3], strict=True))
     torch.testing.assert_close(shared[3], alone[3], rtol=1e-4, atol=1e-5)
     assert alone[3].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("bounds", [CUBE, SLAB], ids=["cube", "slab"])
+def test_smaller_cells_hold_the_same_densities_and_colours(bounds):
+    """Trilinear between the corners that there were; where a block was empty, nothing is added far from it."""
+    voxels = random_voxels(bounds, resolution=8, share=2.0)
+    with torch.no_grad():
+        voxels.table[voxels.corner[:, 0] > 4, 0] = 2 * FAINT
+    voxels.prune()
+    finer = voxels.refined(12)
+    assert finer.resolution == 12 and not finer.occupied[11].any() and finer.occupied[:6].all()
+    dense = torch.zeros(4, 9, 9, 9)
+    dense[:, voxels.corner[:, 0], voxels.corner[:, 1], voxels.corner[:, 2]] = voxels.table.detach().T
+    place = (2 * finer.corner / 12 - 1).flip(1)[None, None, None]  # as grid_sample takes it
+    expected = torch.nn.functional.grid_sample(dense[None], place, align_corners=True)[0, :, 0, 0].T
+    near = finer.corner[:, 0] <= 12
+    torch.testing.assert_close(finer.table.detach()[near], expected[near], rtol=0, atol=1e-5)
+
+
+def test_smaller_cells_are_only_where_they_are_allowed():
+    allowed = torch.zeros(8, 8, 8, dtype=torch.bool)
+    allowed[:4] = True
+    finer = DensityVoxels(CUBE, allowed).refined(12)
+    assert finer.allowed[:6].all() and not finer.allowed[6:].any()

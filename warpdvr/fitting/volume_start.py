@@ -13,7 +13,7 @@ from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
 from warpdvr.fitting.depth_fusion import fuse_depths
 from warpdvr.fitting.distillation import distil_surface, value_parameters
-from warpdvr.fitting.optimizer import pack, unpack
+from warpdvr.fitting.optimizer import new_optimizer, pack, unpack
 from warpdvr.fitting.recipe import Recipe
 from warpdvr.geometry.isosurface import mesh_of_lattice
 from warpdvr.geometry.mesh import Mesh
@@ -26,7 +26,10 @@ LAST_RATE = 0.1
 """The last one, as a share of the first."""
 
 RESOLUTION = 128
-"""Cells along each axis of the bounds."""
+"""Cells along each axis of the bounds at the beginning: fewer carve away what is thin, and it does not come back."""
+
+REFINED = 0.6, 1.5
+"""Share of the volume after which its cells get smaller, and how many times as many there are then along each axis."""
 
 HULL_RESOLUTION = 64
 """Cells along each axis in which the hull of the masks is looked for."""
@@ -86,7 +89,7 @@ class VolumeStart:
     ):
         self.pixels, self.bounds, self.shape = pixels, bounds.detach().float(), shape
         self.voxels = voxels or DensityVoxels(self.bounds, _hull_cells(pixels, self.bounds))
-        self.optimizer = torch.optim.Adam([self.voxels.table], lr=0.0, betas=(0.9, 0.99), eps=1e-15, fused=True)
+        self.optimizer = new_optimizer([{"params": [self.voxels.table]}])
         self.steps = 0
 
     def step(self, progress: float, generator: torch.Generator) -> float:
@@ -102,7 +105,10 @@ class VolumeStart:
         Raises:
             RuntimeError: if the difference is not finite; the voxels stay as they were.
         """
-        if self.steps % PRUNE == 0 and self.steps:
+        if progress >= REFINED[0] and self.voxels.resolution == RESOLUTION:
+            self.voxels = self.voxels.refined(round(REFINED[1] * RESOLUTION))
+            self.optimizer = new_optimizer([{"params": [self.voxels.table]}])
+        elif self.steps % PRUNE == 0 and self.steps:
             self.voxels.prune()
         batch = self.pixels.draw(RAYS, generator)
         n = len(batch.label)

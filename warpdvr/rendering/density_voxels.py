@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.kernels import density_voxels as _kernels
@@ -74,6 +75,25 @@ class DensityVoxels:
             largest = torch.nn.functional.max_pool3d(density[None, None], 2, stride=1)[0, 0]
             self.occupied = self.allowed & (largest > FAINT)
         self._describe()
+
+    def refined(self, resolution: int) -> "DensityVoxels":
+        """Return voxels with other cells, of the same densities and colours; what is far from any stays empty.
+
+        Args:
+            resolution: cells along each axis.
+        """
+        values = torch.tensor([NO_DENSITY, 0.5, 0.5, 0.5], device=self.row.device)
+        dense = values.repeat(*self.row.shape, 1)
+        dense[tuple(self.corner.unbind(1))] = self.table.detach()
+        sizes: dict[str, Any] = {"size": (resolution + 1,) * 3, "mode": "trilinear", "align_corners": True}
+        dense = interpolate(dense.permute(3, 0, 1, 2)[None], **sizes)[0]
+        near = _grown(interpolate(_grown(self.occupied), size=(resolution,) * 3))
+        allowed = interpolate(self.allowed[None, None].float(), size=(resolution,) * 3)
+        voxels = DensityVoxels(self.bounds, ((near > 0) & (allowed > 0))[0, 0])
+        with torch.no_grad():
+            x, y, z = voxels.corner.unbind(1)
+            voxels.table.copy_(dense[:, x, y, z].T)
+        return voxels
 
     def render(self, rays: Rays, jitter: Float[Tensor, " n"] | None = None) -> Composited:
         """Return what rays see; differentiable with respect to the table, once.
@@ -182,6 +202,12 @@ def _parts(n: int, device: torch.device) -> tuple[list[int], int]:
 
 def _rows(tensors: Sequence[Tensor], first: int, end: int) -> tuple[Tensor, ...]:
     return tuple(tensor[first:end] for tensor in tensors)
+
+
+def _grown(cell: Bool[Tensor, "r r r"] | Float[Tensor, "1 1 r r r"]) -> Float[Tensor, "1 1 r r r"]:
+    """Return 1 for cells that are True, or touch one."""
+    cell = cell.float() if cell.ndim == 5 else cell[None, None].float()
+    return torch.nn.functional.max_pool3d(cell, 3, stride=1, padding=1)
 
 
 def _corners_of(cell: Bool[Tensor, "r r r"]) -> Bool[Tensor, "s s s"]:

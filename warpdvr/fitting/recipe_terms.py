@@ -153,7 +153,8 @@ class Mask:
     def __call__(self, context: TermContext) -> Evaluated:
         nearest, evaluations = context.sample(nearest_values)
         sharpness, growth = self.sharpness(context.sharpening), self.sharpness(context.sharpening) / self.sharpness(0.0)
-        return losses.silhouette(-sharpness * nearest.value, nearest.target, nearest.n) / growth, evaluations
+        entered = None if context.sharpened is None else nearest.entered
+        return losses.silhouette(-sharpness * nearest.value, nearest.target, nearest.n, entered) / growth, evaluations
 
 
 @dataclass(frozen=True)

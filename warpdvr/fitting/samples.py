@@ -36,6 +36,8 @@ class NearestValues:
     """Smallest value on the ray; differentiable."""
     target: Bool[Tensor, " k"]
     """Whether the mask has the object."""
+    entered: Bool[Tensor, " k"]
+    """Whether the ray hits, so that the value is 0 and the smallest one lies deeper."""
     n: int
     """Number of rays that meet the bounds and have a mask."""
 
@@ -47,7 +49,8 @@ def nearest_values(context: TermContext) -> tuple[NearestValues, int]:
     x = context.batch.rays.at(context.surface.hit.nearest.nan_to_num())[unsettled].to(context.field.bounds.dtype)
     target = context.batch.label[unsettled] == OBJECT
     value = once_differentiable(context.field.value(x), ONCE)
-    return NearestValues(value, target, int(masked.sum())), len(x)
+    entered = context.surface.hit.status[unsettled] == int(Status.HIT)
+    return NearestValues(value, target, entered, int(masked.sum())), len(x)
 
 
 @dataclass(frozen=True)

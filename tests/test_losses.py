@@ -227,3 +227,14 @@ def test_of_equals_the_gradient_is_zero(term, equal):
     value = term(x, equal)
     (slope,) = torch.autograd.grad(value, x)
     assert 0 <= value.item() <= 1e-6 and not slope.any()  # NaN counts as something
+
+
+def test_rays_that_hit_beside_the_object_count_twice():
+    """Log 2 each at a logit of 0, whose slope of 1/2 becomes that of a ray that should have hit and misses by far."""
+    soft, target = torch.tensor([0.0, 0.0, -50.0], requires_grad=True), torch.tensor([False, False, True])
+    entered = torch.tensor([True, False, False])
+    value = loss.silhouette(soft, target, 10, entered)
+    assert float(value.detach()) == pytest.approx((3 * math.log(2) + 50) / 10)
+    value.backward()
+    torch.testing.assert_close(soft.grad, torch.tensor([0.1, 0.05, -0.1]))
+    assert float(loss.silhouette(soft, target, 10).detach()) == pytest.approx((2 * math.log(2) + 50) / 10)

@@ -45,7 +45,7 @@ def silhouette(
             log(2) / sharpness; masks that extend over their object make up for that.
         target: True where the mask has the object.
         n: number of rays whose mask is known.
-        entered: rays that hit, whose logit is 0 although they go deeper. Those that should not have hit count twice: the
+        entered: rays that hit, whose logit is 0 though they go deeper. Those that should not have hit count twice: the
             slope of their entropy is 1/2 at the hit and nearly 1 where a sharp mask is wrong by more than its width, as
             it is for rays that should have hit. Without this a sharp mask and a noisy surface come out too large.
     """

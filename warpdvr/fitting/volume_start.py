@@ -61,7 +61,7 @@ SHARPENED = 0.9, 1.8
 """How far masks are sharpened where the refinement begins and ends; a fit without a volume takes them from 0 to 1. Soft
 masks shrink the surface, see `losses.silhouette`."""
 
-REFINING_RATE = 0.1
+REFINING_RATE = 0.2
 """Rates of the surface in the refinement, as a share of those of a fit that begins without one."""
 
 PREFIX = "volume."

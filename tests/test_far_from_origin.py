@@ -354,7 +354,7 @@ def test_a_run_far_away_gives_the_surface_of_the_near_one(data, tmp_path):
     for name, shift in places.items():
         folder = shifted(data, tmp_path / f"{name} photographs", shift)
         scene = f'[views]\nfolder = "{folder}"\n[field]\nkind = "voxel-sdf"\nbounds = 1.1\nresolution = 16\n'
-        scene += "[fit]\niterations = 12\nrays = 256\n[mesh]\nresolution = 24\n"
+        scene += "[fit]\niterations = 12\nrays = 256\nsquare = 3.0\n[mesh]\nresolution = 24\n"
         (tmp_path / f"{name}.toml").write_text(scene)
         assert main(["fit", str(tmp_path / f"{name}.toml"), "--out", str(tmp_path / name)]) != 2  # however good it is
         run = Run.open(tmp_path / name)

@@ -333,7 +333,7 @@ def test_each_part_of_a_field_learns_at_its_own_rate():
     job = Fit(small_hash_grid(), ball(2), iterations=4, recipe=replace(SMALL, rate=0.1))
     for i, _ in enumerate(job):
         found = sorted(group["lr"] for group in job.optimizer.param_groups)
-        assert found == pytest.approx([0.02 * schedule(i / 4), 0.1 * schedule(i / 4)])
+        assert found == pytest.approx([rate * schedule(i / 4) for rate in (0.01, 0.02, 0.1)])
 
 
 def test_total_is_the_weighted_sum():

@@ -163,13 +163,13 @@ class Recipe:
         if "" not in rates:
             raise ValueError(f'fit: rates need an entry "" for all other parameters, got {dict(rates)}')
         endings = sorted(rates, key=len, reverse=True)
-        groups: dict[str, list[Tensor]] = {}
+        groups: dict[float, list[Tensor]] = {}
         for name, parameter in field.named_parameters():
             if not parameter.requires_grad:
                 continue
-            groups.setdefault(next(e for e in endings if name.endswith(e)), []).append(parameter)
+            groups.setdefault(rates[next(e for e in endings if name.endswith(e))], []).append(parameter)
         factor = 1.0 if self.rate is None else self.rate / rates[""]
-        return [{"params": parameters, "rate": factor * rates[ending]} for ending, parameters in groups.items()]
+        return [{"params": parameters, "rate": factor * rate} for rate, parameters in groups.items()]
 
 
 RECIPES = {

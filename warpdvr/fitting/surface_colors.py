@@ -13,7 +13,7 @@ from warpdvr.fitting.recipe_terms import Photometric
 from warpdvr.fitting.terms import object_hits
 from warpdvr.intersection.base import Solver
 from warpdvr.rendering.surface import trace
-from warpdvr.shading.shade import SurfacePoints
+from warpdvr.shading.shade import SurfacePoints, shade
 
 RAYS = 1 << 17
 """Rays whose points are kept at a time."""
@@ -67,7 +67,7 @@ class SurfaceColors:
         n = len(self.points[0])
         pick = torch.randint(max(n, 1), (min(n, BATCH),), generator=generator).to(self.points[0].device)
         x, normal, direction, target, *feature = (points[pick] for points in self.points)
-        color = self.field.color(x, normal, direction, feature[0] if feature else None)
+        color = shade(SurfacePoints(self.field, x, normal, direction, feature[0] if feature else None))
         return self.compare(color, target), evaluations + len(pick)
 
     def state(self) -> dict[str, Tensor]:

@@ -206,12 +206,12 @@ def test_the_slope_bound_follows_the_weights():
 def test_tables_learn_at_a_rate_of_their_own_and_what_moves_a_whole_distance_slowest(kind):
     field = small(kind)
     groups = Recipe().groups(field, field.rates)
-    told = {id(parameter): group["rate"] for group in groups for parameter in group["params"]}
-    assert told.pop(id(field.encode.table)) == 2e-3
-    assert {told.pop(id(parameter)) for parameter in field.perceptron.parameters()} == {
+    rates = {id(parameter): group["rate"] for group in groups for parameter in group["params"]}
+    assert rates.pop(id(field.encode.table)) == 2e-3
+    assert {rates.pop(id(parameter)) for parameter in field.perceptron.parameters()} == {
         1e-3 if kind == "hashgrid" else 1e-2
     }
-    assert set(told) == {*map(id, field.radiance.parameters())} and set(told.values()) == {1e-2}
+    assert set(rates) == {*map(id, field.radiance.parameters())} and set(rates.values()) == {1e-2}
 
 
 @pytest.mark.parametrize("kind", KINDS)

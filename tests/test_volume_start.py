@@ -25,7 +25,7 @@ from warpdvr.fitting import distillation, volume_start
 from warpdvr.fitting.depth_fusion import fuse_depths
 from warpdvr.fitting.distillation import distil_surface, value_parameters
 from warpdvr.fitting.fit import Fit
-from warpdvr.fitting.optimizer import held
+from warpdvr.fitting.optimizer import frozen
 from warpdvr.fitting.recipe import RECIPES, Recipe
 from warpdvr.fitting.saving import saved_steps
 from warpdvr.fitting.volume_start import REFINING
@@ -283,6 +283,22 @@ def test_a_fit_that_goes_on_equals_one_that_was_never_interrupted(ball, straight
         assert equal(now, last), at
 
 
+def test_a_refined_surface_stays_slow_where_a_fit_that_goes_on_has_no_volume(ball, straight):
+    """Its colours alone are still learnt first, and its shape at a lower rate."""
+    _, _, states = straight
+    weights, state = states[AT["colours alone"]]
+    field = field_of()
+    job = short(field, ball, volume=0.0)
+    field.load_state_dict(weights)
+    job.resume(state)
+    assert job.refining and job.shape == value_parameters(field)
+    usual = {id(p): group["rate"] for group in job.groups for p in group["params"]}
+    rates = {p: group["rate"] for group in job.optimizer.param_groups for p in group["params"]}
+    factors = {p: rate / usual[id(p)] for p, rate in rates.items()}
+    assert all(factors[p] == pytest.approx(volume_start.REFINING_RATE) for p in job.shape)
+    assert all(factors[p] == 1 for p in factors if p not in job.shape)
+
+
 def test_a_state_of_before_there_were_volumes_goes_on_without(ball):
     field = field_of()
     old = short(field, ball, volume=0.0)
@@ -357,7 +373,7 @@ def test_the_shape_stays_while_colours_are_learnt_and_wants_its_gradient_again(b
 
 def test_parameters_that_are_held_want_their_gradient_again_after_an_error():
     a, b = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1), requires_grad=False)
-    with pytest.raises(KeyError), held([a, b]):
+    with pytest.raises(KeyError), frozen([a, b]):
         assert not a.requires_grad
         raise KeyError
     assert a.requires_grad and not b.requires_grad

@@ -51,7 +51,8 @@ def fuse_depths(voxels: DensityVoxels, views: Views) -> Fusion:
     distrusted = []
     largest = round(PER_CELL * voxels.resolution)
     cameras = [reduced(views.cameras[i], largest).to(x.device) for i in views.train]
-    for i, camera, seen in zip(views.train, cameras, in_order(partial(render_view, voxels), cameras), strict=True):
+    in_turn = map if x.device.type == "cuda" else in_order  # whose threads do not share its stream
+    for i, camera, seen in zip(views.train, cameras, in_turn(partial(render_view, voxels), cameras), strict=True):
         mask, size = views.masks[i], (camera.height, camera.width)
         forward = camera.rays(dtype=torch.float32).direction @ camera.pose[:3, 2].float()
         depth, wrong = (seen.t * forward).view(size), torch.zeros(size, dtype=torch.bool)

@@ -14,10 +14,10 @@ from warpdvr.datasets.pixels import Pixels
 from warpdvr.datasets.views import Views, check_views
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
-from warpdvr.fitting.distillation import PROBES
+from warpdvr.fitting.distillation import PROBES, value_parameters
 from warpdvr.fitting.loop import TrainingLoop
 from warpdvr.fitting.mask_trust import MaskTrust
-from warpdvr.fitting.optimizer import held, new_optimizer, slowed
+from warpdvr.fitting.optimizer import frozen, new_optimizer, slowed
 from warpdvr.fitting.recipe import WEIGHTS, Recipe, find_recipe
 from warpdvr.fitting.recipe_terms import new_background, recipe_terms
 from warpdvr.fitting.refined_cameras import RefinedCameras
@@ -55,8 +55,8 @@ class Fit(TrainingLoop):
     """The fit of a field to photographs.
 
     `for step in Fit(field, views, minutes=5): ...` runs it. Between two steps its state can be saved and the field can
-    be rendered; the time that this takes is not counted. Deterministic for a seed and a number of iterations, on one
-    device.
+    be rendered; the time that this takes is not counted. Deterministic for a seed, a number of iterations and a number
+    of threads of Torch, on one device.
     """
 
     @outside_inference
@@ -165,6 +165,7 @@ class Fit(TrainingLoop):
         self.colors.resume(state)
         self.start = VolumeStart.saved(state, self.pixels, self.field.bounds)
         self.refining = self.start is not None or REFINING in state
+        self.shape = self.shape or (value_parameters(self.field) if self.refining else set())
         self.optimizer = self._new_optimizer()
         self._resume_optimizer(state)
 
@@ -225,7 +226,7 @@ class Fit(TrainingLoop):
             return dict.fromkeys(("volume", "total"), self.start.step(progress / self.recipe.volume, self.generator))
         if self.start:
             self._take_surface(self.start)
-        with held(self.shape if self.colors_alone(progress) else ()):
+        with frozen(self.shape if self.colors_alone(progress) else ()):
             return super()._step(progress)
 
     def _descend(self, total: Tensor) -> None:

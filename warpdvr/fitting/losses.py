@@ -49,9 +49,8 @@ def silhouette(
             slope of their entropy is 1/2 at the hit and nearly 1 where a sharp mask is wrong by more than its width, as
             it is for rays that should have hit. Without this a sharp mask and a noisy surface come out too large.
     """
-    entropy = torch.nn.functional.binary_cross_entropy_with_logits(soft, target.to(soft), reduction="none")
-    twice = 1.0 if entered is None else 1.0 + (entered & ~target).to(soft)
-    return (twice * entropy).sum() / max(n, 1)
+    weight = None if entered is None else 1.0 + (entered & ~target).to(soft)
+    return _entropy(soft, target.to(soft), n, weight)
 
 
 def hinge(value: Float[Tensor, " k"], target: Bool[Tensor, " k"], n: int, margin: float = MARGIN) -> Float[Tensor, ""]:
@@ -166,5 +165,7 @@ def _mean(x: Float[Tensor, "k ..."]) -> Float[Tensor, ""]:
     return x.sum() / max(len(x), 1)
 
 
-def _entropy(logit: Float[Tensor, " k"], target: Float[Tensor, " k"], n: int) -> Float[Tensor, ""]:
-    return torch.nn.functional.binary_cross_entropy_with_logits(logit, target, reduction="sum") / max(n, 1)
+def _entropy(
+    logit: Float[Tensor, " k"], target: Float[Tensor, " k"], n: int, weight: Float[Tensor, " k"] | None = None
+) -> Float[Tensor, ""]:
+    return torch.nn.functional.binary_cross_entropy_with_logits(logit, target, weight, reduction="sum") / max(n, 1)

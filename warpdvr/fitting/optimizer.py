@@ -31,7 +31,7 @@ def slowed(groups: Sequence[dict[str, Any]], slow: AbstractSet[Tensor], factor: 
 
 
 @contextmanager
-def held(parameters: Iterable[Tensor]) -> Iterator[None]:
+def frozen(parameters: Iterable[Tensor]) -> Iterator[None]:
     """Require no gradient of parameters for a while."""
     parameters = [p for p in parameters if p.requires_grad]
     try:

@@ -87,13 +87,9 @@ class SurfaceColors:
             batch = draw(CHUNK, generator)
             traced = trace(self.field, batch.rays, solver)
             at, ray = traced.points, traced.hit.ray
+            feature = [] if at.feature is None else [at.feature]
             right = object_hits(self.pixels, batch, ray, at.x)
-            parts.append([a[right] for a in (*_inputs(at)[:3], batch.color[ray], *_inputs(at)[3:])])
+            parts.append([a[right] for a in (at.x, at.normal, at.direction, batch.color[ray], *feature)])
             evaluations += traced.evaluations
         self.points = tuple(torch.cat(part) for part in zip(*parts, strict=True))
         return evaluations
-
-
-def _inputs(at: SurfacePoints) -> tuple[Tensor, ...]:
-    feature = () if at.feature is None else (at.feature,)
-    return at.x, at.normal, at.direction, *feature

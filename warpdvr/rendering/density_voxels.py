@@ -82,7 +82,7 @@ class DensityVoxels:
         Args:
             resolution: cells along each axis.
         """
-        values = torch.tensor([NO_DENSITY, 0.5, 0.5, 0.5], device=self.row.device)
+        values = self.table.new_tensor([NO_DENSITY, 0.5, 0.5, 0.5])
         dense = values.repeat(*self.row.shape, 1)
         dense[tuple(self.corner.unbind(1))] = self.table.detach()
         sizes: dict[str, Any] = {"size": (resolution + 1,) * 3, "mode": "trilinear", "align_corners": True}
@@ -178,7 +178,7 @@ class _Composite(torch.autograd.Function):
         *places, color, left = ctx.saved_tensors
         per_row = [color, left, grad[0].contiguous(), grad[1].contiguous()]
         bounds, threads = _parts(len(color), color.device)
-        by_table = torch.zeros(threads, *ctx.voxels.table.shape, device=color.device)  # no two write to the same place
+        by_table = color.new_zeros(threads, *ctx.voxels.table.shape)  # no two write to the same place
         load_kernel(_kernels.composite_backward, color.device)
 
         def part(first: int, end: int) -> None:

@@ -125,6 +125,16 @@ def test_a_mask_outweighs_what_voxels_say():
     assert float(fuse_depths(voxels, both).lattice[tuple(voxels.corner.unbind(1))][centre]) < 0
 
 
+def test_a_hole_in_one_of_many_masks_goes_not_through_the_object():
+    """It is too small to be distrusted, and no other view sees what lies inside."""
+    voxels = opaque(BALLS["cube"], lambda x: x.norm(dim=1) - 0.5)
+    right = [torch.ones(96, 96, dtype=torch.bool) for _ in range(12)]
+    wrong = [mask.clone() for mask in right]
+    wrong[0][46:50, 46:50] = False
+    lattices = [fuse_depths(voxels, empty_views(12, masks=tuple(masks))).lattice for masks in (right, wrong)]
+    assert torch.equal(*lattices) and float(lattices[0][24, 24, 24]) < 0
+
+
 LOW, HIGH = (-0.5, -0.3, -0.6), (0.4, 0.5, 0.3)
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.views import Views
-from warpdvr.fitting.mask_trust import contradicted
+from warpdvr.fitting.mask_trust import OUTVOTED, contradicted
 from warpdvr.rendering.density_voxels import Composited, DensityVoxels
 from warpdvr.runtime.threads import in_order
 
@@ -42,12 +42,16 @@ def fuse_depths(voxels: DensityVoxels, views: Views) -> Fusion:
     Each view measures it along its axis; beyond the truncation in front of the surface it counts as that, farther
     behind the surface it says nothing. Their mean is positive in front and negative behind, and 0 on a surface to a
     part of a cell, though densities are rough (Curless and Levoy, "A volumetric method for building complex models
-    from range images", 1996). A corner that no view sees lies inside; one without voxels lies outside. Pixels in whose
-    mask is background see through everything, unless the voxels contradict it, see `mask_trust`.
+    from range images", 1996). A corner that no view sees lies inside; one without voxels lies outside.
+
+    Pixels in whose mask is background see through everything, unless the voxels contradict it (`mask_trust`). That
+    counts at corners that more than `OUTVOTED` of the views see there: otherwise a hole in one mask would be one
+    through the object, inside of which nobody contradicts it.
     """
     limit = TRUNCATION * float(voxels.side.max())
     x = voxels.bounds[0] + voxels.corner * voxels.side
-    total, count = torch.zeros(2, len(x), device=x.device)
+    total, count = torch.zeros(2, 2, len(x), device=x.device)  # of the voxels' depths, and with masks
+    background, visible = torch.zeros(2, len(x), device=x.device)
     distrusted = []
     largest = round(PER_CELL * voxels.resolution)
     cameras = [reduced(views.cameras[i], largest).to(x.device) for i in views.train]
@@ -55,20 +59,24 @@ def fuse_depths(voxels: DensityVoxels, views: Views) -> Fusion:
     for i, camera, seen in zip(views.train, cameras, in_turn(partial(render_view, voxels), cameras), strict=True):
         mask, size = views.masks[i], (camera.height, camera.width)
         forward = camera.rays(dtype=torch.float32).direction @ camera.pose[:3, 2].float()
-        depth, wrong = (seen.t * forward).view(size), torch.zeros(size, dtype=torch.bool)
+        depth, (wrong, empty) = seen.t * forward, torch.zeros(2, *size, dtype=torch.bool)
         if mask is not None:
             share = interpolate(mask[None, None].float(), size=size, mode="area")[0, 0]
             wrong = contradicted(share, seen.left.view(size).cpu())
-            depth = torch.where(((share < 0.5) & ~wrong).to(depth.device), torch.inf, depth)
+            empty = (share < 0.5) & ~wrong
         full = views.cameras[i].height, views.cameras[i].width
         distrusted.append((interpolate(wrong[None, None].float(), size=full, mode="nearest")[0, 0] > 0).reshape(-1))
         pixel, z, shown = camera.pixel_index(x)
-        offset = depth.reshape(-1)[pixel] - z
-        shown &= offset > -limit
-        total += torch.where(shown, offset.clamp_max(limit), 0)
-        count += shown
+        through = empty.reshape(-1).to(x.device)
+        offset = torch.stack([depth, depth.masked_fill(through, torch.inf)])[:, pixel] - z
+        said = shown & (offset > -limit)
+        total += torch.where(said, offset.clamp_max(limit), 0)
+        count += said
+        background += shown & through[pixel]
+        visible += shown
+    value = torch.where(count > 0, total / count.clamp_min(1), -limit)
     lattice = torch.full(voxels.row.shape, limit, device=x.device)
-    lattice[tuple(voxels.corner.unbind(1))] = torch.where(count > 0, total / count.clamp_min(1), -limit)
+    lattice[tuple(voxels.corner.unbind(1))] = torch.where(background > OUTVOTED * visible, value[1], value[0])
     return Fusion(lattice, torch.cat(distrusted))
 
 

@@ -13,6 +13,7 @@ from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
 from warpdvr.fitting.depth_fusion import fuse_depths
 from warpdvr.fitting.distillation import distil_surface, value_parameters
+from warpdvr.fitting.mask_trust import OUTVOTED
 from warpdvr.fitting.optimizer import new_optimizer, pack, unpack
 from warpdvr.fitting.recipe import Recipe
 from warpdvr.geometry.isosurface import mesh_of_lattice
@@ -33,11 +34,6 @@ REFINED = 0.6, 1.5
 
 HULL_RESOLUTION = 64
 """Cells along each axis in which the hull of the masks is looked for."""
-
-OUTVOTED = 0.2
-"""Share of the views that may see background where the object is, because their masks are wrong there.
-
-With a twentieth of each mask wrong, at random, more than a tenth of 60 views are at one place in twenty."""
 
 RAYS = 4096
 """Rays in a step."""

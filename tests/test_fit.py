@@ -30,7 +30,7 @@ from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.sphere_trace import SphereTrace
 
 RADIUS, PAINT = 0.6, (0.8, 0.4, 0.2)
-SMALL = Recipe(rays=128, learn_background=False)
+SMALL = Recipe(rays=128, learn_background=False, exposure=0.0)
 
 
 def ball(n: int = 6, size: int = 40) -> Views:

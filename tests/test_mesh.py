@@ -205,6 +205,26 @@ def test_walls_of_cavities_are_left_out_if_wanted():
     assert closed(seen).volume == pytest.approx(4 / 3 * math.pi * (0.4**3 + 0.3**3), rel=0.01)
 
 
+def test_small_pieces_are_left_out_if_wanted():
+    """Balls whose volumes are 1, 1/8 and 1/64 of the largest, and a cavity in it of 1/8."""
+    shell = Through(Sphere(0.3, (-0.5, 0, 0)), lambda v: (v + 0.1).abs() - 0.1)  # outer radius 0.3, inner 0.1
+    balls = Union([shell, Sphere(0.15, (0.3, 0, 0)), Sphere(0.075, (0.8, 0, 0))])
+    volumes = {
+        share: sorted(b.volume for b in closed(extract(balls, resolution=96, smallest=share, cavities=False)).split())
+        for share in (0.0, 1 / 32, 1 / 4)
+    }
+    assert [len(v) for v in volumes.values()] == [3, 2, 1]
+    assert volumes[1 / 4][0] == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.01)
+    whole = [closed(extract(balls, resolution=96, smallest=share)).body_count for share in (0.0, 1 / 32, 1 / 4)]
+    assert whole == [4, 3, 1]  # the wall of the cavity encloses 1/27
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, math.nan, "large", True, None])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(ValueError, match=r"^extract: smallest must be a share from 0 to less than 1, got"):
+        extract(Sphere(0.5), resolution=16, smallest=share)
+
+
 @pytest.mark.parametrize("n_pair", [0, 40, 120, 400])
 def test_pieces_are_those_that_scipy_finds(n_pair):
     pairs = torch.randint(200, (n_pair, 2), generator=torch.Generator().manual_seed(n_pair))

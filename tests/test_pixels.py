@@ -32,8 +32,8 @@ def views() -> Views:
     )
 
 
-def draw(given: Views, n: int = 2000, seed: int = 0, device: torch.device | str = "cpu"):
-    return Pixels(given, device).draw(n, torch.Generator().manual_seed(seed))
+def draw(given: Views, n: int = 2000, seed: int = 0, device: torch.device | str = "cpu", *, outlines: bool = True):
+    return Pixels(given, device).draw(n, torch.Generator().manual_seed(seed), outlines=outlines)
 
 
 def places(batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,14 +150,15 @@ def test_both_sides_of_an_outline_are_drawn_equally_often(shape):
         assert inside > 5 * times[~near(mask, True, 12)].mean()
 
 
-def test_an_outline_is_drawn_more_often_than_what_it_encloses():
+@pytest.mark.parametrize("outlines", [True, False])
+def test_an_outline_is_drawn_more_often_than_what_it_encloses_if_asked_for(outlines):
     v, u = torch.meshgrid(torch.arange(60), torch.arange(80), indexing="ij")
     mask = (u - 40).abs().maximum((v - 30).abs()) < 20
-    place, _ = places(draw(one(mask), 100_000))
+    place, _ = places(draw(one(mask), 100_000, outlines=outlines))
     times = torch.zeros(mask.shape).index_put_((place[:, 1], place[:, 0]), torch.ones(len(place)), accumulate=True)
     rim = near(mask, True, RIM) & near(mask, False, RIM)
     inner = mask & ~rim
-    share = 0.2 / int(rim.sum()) / (0.7 / int(near(mask, True, 3).sum()) + 0.1 / mask.numel())
+    share = outlines * 0.2 / int(rim.sum()) / (0.7 / int(near(mask, True, 3).sum()) + 0.1 / mask.numel())
     assert times[rim & mask].mean() / times[inner].mean() == pytest.approx(1 + share, rel=0.03)
 
 

@@ -128,7 +128,7 @@ WRONG = {
     "option of fit": ("[fit]\nspeed = 1", r"\[fit\] has no option 'speed'; known are .*cells, color, depth, eikonal"),
     "option of mesh": (
         "[mesh]\nsize = 1",
-        r"\[mesh\] has no option 'size'; known are cavities, colors, grid, largest, project",
+        r"\[mesh\] has no option 'size'; known are cavities, colors, grid, largest, project, resolution, smallest$",
     ),
     "option of views": ('[views]\nmesh = "a"\nhold_out = 3', r"\[views\] has no option 'hold_out'; known are count"),
     "option of a folder": ('[views]\nfolder = "a"\ncount = 3', r"\[views\] has no option 'count'; known are cameras"),

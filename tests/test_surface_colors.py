@@ -10,7 +10,7 @@ from warpdvr.datasets.pixels import OBJECT, Pixels
 from warpdvr.datasets.views import Views
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fitting import surface_colors
-from warpdvr.fitting.recipe import Recipe
+from warpdvr.fitting.recipe_terms import Photometric
 from warpdvr.fitting.surface_colors import SurfaceColors
 from warpdvr.intersection.sphere_trace import SphereTrace
 from warpdvr.rendering.render import render
@@ -46,7 +46,7 @@ def pixels():
 
 
 def colors(pixels, field=None) -> SurfaceColors:
-    return SurfaceColors(field or Painted(), pixels, Recipe(square=0.0), seed=3)
+    return SurfaceColors(field or Painted(), pixels, Photometric(0.0), seed=3)
 
 
 def test_the_loss_is_the_mean_difference_to_photographs(pixels):
@@ -60,7 +60,7 @@ def test_the_loss_is_the_mean_difference_to_photographs(pixels):
 def test_points_are_on_the_object_and_on_the_surface(pixels):
     own = colors(pixels)
     own(0, SphereTrace(), pixels.draw, torch.Generator())
-    x, normal, direction, color = own.points
+    x, normal, direction, color, _ = own.points
     shown = pixels.draw(1024, torch.Generator().manual_seed(4)).label == OBJECT
     assert 0.5 * int(shown.sum()) < len(x) < 1024
     assert (x.norm(dim=1) - 0.5).abs().max() < 1e-4 and ((normal * direction).sum(1) < 0).all()

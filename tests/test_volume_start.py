@@ -14,6 +14,7 @@ import warpdvr
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.paths import fibonacci_sphere
 from warpdvr.cameras.transform import SceneTransform
+from warpdvr.datasets.pixels import Pixels
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.datasets.views import Views
 from warpdvr.evaluation.concave import concave_distance
@@ -133,6 +134,30 @@ def test_a_hole_in_one_of_many_masks_goes_not_through_the_object():
     wrong[0][46:50, 46:50] = False
     lattices = [fuse_depths(voxels, empty_views(12, masks=tuple(masks))).lattice for masks in (right, wrong)]
     assert torch.equal(*lattices) and float(lattices[0][24, 24, 24]) < 0
+
+
+@pytest.mark.parametrize(("progress", "least", "moves"), [(0.0, 1.1, True), (0.5, 1.1, False), (0.5, 0.3, True)])
+def test_views_outvote_a_mask_where_the_volume_is_opaque(progress, least, moves, monkeypatch):
+    """Rays of the background move voxels unless less than `least` of their light is left, but for the first steps."""
+    monkeypatch.setattr(volume_start, "OPAQUE", least)
+    none = tuple(torch.zeros(16, 16, dtype=torch.bool) for _ in range(3))
+    pixels = Pixels(empty_views(3, size=16, masks=none))
+    start = volume_start.VolumeStart(pixels, BALLS["cube"], DensityVoxels(BALLS["cube"], torch.ones(8, 8, 8) > 0))
+    before = start.voxels.table.detach().clone()
+    start.step(progress, torch.Generator().manual_seed(0))
+    assert torch.equal(start.voxels.table, before) != moves
+
+
+def test_debris_is_left_out_of_the_surface():
+    """A ball of a thousandth of the volume of the other one."""
+    voxels = opaque(BALLS["cube"], lambda x: x.norm(dim=1) - 0.5)
+    x = voxels.bounds[0] + voxels.corner * voxels.side
+    value = torch.minimum(x.norm(dim=1) - 0.5, (x - torch.tensor([0.8, 0.8, 0.0])).norm(dim=1) - 0.08)
+    lattice = torch.ones(49, 49, 49)
+    lattice[tuple(voxels.corner.unbind(1))] = value
+    start = volume_start.VolumeStart.__new__(volume_start.VolumeStart)
+    start.voxels, start.bounds = voxels, BALLS["cube"]
+    assert start.surface(lattice).vertices.norm(dim=1).max() < 0.55
 
 
 LOW, HIGH = (-0.5, -0.3, -0.6), (0.4, 0.5, 0.3)

@@ -85,7 +85,13 @@ class Pixels:
         self.K, self.projections = K.to(self.K), list(projections)
 
     def draw(
-        self, n: int, generator: torch.Generator, *, patches: bool = False, pose: Float[Tensor, "v 4 4"] | None = None
+        self,
+        n: int,
+        generator: torch.Generator,
+        *,
+        patches: bool = False,
+        outlines: bool = True,
+        pose: Float[Tensor, "v 4 4"] | None = None,
     ) -> PixelBatch:
         """Draw n random pixels as rays: `SHARES` of them around the object and its outline, the rest from all pixels.
 
@@ -96,9 +102,10 @@ class Pixels:
             n: number of pixels.
             generator: the source of random numbers.
             patches: draw n // 4 blocks of 2 x 2 pixels instead, block after block.
+            outlines: draw pixels at outlines more often than others; False: as often as those around the object.
             pose: camera-to-world matrices of the training views; those of the views by default.
         """
-        index = self._draw(n // 4 if patches else n, generator)
+        index = self._draw(n // 4 if patches else n, generator, SHARES if outlines else (sum(SHARES), 0.0))
         view = torch.searchsorted(self.start, index, right=True) - 1
         offset = index - self.start[view]
         width = self.width[view]
@@ -158,11 +165,11 @@ class Pixels:
             n_background += visible & (self.label[torch.where(visible, index, 0)] == BACKGROUND)
         return n_background, n_visible
 
-    def _draw(self, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
-        """Return the indices of random pixels in the shares of `SHARES`."""
+    def _draw(self, n: int, generator: torch.Generator, shares: tuple[float, float]) -> Int[Tensor, " n"]:
+        """Return the indices of random pixels in shares like `SHARES`."""
         if not self.masked:
             return self._choose(self.near, n, generator) if len(self.near) else self.near.pixel(self.start[:0])
-        counts = int(SHARES[0] * n), int(SHARES[1] * n)
+        counts = int(shares[0] * n), int(shares[1] * n)
         parts = (self.near, counts[0]), (self.rim, counts[1]), (None, n - sum(counts))
         return torch.cat([self._choose(candidates, count, generator) for candidates, count in parts])
 

@@ -19,7 +19,7 @@ from warpdvr.fitting.loop import TrainingLoop
 from warpdvr.fitting.mask_trust import MaskTrust
 from warpdvr.fitting.optimizer import frozen, new_optimizer, slowed
 from warpdvr.fitting.recipe import WEIGHTS, Recipe, find_recipe
-from warpdvr.fitting.recipe_terms import new_background, recipe_terms
+from warpdvr.fitting.recipe_terms import Photometric, new_background, recipe_terms
 from warpdvr.fitting.refined_cameras import RefinedCameras
 from warpdvr.fitting.surface_colors import SurfaceColors
 from warpdvr.fitting.terms import Term, TermContext, check_terms, evaluate_terms
@@ -104,13 +104,17 @@ class Fit(TrainingLoop):
         if not self.clipped:
             raise ValueError(f"fit: no parameter of {field.name} wants a gradient, and cameras stay fixed")
         self.trust = MaskTrust(self.pixels)
-        self.start = new_start(self.recipe, field, self.pixels, minutes=self.minutes, iterations=self.iterations)
+        exposure = self.refined.exposure
+        self.start = new_start(
+            self.recipe, field, self.pixels, exposure, minutes=self.minutes, iterations=self.iterations
+        )
         self.refining = self.start is not None  # the surface of a volume
         self.groups, self.shape = groups, set(self.start.shape) if self.start else set()
         self.evaluations += PROBES if self.start else 0
-        self.colors = SurfaceColors(field, self.pixels, self.recipe, self.generator.initial_seed())
+        compare = Photometric(self.recipe.square, exposure)
+        self.colors = SurfaceColors(field, self.pixels, compare, self.generator.initial_seed())
         self.optimizer = self._new_optimizer()
-        weighted = recipe_terms(self.recipe, field, self.background)
+        weighted = recipe_terms(self.recipe, field, self.background, exposure)
         self.terms = [*weighted, *check_terms(terms, [*WEIGHTS, "prior", "total", *(term.name for term in weighted)])]
         self._check_start(self.generator.initial_seed(), has_own_terms=len(self.terms) > len(weighted))
         self.intersect = as_solver(self._usual_solver() if intersect is None else intersect).prepare(field)
@@ -163,7 +167,7 @@ class Fit(TrainingLoop):
             self.background.load_state_dict(saved.state_dict())
         self.trust.resume(state)
         self.colors.resume(state)
-        self.start = VolumeStart.saved(state, self.pixels, self.field.bounds)
+        self.start = VolumeStart.saved(state, self.pixels, self.field.bounds, self.refined.exposure)
         self.refining = self.start is not None or REFINING in state
         self.shape = self.shape or (value_parameters(self.field) if self.refining else set())
         self.optimizer = self._new_optimizer()
@@ -265,11 +269,14 @@ class Fit(TrainingLoop):
         return new_optimizer(slowed(self.groups, self.shape, REFINING_RATE) if self.refining else self.groups)
 
     def _other_groups(self) -> list[dict[str, Any]]:
-        """Return the parameters of cameras, whose gradients are clipped with those of the field, and background."""
+        """Return the parameters of cameras, whose gradients are clipped with those of the field, and of what else the
+        photographs show."""
         groups = self.refined.groups
         self.clipped.extend(p for group in groups for p in group["params"])
         if self.background:
             groups.append({"params": list(self.background.parameters()), "rate": RATE})
+        if exposure := self.refined.exposure:
+            groups.append({"params": list(exposure.parameters()), "rate": self.recipe.exposure})
         return groups
 
     def _check_start(self, seed: int, *, has_own_terms: bool) -> None:

@@ -83,6 +83,9 @@ class Recipe:
     intrinsics: float = 0.0
     """Highest learning rate of focal lengths and lens coefficients, in equal shares of the picture [1 / step]; 0: they
     stay fixed."""
+    exposure: float = 0.001
+    """Highest learning rate of how much brighter or darker each photograph is than the others [1 / step]; 0: all are
+    alike."""
     principal_point: bool = False
     """Learn the principal points together with the other intrinsics."""
     sharpness: tuple[float, float] | None = None
@@ -99,7 +102,7 @@ class Recipe:
         ):
             if not all(0 < a < math.inf for a in values):
                 raise ValueError(f"fit: {name} must be positive and finite, got {getattr(self, name)}")
-        for name in (*WEIGHTS, "cameras", "intrinsics", "square"):
+        for name in (*WEIGHTS, "cameras", "intrinsics", "exposure", "square"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"fit: {name} must be finite and not negative, got {getattr(self, name)}")
         if not 0 <= self.volume < 1:
@@ -178,6 +181,7 @@ RECIPES = {
         color=3.0,
         square=0.0,
         learn_background=False,
+        exposure=0.0,
         mask=0.0,
         eikonal=0.0,
         smooth=0.05,
@@ -186,7 +190,9 @@ RECIPES = {
         samples=(16, 32, 64, 128),
         volume=0.0,
     ),
-    "code": Recipe(rays=128, color=0.0, learn_background=False, eikonal=0.0, smooth=0.0, cells=32, volume=0.0),
+    "code": Recipe(
+        rays=128, color=0.0, learn_background=False, exposure=0.0, eikonal=0.0, smooth=0.0, cells=32, volume=0.0
+    ),
 }
 """Recipes by name: ours, the weights and the sampling of DVR for images alone (Niemeyer et al. 2020, supplement), and
 one for latent codes.

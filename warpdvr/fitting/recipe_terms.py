@@ -6,13 +6,14 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, Pixels
 from warpdvr.fields.base import Field, longest_side
 from warpdvr.fitting import losses
+from warpdvr.fitting.exposure import Exposure
 from warpdvr.fitting.patch_term import Patches
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
 from warpdvr.fitting.samples import SlopeSampler, SpaceSampler, nearest_values
@@ -30,8 +31,13 @@ class Photometric:
     size."""
 
     square: float
+    exposure: Exposure | None = None
 
-    def __call__(self, color: Float[Tensor, "k 3"], target: Float[Tensor, "k 3"]) -> Float[Tensor, ""]:
+    def __call__(
+        self, color: Float[Tensor, "k 3"], target: Float[Tensor, "k 3"], view: Int[Tensor, " k"]
+    ) -> Float[Tensor, ""]:
+        """Return the photometric loss of colours of the field and those that photographs of some views have there."""
+        color = color if self.exposure is None else self.exposure(color, target, view)
         if not self.square or not len(color):
             return losses.photometric(color, target)
         median = float((color.detach() - target).abs().median())
@@ -48,7 +54,8 @@ class Color:
 
     def __call__(self, context: TermContext) -> Evaluated:
         ray, right = context.surface.hit.ray, context.object_hits()
-        return self.compare(context.surface.color[right], context.batch.color[ray][right]), 0
+        batch, ray = context.batch, ray[right]
+        return self.compare(context.surface.color[right], batch.color[ray], batch.view[ray]), 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class BackgroundColor:
         ray = torch.nonzero(batch.label == BACKGROUND)[:, 0]
         rays = Rays(batch.rays.origin[ray].detach(), batch.rays.direction[ray].detach())
         color: Tensor = self.background(rays)
-        return self.compare(color, batch.color[ray]), 0
+        return self.compare(color, batch.color[ray], batch.view[ray]), 0
 
 
 @dataclass(frozen=True)
@@ -224,13 +231,16 @@ class Eikonal:
         return losses.eikonal(torch.cat([slopes.length, context.surface.slope])), evaluations
 
 
-def recipe_terms(recipe: Recipe, field: Field, background: Background | None = None) -> list[Term]:
+def recipe_terms(
+    recipe: Recipe, field: Field, background: Background | None = None, exposure: Exposure | None = None
+) -> list[Term]:
     """Return the terms that have a weight in a recipe, in the order in which they draw random numbers.
 
     Args:
         recipe: weights and schedules.
         field: the field to fit; eikonal is for distances, and occupancy logits need no sharpness.
         background: the surroundings of the object, if they are learnt.
+        exposure: those of the training views, if they are learnt.
 
     Raises:
         ValueError: if eikonal alone has a weight but the field is not a distance, so that nothing would be learnt.
@@ -240,7 +250,7 @@ def recipe_terms(recipe: Recipe, field: Field, background: Background | None = N
         raise ValueError(
             f"fit: the recipe weighs eikonal alone, which is for distances, but {field.name}.kind is {field.kind!r}"
         )
-    compare = Photometric(recipe.square)
+    compare = Photometric(recipe.square, exposure)
     sharpness = partial(recipe.sharp, side=longest_side(field.bounds)) if is_distance else _constant
     space = SpaceSampler(recipe.freespace > 0, recipe.occupancy > 0, sharpness)
     eikonal = recipe.eikonal if is_distance else 0.0

@@ -12,6 +12,7 @@ from warpdvr.cameras.intrinsics import Intrinsics
 from warpdvr.cameras.pose import Poses
 from warpdvr.datasets.pixels import PixelBatch, Pixels
 from warpdvr.datasets.views import Views
+from warpdvr.fitting.exposure import Exposure
 from warpdvr.fitting.recipe import Recipe
 
 
@@ -23,6 +24,7 @@ class RefinedCameras:
         self.poses = Poses(pixels.pose) if recipe.cameras else None
         options: dict[str, Any] = {"principal_point": recipe.principal_point, "device": device}
         self.intrinsics = Intrinsics(views.cameras, **options) if recipe.intrinsics else None
+        self.exposure = Exposure(len(views.train), device) if recipe.exposure else None
 
     @property
     def cameras(self) -> tuple[Camera, ...]:
@@ -37,7 +39,7 @@ class RefinedCameras:
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """What is learnt, as parameter groups with their highest rate."""
+        """What is learnt of the cameras, as parameter groups with their highest rate."""
         learnt: Sequence[tuple[nn.Module | None, float]] = (
             (self.poses, self.recipe.cameras),
             (self.intrinsics, self.recipe.intrinsics),
@@ -59,6 +61,8 @@ class RefinedCameras:
             state["cameras"] = self.poses.twist.detach().clone()
         if self.intrinsics:
             state["intrinsics"] = self.intrinsics.correction.detach().clone()
+        if self.exposure:
+            state["exposures"] = self.exposure.correction.detach().clone()
         return state
 
     def resume(self, state: dict[str, Tensor]) -> None:
@@ -67,7 +71,8 @@ class RefinedCameras:
         Raises:
             ValueError: if it is of a fit that took as given what is to be refined now.
         """
-        for name, refined in (("cameras", self.poses), ("intrinsics", self.intrinsics)):
+        learnt = ("cameras", self.poses), ("intrinsics", self.intrinsics), ("exposures", self.exposure)
+        for name, refined in learnt:
             if refined and name not in state:
                 found = "the saved state is of a fit that took them as given"
                 raise ValueError(f"fit: {name} are to be refined, but {found}")

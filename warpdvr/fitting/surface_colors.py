@@ -8,7 +8,6 @@ from torch import Tensor
 
 from warpdvr.datasets.pixels import PixelBatch, Pixels
 from warpdvr.fields.base import Field
-from warpdvr.fitting.recipe import Recipe
 from warpdvr.fitting.recipe_terms import Photometric
 from warpdvr.fitting.terms import object_hits
 from warpdvr.intersection.base import Solver
@@ -40,9 +39,8 @@ class SurfaceColors:
     seed and the number of the step alone, so that a fit that is resumed keeps the same ones.
     """
 
-    def __init__(self, field: Field, pixels: Pixels, recipe: Recipe, seed: int):
-        self.field, self.pixels, self.seed = field, pixels, seed
-        self.compare = Photometric(recipe.square)
+    def __init__(self, field: Field, pixels: Pixels, compare: Photometric, seed: int):
+        self.field, self.pixels, self.compare, self.seed = field, pixels, compare, seed
         self.turn, self.counted = -1, -1
         """Which points are kept, and the last ones whose evaluations were counted."""
         self.points: tuple[Tensor, ...] = ()
@@ -66,9 +64,9 @@ class SurfaceColors:
             self.counted = max(self.turn, self.counted)
         n = len(self.points[0])
         pick = torch.randint(max(n, 1), (min(n, BATCH),), generator=generator).to(self.points[0].device)
-        x, normal, direction, target, *feature = (points[pick] for points in self.points)
+        x, normal, direction, target, view, *feature = (points[pick] for points in self.points)
         color = shade(SurfacePoints(self.field, x, normal, direction, feature[0] if feature else None))
-        return self.compare(color, target), evaluations + len(pick)
+        return self.compare(color, target, view), evaluations + len(pick)
 
     def state(self) -> dict[str, Tensor]:
         """Return what `resume` needs."""
@@ -89,7 +87,8 @@ class SurfaceColors:
             at, ray = traced.points, traced.hit.ray
             feature = [] if at.feature is None else [at.feature]
             right = object_hits(self.pixels, batch, ray, at.x)
-            parts.append([a[right] for a in (at.x, at.normal, at.direction, batch.color[ray], *feature)])
+            shown = batch.color[ray], batch.view[ray]
+            parts.append([a[right] for a in (at.x, at.normal, at.direction, *shown, *feature)])
             evaluations += traced.evaluations
         self.points = tuple(torch.cat(part) for part in zip(*parts, strict=True))
         return evaluations

@@ -13,6 +13,7 @@ from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
 from warpdvr.fitting.depth_fusion import fuse_depths
 from warpdvr.fitting.distillation import distil_surface, value_parameters
+from warpdvr.fitting.exposure import Exposure
 from warpdvr.fitting.mask_trust import OUTVOTED
 from warpdvr.fitting.optimizer import new_optimizer, pack, unpack
 from warpdvr.fitting.recipe import Recipe
@@ -22,6 +23,13 @@ from warpdvr.rendering.density_voxels import DensityVoxels
 
 RATE = 0.03
 """First learning rate of Adam, of density and colour [table / step]."""
+
+EXPOSURE_RATE = 0.003
+"""First learning rate of exposures, if they are learnt [1 / step]."""
+
+OUTVOTING, OPAQUE = 0.05, 0.3
+"""Share of the volume after which a ray beside the object counts no more if less than this part of its light is left:
+views that have the object there outvote its mask. Otherwise every hole in a mask becomes a tunnel."""
 
 LAST_RATE = 0.1
 """The last one, as a share of the first."""
@@ -40,6 +48,10 @@ RAYS = 4096
 
 PRUNE = 64
 """Steps between two looks for cells that have become empty."""
+
+DEBRIS = 0.005
+"""Pieces of the surface that enclose a smaller share of the largest one's volume are left out: what few views see
+is uncertain."""
 
 DISTILLATION = 800
 """Steps in which the field takes on the surface."""
@@ -82,17 +94,19 @@ class VolumeStart:
         bounds: Float[Tensor, "2 3"],
         voxels: DensityVoxels | None = None,
         shape: AbstractSet[Tensor] = frozenset(),
+        exposure: Exposure | None = None,
     ):
-        self.pixels, self.bounds, self.shape = pixels, bounds.detach().float(), shape
+        self.pixels, self.bounds, self.shape, self.exposure = pixels, bounds.detach().float(), shape, exposure
         self.voxels = voxels or DensityVoxels(self.bounds, _hull_cells(pixels, self.bounds))
-        self.optimizer = new_optimizer([{"params": [self.voxels.table]}])
+        self.optimizer = self._new_optimizer()
         self.steps = 0
 
     def step(self, progress: float, generator: torch.Generator) -> float:
         """Draw rays and move the voxels towards their colours; return the mean squared difference.
 
         Rays of the object end in random colours where light passes, so that they must be opaque, and those beside it
-        must let it pass.
+        must let it pass, unless the other views have made them opaque all the same: then their mask is wrong. Outlines
+        are drawn no more often than other pixels, for most of a small fault in a mask is its outline.
 
         Args:
             progress: of this beginning, from 0 to 1.
@@ -103,27 +117,40 @@ class VolumeStart:
         """
         if progress >= REFINED[0] and self.voxels.resolution == RESOLUTION:
             self.voxels = self.voxels.refined(round(REFINED[1] * RESOLUTION))
-            self.optimizer = new_optimizer([{"params": [self.voxels.table]}])
+            self.optimizer = self._new_optimizer()
         elif self.steps % PRUNE == 0 and self.steps:
             self.voxels.prune()
-        batch = self.pixels.draw(RAYS, generator)
+        batch = self.pixels.draw(RAYS, generator, outlines=False)
         n = len(batch.label)
         known = torch.nonzero(batch.label != UNKNOWN)[:, 0]
         seen = self.voxels.render(batch.rays[known], torch.rand(n, generator=generator)[known])
         behind = torch.rand(n, 3, generator=generator).to(seen.color)[known]
-        target = torch.where((batch.label[known] == OBJECT)[:, None], batch.color[known], behind)
-        loss = (seen.color + seen.left[:, None] * behind - target).square().mean()
+        on_object, color = (batch.label[known] == OBJECT)[:, None], seen.color
+        target = torch.where(on_object, batch.color[known], behind)
+        if self.exposure:
+            color = torch.where(on_object, self.exposure(color, target, batch.view[known]), color)
+        square = (color + seen.left[:, None] * behind - target).square().mean(1)
+        if progress > OUTVOTING:
+            square = square.masked_fill(~on_object[:, 0] & (seen.left < OPAQUE), 0.0)
+        loss = square.mean()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise RuntimeError(
                 f"fit: the loss volume is {value} at step {self.steps + 1}; the voxels of the step before are kept"
             )
-        self.optimizer.param_groups[0]["lr"] = RATE * LAST_RATE**progress
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["rate"] * LAST_RATE**progress
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.steps += 1
         return value
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        groups = [{"params": [self.voxels.table], "rate": RATE}]
+        if self.exposure:
+            groups.append({"params": list(self.exposure.parameters()), "rate": EXPOSURE_RATE})
+        return new_optimizer(groups)
 
     def surface(self, values: Float[Tensor, "s s s"]) -> Mesh:
         """Return the surface in front of which the light of the training views is lost [scene unit].
@@ -134,7 +161,7 @@ class VolumeStart:
         Raises:
             ValueError: if there is none.
         """
-        mesh = mesh_of_lattice(values, self.bounds[0], self.voxels.side)
+        mesh = mesh_of_lattice(values, self.bounds[0], self.voxels.side, smallest=DEBRIS)
         if not len(mesh.faces):
             raise ValueError("the voxels hold no surface")
         return mesh
@@ -149,19 +176,32 @@ class VolumeStart:
         return {PREFIX + name: value for name, value in own.items()}
 
     @classmethod
-    def saved(cls, state: dict[str, Tensor], pixels: Pixels, bounds: Float[Tensor, "2 3"]) -> "VolumeStart | None":
+    def saved(
+        cls,
+        state: dict[str, Tensor],
+        pixels: Pixels,
+        bounds: Float[Tensor, "2 3"],
+        exposure: Exposure | None = None,
+    ) -> "VolumeStart | None":
         """Return the beginning that a `state` holds; None if that fit has left it behind."""
         own = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
         if "steps" not in own:
             return None
-        start = cls(pixels, bounds, DensityVoxels.from_state(bounds.detach().float(), own))
+        voxels = DensityVoxels.from_state(bounds.detach().float(), own)
+        start = cls(pixels, bounds, voxels, exposure=exposure)
         unpack(start.optimizer, own)
         start.steps = int(own["steps"])
         return start
 
 
 def new_start(
-    recipe: Recipe, field: Field, pixels: Pixels, *, minutes: float | None, iterations: int | None
+    recipe: Recipe,
+    field: Field,
+    pixels: Pixels,
+    exposure: Exposure | None = None,
+    *,
+    minutes: float | None,
+    iterations: int | None,
 ) -> VolumeStart | None:
     """Return the volume that a fit begins with, if it is long enough and surfaces are learnt from colours."""
     long = (iterations or 0) >= SHORTEST_STEPS or (minutes or 0.0) >= SHORTEST_MINUTES
@@ -169,7 +209,7 @@ def new_start(
     if not (recipe.volume > 0 and long and learns):
         return None
     shape = value_parameters(field)
-    return VolumeStart(pixels, field.bounds, shape=shape) if shape else None
+    return VolumeStart(pixels, field.bounds, shape=shape, exposure=exposure) if shape else None
 
 
 def take_surface(

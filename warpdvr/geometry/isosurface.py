@@ -11,7 +11,7 @@ from warpdvr.geometry.mesh import Mesh, vertex_normals
 from warpdvr.intersection.diagnosis import INSIDE_OUT, is_inside_out
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.surface_box import surface_box
-from warpdvr.runtime.arguments import check_switches, whole
+from warpdvr.runtime.arguments import check_switches, plain, whole
 from warpdvr.runtime.inference_mode import outside_inference
 from warpdvr.runtime.validate import refuse_class
 from warpdvr.shading.shade import SurfacePoints, shade
@@ -32,6 +32,7 @@ def extract(
     colors: bool | object = True,
     largest: bool | object = False,
     cavities: bool | object = True,
+    smallest: float | object = 0.0,
     grid: BoundGrid | bool | object = True,
 ) -> Mesh:
     """Extract the surface of a field as a closed mesh with normals.
@@ -47,8 +48,9 @@ def extract(
         project: number of Newton steps that pull each vertex onto the surface, each at most half a cell.
         colors: give the vertices the field's colours, seen along the normals.
         largest: keep only the connected piece with the largest area; the wall of a cavity is a piece of its own.
-        cavities: keep the walls of closed cavities, which are invisible from outside; a field that was fitted to
-            photographs may have accidental ones.
+        cavities: keep the walls of closed cavities, which are invisible from outside.
+        smallest: leave out pieces that enclose at most this share of the volume of the largest, from 0 to less than 1;
+            fields that were fitted to photographs may have debris where few of them look, and accidental cavities.
         grid: an existing `BoundGrid` of the field, which is refreshed if the weights have changed. True builds one with
             64 boxes along the longest side if the field has no Lipschitz bound and the resolution is higher; False
             evaluates such a field at all corners, about resolution cubed points.
@@ -60,6 +62,7 @@ def extract(
     resolution = check_resolution(resolution, "extract: resolution")
     steps = whole("extract: project", project, least=0)
     check_switches("extract", colors=colors, largest=largest, cavities=cavities)
+    share = _share("extract: smallest", smallest)
     field = as_field(field)
     solid = Solid(field)
     box, bound_grid = _where(field, solid, grid, resolution)
@@ -72,7 +75,7 @@ def extract(
     if bool(((vertices == solid.low) | (vertices == solid.high)).any()) and is_inside_out(field):  # it has caps
         raise ValueError(f"extract: {INSIDE_OUT}")
     faces = _without_slivers(vertices, faces, 1e-6 * float(lattice.step.min()) ** 2)
-    faces = faces if cavities else _without_cavities(vertices, faces)
+    faces = _seen_pieces(vertices, faces, share, cavities=bool(cavities))
     faces = _largest_piece(vertices, faces) if largest else faces
     used, faces = torch.unique(faces, return_inverse=True)
     vertices, slope = vertices[used], slope[used]
@@ -100,13 +103,16 @@ def mesh_of_cells(
     return Mesh(low + side * vertices, faces)
 
 
-def mesh_of_lattice(value: Float[Tensor, "r s t"], low: Float[Tensor, "3"], side: float | Float[Tensor, "3"]) -> Mesh:
+def mesh_of_lattice(
+    value: Float[Tensor, "r s t"], low: Float[Tensor, "3"], side: float | Float[Tensor, "3"], *, smallest: float = 0.0
+) -> Mesh:
     """Return the outer surface {value = 0} of values on a lattice, closed at its border; the walls of cavities are not.
 
     Args:
         value: at the corners of cells; negative values are inside.
         low: the place of the first corner.
         side: of a cell, along all axes or along each [the unit of `low`].
+        smallest: pieces that enclose at most this share of the largest one's volume are left out.
     """
     value = torch.nn.functional.pad(value[None, None], (1,) * 6, value=float(value.abs().max()))[0, 0]
     solid = (value < 0)[None, None].float()
@@ -114,8 +120,15 @@ def mesh_of_lattice(value: Float[Tensor, "r s t"], low: Float[Tensor, "3"], side
     cell = torch.nonzero(some != -every)
     corner = torch.stack([value[tuple((cell + cell.new_tensor(c)).unbind(1))] for c in CORNERS], 1)
     mesh = mesh_of_cells(cell, corner, low - side, side)
-    used, faces = torch.unique(_without_cavities(mesh.vertices, mesh.faces), return_inverse=True)
+    used, faces = torch.unique(_seen_pieces(mesh.vertices, mesh.faces, smallest), return_inverse=True)
     return Mesh(mesh.vertices[used], faces)
+
+
+def _share(name: str, value: object) -> float:
+    share = plain(value)
+    if share is None or not 0 <= share < 1:
+        raise ValueError(f"{name} must be a share from 0 to less than 1, got {value!r}")
+    return share
 
 
 def _where(
@@ -219,12 +232,19 @@ def _largest_piece(vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"]) ->
     return faces[piece == area.argmax()]
 
 
-def _without_cavities(vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"]) -> Int[Tensor, "k 3"]:
-    """Return the faces of the pieces that enclose a positive volume: the wall of a cavity is wound the other way."""
+def _seen_pieces(
+    vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"], smallest: float, *, cavities: bool = False
+) -> Int[Tensor, "k 3"]:
+    """Return the faces of the pieces that enclose more than a share of the largest volume, and those of cavities if
+    they are wanted: their walls are wound the other way, so that they enclose a negative volume."""
+    if cavities and not smallest:
+        return faces
     a, b, c = (vertices - vertices.mean(0))[faces].double().unbind(1)
     piece = _pieces(vertices, faces)
     volume = a.new_zeros(len(vertices)).index_add_(0, piece, (a * torch.linalg.cross(b, c)).sum(-1))
-    return faces[volume[piece] > 0]
+    largest = float(volume.max().clamp_min(0)) if len(volume) else 0.0
+    volume = volume.abs() if cavities else volume
+    return faces[volume[piece] > smallest * largest]
 
 
 def _pieces(vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"]) -> Int[Tensor, " m"]:

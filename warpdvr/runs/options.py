@@ -154,6 +154,8 @@ class MeshOptions(Options):
     """Keep only the largest connected piece."""
     cavities: bool | None = None
     """Keep the walls of closed cavities."""
+    smallest: float | None = field(default=None, metadata={"metavar": "SHARE", "usual": "0.005"})
+    """Leave out pieces that enclose at most this share of the largest one's volume."""
     grid: bool | None = None
     """Skip boxes in which bounds of the field exclude the surface."""
 

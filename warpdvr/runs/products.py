@@ -28,6 +28,9 @@ from warpdvr.runs.run import Run
 from warpdvr.runtime.files import make_folder, replacing
 from warpdvr.usd.scene import Metadata, write_usd
 
+DEBRIS = 0.005
+"""Pieces of a mesh that enclose a smaller share of the largest one's volume are left out."""
+
 
 def write_pictures(run: Run, field: Field, *, size: int = 512) -> Path:
     """Write a picture of the colours and one of the normals, from the side of the photographs; return the first."""
@@ -65,9 +68,12 @@ def write_mesh(run: Run, field: Field, path: Path | None = None, **options: Any)
 def extract_mesh(run: Run, field: Field, **options: Any) -> Mesh:
     """Extract the surface in the data's own frame and units.
 
-    Photographs do not show closed cavities, so their walls are left out unless the options ask for them.
+    Photographs do not show closed cavities, and few of them what lies beside the object: so the walls of cavities, and
+    pieces smaller than `DEBRIS`, are left out unless the options ask for them.
     """
-    return extract(field, **({"cavities": False} | options)).transformed(run.load().transform.matrix)
+    return extract(field, **({"cavities": False, "smallest": DEBRIS} | options)).transformed(
+        run.load().transform.matrix
+    )
 
 
 def write_scene(run: Run, mesh: Mesh, path: Path | None = None) -> Path:

@@ -48,7 +48,7 @@ class Background(nn.Module):
 
         Its ball is the unit ball or, with the `bounds` of a field, the one that they leave some room around.
         """
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             background = cls()
         if bounds is not None:

@@ -172,6 +172,26 @@ def start_warp() -> None:
         print(*lines, sep="\n", file=sys.stderr)
 
 
+def count_cuda_devices() -> int:
+    """Return how many GPUs Warp can launch kernels on; Torch may see some that need a newer driver for Warp."""
+    start_warp()
+    return wp.get_cuda_device_count()
+
+
+def why_no_cuda() -> str:
+    """Return why Warp finds fewer GPUs than Torch, and what to do."""
+    needed, found = wp.get_cuda_toolkit_version(), wp.get_cuda_driver_version()
+    if needed is None:
+        return "this Warp was built without CUDA; install the package warp-lang from PyPI"
+    if found is None:
+        return "its native part finds no NVIDIA driver; see what nvidia-smi says"
+    versions = [".".join(map(str, version)) for version in (needed, found)]
+    return (
+        f"it is built with CUDA {versions[0]}, the NVIDIA driver is for CUDA {versions[1]}; update the driver, or "
+        "install an older warp-lang"
+    )
+
+
 def warp_device(device: torch.device) -> Any:
     """Return Warp's name for a Torch device."""
     start_warp()

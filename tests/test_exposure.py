@@ -39,9 +39,9 @@ def photographs(gains=GAINS, offset=0.0):
     return Views(images, masks, tuple(cameras), names, tuple(range(N)), (), SceneTransform.identity(), "a ball")
 
 
-def fitted(views, exposure=0.01, steps=300, **values):
+def fitted(views, exposure=0.02, steps=200, **values):
     field = Painted()
-    recipe = Recipe(rays=512, rate=0.01, color=1.0, mask=0.0, exposure=exposure, learn_background=False)
+    recipe = Recipe(rays=512, rate=0.02, color=1.0, mask=0.0, exposure=exposure, learn_background=False)
     fit = Fit(field, views, recipe=recipe.with_values(**values), iterations=steps)
     for _ in fit:
         pass

@@ -152,6 +152,7 @@ def test_weights_on_the_command_line_are_those_of_a_scene_file(tmp_path: Path) -
 def test_the_gpu_is_the_default_where_there_is_one(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: int(there))
+    monkeypatch.setattr("warpdvr.runtime.device.count_cuda_devices", lambda: int(there))
     assert parsed("data", "--out", "run").torch_device == torch.device("cuda" if there else "cpu")
     assert parsed("data", "--out", "run", "--device", "cpu").torch_device == torch.device("cpu")
     with pytest.raises(UsageError, match=r"there is no device cuda:1|Torch finds no CUDA device here"):

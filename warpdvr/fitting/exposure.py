@@ -32,7 +32,12 @@ class Exposure(nn.Module):
         return log_gain.exp(), offset
 
     def forward(
-        self, color: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], view: Int[Tensor, " n"]
+        self,
+        color: Float[Tensor, "n 3"],
+        target: Float[Tensor, "n 3"],
+        view: Int[Tensor, " n"],
+        *,
+        learn: bool = True,
     ) -> Float[Tensor, "n 3"]:
         """Return the colours that the photographs would show; differentiable by colours, gains and offsets.
 
@@ -40,8 +45,9 @@ class Exposure(nn.Module):
             color: of the field, sRGB.
             target: of the photographs, sRGB in [0, 1]; where they are saturated, what is brighter counts as right.
             view: the training view of each.
+            learn: whether these colours have a say in gains and offsets.
         """
-        gain, offset = self.values()
+        gain, offset = self.values() if learn else (a.detach() for a in self.values())
         shown = gain[view] * color + offset[view]
         return torch.where((target > SATURATED) & (shown > target), target, shown)
 

@@ -273,10 +273,10 @@ class Fit(TrainingLoop):
         photographs show."""
         groups = self.refined.groups
         self.clipped.extend(p for group in groups for p in group["params"])
-        if self.background:
-            groups.append({"params": list(self.background.parameters()), "rate": RATE})
         if exposure := self.refined.exposure:
             groups.append({"params": list(exposure.parameters()), "rate": self.recipe.exposure})
+        if self.background:
+            groups.append({"params": list(self.background.parameters()), "rate": RATE})
         return groups
 
     def _check_start(self, seed: int, *, has_own_terms: bool) -> None:

@@ -45,7 +45,8 @@ class Level:
     def rays(self, pose: Float[Tensor, "4 4"]) -> Rays:
         """Return the rays of a pose."""
         view = torch.zeros(len(self.pixel), dtype=torch.int32, device=self.pixel.device)
-        return self.projection.rays(self.K[None].to(pose), pose[None].to(self.pixel.device), view, self.pixel)
+        K = self.K[None].to(self.pixel.device, pose.dtype)
+        return self.projection.rays(K, pose[None].to(self.pixel.device), view, self.pixel)
 
     def pixel_size(self, z: float) -> float:
         """Return the width of a pixel at depth `z` [scene unit]."""

@@ -34,10 +34,15 @@ class Photometric:
     exposure: Exposure | None = None
 
     def __call__(
-        self, color: Float[Tensor, "k 3"], target: Float[Tensor, "k 3"], view: Int[Tensor, " k"]
+        self,
+        color: Float[Tensor, "k 3"],
+        target: Float[Tensor, "k 3"],
+        view: Int[Tensor, " k"],
+        *,
+        learn: bool = True,
     ) -> Float[Tensor, ""]:
         """Return the photometric loss of colours of the field and those that photographs of some views have there."""
-        color = color if self.exposure is None else self.exposure(color, target, view)
+        color = color if self.exposure is None else self.exposure(color, target, view, learn=learn)
         if not self.square or not len(color):
             return losses.photometric(color, target)
         median = float((color.detach() - target).abs().median())
@@ -90,7 +95,7 @@ class BackgroundColor:
         ray = torch.nonzero(batch.label == BACKGROUND)[:, 0]
         rays = Rays(batch.rays.origin[ray].detach(), batch.rays.direction[ray].detach())
         color: Tensor = self.background(rays)
-        return self.compare(color, batch.color[ray], batch.view[ray]), 0
+        return self.compare(color, batch.color[ray], batch.view[ray], learn=False), 0  # the object must not feel it
 
 
 @dataclass(frozen=True)

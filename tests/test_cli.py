@@ -15,6 +15,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+import trimesh
 from pxr import Usd, UsdValidation  # noqa: TID253  (what is tested here is what it reads)
 from tqdm import tqdm
 
@@ -24,7 +25,7 @@ from warpdvr.cli import main as main_module
 from warpdvr.cli import progress
 from warpdvr.cli.main import main
 from warpdvr.datasets.synthetic import mesh_views
-from warpdvr.fields.analytic import Sphere
+from warpdvr.fields.analytic import Sphere, Union
 from warpdvr.fields.sdf import SDF
 from warpdvr.fitting.checkpoint import load
 from warpdvr.fitting.fit import Fit
@@ -154,6 +155,18 @@ def test_mesh(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert contents(copy) == before
     assert main(["mesh", str(copy), "--resolution", "32", "--largest"]) == 0
     assert len(read_mesh(copy / "mesh.ply").vertices) <= len(coarse.vertices)
+
+
+@pytest.mark.parametrize(("options", "pieces"), [([], 1), (["--smallest", "0"], 2)])
+def test_debris_is_left_out_of_a_mesh_unless_it_is_wanted(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], pieces: int
+) -> None:
+    both = Union([Sphere(0.5), Sphere(0.08, (0.8, 0.0, 0.0))])  # 1/244 of the volume
+    monkeypatch.setattr("warpdvr.runs.run.Run.field", lambda self, device: both)
+    assert main(["mesh", str(copy), "--resolution", "64", *options]) == 0
+    mesh = read_mesh(copy / "mesh.ply")
+    whole = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
+    assert whole.body_count == pieces
 
 
 def test_usd(copy: Path, tmp_path: Path) -> None:
@@ -466,6 +479,7 @@ def test_folder_that_is_no_run(command: str, tmp_path: Path, capsys: pytest.Capt
         (["render", "RUN", "--size", "-3"], "size must be positive, got -3"),
         (["mesh", "RUN", "--resolution", "-5"], "resolution must be at least 1, got -5"),
         (["mesh", "RUN", "--resolution", "0"], "resolution must be at least 1, got 0"),
+        (["mesh", "RUN", "--smallest", "1"], "smallest must be a share from 0 to less than 1, got 1.0"),
         (["mesh", "RUN", "--resolution", "8", "--out", "TMP/x.stl"], "written as .ply or .obj, not as .stl"),
         (["mesh", "RUN", "--resolution", "8", "--out", "TMP/none/x.ply"], "there is no folder"),
         (["usd", "RUN", "--out", "TMP/x.fbx"], "not as .fbx"),

@@ -56,9 +56,9 @@ def learnt(fit) -> Exposure:
 def test_gains_of_single_photographs_are_found():
     field, fit = fitted(photographs())
     gain, offset = learnt(fit).values()
-    told = gain + offset / 0.4  # the two differ little where colours do
+    brightness = gain + offset / 0.4  # the two differ little where colours do
     expected = torch.tensor([GAINS.get(i, 1.0) for i in range(N)])[:, None].expand(N, 3)
-    torch.testing.assert_close(told.detach(), expected, rtol=0, atol=0.03)
+    torch.testing.assert_close(brightness.detach(), expected, rtol=0, atol=0.03)
     torch.testing.assert_close(field.weight.detach(), torch.full((3,), 0.5), rtol=0, atol=0.03)
     without, _ = fitted(photographs(), exposure=0.0)
     assert (without.weight - 0.5).abs().max() > 2 * (field.weight - 0.5).abs().max()

@@ -18,6 +18,7 @@ from warpdvr.cameras.rays import Rays, pixel_centres
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, PixelBatch, Pixels
 from warpdvr.datasets.views import Views
+from warpdvr.fitting.exposure import Exposure
 from warpdvr.fitting.recipe import WEIGHTS, Recipe
 from warpdvr.fitting.recipe_terms import recipe_terms
 from warpdvr.fitting.samples import SlopeSampler, SpaceSampler
@@ -263,6 +264,24 @@ def test_hinge_is_asked_at_the_nearest_point(lipschitz):
     assert inside.sum() > 50 and (~inside & (value < 1e-5)).sum() > 50
     wrong = torch.cat([(value - 1e-4)[inside], (1e-4 - value)[~inside]]).clamp_min(0)
     check(case, "hinge", wrong.sum() / (case.met & (case.label != UNKNOWN)).sum(), int(open_.sum()))
+
+
+@pytest.mark.parametrize("name", ["color", "gradient", "outline"])
+def test_colours_are_compared_as_the_exposures_of_photographs_show_them(name):
+    """Photographs that are brighter or darker than the ball: the terms are 0 with their gains, not without."""
+    recipe, exposure = replace(only(name, rays=8000), square=0.0), Exposure(5)
+    with torch.no_grad():
+        exposure.correction[0, :, 0] = torch.tensor([0.2, -0.2, 0.1, 0.0, -0.1])
+    case = asked(recipe)
+    color = torch.where(case.hit[:, None], paint(case.x).nan_to_num(), 1.0).float()
+    gain, _ = exposure.values()
+    bright = torch.where(case.hit[:, None], gain[case.drawn.view] * color, color).detach()
+    step = context(case.field, case.pixels, torch.Generator(), replace(case.drawn, color=bright), case.seen)
+    losses = [
+        evaluate_terms(recipe_terms(recipe, case.field, exposure=learnt), step)[0][name].item()
+        for learnt in (exposure, None)
+    ]
+    assert losses[0] < 1e-4 and losses[1] > 0.003
 
 
 def test_an_outline_is_told_by_all_pixels_whatever_their_mask():

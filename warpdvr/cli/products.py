@@ -44,6 +44,8 @@ class MeshArguments(OfRun):
     """Cells along the longest side of the bounds."""
     largest: bool = False
     """Keep only the largest connected piece."""
+    smallest: float | None = field(default=None, metadata=named("SHARE", usual="that of the run's scene, else 0.005"))
+    """Leave out pieces that enclose at most this share of the largest one's volume."""
     out: Path | None = field(default=None, metadata=named("FILE", usual="RUN/mesh.ply"))
     """File of the mesh, .ply, .obj, .off or .glb."""
 
@@ -84,6 +86,8 @@ def mesh(options: MeshArguments) -> None:
         table["resolution"] = options.resolution
     if options.largest:
         table["largest"] = True
+    if options.smallest is not None:
+        table["smallest"] = options.smallest
     surface = products.write_mesh(run, field, options.out, **table)
     size = f"{len(surface.vertices)} vertices, {len(surface.faces)} triangles"
     print(f"{options.out or run.mesh}: {size}, in the data's units")

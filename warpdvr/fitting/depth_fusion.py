@@ -69,9 +69,9 @@ def fuse_depths(voxels: DensityVoxels, views: Views) -> Fusion:
         pixel, z, shown = camera.pixel_index(x)
         through = empty.reshape(-1).to(x.device)
         offset = torch.stack([depth, depth.masked_fill(through, torch.inf)])[:, pixel] - z
-        said = shown & (offset > -limit)
-        total += torch.where(said, offset.clamp_max(limit), 0)
-        count += said
+        measured = shown & (offset > -limit)
+        total += torch.where(measured, offset.clamp_max(limit), 0)
+        count += measured
         background += shown & through[pixel]
         visible += shown
     value = torch.where(count > 0, total / count.clamp_min(1), -limit)

@@ -83,9 +83,9 @@ class Recipe:
     intrinsics: float = 0.0
     """Highest learning rate of focal lengths and lens coefficients, in equal shares of the picture [1 / step]; 0: they
     stay fixed."""
-    exposure: float = 0.001
+    exposure: float = 0.0002
     """Highest learning rate of how much brighter or darker each photograph is than the others [1 / step]; 0: all are
-    alike."""
+    alike. The volume that a fit begins with learns it at a rate of its own."""
     principal_point: bool = False
     """Learn the principal points together with the other intrinsics."""
     sharpness: tuple[float, float] | None = None

@@ -42,11 +42,15 @@ class Photometric:
         learn: bool = True,
     ) -> Float[Tensor, ""]:
         """Return the photometric loss of colours of the field and those that photographs of some views have there."""
-        color = color if self.exposure is None else self.exposure(color, target, view, learn=learn)
+        color = self.exposed(color, target, view, learn=learn)
         if not self.square or not len(color):
             return losses.photometric(color, target)
         median = float((color.detach() - target).abs().median())
         return losses.photometric(color, target, self.square * median)
+
+    def exposed(self, color: Tensor, target: Tensor, view: Tensor, *, learn: bool = True) -> Tensor:
+        """Return colours of the field as photographs of some views would show them, see `Exposure`."""
+        return color if self.exposure is None else self.exposure(color, target, view, learn=learn)
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,14 @@ class ImageGradient:
     weight: float
     rays: int
     """Rays in a step; those of blocks come first."""
+    compare: Photometric
 
     def __call__(self, context: TermContext) -> Evaluated:
         batch, surface = context.batch, context.surface
         ray, right, n = surface.hit.ray, context.object_hits(), 4 * (self.rays // 4)
         whole = torch.zeros_like(batch.label, dtype=torch.bool).index_copy(0, ray, right)[:n].view(-1, 4).all(1)
-        color = torch.zeros_like(batch.color).index_copy(0, ray, surface.color.to(batch.color))
+        shown = self.compare.exposed(surface.color, batch.color[ray], batch.view[ray])
+        color = torch.zeros_like(batch.color).index_copy(0, ray, shown.to(batch.color))
         patches = (a[:n].view(-1, 2, 2, 3)[whole] for a in (color, batch.color))
         return losses.image_gradient(*patches), 0
 
@@ -139,12 +145,14 @@ class Outline:
     """Rays in a step; those of blocks come first."""
     background: tuple[float, ...]
     """sRGB colour in [0, 1] where nothing is hit."""
+    compare: Photometric
 
     def __call__(self, context: TermContext) -> Evaluated:
         batch, surface = context.batch, context.surface
         n = 4 * (self.rays // 4)
         hits = int((surface.hit.ray < n).sum())
-        ray, color = surface.hit.ray[:hits], surface.color[:hits]
+        ray = surface.hit.ray[:hits]
+        color = self.compare.exposed(surface.color[:hits], batch.color[ray], batch.view[ray])
         background = torch.tensor(self.background).to(color).expand(n, 3)
         t = surface.t.new_full((n,), torch.nan).index_copy(0, ray, surface.t[:hits]).detach()
         normal = torch.zeros_like(background).index_copy(0, ray, surface.normal[:hits]).detach()
@@ -260,13 +268,13 @@ def recipe_terms(
     space = SpaceSampler(recipe.freespace > 0, recipe.occupancy > 0, sharpness)
     eikonal = recipe.eikonal if is_distance else 0.0
     slopes = SlopeSampler(recipe.rays // 8, everywhere=eikonal > 0)
-    terms: list[Term] = [Color(recipe.color, compare), ImageGradient(recipe.gradient, recipe.rays)]
+    terms: list[Term] = [Color(recipe.color, compare), ImageGradient(recipe.gradient, recipe.rays, compare)]
     if background is not None:
         terms.append(BackgroundColor(1.0, background, compare))
     terms += [
         Depth(recipe.depth),
         OnSurface(recipe.on_surface),
-        Outline(recipe.outline, recipe.rays, recipe.background),
+        Outline(recipe.outline, recipe.rays, recipe.background, compare),
         Mask(recipe.mask, sharpness),
         Hinge(recipe.hinge),
         Freespace(recipe.freespace, space),

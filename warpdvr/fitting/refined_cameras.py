@@ -17,7 +17,7 @@ from warpdvr.fitting.recipe import Recipe
 
 
 class RefinedCameras:
-    """Draws the rays of a fit with its cameras; what a recipe has rates for is learnt with the field."""
+    """Draws the rays of a fit with its cameras; what a recipe has rates for is learnt with the field, exposures too."""
 
     def __init__(self, recipe: Recipe, views: Views, pixels: Pixels, device: torch.device):
         self.recipe, self.views, self.pixels = recipe, views, pixels
@@ -74,7 +74,7 @@ class RefinedCameras:
         learnt = ("cameras", self.poses), ("intrinsics", self.intrinsics), ("exposures", self.exposure)
         for name, refined in learnt:
             if refined and name not in state:
-                found = "the saved state is of a fit that took them as given"
+                found = "the saved state is of a fit that took them as given; with a rate of 0 they stay so"
                 raise ValueError(f"fit: {name} are to be refined, but {found}")
             if refined:
                 refined.resume(state[name])

@@ -17,7 +17,7 @@ from warpdvr.fitting.exposure import Exposure
 from warpdvr.fitting.mask_trust import OUTVOTED
 from warpdvr.fitting.optimizer import new_optimizer, pack, unpack
 from warpdvr.fitting.recipe import Recipe
-from warpdvr.geometry.isosurface import mesh_of_lattice
+from warpdvr.geometry.isosurface import DEBRIS, mesh_of_lattice
 from warpdvr.geometry.mesh import Mesh
 from warpdvr.rendering.density_voxels import DensityVoxels
 
@@ -48,10 +48,6 @@ RAYS = 4096
 
 PRUNE = 64
 """Steps between two looks for cells that have become empty."""
-
-DEBRIS = 0.005
-"""Pieces of the surface that enclose a smaller share of the largest one's volume are left out: what few views see
-is uncertain."""
 
 DISTILLATION = 800
 """Steps in which the field takes on the surface."""

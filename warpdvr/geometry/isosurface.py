@@ -19,6 +19,10 @@ from warpdvr.shading.shade import SurfacePoints, shade
 MAX_RESOLUTION = 2048
 """Largest number of cells along the longest side of the bounds; a finer mesh exceeds the memory of most computers."""
 
+DEBRIS = 0.005
+"""Where photographs are fitted, pieces that enclose at most this share of the largest one's volume are left out: few
+views see them, and what those see is uncertain."""
+
 CORNERS = cube_corners()
 """The corners of a cell, in the order of their values for `mesh_of_cells`."""
 
@@ -75,7 +79,7 @@ def extract(
     if bool(((vertices == solid.low) | (vertices == solid.high)).any()) and is_inside_out(field):  # it has caps
         raise ValueError(f"extract: {INSIDE_OUT}")
     faces = _without_slivers(vertices, faces, 1e-6 * float(lattice.step.min()) ** 2)
-    faces = _seen_pieces(vertices, faces, share, cavities=bool(cavities))
+    faces = _kept_pieces(vertices, faces, share, cavities=bool(cavities))
     faces = _largest_piece(vertices, faces) if largest else faces
     used, faces = torch.unique(faces, return_inverse=True)
     vertices, slope = vertices[used], slope[used]
@@ -120,7 +124,7 @@ def mesh_of_lattice(
     cell = torch.nonzero(some != -every)
     corner = torch.stack([value[tuple((cell + cell.new_tensor(c)).unbind(1))] for c in CORNERS], 1)
     mesh = mesh_of_cells(cell, corner, low - side, side)
-    used, faces = torch.unique(_seen_pieces(mesh.vertices, mesh.faces, smallest), return_inverse=True)
+    used, faces = torch.unique(_kept_pieces(mesh.vertices, mesh.faces, smallest), return_inverse=True)
     return Mesh(mesh.vertices[used], faces)
 
 
@@ -232,7 +236,7 @@ def _largest_piece(vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"]) ->
     return faces[piece == area.argmax()]
 
 
-def _seen_pieces(
+def _kept_pieces(
     vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"], smallest: float, *, cavities: bool = False
 ) -> Int[Tensor, "k 3"]:
     """Return the faces of the pieces that enclose more than a share of the largest volume, and those of cavities if

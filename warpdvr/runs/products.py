@@ -19,7 +19,7 @@ from warpdvr.evaluation.images import evaluate
 from warpdvr.evaluation.surfaces import chamfer
 from warpdvr.fields.base import Field, longest_side
 from warpdvr.fitting.mask_trust import distrusted_in, trust_picture
-from warpdvr.geometry.isosurface import extract
+from warpdvr.geometry.isosurface import DEBRIS, extract
 from warpdvr.geometry.mesh import Mesh, read_mesh
 from warpdvr.rendering import turntable
 from warpdvr.rendering.background import ROOM, Background
@@ -27,9 +27,6 @@ from warpdvr.rendering.image import Image
 from warpdvr.runs.run import Run
 from warpdvr.runtime.files import make_folder, replacing
 from warpdvr.usd.scene import Metadata, write_usd
-
-DEBRIS = 0.005
-"""Pieces of a mesh that enclose a smaller share of the largest one's volume are left out."""
 
 
 def write_pictures(run: Run, field: Field, *, size: int = 512) -> Path:
@@ -71,9 +68,8 @@ def extract_mesh(run: Run, field: Field, **options: Any) -> Mesh:
     Photographs do not show closed cavities, and few of them what lies beside the object: so the walls of cavities, and
     pieces smaller than `DEBRIS`, are left out unless the options ask for them.
     """
-    return extract(field, **({"cavities": False, "smallest": DEBRIS} | options)).transformed(
-        run.load().transform.matrix
-    )
+    seen: dict[str, Any] = {"cavities": False, "smallest": DEBRIS}
+    return extract(field, **(seen | options)).transformed(run.load().transform.matrix)
 
 
 def write_scene(run: Run, mesh: Mesh, path: Path | None = None) -> Path:

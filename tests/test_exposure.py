@@ -112,6 +112,22 @@ def test_a_fit_with_exposures_can_be_resumed():
     assert learnt(whole).correction.abs().max() > 0.01
 
 
+@pytest.mark.parametrize(
+    ("given", "duration", "rate"),
+    [
+        (None, {"iterations": 1999}, 0.0),
+        (None, {"iterations": 2000}, 0.001),
+        (None, {"minutes": 1.9}, 0.0),
+        (None, {"minutes": 2.0}, 0.001),
+        (0.5, {"iterations": 10}, 0.5),
+    ],
+)
+def test_short_fits_take_photographs_as_alike_unless_a_rate_is_given(given, duration, rate):
+    fit = Fit(Painted(), photographs(), recipe=Recipe(volume=0.0, exposure=given), **duration)
+    (group,) = [g for g in fit.optimizer.param_groups if any(p is learnt(fit).correction for p in g["params"])]
+    assert group["rate"] == rate
+
+
 @pytest.mark.parametrize("missing", [True, False])
 def test_a_state_without_such_exposures_is_refused(missing):
     recipe = Recipe(rays=256, mask=0.0, exposure=0.01)

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 SATURATED = 254.5 / 255
 """Photographs hold no colours above this; there, those of the field may be as bright as they like [sRGB]."""
 
+EXPOSURE_RATE = 0.001
+"""Highest learning rate of Adam [1 / step]. At 0.0002 a fit hardly corrects what the volume before it has learnt."""
+
 
 class Exposure(nn.Module):
     """A gain and an offset for each channel of each training view.

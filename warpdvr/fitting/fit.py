@@ -29,6 +29,7 @@ from warpdvr.fitting.volume_start import (
     REFINING_RATE,
     SHARPENED,
     VolumeStart,
+    exposure_rate,
     new_start,
     take_surface,
 )
@@ -274,7 +275,8 @@ class Fit(TrainingLoop):
         groups = self.refined.groups
         self.clipped.extend(p for group in groups for p in group["params"])
         if exposure := self.refined.exposure:
-            groups.append({"params": list(exposure.parameters()), "rate": self.recipe.exposure})
+            rate = exposure_rate(self.recipe, self.minutes, self.iterations)
+            groups.append({"params": list(exposure.parameters()), "rate": rate})
         if self.background:
             groups.append({"params": list(self.background.parameters()), "rate": RATE})
         return groups

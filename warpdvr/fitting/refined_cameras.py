@@ -24,7 +24,7 @@ class RefinedCameras:
         self.poses = Poses(pixels.pose) if recipe.cameras else None
         options: dict[str, Any] = {"principal_point": recipe.principal_point, "device": device}
         self.intrinsics = Intrinsics(views.cameras, **options) if recipe.intrinsics else None
-        self.exposure = Exposure(len(views.train), device) if recipe.exposure else None
+        self.exposure = Exposure(len(views.train), device) if recipe.exposure != 0 else None
 
     @property
     def cameras(self) -> tuple[Camera, ...]:

@@ -13,7 +13,7 @@ from warpdvr.datasets.views import Views
 from warpdvr.fields.base import Field
 from warpdvr.fitting.depth_fusion import fuse_depths
 from warpdvr.fitting.distillation import distil_surface, value_parameters
-from warpdvr.fitting.exposure import Exposure
+from warpdvr.fitting.exposure import EXPOSURE_RATE, Exposure
 from warpdvr.fitting.mask_trust import OUTVOTED
 from warpdvr.fitting.optimizer import new_optimizer, pack, unpack
 from warpdvr.fitting.recipe import Recipe
@@ -24,7 +24,7 @@ from warpdvr.rendering.density_voxels import DensityVoxels
 RATE = 0.03
 """First learning rate of Adam, of density and colour [table / step]."""
 
-EXPOSURE_RATE = 0.003
+FIRST_EXPOSURE_RATE = 0.003
 """First learning rate of exposures, if they are learnt [1 / step]."""
 
 OUTVOTING, OPAQUE = 0.05, 0.3
@@ -145,7 +145,7 @@ class VolumeStart:
     def _new_optimizer(self) -> torch.optim.Optimizer:
         groups = [{"params": [self.voxels.table], "rate": RATE}]
         if self.exposure:
-            groups.append({"params": list(self.exposure.parameters()), "rate": EXPOSURE_RATE})
+            groups.append({"params": list(self.exposure.parameters()), "rate": FIRST_EXPOSURE_RATE})
         return new_optimizer(groups)
 
     def surface(self, values: Float[Tensor, "s s s"]) -> Mesh:
@@ -190,6 +190,18 @@ class VolumeStart:
         return start
 
 
+def is_long(minutes: float | None, iterations: int | None) -> bool:
+    """Return whether a fit of that duration is long enough to begin with a volume, and to learn exposures."""
+    return (iterations or 0) >= SHORTEST_STEPS or (minutes or 0.0) >= SHORTEST_MINUTES
+
+
+def exposure_rate(recipe: Recipe, minutes: float | None, iterations: int | None) -> float:
+    """Return the highest rate at which a fit learns exposures after its volume: short ones take them as alike."""
+    if recipe.exposure is not None:
+        return recipe.exposure
+    return EXPOSURE_RATE if is_long(minutes, iterations) else 0.0
+
+
 def new_start(
     recipe: Recipe,
     field: Field,
@@ -200,9 +212,8 @@ def new_start(
     iterations: int | None,
 ) -> VolumeStart | None:
     """Return the volume that a fit begins with, if it is long enough and surfaces are learnt from colours."""
-    long = (iterations or 0) >= SHORTEST_STEPS or (minutes or 0.0) >= SHORTEST_MINUTES
     learns = recipe.color > 0 and not recipe.depth and not recipe.on_surface and pixels.masked
-    if not (recipe.volume > 0 and long and learns):
+    if not (recipe.volume > 0 and is_long(minutes, iterations) and learns):
         return None
     shape = value_parameters(field)
     return VolumeStart(pixels, field.bounds, shape=shape, exposure=exposure) if shape else None

@@ -358,7 +358,7 @@ def test_a_share_of_zero_is_a_fit_as_short_ones_are(ball, monkeypatch):
     losses = []
     for volume, shortest in ((0.0, STEPS), (0.25, STEPS + 1)):
         monkeypatch.setattr(volume_start, "SHORTEST_STEPS", shortest)
-        job = short(field_of(), ball, volume=volume)
+        job = short(field_of(), ball, volume=volume, exposure=0.0)
         assert job.start is None and not job.refining
         losses.append([step.losses for step in islice(job, 5)])
     assert losses[0] == losses[1]

@@ -5,12 +5,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Bounds, Field, FieldLike, Kind, box, check_answer
+from warpdvr.fields.base import Field, FieldLike, Kind, check_answer
+from warpdvr.fields.bounds import Bounds, box
 from warpdvr.fields.empty import answered
 from warpdvr.fields.probe import check_members, check_mode, probe
+from warpdvr.fields.warp_value import WarpValue
 from warpdvr.runtime.inference_mode import outside_inference
 from warpdvr.runtime.validate import refuse_class
 
@@ -72,6 +75,22 @@ def adapt(module: FieldLike | object) -> Field:
     field = _checked(module) if isinstance(module, Field) else _adapt(module, None, None, None)
     check_mode(field)
     return field
+
+
+def warp_value_of(field: Field) -> WarpValue | None:
+    """Return the value of a field as a Warp function, or None if only Torch evaluates the field as it is.
+
+    That is so for a field that offers no such function, whose class or object defines `value` anew without it, whose
+    modules have hooks, or that is not in float32.
+    """
+    if field.bounds.dtype != torch.float32 or any(m._forward_hooks or m._forward_pre_hooks for m in field.modules()):
+        return None
+    kind = type(field).__mro__
+    value, geometry, offered = (
+        -1 if name in vars(field) else next(i for i, ancestor in enumerate(kind) if name in vars(ancestor))
+        for name in ("value", "geometry", "warp_value")
+    )
+    return field.warp_value() if offered <= min(value, geometry) else None
 
 
 def _unwrapped(module: object) -> object:

@@ -21,12 +21,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from warpdvr.fields.bounds import Bounds, box
 from warpdvr.fields.layers import Layer
+from warpdvr.fields.warp_value import WarpValue
 from warpdvr.runtime.copies import copied
-from warpdvr.runtime.inference_mode import outside_inference
-
-Bounds = Sequence[Sequence[float]] | Tensor | float
-"""Two corners (low, high), or half the side of a cube around the origin [scene unit]."""
 
 Plain = None | bool | int | float | str | Sequence["Plain"] | Mapping[str, "Plain"]
 """A value that a settings file or the header of a checkpoint can hold."""
@@ -149,6 +147,14 @@ class Field(nn.Module, ABC):
         """
         return None
 
+    def warp_value(self) -> WarpValue | None:
+        """Return `value` as a Warp function with the present weights, or None: Torch evaluates it everywhere.
+
+        Solvers then trace a ray in one kernel, without a wait for Torch at every step. A class that defines `value`
+        anew must define this anew as well, or has none. `warpdvr.testing.check_field` compares both.
+        """
+        return None
+
     def prior(self) -> Float[Tensor, ""] | None:
         """Return a weighted penalty on unlikely parameters, such as latent codes: a differentiable scalar, or None.
 
@@ -238,25 +244,6 @@ def select_shape(
     return field if shape_index is None else field.select(shape_index if index is None else shape_index[index])
 
 
-@outside_inference
-def box(bounds: Bounds | object) -> Float[Tensor, "2 3"]:
-    """Return the corners (low, high) of bounds, float32.
-
-    Raises:
-        ValueError: if the bounds are neither a positive number nor two finite corners low < high.
-    """
-    message = f"bounds must be a positive number or two corners low < high, got {bounds!r}"
-    try:
-        corners = torch.as_tensor(bounds, dtype=torch.float32)
-    except (RuntimeError, TypeError, ValueError) as error:  # text, or rows of different lengths
-        raise ValueError(message) from error
-    if corners.ndim == 0:
-        corners = corners * torch.tensor([[-1.0], [1.0]]).expand(2, 3)
-    if tuple(corners.shape) != (2, 3) or not bool((corners.isfinite() & (corners[0] < corners[1])).all()):
-        raise ValueError(message)
-    return corners.clone()
-
-
 def check_geometry(
     field: Field, x: Float[Tensor, "n 3"], answer: object
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"] | None]:
@@ -272,12 +259,6 @@ def check_geometry(
         return value, feature
     found = tuple(feature.shape) if isinstance(feature, Tensor) else type(feature).__name__
     raise ValueError(f"{field.name}.geometry: expected features of shape ({len(x)}, k) or None, got {found}")
-
-
-def longest_side(bounds: Float[Tensor, "2 3"]) -> float:
-    """Return the longest side of a box (low, high): the length that all lengths which nobody gives are shares of."""
-    low, high = bounds.detach().tolist()
-    return max(b - a for a, b in zip(low, high, strict=True))
 
 
 def check_answer(field: Field, x: Float[Tensor, "n 3"], value: object) -> Float[Tensor, " n"]:

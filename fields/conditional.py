@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Bounds, Decoder, Field, Kind
+from warpdvr.fields.base import Decoder, Field, Kind
+from warpdvr.fields.bounds import Bounds
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import PositionalEncoding
 from warpdvr.runtime.arguments import check_counts, check_positive

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from warpdvr.fields import decoderfile
-from warpdvr.fields.base import Bounds, Decoder, Plain
+from warpdvr.fields.base import Decoder, Plain
+from warpdvr.fields.bounds import Bounds
 from warpdvr.fields.slope import MeasuredSlope
 
 

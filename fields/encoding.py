@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Bounds, box
+from warpdvr.fields.bounds import Bounds, box
 from warpdvr.fields.lookup import encode, scatter, slope
 from warpdvr.runtime.autograd import Context
 

@@ -7,13 +7,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Bounds, Field, Kind
+from warpdvr.fields.base import Field, Kind
+from warpdvr.fields.bounds import Bounds
 from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
 from warpdvr.fields.slope import SLOPE_POINTS, steepest, store_slope
 from warpdvr.fields.version import Version
+from warpdvr.fields.warp_value import WarpValue
+from warpdvr.kernels import perceptron as _perceptron
 from warpdvr.runtime.arguments import check_counts, check_positive
+from warpdvr.runtime.launch import Packed
 
 RATES: Mapping[str, float] = {"": 1e-2, "table": 2e-3, "radiance.encode.table": 1e-2}
 """Tables of the geometry get a lower rate: the finer a level, the more its entries change the slope."""
@@ -146,6 +150,33 @@ class HashGrid(_HashGridField):
 
     def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
         return self._outputs(x)
+
+    @torch.no_grad()
+    def warp_value(self) -> WarpValue | None:
+        first, *hidden, last = self.perceptron.layers
+        encode, activation = self.encode, self.perceptron.activation
+        if (
+            type(encode) is not HashEncoding
+            or not isinstance(activation, Squareplus)
+            or encode.table.dtype != torch.float32
+        ):
+            return None
+        made = _perceptron.hash_perceptron(encode.table.shape[1], first.out_features)
+        columns = [layer.weight.T for layer in hidden]
+        parameters = Packed(
+            made.Parameters,
+            table=encode.table,
+            bounds=encode.bounds,
+            weight=encode.weight,
+            levels=encode.layout,
+            first=first.weight.T.contiguous(),
+            hidden=torch.cat(columns) if columns else first.weight.new_empty(0, first.out_features),
+            bias=torch.stack([layer.bias for layer in (first, *hidden)]),
+            last=last.weight[:1].contiguous(),
+            last_bias=last.bias[:1].contiguous(),
+            b=activation.b,
+        )
+        return WarpValue(made.value, parameters)
 
 
 class HashGridOccupancy(_HashGridField):

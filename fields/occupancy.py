@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Bounds, Field, Kind
+from warpdvr.fields.base import Field, Kind
+from warpdvr.fields.bounds import Bounds
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import PositionalEncoding
 from warpdvr.runtime.arguments import check_counts, check_positive

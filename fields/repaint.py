@@ -3,9 +3,10 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from warpdvr.fields.adapter import as_field
+from warpdvr.fields.adapter import as_field, warp_value_of
 from warpdvr.fields.base import Field, FieldLike, Kind
 from warpdvr.fields.hashgrid import RATES, GridSize, Radiance, activate_levels
+from warpdvr.fields.warp_value import WarpValue
 from warpdvr.runtime.arguments import check_counts
 
 
@@ -73,6 +74,9 @@ class Repaint(Field):
 
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return self.shape.value(x)
+
+    def warp_value(self) -> WarpValue | None:
+        return warp_value_of(self.shape)
 
     def color(
         self,

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Bounds
+from warpdvr.fields.bounds import Bounds
 from warpdvr.fields.layers import Activation, Dense, Encode, Layer
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
 from warpdvr.fields.slope import MeasuredSlope

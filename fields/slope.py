@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from warpdvr.fields.base import Bounds, Field
+from warpdvr.fields.base import Field
+from warpdvr.fields.bounds import Bounds
 from warpdvr.fields.gradient import value_and_gradient
 from warpdvr.fields.version import Change, Memory, Version
 

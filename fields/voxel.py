@@ -7,12 +7,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Bounds, Field, Kind
+from warpdvr.fields.base import Field, Kind
+from warpdvr.fields.bounds import Bounds
 from warpdvr.fields.encoding import HashEncoding
 from warpdvr.fields.logit import logit
 from warpdvr.fields.slope import store_slope
 from warpdvr.fields.version import Version
+from warpdvr.fields.warp_value import WarpValue
+from warpdvr.kernels import voxels as _voxels
 from warpdvr.runtime.arguments import check_counts, check_positive
+from warpdvr.runtime.launch import Packed
 
 MAX_RESOLUTION = 1289
 """The largest resolution whose corners can be counted in 32 bits."""
@@ -45,6 +49,9 @@ class VoxelSDF(Field):
 
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return self.distance(x)[:, 0]
+
+    def warp_value(self) -> WarpValue | None:
+        return _trilinear(self.distance, sign=1.0, offset=0.0)
 
     def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
         return self.value(x), self.radiance(x)
@@ -110,6 +117,9 @@ class VoxelOccupancy(Field):
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return self.offset - self.logit(x)[:, 0]
 
+    def warp_value(self) -> WarpValue | None:
+        return _trilinear(self.logit, sign=-1.0, offset=self.offset)
+
     def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
         return self.value(x), self.radiance(x)
 
@@ -135,6 +145,16 @@ def _grids(
     size = 2 ** math.ceil(3 * math.log2(resolution + 1))
     options = {"levels": 1, "coarsest": resolution, "finest": resolution, "size": size, "bounds": bounds}
     return HashEncoding(features=1, **options), HashEncoding(features=3, **options)
+
+
+def _trilinear(grid: HashEncoding, sign: float, offset: float) -> WarpValue | None:
+    """Return the value offset + sign * that of a grid of one level as a Warp function."""
+    if grid.active != 1:
+        return None
+    cells = grid.resolutions[0]
+    table, bounds = grid.table.detach().view(-1), grid.bounds.float()
+    p = Packed(_voxels.Voxels, table=table, bounds=bounds, cells=cells, sign=sign, offset=offset)
+    return WarpValue(_voxels.voxels, p)
 
 
 def _sphere(grid: HashEncoding, radius: float) -> Float[Tensor, " rows"]:

@@ -54,17 +54,12 @@ def relative_slope(change: float, spacing: float, off: float) -> float:
     return (wp.abs(change) - ROUNDING * off) / spacing
 
 
-@wp.kernel(enable_backward=False)
-def begin(
-    thinnest: float,
-    # state
-    cones: Cones,
-):
-    """Place the first sample of each cone where its parent cone leaves hope for free space; end it if there is none.
+@wp.func
+def place_first(i: int, thinnest: float, cones: Cones):
+    """Place the first sample of a cone where its parent cone leaves hope for free space; end it if there is none.
 
     Samples lie on the part of the axis between `enter` and `leave`, inside the bounds.
     """
-    i = wp.tid()
     t = cones.free_until[i]
     from_here = t + GAP_SHARE * thinnest
     narrower = not wp.isnan(cones.last[i])
@@ -79,23 +74,12 @@ def begin(
             cones.last[i] = wp.nan  # that was on another axis
 
 
-@wp.kernel(enable_backward=False)
-def widen(
-    value: wp.array[float],
-    eye: wp.vec3,
-    lipschitz: float,
-    thinnest: float,
-    min_spacing: float,
-    index: wp.array[wp.int32],
-    # state
-    cones: Cones,
-):
-    """Take in the value at t on the axis: all rays are free up to `free_until`, but for gaps of `thinnest`.
+@wp.func
+def take_in(f: float, k: int, eye: wp.vec3, lipschitz: float, thinnest: float, min_spacing: float, cones: Cones):
+    """Take in the value f at t on the axis of cone k: all rays are free up to `free_until`, but for gaps of `thinnest`.
 
     Samples that are closer together than `min_spacing` give no reliable slope.
     """
-    f = value[wp.tid()]
-    k = index[wp.tid()]
     if f == wp.inf:  # proves nothing, see kernels/sphere_trace.py
         cones.status[k] = ENDED
         return
@@ -135,3 +119,29 @@ def widen(
     cones.t[k] = t
     if gain < 0.3 * edge or t <= from_here or t <= here + min_spacing:
         cones.status[k] = ENDED
+
+
+@wp.kernel(enable_backward=False)
+def begin(
+    thinnest: float,
+    # state
+    cones: Cones,
+):
+    """Place the first sample of each cone."""
+    place_first(wp.tid(), thinnest, cones)
+
+
+@wp.kernel(enable_backward=False)
+def widen(
+    value: wp.array[float],
+    eye: wp.vec3,
+    lipschitz: float,
+    thinnest: float,
+    min_spacing: float,
+    index: wp.array[wp.int32],
+    # state
+    cones: Cones,
+):
+    """Take in the values at t on the axes of cones that are still going."""
+    i = wp.tid()
+    take_in(value[i], index[i], eye, lipschitz, thinnest, min_spacing, cones)

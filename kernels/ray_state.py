@@ -2,6 +2,11 @@
 
 import warp as wp
 
+from warpdvr.kernels.rays import clipped
+from warpdvr.kernels.status import ACTIVE, GAVE_UP, MISS
+
+ROUNDING = wp.constant(1.0e-5)  # the length of a unit direction differs from 1 by less than this
+
 
 @wp.struct
 class RayLines:
@@ -32,3 +37,41 @@ def note_value(rays: RayState, r: int, t: float, value: float):
     if value < rays.f_nearest[r]:
         rays.f_nearest[r] = value
         rays.nearest[r] = t
+
+
+@wp.kernel(enable_backward=False)
+def begin(
+    given: wp.array[wp.vec3],
+    bounds: wp.array[wp.vec3],
+    # state
+    lines: RayLines,
+    rays: RayState,
+    # outputs
+    length: wp.array[float],
+):
+    """Bring the given directions to unit length, and place each ray at the border of a box.
+
+    What is no ray, because a number in it is not finite or its direction is 0, has the length NaN and gives up.
+    """
+    r = wp.tid()
+    d = given[r]
+    l = wp.length(d)
+    if wp.abs(l - 1.0) <= ROUNDING:
+        l = 1.0
+    o = lines.origin[r]
+    if not (l > 0.0 and wp.isfinite(l) and wp.isfinite(o)):
+        l = wp.nan
+    d = d / l
+    ends = clipped(o, d, bounds[0], bounds[1])
+    near = wp.where(wp.isnan(l), wp.nan, ends[0])
+    length[r] = l
+    lines.direction[r] = d
+    lines.near[r] = near
+    lines.far[r] = ends[1]
+    rays.status[r] = wp.where(near <= ends[1], ACTIVE, wp.where(wp.isnan(l), GAVE_UP, MISS))
+    rays.low[r] = wp.nan
+    rays.high[r] = near
+    rays.f_low[r] = wp.nan
+    rays.f_high[r] = wp.nan
+    rays.nearest[r] = wp.nan
+    rays.f_nearest[r] = wp.inf

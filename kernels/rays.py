@@ -46,23 +46,12 @@ def orthographic(
     direction[ray] = wp.normalize(wp.transform_vector(m, wp.vec3(0.0, 0.0, 1.0)))
 
 
-@wp.kernel(enable_backward=False)
-def clip(
-    origin: wp.array[wp.vec3],
-    direction: wp.array[wp.vec3],
-    low: wp.vec3,
-    high: wp.vec3,
-    # outputs
-    near: wp.array[float],
-    far: wp.array[float],
-):
-    """Signed slab test against a box; `near` is never behind the origin, and `near > far` where the ray misses.
+@wp.func
+def clipped(o: wp.vec3, d: wp.vec3, low: wp.vec3, high: wp.vec3) -> wp.vec2:
+    """Signed slab test against a box: near and far, `near` never behind the origin, `near > far` where the ray misses.
 
     Rays parallel to a face take no part in that slab's division, so that edges and corners count as inside.
     """
-    ray = wp.tid()
-    o = origin[ray]
-    d = direction[ray]
     t0 = float(0.0)
     t1 = float(wp.inf)
     for axis in range(3):
@@ -73,5 +62,21 @@ def clip(
             t1 = wp.min(t1, wp.max(a, b))
         elif o[axis] < low[axis] or o[axis] > high[axis]:
             t1 = float(-1.0)
-    near[ray] = t0
-    far[ray] = t1
+    return wp.vec2(t0, t1)
+
+
+@wp.kernel(enable_backward=False)
+def clip(
+    origin: wp.array[wp.vec3],
+    direction: wp.array[wp.vec3],
+    low: wp.vec3,
+    high: wp.vec3,
+    # outputs
+    near: wp.array[float],
+    far: wp.array[float],
+):
+    """The part of each ray in a box, see `clipped`."""
+    ray = wp.tid()
+    ends = clipped(origin[ray], direction[ray], low, high)
+    near[ray] = ends[0]
+    far[ray] = ends[1]

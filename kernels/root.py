@@ -31,6 +31,39 @@ def fraction(s: bracket, tolerance: float) -> float:
     return wp.clamp(t, edge, 1.0 - edge)
 
 
+@wp.func
+def tightened(s: bracket, t: float, f: float) -> bracket:
+    """The bracket after a value f at t in it: it replaces the end of the same sign."""
+    if (f > 0.0) == (s[3] > 0.0):
+        s[2] = s[0]
+        s[5] = s[3]
+    else:
+        s[2] = s[1]
+        s[5] = s[4]
+        s[1] = s[0]
+        s[4] = s[3]
+    s[0] = t
+    s[3] = f
+    return s
+
+
+@wp.func
+def is_found(s: bracket, tolerance: float) -> wp.bool:
+    """Whether an end is exactly 0 or the root surely within `tolerance` of one.
+
+    That is where the ends are so close, or where the newest is: the slopes on both sides of it are about alike, and by
+    the smaller one the root lies within a quarter of `tolerance`.
+    """
+    f = s[3]
+    # halving a bracket of neighbouring floats changes nothing any more
+    width = wp.abs(s[1] - s[0])
+    outer = wp.abs(s[5] - f) / wp.max(wp.abs(s[2] - s[0]), 1.0e-30)
+    inner = wp.abs(s[4] - f) / wp.max(width, 1.0e-30)
+    flatter = wp.min(outer, inner)
+    close = 4.0 * wp.abs(f) <= tolerance * flatter and wp.max(outer, inner) <= MAX_BEND * flatter
+    return f == 0.0 or wp.isnan(f) or width <= tolerance or close or width <= 2.4e-7 * wp.abs(s[0])
+
+
 @wp.kernel(enable_backward=False)
 def propose(
     brackets: wp.array[bracket],
@@ -61,29 +94,8 @@ def narrow(
     # outputs
     done: wp.array[wp.bool],
 ):
-    """Replace the end of the same sign; done when an end is exactly 0 or the root surely within `tolerance` of one.
-
-    That is where the ends are so close, or where the newest is: the slopes on both sides of it are about alike, and by
-    the smaller one the root lies within a quarter of `tolerance`.
-    """
+    """Take in the values at t, see `tightened`; `done` as `is_found` says."""
     i = wp.tid()
-    s = brackets[active[i]]
-    f = value[i]
-    if (f > 0.0) == (s[3] > 0.0):
-        s[2] = s[0]
-        s[5] = s[3]
-    else:
-        s[2] = s[1]
-        s[5] = s[4]
-        s[1] = s[0]
-        s[4] = s[3]
-    s[0] = t[i]
-    s[3] = f
+    s = tightened(brackets[active[i]], t[i], value[i])
     brackets[active[i]] = s
-    # halving a bracket of neighbouring floats changes nothing any more
-    width = wp.abs(s[1] - s[0])
-    outer = wp.abs(s[5] - f) / wp.max(wp.abs(s[2] - s[0]), 1.0e-30)
-    inner = wp.abs(s[4] - f) / wp.max(width, 1.0e-30)
-    flatter = wp.min(outer, inner)
-    close = 4.0 * wp.abs(f) <= tolerance * flatter and wp.max(outer, inner) <= MAX_BEND * flatter
-    done[i] = f == 0.0 or wp.isnan(f) or width <= tolerance or close or width <= 2.4e-7 * wp.abs(s[0])
+    done[i] = is_found(s, tolerance)

@@ -147,23 +147,12 @@ def place_ahead(
     return wp.where(hidden > 0.0, here + hidden, wp.nan)
 
 
-@wp.kernel(enable_backward=False)
-def narrow(
-    value: wp.array[float],
-    lines: RayLines,
-    settings: Settings,
-    index: wp.array[wp.int32],
-    # state
-    rays: RayState,
-    memories: wp.array[memory],
-):
-    """Take in the value at t: decide the ray, or look elsewhere. `low` is the last sample that all is known up to.
+@wp.func
+def take_in(f: float, r: int, lines: RayLines, settings: Settings, rays: RayState, memories: wp.array[memory]):
+    """Take in the value at t of ray r: decide it, or look elsewhere. `low` is the last sample that all is known up to.
 
     It is NaN before the first. A ray that hits leaves its bracket in (low, t), with values f_low > 0 and f_high <= 0.
     """
-    i = wp.tid()
-    r = index[i]
-    f = value[i]
     here = rays.high[r]
     note_value(rays, r, here, f)
     if wp.isnan(f) or f == wp.inf:  # an infinite value proves nothing: no bound of the slope holds there
@@ -232,3 +221,18 @@ def narrow(
             rays.status[r] = MISS
         rays.high[r] = wp.min(step_ahead(here, free, settings.relaxation, thinnest, m), far)
     memories[r] = m
+
+
+@wp.kernel(enable_backward=False)
+def narrow(
+    value: wp.array[float],
+    lines: RayLines,
+    settings: Settings,
+    index: wp.array[wp.int32],
+    # state
+    rays: RayState,
+    memories: wp.array[memory],
+):
+    """Take in the values at t of the active rays."""
+    i = wp.tid()
+    take_in(value[i], index[i], lines, settings, rays, memories)

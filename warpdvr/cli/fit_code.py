@@ -10,7 +10,7 @@ from torch import Tensor
 from warpdvr.cli.arguments import RESUMED, named, positional
 from warpdvr.datasets.pixels import BACKGROUND, OBJECT, Pixels
 from warpdvr.datasets.views import Views
-from warpdvr.fields.base import box
+from warpdvr.fields.bounds import box
 from warpdvr.runs import scene as scene_files
 from warpdvr.runs.options import Table
 from warpdvr.runs.scene import Scene

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from warpdvr.fields.base import Field, longest_side
+from warpdvr.fields.base import Field
+from warpdvr.fields.bounds import longest_side
 from warpdvr.fitting.optimizer import new_optimizer, only
 from warpdvr.fitting.recipe import Recipe, decay
 from warpdvr.geometry.distance import signed_distance

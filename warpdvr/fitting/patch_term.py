@@ -17,7 +17,7 @@ from torch import Tensor
 from warpdvr.cameras.camera import mixed_rays
 from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.sampling import grey, in_image, on_background, project
-from warpdvr.fields.base import longest_side
+from warpdvr.fields.bounds import longest_side
 from warpdvr.fitting.terms import TermContext
 
 CANDIDATES = 8

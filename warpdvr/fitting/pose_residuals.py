@@ -13,7 +13,8 @@ from torch import Tensor
 
 from warpdvr.cameras.pose import scene_origin
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import Field, longest_side
+from warpdvr.fields.base import Field
+from warpdvr.fields.bounds import longest_side
 from warpdvr.fitting.image_pyramid import Level
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.lowest import bracket_lowest, lengths_behind, refine_lowest

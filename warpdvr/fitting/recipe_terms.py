@@ -11,7 +11,8 @@ from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.pixels import BACKGROUND, OBJECT, UNKNOWN, Pixels
-from warpdvr.fields.base import Field, longest_side
+from warpdvr.fields.base import Field
+from warpdvr.fields.bounds import longest_side
 from warpdvr.fitting import losses
 from warpdvr.fitting.exposure import Exposure
 from warpdvr.fitting.patch_term import Patches

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.datasets.pixels import OBJECT
-from warpdvr.fields.base import longest_side
+from warpdvr.fields.bounds import longest_side
 from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.fitting.terms import TermContext
 from warpdvr.intersection.hit import Status

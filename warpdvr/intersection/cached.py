@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import Field, longest_side, query, query_all
+from warpdvr.fields.base import Field, query, query_all
+from warpdvr.fields.bounds import longest_side
 from warpdvr.fields.slope import current_bound
 from warpdvr.fields.version import Change, Version
 from warpdvr.intersection.base import EARLY, Solver

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import longest_side
+from warpdvr.fields.bounds import longest_side
 from warpdvr.intersection.hit import Status
 from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.kernels import cones as _cones

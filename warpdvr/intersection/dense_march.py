@@ -7,7 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import Field, longest_side
+from warpdvr.fields.base import Field
+from warpdvr.fields.bounds import longest_side
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.grid_march import MAX_STEPS, begin, march_grid

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import Field, longest_side
+from warpdvr.fields.base import Field
+from warpdvr.fields.bounds import longest_side
 from warpdvr.intersection.affine import COST, Affine
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Hit, Status

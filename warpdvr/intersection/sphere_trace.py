@@ -8,9 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import Field, longest_side
+from warpdvr.fields.adapter import warp_value_of
+from warpdvr.fields.base import Field
+from warpdvr.fields.bounds import longest_side
 from warpdvr.fields.slope import trust_slope
-from warpdvr.intersection import lipschitz
+from warpdvr.intersection import fused, lipschitz
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.cones import MIN_RAYS, free_lengths
 from warpdvr.intersection.grid import BoundGrid
@@ -66,6 +68,9 @@ class SphereTrace(Solver):
     cones: bool = True
     """Whether rays from one eye share their free space, and all rays a check of the bound; otherwise each ray is traced
     alone."""
+    fused: bool = True
+    """Whether a ray is traced in one kernel, without a wait for Torch at every step, where the field offers its value
+    as a Warp function (`Field.warp_value`)."""
     pixel: float = 0.0
     """Width of a pixel at distance 1 (`Camera.pixel`): `thinnest` is then at least the width of a pixel everywhere, and
     hits may be off by a tenth of one. With 0, all distances are resolved equally."""
@@ -96,7 +101,8 @@ class SphereTrace(Solver):
             thinnest, tolerance = self._lengths(batch)
             march_grid(self.grid, batch, thinnest, self.relaxation, self.max_steps or MAX_GRID_STEPS, tolerance)
             return batch.finish(tolerance)
-        batch, known = RayBatch(field, rays), None
+        value = warp_value_of(field) if self.fused and rays.shape_index is None else None
+        batch, known = RayBatch(field, rays, value=value), None
         bound, batch.evaluations = lipschitz.require_bound(field)
         declared = bound
         if self.cones and len(rays) >= MIN_RAYS:
@@ -131,7 +137,7 @@ class SphereTrace(Solver):
         for _ in range(TRIES):
             if known is not None and rays.shape_index is None:
                 box = surface_box(field, bound, batch.evaluate_one, known)
-            evaluations, batch = batch.evaluations, RayBatch(field, rays, box)
+            evaluations, batch = batch.evaluations, RayBatch(field, rays, box, batch.value)
             batch.evaluations, traced = evaluations, bound
             factor = lipschitz.growth(self._trace(batch, bound))
             bound *= factor
@@ -150,7 +156,16 @@ class SphereTrace(Solver):
 
     def _trace(self, batch: RayBatch, bound: float) -> float:
         """Trace rays for at most `max_steps`; return the steepest difference of values in units of `bound`."""
-        thinnest, _ = self._lengths(batch)
+        thinnest, tolerance = self._lengths(batch)
+        settings = Packed(
+            _trace.Settings,
+            lipschitz=bound,
+            relaxation=self.relaxation,
+            thinnest=thinnest,
+            pixel=self.pixel,
+        )
+        if batch.value is not None:
+            return fused.trace(batch.value, batch, settings, tolerance, self.max_steps or MAX_STEPS, cones=self.cones)
         memory = batch.near.new_zeros(len(batch.near), _trace.memory._length_)
         memory[:, int(_trace.FREE_UNTIL)], memory[:, int(_trace.SAMPLE_AHEAD)] = batch.near, torch.nan
         memory[:, int(_trace.SPACING)] = thinnest
@@ -161,13 +176,6 @@ class SphereTrace(Solver):
             batch.high[start.ray] = start.t
             memory[start.ray, int(_trace.FREE_UNTIL)] = start.free_until
             memory[start.ray, int(_trace.FALL)] = start.fall
-        settings = Packed(
-            _trace.Settings,
-            lipschitz=bound,
-            relaxation=self.relaxation,
-            thinnest=thinnest,
-            pixel=self.pixel,
-        )
         for _ in range(self.max_steps or MAX_STEPS):
             active = batch.active()
             if len(active) == 0:

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from warpdvr.fields.base import Field, longest_side
+from warpdvr.fields.base import Field
+from warpdvr.fields.bounds import longest_side
 from warpdvr.intersection import lipschitz
 
 PROMISING = 0.7

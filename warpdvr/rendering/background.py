@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import longest_side
+from warpdvr.fields.bounds import longest_side
 from warpdvr.fields.mlp import MLP, PositionalEncoding
 
 RATE = 3e-3

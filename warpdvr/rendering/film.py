@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -91,23 +92,34 @@ def expose(
         chunk: number of rays.
     """
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
-    order = tiles(pixel, chunk)
+    order, back = tiles(camera.width, camera.height, chunk, camera.K.device)
     dtype = torch.promote_types(field.bounds.dtype, torch.float32)
     films = []
     for tile in order:
         rays = camera.rays(pixel[tile], dtype=dtype)
         films.append(_record(field, camera, rays, intersect, aggregate, shader, sharpness))
-    return _in_rows(films, order)
+    return _in_rows(films, back)
 
 
-def tiles(pixel: Float[Tensor, "n 2"], max_size: int) -> list[Int[Tensor, " _"]]:
-    """Return the indices of pixels in compact tiles of at most `max_size`, because neighbours share cones."""
-    if len(pixel) <= max_size:
-        return [torch.arange(len(pixel), device=pixel.device)]
-    side = max(1, math.isqrt(max_size))
-    column, row = (pixel / side).floor().long().unbind(1)
-    order = (row * (int(column.max()) + 1) + column).argsort(stable=True)
-    return list(order.split(max_size))
+@lru_cache(maxsize=8)
+def tiles(width: int, height: int, max_size: int, device: torch.device) -> tuple[Sequence[Tensor], Tensor]:
+    """Return the indices of the pixels of an image in compact tiles of at most `max_size`, and the way back.
+
+    Rows of 256, 64, 16 and 4 pixels are compact too, because neighbours share cones: pixels are in the order of a curve
+    through squares of 16 x 16, and these in that of squares as large as a tile.
+
+    Returns:
+        The tiles, and for each pixel its place in all of them joined.
+    """
+    v, u = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    side = max(16, math.isqrt(max_size) // 16 * 16)
+    place = torch.zeros_like(u)
+    for size in (side, 16):
+        place = (place * (height // size + 1) + v // size) * (width // size + 1) + u // size
+    for bit in (3, 2, 1, 0):
+        place = place * 4 + (v >> bit & 1) * 2 + (u >> bit & 1)
+    order = place.flatten().argsort()
+    return order.to(device).split(max_size), order.argsort().to(device)
 
 
 def _record(
@@ -130,9 +142,8 @@ def _record(
     return Film(shown.color, depth, shown.normal, shown.hit.status, shown.flat, soft, evaluations, shown.opacity)
 
 
-def _in_rows(films: Sequence[Film], order: Sequence[Tensor]) -> Film:
-    """Join the films of tiles, whose pixels are `order`, into one."""
-    back = torch.cat(list(order)).argsort()
+def _in_rows(films: Sequence[Film], back: Int[Tensor, " n"]) -> Film:
+    """Join the films of tiles into one; `back` is the place of each pixel in them."""
 
     def joined(name: str) -> Any:
         parts = [getattr(film, name) for film in films]

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
-from warpdvr.fields.base import Field, longest_side, select_shape
+from warpdvr.fields.base import Field, select_shape
+from warpdvr.fields.bounds import longest_side
 from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.lowest import bracket_lowest, refine_lowest

@@ -17,7 +17,8 @@ from warpdvr.datasets.views import Views
 from warpdvr.evaluation.concave import concave_distance
 from warpdvr.evaluation.images import evaluate
 from warpdvr.evaluation.surfaces import chamfer
-from warpdvr.fields.base import Field, longest_side
+from warpdvr.fields.base import Field
+from warpdvr.fields.bounds import longest_side
 from warpdvr.fitting.mask_trust import distrusted_in, trust_picture
 from warpdvr.geometry.isosurface import DEBRIS, extract
 from warpdvr.geometry.mesh import Mesh, read_mesh

@@ -54,9 +54,9 @@ def launch(
 
 
 def launch_parts(
-    kernel: Any, n: tuple[int, int], inputs: Sequence[object], outputs: Sequence[Tensor], axis: int | None
+    kernel: Any, n: tuple[int, ...], inputs: Sequence[object], outputs: Sequence[Tensor], axis: int | None
 ) -> None:
-    """Launch `kernel` over `n` rows and columns; on a CPU in parallel parts, on the threads of `workers`.
+    """Launch `kernel` over the axes of `n`; on a CPU in parallel parts, on the threads of `workers`.
 
     The kernel receives the first index of its part along `axis` (None: there is one part), then `inputs`, then
     `outputs`. The caller is responsible for the lengths of all arrays, and no two parts may write to the same place.
@@ -69,7 +69,7 @@ def launch_parts(
     args = [_argument(kernel, i, a, device) for i, a in enumerate((*inputs, *outputs), 1)]
 
     def part(first: int, end: int) -> None:
-        dim = (n[0], end - first) if axis else (end - first, n[1])
+        dim = tuple(end - first if i == (axis or 0) else size for i, size in enumerate(n))
         wp.launch(kernel, dim=dim, inputs=[first, *args], **place)
 
     threads = 1 if axis is None or device.type == "cuda" else min(workers(), n[axis])
@@ -117,11 +117,13 @@ class Packed:
             differing = ", ".join(sorted(set(members) ^ set(kind.vars)))
             raise ValueError(f"{kind.key}: expected the members {', '.join(kind.vars)}, got others: {differing}")
         start_warp()
-        self.members, self.value = members, kind()
-        self.device = next((a.device for a in members.values() if isinstance(a, Tensor)), None)
+        self.kind, self.members, self.value = kind, members, kind()
+        self.device = next((a.device for a in members.values() if isinstance(a, Tensor | Packed)), None)
         """The device of its tensors; None if it has none."""
         for name, member in members.items():
-            if isinstance(member, Tensor):
+            if isinstance(member, Packed):
+                member = member.value
+            elif isinstance(member, Tensor):
                 expected = kind.vars[name].type
                 member = _described(kind.key, name, expected, member, self.device, return_ctype=False)
             setattr(self.value, name, member)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from warpdvr.fields.base import Bounds
+from warpdvr.fields.bounds import Bounds
 from warpdvr.fields.conditional import ConditionalOccupancy, Shapes
 from warpdvr.fields.resnet import ImageEncoder
 from warpdvr.fitting import checkpoint

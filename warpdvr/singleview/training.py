@@ -9,7 +9,8 @@ from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.datasets.views import Views
-from warpdvr.fields.base import box, select_shape
+from warpdvr.fields.base import select_shape
+from warpdvr.fields.bounds import box
 from warpdvr.fields.conditional import Shapes
 from warpdvr.fitting import losses
 from warpdvr.fitting.loop import TrainingLoop

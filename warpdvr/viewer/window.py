@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
-from warpdvr.fields.base import FieldLike, longest_side
+from warpdvr.fields.base import FieldLike
+from warpdvr.fields.bounds import longest_side
 from warpdvr.geometry.mesh import Mesh
 from warpdvr.intersection.base import SolverLike
 from warpdvr.runtime.files import replacing

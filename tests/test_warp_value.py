@@ -1,0 +1,85 @@
+"""Values of fields as Warp functions: those of Torch, and the hits of one launch those of a march through Torch."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from warpdvr import Camera, SphereTrace, make, render
+from warpdvr.fields.adapter import warp_value_of
+from warpdvr.fields.base import Field
+
+TWO = [{"kind": "sphere", "radius": 0.3}, {"kind": "box", "center": [0.2, 0.1, 0.0]}]
+
+
+def rough_voxels(kind: str) -> Field:
+    """Return a ball of voxels with noise on it."""
+    field = make(kind, resolution=24)
+    (grid,) = (module for name, module in field.named_children() if name in ("distance", "logit"))
+    with torch.no_grad():
+        grid.table[:, 0] += 0.02 * torch.randn(len(grid.table))
+    field.bound_slope()
+    return field
+
+
+def rough_hashgrid(**options: object) -> Field:
+    field = make("hashgrid", levels=4, size=2**12, finest=64, **options)
+    with torch.no_grad():
+        field.encode.table.normal_(0.0, 0.02)
+    field.bound_slope()
+    return field
+
+
+FIELDS: dict[str, Callable[[], Field]] = {
+    "sphere": lambda: make("sphere", center=(0.1, -0.2, 0.3)),
+    "box": lambda: make("box", size=(0.8, 0.5, 0.3), center=(0.1, 0.0, -0.1)),
+    "torus": lambda: make("torus"),
+    "plane": lambda: make("plane", normal=(0.3, -0.4, 2.0), offset=0.2),
+    "union": lambda: make("union", parts=[*TWO, {"kind": "torus"}]),
+    "smooth-union": lambda: make("smooth-union", parts=[*TWO, {"kind": "torus"}], blend=0.1),
+    "translate": lambda: make("translate", part={"kind": "torus"}, offset=(0.1, 0.2, -0.1)),
+    "rotate": lambda: make("rotate", part={"kind": "box"}, rotation=(0.3, -0.5, 0.9)),
+    "scale": lambda: make("scale", part={"kind": "union", "parts": TWO}, factor=0.7),
+    "voxel-sdf": lambda: rough_voxels("voxel-sdf"),
+    "voxel-occupancy": lambda: rough_voxels("voxel-occupancy"),
+    "hashgrid": rough_hashgrid,
+    "hashgrid, two layers": lambda: rough_hashgrid(depth=2, width=32),
+    "repaint": lambda: make("repaint", shape=rough_hashgrid()),
+}
+
+
+def points(field: Field, n: int = 4000) -> Tensor:
+    """Return points in the bounds and around them, and one that is no number."""
+    low, high = field.bounds
+    x = low + (high - low) * (1.4 * torch.rand(n, 3, generator=torch.Generator().manual_seed(0)).to(low) - 0.2)
+    x[0, 1] = torch.nan
+    return x
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_warp_function_has_the_values_of_torch(name: str, device: torch.device) -> None:
+    field = FIELDS[name]().to(device)
+    x = points(field)
+    value = warp_value_of(field)
+    assert value is not None
+    with torch.no_grad():
+        torch.testing.assert_close(
+            value(x), field.value(x), rtol=0, atol=2e-6 * max(1.0, field.lipschitz or 10.0), equal_nan=True
+        )
+
+
+@pytest.mark.parametrize("name", [name for name, make in FIELDS.items() if make().lipschitz is not None])
+@pytest.mark.parametrize("cones", [False, True])
+def test_one_launch_finds_the_hits_of_torch(name: str, cones: bool, device: torch.device) -> None:
+    field = FIELDS[name]().to(device)
+    camera = Camera.look_at((1.5, -2.2, 1.1), width=96, height=80, fov=50).to(device)
+    with torch.no_grad():
+        fused, torch_ = (
+            render(field, camera, intersect=SphereTrace(fused=fused, cones=cones)) for fused in (True, False)
+        )
+    assert (fused.status != torch_.status).sum() <= 1
+    both = fused.mask & torch_.mask
+    assert both.sum() > 300
+    assert ((fused.depth - torch_.depth)[both].abs() > 1e-4).sum() <= 1
+    assert fused.evaluations < 1.25 * torch_.evaluations

@@ -80,17 +80,11 @@ def adapt(module: FieldLike | object) -> Field:
 def warp_value_of(field: Field) -> WarpValue | None:
     """Return the value of a field as a Warp function, or None if only Torch evaluates the field as it is.
 
-    That is so for a field that offers no such function, whose class or object defines `value` anew without it, whose
-    modules have hooks, or that is not in float32.
+    That is so for a field without `has_warp_value`, one whose modules have hooks, or one that is not in float32.
     """
     if field.bounds.dtype != torch.float32 or any(m._forward_hooks or m._forward_pre_hooks for m in field.modules()):
         return None
-    kind = type(field).__mro__
-    value, geometry, offered = (
-        -1 if name in vars(field) else next(i for i, ancestor in enumerate(kind) if name in vars(ancestor))
-        for name in ("value", "geometry", "warp_value")
-    )
-    return field.warp_value() if offered <= min(value, geometry) else None
+    return field.warp_value() if field.has_warp_value else None
 
 
 def _unwrapped(module: object) -> object:

@@ -123,6 +123,15 @@ class Field(nn.Module, ABC):
         """Whether the field defines colours, instead of the default clay of `Field.color`."""
         return type(self).color is not Field.color
 
+    @property
+    def has_warp_value(self) -> bool:
+        """Whether `warp_value` belongs to `value`: no class, nor this object, defines `value` anew without it."""
+        value, geometry, offered = (
+            -1 if name in vars(self) else next(i for i, a in enumerate(type(self).__mro__) if name in vars(a))
+            for name in ("value", "geometry", "warp_value")
+        )
+        return offered <= min(value, geometry)
+
     def select(self, shape_index: Int[Tensor, " n"]) -> "Field":
         """Return the field for n points, each of its own shape: the one with that index, int64.
 

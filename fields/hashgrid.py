@@ -161,7 +161,7 @@ class HashGrid(_HashGridField):
             or encode.table.dtype != torch.float32
         ):
             return None
-        made = _perceptron.hash_perceptron(encode.table.shape[1], first.out_features)
+        made = _perceptron.hash_perceptron(len(encode.weight), encode.table.shape[1], first.out_features)
         columns = [layer.weight.T for layer in hidden]
         parameters = Packed(
             made.Parameters,

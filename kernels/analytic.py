@@ -30,7 +30,7 @@ points = wp.types.matrix((MAX_DEPTH, 3), wp.float32)
 class Program:
     """Instructions, and the numbers that they take one after the other."""
 
-    code: wp.types.vector(MAX_CODE, wp.int32)  # type: ignore[valid-type]
+    code: wp.types.vector(MAX_CODE, wp.int32)
     numbers: wp.array[float]
 
 
@@ -76,7 +76,7 @@ def distance(x: wp.vec3, p: Program) -> float:
             k += 4
         elif op == BOX:
             top += 1
-            values[top] = box(wp.abs(x - vec3_at(n, k + 3)) - 0.5 * vec3_at(n, k))
+            values[top] = box(wp.abs(x - vec3_at(n, k + 3)) - 0.5 * vec3_at(n, k))  # type: ignore[arg-type]
             k += 6
         elif op == TORUS:
             top += 1

@@ -128,7 +128,7 @@ def begin(
     cones: Cones,
 ):
     """Place the first sample of each cone."""
-    place_first(wp.tid(), thinnest, cones)
+    place_first(int(wp.tid()), thinnest, cones)  # type: ignore[arg-type]
 
 
 @wp.kernel(enable_backward=False)

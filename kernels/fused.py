@@ -81,7 +81,7 @@ def bundle(k: int, s: ConeSettings, lines: RayLines, cones: _cones.Cones):
             axis += lines.direction[r]
             near = wp.min(near, lines.near[r])
             far = wp.max(far, lines.far[r])
-    axis = wp.normalize(axis)
+    axis = wp.normalize(axis)  # type: ignore[assignment]
     chord = float(0.0)
     for r in range(start, end):
         if lines.near[r] <= lines.far[r]:
@@ -183,7 +183,7 @@ def kernels(value: Any, parameters: Any) -> SimpleNamespace:
             while step < MAX_ROOT_STEPS and not found:
                 t = s[0] + fraction(s, tolerance) * (s[1] - s[0])
                 s = tightened(s, t, value(o + d * t, p))
-                found = is_found(s, tolerance)
+                found = bool(is_found(s, tolerance))
                 step += 1
         f, g = s[3], s[4]
         t = wp.where(wp.abs(f) <= wp.abs(g), s[0], s[1])

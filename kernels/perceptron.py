@@ -1,7 +1,7 @@
 """The value of a perceptron on a hash encoding at a point, the function of `hashgrid`.
 
-A hidden layer is one vector, to which each input adds its column of weights: the compiler makes vector instructions of
-that, and the inputs are never stored.
+The layers are written in C++: their loops become vector instructions there, which those of Warp do not, because sums
+keep their order.
 """
 
 from functools import cache
@@ -15,15 +15,22 @@ from warpdvr.kernels.trilinear import cells_per_unit, locate, weights
 
 vec8 = wp.types.vector(8, wp.float32)
 
+ANY_ORDER = """
+#if defined(__clang__)
+#pragma clang fp reassociate(on) contract(fast)
+#endif
+"""
+
 
 @cache
-def hash_perceptron(features: int, width: int) -> SimpleNamespace:
-    """Return the function `value` and its struct `Parameters`, for a number of features and a width of hidden layers.
+def hash_perceptron(levels: int, features: int, width: int) -> SimpleNamespace:
+    """Return the function `value` and its struct `Parameters`, for a hash encoding and a width of hidden layers.
 
-    Its activation is squareplus (Barron 2021), 0.5 (x + sqrt(x^2 + b)).
+    The activation is squareplus (Barron 2021), 0.5 (x + sqrt(x^2 + b)).
     """
+    n = 3 + levels * features
     row_vec = wp.types.vector(features, wp.float32)
-    layer: Any = wp.types.vector(width, wp.float32)
+    inputs_vec: Any = wp.types.vector(n, wp.float32)
 
     @wp.struct
     class Parameters:
@@ -31,22 +38,18 @@ def hash_perceptron(features: int, width: int) -> SimpleNamespace:
         bounds: wp.array[wp.vec3]
         weight: wp.array[float]  # of each level
         levels: wp.array2d[wp.int32]  # see kernels/encode.py
-        first: wp.array[layer]  # columns of the first layer: those of the position, then those of the features
-        hidden: wp.array[layer]  # columns of all others but the last
-        bias: wp.array[layer]  # of these layers
-        last: wp.array[layer]  # the row of the last layer
+        first: wp.array2d[float]  # weights of the first layer, a row for each input
+        hidden: wp.array2d[float]  # of the other hidden layers, one after the other, a row for each input
+        bias: wp.array2d[float]  # of all of them, a row for each
+        last: wp.array2d[float]  # the row of the last layer
         last_bias: wp.array[float]
         b: float  # of squareplus
 
     @wp.func
-    def squareplus(h: layer, b: float) -> layer:
-        for k in range(wp.static(width)):
-            h[k] = 0.5 * (h[k] + wp.sqrt(h[k] * h[k] + b))
-        return h
-
-    @wp.func(name=f"hash_perceptron_{features}_{width}")
-    def value(x: wp.vec3, p: Parameters) -> float:
-        h = p.bias[0] + p.first[0] * x[0] + p.first[1] * x[1] + p.first[2] * x[2]
+    def inputs(x: wp.vec3, p: Parameters) -> inputs_vec:
+        y = inputs_vec()
+        for a in range(3):
+            y[a] = x[a]
         low = p.bounds[0]
         for l in range(p.levels.shape[0]):
             w = p.weight[l]
@@ -59,17 +62,42 @@ def hash_perceptron(features: int, width: int) -> SimpleNamespace:
                 for k in range(8):
                     sum += part[k] * p.table[row[k]]
                 for f in range(wp.static(features)):
-                    h += p.first[3 + l * wp.static(features) + f] * sum[f]
-        h = squareplus(h, p.b)
-        for layer_index in range(p.hidden.shape[0] // wp.static(width)):
-            h = deeper(h, layer_index, p)
-        return wp.dot(h, p.last[0]) + p.last_bias[0]
+                    y[3 + l * wp.static(features) + f] = sum[f]
+        return y
 
-    @wp.func
-    def deeper(h: layer, index: int, p: Parameters) -> layer:
-        sum = p.bias[index + 1]
-        for j in range(wp.static(width)):
-            sum += p.hidden[index * wp.static(width) + j] * h[j]
-        return squareplus(sum, p.b)
+    @wp.func_native(
+        ANY_ORDER
+        + f"""
+        float h[{width}], g[{width}];
+        for (int k = 0; k < {width}; ++k) h[k] = bias.data[k];
+        for (int j = 0; j < {n}; ++j)
+            for (int k = 0; k < {width}; ++k) h[k] += first.data[{width} * j + k] * y[j];
+        for (int l = 0; l < layers; ++l) {{
+            for (int k = 0; k < {width}; ++k) g[k] = bias.data[{width} * (l + 1) + k];
+            for (int j = 0; j < {width}; ++j) {{
+                float a = 0.5f * (h[j] + sqrtf(h[j] * h[j] + b));
+                for (int k = 0; k < {width}; ++k) g[k] += hidden.data[{width} * ({width} * l + j) + k] * a;
+            }}
+            for (int k = 0; k < {width}; ++k) h[k] = g[k];
+        }}
+        float sum = 0.0f;
+        for (int k = 0; k < {width}; ++k) sum += 0.5f * (h[k] + sqrtf(h[k] * h[k] + b)) * last.data[k];
+        return sum;
+        """
+    )
+    def output(  # type: ignore[empty-body]
+        y: inputs_vec,
+        first: wp.array2d[float],
+        hidden: wp.array2d[float],
+        bias: wp.array2d[float],
+        last: wp.array2d[float],
+        layers: int,
+        b: float,
+    ) -> float: ...
+
+    @wp.func(name=f"hash_perceptron_{levels}_{features}_{width}")
+    def value(x: wp.vec3, p: Parameters) -> float:
+        layers = p.bias.shape[0] - 1
+        return output(inputs(x, p), p.first, p.hidden, p.bias, p.last, layers, p.b) + p.last_bias[0]
 
     return SimpleNamespace(value=value, Parameters=Parameters)

@@ -57,11 +57,12 @@ def is_found(s: bracket, tolerance: float) -> wp.bool:
     f = s[3]
     # halving a bracket of neighbouring floats changes nothing any more
     width = wp.abs(s[1] - s[0])
-    outer = wp.abs(s[5] - f) / wp.max(wp.abs(s[2] - s[0]), 1.0e-30)
-    inner = wp.abs(s[4] - f) / wp.max(width, 1.0e-30)
+    outer = wp.abs(s[5] - f) / wp.max(wp.abs(s[2] - s[0]), 1.0e-30)  # type: ignore[call-overload]
+    inner = wp.abs(s[4] - f) / wp.max(width, 1.0e-30)  # type: ignore[call-overload]
     flatter = wp.min(outer, inner)
     close = 4.0 * wp.abs(f) <= tolerance * flatter and wp.max(outer, inner) <= MAX_BEND * flatter
-    return f == 0.0 or wp.isnan(f) or width <= tolerance or close or width <= 2.4e-7 * wp.abs(s[0])
+    done = f == 0.0 or wp.isnan(f) or width <= tolerance or close
+    return done or width <= 2.4e-7 * wp.abs(s[0])  # type: ignore[return-value]
 
 
 @wp.kernel(enable_backward=False)

@@ -50,7 +50,7 @@ class _Cones:
 
     def __init__(self, batch: RayBatch, size: int):
         self.size, self.count = size, -(-len(batch.o) // size)
-        names = [name for name in _cones.Cones.vars if name != "status"]
+        names = "sine cosine far enter leave free_until t last radius fall nearest f_nearest steepest".split()
         arrays = dict(zip(names, batch.near.new_empty(len(names), self.count), strict=True))
         self.steepest: Tensor = arrays["steepest"]
         status = torch.empty(self.count, dtype=torch.int32, device=batch.o.device)

@@ -133,12 +133,14 @@ class SphereTrace(Solver):
 
         With the values at `known` points, rays are only searched where the surface may be, if that is a small box.
         """
-        field, box = batch.field, None
+        field, box, fresh = batch.field, None, known is not None
         for _ in range(TRIES):
             if known is not None and rays.shape_index is None:
                 box = surface_box(field, bound, batch.evaluate_one, known)
-            evaluations, batch = batch.evaluations, RayBatch(field, rays, box, batch.value)
-            batch.evaluations, traced = evaluations, bound
+            if box is not None or not fresh:
+                evaluations, batch = batch.evaluations, RayBatch(field, rays, box, batch.value)
+                batch.evaluations = evaluations
+            traced, fresh = bound, False
             factor = lipschitz.growth(self._trace(batch, bound))
             bound *= factor
             if factor == 1:

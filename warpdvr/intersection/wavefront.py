@@ -36,9 +36,8 @@ class RayBatch:
         self.d, length = torch.empty_like(d), d.new_empty(len(d))
         self.bounds = field.bounds if box is None else box
         """Where the surface is searched, shape (2, 3) [scene unit]."""
-        self.near, self.far, self.low, self.high, self.f_low, self.f_high, self.nearest, self.f_nearest = d.new_empty(
-            8, len(d)
-        )
+        rows = d.new_empty(8, len(d)).unbind(0)
+        self.near, self.far, self.low, self.high, self.f_low, self.f_high, self.nearest, self.f_nearest = rows
         self.status = torch.empty_like(length, dtype=torch.int32)
         self.evaluations = 0
         self.lines = Packed(_ray_state.RayLines, origin=self.o, direction=self.d, near=self.near, far=self.far)

@@ -118,7 +118,8 @@ class Packed:
             raise ValueError(f"{kind.key}: expected the members {', '.join(kind.vars)}, got others: {differing}")
         start_warp()
         self.kind, self.members, self.value = kind, members, kind()
-        self.device = next((a.device for a in members.values() if isinstance(a, Tensor | Packed)), None)
+        devices = (a.device for a in members.values() if isinstance(a, Tensor | Packed))
+        self.device: torch.device | None = next(devices, None)
         """The device of its tensors; None if it has none."""
         for name, member in members.items():
             if isinstance(member, Packed):

@@ -18,7 +18,6 @@ from warpdvr.fields.bounds import Bounds
 from warpdvr.fields.warp_value import WarpValue
 from warpdvr.kernels import analytic as _analytic
 from warpdvr.runtime.arguments import finite, floating
-from warpdvr.runtime.launch import Packed
 
 Vector = Sequence[float] | Float[Tensor, "..."] | object
 
@@ -234,7 +233,7 @@ def _program(*steps: Field | tuple[int, *tuple[Tensor, ...]]) -> WarpValue | Non
     if not _fits(code):
         return None
     padded = code + [int(_analytic.END)] * (_analytic.MAX_CODE - len(code))
-    return WarpValue(_analytic.distance, Packed(_analytic.Program, code=padded, numbers=torch.cat(numbers)))
+    return WarpValue(_analytic.distance, _analytic.Program, code=padded, numbers=torch.cat(numbers))
 
 
 def _fits(code: Sequence[int]) -> bool:

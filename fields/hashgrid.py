@@ -17,7 +17,6 @@ from warpdvr.fields.version import Version
 from warpdvr.fields.warp_value import WarpValue
 from warpdvr.kernels import perceptron as _perceptron
 from warpdvr.runtime.arguments import check_counts, check_positive
-from warpdvr.runtime.launch import Packed
 
 RATES: Mapping[str, float] = {"": 1e-2, "table": 2e-3, "radiance.encode.table": 1e-2}
 """Tables of the geometry get a lower rate: the finer a level, the more its entries change the slope."""
@@ -163,7 +162,8 @@ class HashGrid(_HashGridField):
             return None
         made = _perceptron.hash_perceptron(len(encode.weight), encode.table.shape[1], first.out_features)
         columns = [layer.weight.T for layer in hidden]
-        parameters = Packed(
+        return WarpValue(
+            made.value,
             made.Parameters,
             table=encode.table,
             bounds=encode.bounds,
@@ -176,7 +176,6 @@ class HashGrid(_HashGridField):
             last_bias=last.bias[:1].contiguous(),
             b=activation.b,
         )
-        return WarpValue(made.value, parameters)
 
 
 class HashGridOccupancy(_HashGridField):

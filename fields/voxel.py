@@ -16,7 +16,6 @@ from warpdvr.fields.version import Version
 from warpdvr.fields.warp_value import WarpValue
 from warpdvr.kernels import voxels as _voxels
 from warpdvr.runtime.arguments import check_counts, check_positive
-from warpdvr.runtime.launch import Packed
 
 MAX_RESOLUTION = 1289
 """The largest resolution whose corners can be counted in 32 bits."""
@@ -153,8 +152,8 @@ def _trilinear(grid: HashEncoding, sign: float, offset: float) -> WarpValue | No
         return None
     cells = grid.resolutions[0]
     table, bounds = grid.table.detach().view(-1), grid.bounds.float()
-    p = Packed(_voxels.Voxels, table=table, bounds=bounds, cells=cells, sign=sign, offset=offset)
-    return WarpValue(_voxels.voxels, p)
+    voxels, kind = _voxels.voxels, _voxels.Voxels
+    return WarpValue(voxels, kind, table=table, bounds=bounds, cells=cells, sign=sign, offset=offset)
 
 
 def _sphere(grid: HashEncoding, radius: float) -> Float[Tensor, " rows"]:

@@ -1,6 +1,5 @@
 """The value of a field as a Warp function, so that kernels need not wait for Torch to evaluate it."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
@@ -10,14 +9,30 @@ from warpdvr.kernels import fused as _fused
 from warpdvr.runtime.launch import Packed, launch_parts
 
 
-@dataclass(frozen=True)
 class WarpValue:
-    """What `Field.warp_value` returns: a function, and the parameters that it is called with."""
+    """A field's value as a Warp function, with its parameters; what `Field.warp_value` returns.
 
-    function: Any
-    """A `wp.func` of a point, `wp.vec3`, and a `wp.struct`; it returns the value, a float."""
-    parameters: Packed
-    """That struct, filled with the present weights. Arrays are the field's own tensors, without a copy."""
+    Example:
+        >>> import torch, warp as wp
+        >>> from warpdvr.kernels.voxels import Voxels, voxels
+        >>> bounds, table = torch.tensor([[-1.0] * 3, [1.0] * 3]), torch.arange(8.0)
+        >>> value = WarpValue(voxels, Voxels, table=table, bounds=bounds, cells=1, sign=1.0, offset=0.0)
+        >>> value(torch.zeros(1, 3))
+        tensor([3.5000])
+    """
+
+    def __init__(self, function: Any, kind: Any, **parameters: object):
+        """Take a function and what it is called with.
+
+        Args:
+            function: a `wp.func` of a point, `wp.vec3` [scene unit], and a `wp.struct`; it returns the value, a float.
+            kind: that struct.
+            parameters: its members by name: numbers, and tensors on the device of the field, which are not copied.
+
+        Raises:
+            ValueError: if a member is missing or unknown, or a tensor does not fit its array.
+        """
+        self.function, self.parameters = function, Packed(kind, **parameters)
 
     @property
     def kernels(self) -> Any:

@@ -5,11 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+import warp as wp
 from torch import Tensor
 
 from warpdvr import Camera, SphereTrace, make, render
 from warpdvr.fields.adapter import warp_value_of
+from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.base import Field
+from warpdvr.fields.warp_value import WarpValue
+from warpdvr.testing.field import check_field
 
 TWO = [{"kind": "sphere", "radius": 0.3}, {"kind": "box", "center": [0.2, 0.1, 0.0]}]
 
@@ -84,3 +88,83 @@ def test_one_launch_finds_the_hits_of_torch(name: str, cones: bool, device: torc
     assert both.sum() > 300
     assert ((fused.depth - torch_.depth)[both].abs() > 1e-4).sum() <= 1
     assert fused.evaluations < 1.25 * torch_.evaluations
+
+
+def test_a_class_that_defines_its_value_anew_has_no_warp_function_of_its_base() -> None:
+    class Larger(Sphere):
+        def value(self, x: Tensor) -> Tensor:
+            return super().value(x) - 0.1
+
+    class Same(Sphere):
+        pass
+
+    assert warp_value_of(Same()) is not None
+    assert warp_value_of(Larger()) is None
+    with torch.no_grad():
+        image = render(Larger(0.4), Camera.look_at((0, -2.5, 0), width=32, height=32))
+    assert abs(float(image.depth[16, 16]) - 2.0) < 1e-3
+
+
+def test_what_torch_changes_in_a_field_is_not_overlooked(monkeypatch: pytest.MonkeyPatch) -> None:
+    hooked, patched = rough_hashgrid(), Sphere()
+    hooked.get_submodule("encode").register_forward_hook(lambda module, given, out: 2 * out)
+    monkeypatch.setattr(patched, "value", lambda x: x[:, 0])
+    assert warp_value_of(hooked) is None
+    assert warp_value_of(patched) is None
+    assert warp_value_of(Sphere().double()) is None
+    assert warp_value_of(make("union", parts=[{"kind": "sphere"}, {"kind": "sdf"}])) is None
+
+
+def test_programs_that_are_too_long_or_too_deep_are_left_to_torch() -> None:
+    balls = [Sphere(0.1, (x, 0.0, 0.0)) for x in torch.linspace(-0.8, 0.8, 32).tolist()]
+    assert warp_value_of(make("union", parts=balls)) is not None
+    assert warp_value_of(make("union", parts=[*balls, Sphere(0.1)])) is None
+    nested: Field = Sphere(0.5)
+    for depth in range(1, 10):
+        nested = make("translate", part=nested, offset=(0.01, 0.0, 0.0))
+        assert (warp_value_of(nested) is not None) == (depth <= 8)
+
+
+def test_weights_that_change_are_seen(device: torch.device) -> None:
+    field = rough_hashgrid().to(device)
+    x, value = points(field, 64)[1:], warp_value_of(field)
+    assert value is not None
+    before = value(x)
+    with torch.no_grad():
+        for weight in field.parameters():
+            weight.add_(0.01)
+    after = warp_value_of(field)
+    assert after is not None
+    assert (after(x) - before).abs().max() > 1e-3
+    torch.testing.assert_close(after(x), field.value(x).detach(), rtol=0, atol=1e-5)
+
+
+def test_a_wrong_warp_function_is_found(device: torch.device) -> None:
+    class Wrong(Sphere):
+        def value(self, x: Tensor) -> Tensor:
+            return super().value(x)
+
+        def warp_value(self) -> WarpValue | None:
+            return Sphere(0.45).to(self.bounds.device).warp_value()
+
+    with pytest.raises(
+        ValueError, match=r"^Wrong\.warp_value: differs from value\(\) by up to \d\.\de-\d+ of its range$"
+    ):
+        check_field(Wrong(0.5).to(device))
+
+
+def test_a_picture_takes_few_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[str] = []
+    launch = wp.launch
+
+    def counted(kernel: Any, *arguments: Any, **options: Any) -> None:
+        launched.append(kernel.key)
+        launch(kernel, *arguments, **options)
+
+    monkeypatch.setattr(wp, "launch", counted)
+    field, camera = rough_hashgrid(), Camera.look_at((1.5, -2.2, 1.1), width=96, height=80)
+    with torch.no_grad():
+        render(field, camera)
+        few = len(launched)
+        render(field, camera, intersect=SphereTrace(fused=False))
+    assert few <= 20 < 100 < len(launched) - few

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from warpdvr.fields.adapter import adapt
+from warpdvr.fields.adapter import adapt, warp_value_of
 from warpdvr.fields.base import Field, FieldLike, check_answer
 from warpdvr.intersection.diagnosis import check_signs
 from warpdvr.runtime.inference_mode import outside_inference
@@ -46,6 +46,7 @@ def check_field(module: FieldLike) -> None:
     _check_color(name, field, x, slope)
     _check_weights(name, field, x, slope)
     check_signs(f"{name}.value", field)
+    _check_warp_value(name, adapt(module))
 
 
 def _check_bounds(name: str, bounds: object) -> None:
@@ -133,6 +134,19 @@ def _check_lipschitz(name: str, field: Field, x: Float[Tensor, "n 3"]) -> None:
         _require(
             steepest <= bound * (1 + 1e-3), f"{name}.lipschitz is {bound}, but a slope of {steepest:.4g} was found"
         )
+
+
+@torch.no_grad()
+def _check_warp_value(name: str, field: Field) -> None:
+    """Compare the Warp function, if there is one, with `value`, within 1e-4 of the range of values."""
+    function = warp_value_of(field)
+    if function is None:
+        return
+    low, high = field.bounds
+    x = low + (high - low) * torch.rand(POINTS, 3, generator=torch.Generator().manual_seed(1)).to(low)
+    expected = field.value(x)
+    off = (function(x) - expected).abs().max() / (expected.max() - expected.min()).clamp_min(1e-12)
+    _require(float(off) < 1e-4, f"{name}.warp_value: differs from value() by up to {float(off):.1e} of its range")
 
 
 def _check_color(name: str, field: Field, x: Float[Tensor, "n 3"], slope: Float[Tensor, "n 3"]) -> None:

@@ -15,7 +15,7 @@ from warpdvr.evaluation.overlap import iou
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
 from warpdvr.intersection.base import SolverLike
-from warpdvr.intersection.default import gridded_intersect
+from warpdvr.intersection.default import default_intersect_for_pictures
 from warpdvr.rendering.antialias import SMOOTH
 from warpdvr.rendering.background import Background
 from warpdvr.rendering.image import Image
@@ -72,7 +72,7 @@ def evaluate(
     masked = [(i, mask) for i in indices if (mask := views.masks[i]) is not None]
     warn = intersect is None  # of a solver for fits it is no news that it leaves rays undecided
     if intersect is None and masked:
-        intersect, evaluations = gridded_intersect(field)
+        intersect, evaluations = default_intersect_for_pictures(field)
     for i, mask in masked:
         camera = views.cameras[i]
         photograph = views.images[i].float() / 255

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from warpdvr.cameras.camera import Camera
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
-from warpdvr.intersection.default import gridded_intersect
+from warpdvr.intersection.default import default_intersect_for_pictures
 from warpdvr.rendering.antialias import SMOOTH
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.render import render
@@ -23,7 +23,7 @@ def turn(field: FieldLike | object, path: Sequence[Camera] | object) -> Iterator
     if not isinstance(path, Sequence):
         raise ValueError(f"turn: path must be a list of cameras, got {type(path).__name__}")
     field = as_field(field)
-    solver, _ = gridded_intersect(field)
+    solver, _ = default_intersect_for_pictures(field)
     for camera in path:
         with torch.no_grad():
             image = render(field, camera, intersect=solver, antialias=SMOOTH)

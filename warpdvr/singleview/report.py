@@ -12,7 +12,7 @@ from warpdvr.cameras.camera import Camera
 from warpdvr.datasets.files import error_prefix
 from warpdvr.fields.base import Field
 from warpdvr.geometry.visible import visible_surface
-from warpdvr.intersection.default import gridded_intersect
+from warpdvr.intersection.default import default_intersect_for_pictures
 from warpdvr.rendering.render import render
 from warpdvr.runtime.files import replacing
 from warpdvr.singleview import metrics
@@ -79,7 +79,7 @@ def two_sides(field: Field, out: Path) -> None:
 @torch.no_grad()
 def sides(field: Field) -> list[UInt8[Tensor, "h w 3"]]:
     """Return pictures of a field from `SIDES`."""
-    intersect, _ = gridded_intersect(field)
+    intersect, _ = default_intersect_for_pictures(field)
     return [torch.from_numpy(render(field, camera, intersect=intersect).picture()) for camera in cameras()]
 
 

@@ -16,7 +16,7 @@ from warpdvr.cameras.projection import ORTHOGRAPHIC, PINHOLE
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
 from warpdvr.intersection.base import SolverLike
-from warpdvr.intersection.default import gridded_intersect
+from warpdvr.intersection.default import default_intersect_for_pictures
 from warpdvr.intersection.diagnosis import warn_of_rays
 from warpdvr.rendering.image import Image, normal_color
 from warpdvr.rendering.render import render
@@ -92,7 +92,7 @@ class Progressive:
     def _render(self, camera: Camera) -> Image:
         start = perf_counter()
         if self._intersect is None:
-            self._intersect, _ = gridded_intersect(self.field)
+            self._intersect, _ = default_intersect_for_pictures(self.field)
         image = render(self.field, camera, intersect=self._intersect, warn=False)
         self._speed = camera.width * camera.height / (perf_counter() - start)
         return image

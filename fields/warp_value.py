@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from warpdvr.kernels import fused as _fused
+from warpdvr.kernels import fused_cached as _fused_cached
 from warpdvr.runtime.launch import Packed, launch_parts
 
 
@@ -38,6 +39,11 @@ class WarpValue:
     def kernels(self) -> Any:
         """The kernels of the function, see kernels/fused.py."""
         return _fused.kernels(self.function, self.parameters.kind)
+
+    @property
+    def cached_kernels(self) -> Any:
+        """Those of fits, see kernels/fused_cached.py."""
+        return _fused_cached.kernels(self.function, self.parameters.kind)
 
     def __call__(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Return the values at points (n, 3), float32, on the device of the field; not differentiable."""

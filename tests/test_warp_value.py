@@ -13,6 +13,8 @@ from warpdvr.fields.adapter import warp_value_of
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.base import Field
 from warpdvr.fields.warp_value import WarpValue
+from warpdvr.intersection.cached import CachedMarch
+from warpdvr.intersection.hit import Status
 from warpdvr.testing.field import check_field
 
 TWO = [{"kind": "sphere", "radius": 0.3}, {"kind": "box", "center": [0.2, 0.1, 0.0]}]
@@ -90,6 +92,22 @@ def test_one_launch_finds_the_hits_of_torch(name: str, cones: bool, device: torc
     assert fused.evaluations < 1.25 * torch_.evaluations
 
 
+@pytest.mark.parametrize("name", ["box", "voxel-sdf", "voxel-occupancy", "hashgrid"])
+def test_one_launch_settles_the_guesses_of_a_fit_as_torch_does(name: str, device: torch.device) -> None:
+    field = FIELDS[name]().to(device)
+    rays = Camera.look_at((1.5, -2.2, 1.1), width=128, height=112, fov=50).to(device).rays()
+    fused, torch_ = (CachedMarch(cells=24, fused=fused)(field, rays) for fused in (True, False))
+    assert (fused.status != torch_.status).sum() <= 2
+    assert abs(fused.evaluations - torch_.evaluations) <= 32
+    t = [torch.full(rays.origin.shape[:1], torch.nan).to(device).index_copy(0, h.ray, h.t) for h in (fused, torch_)]
+    off = (t[0] - t[1]).abs()
+    assert off.isfinite().sum() > 500
+    assert (off > 2e-5).sum() <= 0.002 * len(fused.ray)
+    nearest = (fused.nearest - torch_.nearest).abs()
+    assert (nearest > 1e-3).sum() <= 0.002 * len(nearest)
+    assert (fused.status == int(Status.GAVE_UP)).sum() < 50
+
+
 def test_a_class_that_defines_its_value_anew_has_no_warp_function_of_its_base() -> None:
     class Larger(Sphere):
         def value(self, x: Tensor) -> Tensor:
@@ -102,7 +120,7 @@ def test_a_class_that_defines_its_value_anew_has_no_warp_function_of_its_base() 
     assert warp_value_of(Larger()) is None
     with torch.no_grad():
         image = render(Larger(0.4), Camera.look_at((0, -2.5, 0), width=32, height=32))
-    assert abs(float(image.depth[16, 16]) - 2.0) < 1e-3
+    assert abs(float(image.depth[16, 16]) - 2.0) < 5e-3
 
 
 def test_what_torch_changes_in_a_field_is_not_overlooked(monkeypatch: pytest.MonkeyPatch) -> None:

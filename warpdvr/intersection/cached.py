@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.rays import Rays
+from warpdvr.fields.adapter import warp_value_of
 from warpdvr.fields.base import Field, query, query_all
 from warpdvr.fields.bounds import longest_side
 from warpdvr.fields.slope import current_bound
@@ -19,12 +20,10 @@ from warpdvr.intersection.lowest import values_along
 from warpdvr.intersection.root import polish
 from warpdvr.intersection.surface_box import surface_box
 from warpdvr.kernels import cached as _cached
+from warpdvr.kernels import fused_cached as _settle
+from warpdvr.kernels.fused_cached import SIDES as SIDES
 from warpdvr.runtime.arguments import check_fields
-from warpdvr.runtime.launch import launch
-
-SIDES = 4
-"""Points on either side of a near miss at which the field is evaluated, twice: across a cell, then across a part of
-it."""
+from warpdvr.runtime.launch import Packed, launch, launch_parts
 
 SHARES = 32
 """A corner far from the surface is evaluated again in one of so many refreshes."""
@@ -55,6 +54,8 @@ class CachedMarch(Solver):
     """Cells along the longest side of the field's bounds, at least 2."""
     corrections: int = 2
     """Steps of the secant method, at least 1."""
+    fused: bool = True
+    """Whether the field is asked in one kernel, where it offers its value as a Warp function (`Field.warp_value`)."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -182,6 +183,38 @@ class CachedValues(Solver):
         no_ray = length.isnan()
         status.masked_fill_(no_ray, int(Status.GAVE_UP))
         close.masked_fill_(no_ray, False)
+        value = warp_value_of(field) if self.march.fused else None
+        if value is None:
+            evaluations += self._settle(field, rays, status, t, descent, nearest, close)
+        else:
+            inputs = [value.parameters, rays.origin, rays.direction, self._lengths(field)]
+            steps = torch.empty_like(status)
+            state = [status, t, descent, nearest, close]
+            launch_parts(value.cached_kernels.settle, (len(t),), [*inputs, *state], [steps], 0)
+            evaluations += int(steps.sum())
+        hit = torch.nonzero(status == int(Status.HIT))[:, 0]
+        t, for_digits = polish(field, given[hit], t[hit], 1e-3 * float(self.side.max()))
+        return Hit(t / length[hit].to(t), hit, status, nearest / length.float(), evaluations + for_digits)
+
+    def _lengths(self, field: Field) -> Packed:
+        """Return the lengths of the corrections for kernels."""
+        width, least = float(self.side.max()), MIN_STEP * longest_side(field.bounds)
+        return Packed(_settle.Settings, width=width, least=least, corrections=self.march.corrections)
+
+    def _settle(
+        self,
+        field: Field,
+        rays: Rays,
+        status: Int[Tensor, " n"],
+        t: Float[Tensor, " n"],
+        descent: Float[Tensor, " n"],
+        nearest: Float[Tensor, " n"],
+        close: Bool[Tensor, " n"],
+    ) -> int:
+        """Sample again where a ray passes close by, and correct the crossings, in place; return the evaluations.
+
+        Fused kernels do the same (kernels/fused_cached.py).
+        """
         recheck = torch.nonzero(close)[:, 0]
         if len(recheck):
             nearest[recheck], t[recheck], descent[recheck], crosses = self._look_closer(
@@ -191,12 +224,8 @@ class CachedValues(Solver):
         ray = torch.nonzero(status == int(Status.HIT))[:, 0]
         corrected, settled = self._correct(field, rays[ray], t[ray], descent[ray])
         status[ray[~settled]] = int(Status.GAVE_UP)
-        hit, t = ray[settled], corrected[settled]
-        nearest[hit] = t
-        t, for_digits = polish(field, given[hit], t, 1e-3 * float(self.side.max()))
-        evaluations += for_digits
-        evaluations += len(ray) * (self.march.corrections + 1) + len(recheck) * 4 * SIDES
-        return Hit(t / length[hit].to(t), hit, status, nearest / length.float(), evaluations)
+        t[ray[settled]] = nearest[ray[settled]] = corrected[settled]
+        return len(ray) * (self.march.corrections + 1) + len(recheck) * 4 * SIDES
 
     def _guess(
         self, field: Field, rays: Rays

@@ -56,8 +56,8 @@ class Fit(TrainingLoop):
     """The fit of a field to photographs.
 
     `for step in Fit(field, views, minutes=5): ...` runs it. Between two steps its state can be saved and the field can
-    be rendered; the time that this takes is not counted. Deterministic for a seed, a number of iterations and a number
-    of threads of Torch, on one device.
+    be rendered; the time that this takes is not counted. On a CPU deterministic for a seed, a number of iterations and
+    a number of threads of Torch; on a GPU sums have no fixed order.
     """
 
     @outside_inference

@@ -14,6 +14,7 @@ A field is evaluated
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from warpdvr.fields.layers import Layer
 from warpdvr.runtime.copies import copied
 from warpdvr.runtime.inference_mode import outside_inference
+from warpdvr.runtime.memory import in_parts
 
 Bounds = Sequence[Sequence[float]] | Tensor | float
 """Two corners (low, high), or half the side of a cube around the origin [scene unit]."""
@@ -219,7 +221,7 @@ def query(field: Field, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
 
 def query_all(field: Field, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
     """Return `query` at any number of points, in chunks, so that memory does not grow with their number."""
-    return torch.cat([query(field, part) for part in x.split(CHUNK)])
+    return torch.cat(in_parts(partial(query, field), x.split(CHUNK)))
 
 
 def select_shape(

@@ -17,6 +17,7 @@ from warpdvr.intersection.hit import Status
 from warpdvr.rendering.aggregate import Aggregation
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.silhouette import soft_mask
+from warpdvr.runtime.memory import in_parts
 from warpdvr.shading.shade import Shader
 
 
@@ -79,7 +80,7 @@ def expose(
     sharpness: float | None,
     chunk: int,
 ) -> Film:
-    """Render the centres of all pixels, at most `chunk` rays at a time.
+    """Render the centres of all pixels, at most `chunk` rays at a time, fewer where a device has no memory for them.
 
     Args:
         field: of one shape.
@@ -93,11 +94,12 @@ def expose(
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
     order = tiles(pixel, chunk)
     dtype = torch.promote_types(field.bounds.dtype, torch.float32)
-    films = []
-    for tile in order:
+
+    def record(tile: Int[Tensor, " k"]) -> Film:
         rays = camera.rays(pixel[tile], dtype=dtype)
-        films.append(_record(field, camera, rays, intersect, aggregate, shader, sharpness))
-    return _in_rows(films, order)
+        return _record(field, camera, rays, intersect, aggregate, shader, sharpness)
+
+    return _in_rows(in_parts(record, order), order)
 
 
 def tiles(pixel: Float[Tensor, "n 2"], max_size: int) -> list[Int[Tensor, " _"]]:
@@ -131,7 +133,7 @@ def _record(
 
 
 def _in_rows(films: Sequence[Film], order: Sequence[Tensor]) -> Film:
-    """Join the films of tiles, whose pixels are `order`, into one."""
+    """Join the films of tiles, or of parts of them, whose pixels are `order` in turn, into one."""
     back = torch.cat(list(order)).argsort()
 
     def joined(name: str) -> Any:

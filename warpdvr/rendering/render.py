@@ -31,12 +31,13 @@ from warpdvr.rendering.image import Image
 from warpdvr.rendering.visibility import VisibleImage, boundary
 from warpdvr.runtime.arguments import check_switches, whole
 from warpdvr.runtime.inference_mode import outside_inference
+from warpdvr.runtime.memory import evaluation_memory, out_of_memory
 from warpdvr.shading.lights import Light
 from warpdvr.shading.materials import Material
 from warpdvr.shading.shade import Shader
 
-MEMORY = 512 << 20
-"""Default memory budget of a render [byte]."""
+SMALLER = "ask for a smaller picture or, where no gradient is needed, render within torch.no_grad()"
+"""What to do where a device has no memory for a single ray beside what it holds of the others."""
 
 
 @outside_inference
@@ -52,7 +53,7 @@ def render(
     antialias: int | object = 1,
     material: Material | object | None = None,
     lights: Sequence[Light] | object = (),
-    memory: int | object = MEMORY,
+    memory: int | object | None = None,
     warn: bool = True,
 ) -> Image:
     """Render a field.
@@ -77,29 +78,35 @@ def render(
             surface; None shows the field's colour without shading.
         lights: the lights of the scene, needed with a material.
         memory: approximate limit for the evaluation of one chunk of rays [byte]. A recorded gradient comes on top.
+            None: 512 MiB on a CPU, a quarter of the free memory on a GPU (`warpdvr.runtime.memory`). A chunk that a
+            device has no memory for is halved, as often as needed.
         warn: say what is wrong with the field in this picture, see `warpdvr.intersection.diagnosis`.
 
     Raises:
         ValueError: if an argument makes no sense; for `silhouette`, `outline` and `antialias` without `HitPoint`.
+        torch.OutOfMemoryError: if a device has no memory for one ray at a time either.
     """
     camera = check_camera("render", camera)
     pixels = background_pixels((0.0, 0.0, 0.0) if background is None else background, camera)
     sharpness, straight = check_silhouette(silhouette), background is None
     check_switches("render", outline=outline)
     shader = shader_of(material, lights)
-    places, memory = whole("render: antialias", antialias), whole("render: memory [byte]", memory)
+    places = whole("render: antialias", antialias)
+    budget = None if memory is None else whole("render: memory [byte]", memory)
     way = check_aggregate(aggregate, silhouette=sharpness is not None, outline=bool(outline), antialias=places > 1)
     field = as_field(field)
     solver = as_solver(default_intersect(field) if intersect is None else intersect).prepare(field)
     camera = camera.to(field.bounds.device)
-    chunk = _rays_at_once(field, way.points_per_ray(solver), sharpness, memory)
-    way = replace(way, spacing=pixel_spacing(camera)) if outline and isinstance(way, HitPoint) else way
-    film = expose(field, camera, solver, aggregate=way, shader=shader, sharpness=sharpness, chunk=chunk)
-    backdrop, moves = pixels.to(film.color), bool(outline) and torch.is_grad_enabled()
-    rgb, evaluations = _edges(
-        field, camera, solver, film, backdrop, straight, places=places, outline=moves, chunk=chunk, shader=shader
-    )
-    return film.image(camera, rgb, evaluations + (_warn(field, camera, film) if warn else 0))
+    budget = evaluation_memory(field.bounds.device) if budget is None else budget
+    with out_of_memory("render", SMALLER):
+        chunk = _rays_at_once(field, way.points_per_ray(solver), sharpness, budget)
+        way = replace(way, spacing=pixel_spacing(camera)) if outline and isinstance(way, HitPoint) else way
+        film = expose(field, camera, solver, aggregate=way, shader=shader, sharpness=sharpness, chunk=chunk)
+        backdrop, moves = pixels.to(film.color), bool(outline) and torch.is_grad_enabled()
+        rgb, evaluations = _edges(
+            field, camera, solver, film, backdrop, straight, places=places, outline=moves, chunk=chunk, shader=shader
+        )
+        return film.image(camera, rgb, evaluations + (_warn(field, camera, film) if warn else 0))
 
 
 def _edges(

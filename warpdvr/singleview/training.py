@@ -95,6 +95,8 @@ class TrainingConfig:
 class Trainer(TrainingLoop):
     """The training of a reconstructor: `for step in Trainer(...)` runs it."""
 
+    smaller = "lower objects, rays or pictures below [training] in category.toml, and go on with --resume"
+
     def __init__(
         self,
         model: Reconstructor,

@@ -17,7 +17,7 @@ from torch import Tensor
 from warpdvr.cameras.projection import ORTHOGRAPHIC, PINHOLE, Pinhole, Projection
 from warpdvr.cameras.rays import Rays, pixel_centres
 from warpdvr.cameras.rotation import check_rotation
-from warpdvr.runtime.arguments import finite, floating, positive, rows, whole
+from warpdvr.runtime.arguments import check_device, finite, floating, positive, rows, whole
 from warpdvr.runtime.validate import refuse_class
 
 Vector = Sequence[float] | NDArray[np.floating] | Tensor | object
@@ -69,6 +69,7 @@ class Camera:
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
             raise ValueError(f"camera: the image must have pixels, got {self.width} x {self.height}")
+        check_device("camera", self.K.device, "K", pose=self.pose)
         if self.K[0, 0] == 0 or self.K[1, 1] == 0:
             raise ValueError("camera: K has a focal length of 0")
         if self.K.detach().tril(-1).abs().max() > 1e-6 or abs(self.K[2, 2].item() - 1) > 1e-6:

@@ -18,7 +18,7 @@ from warpdvr.intersection.lowest import values_along
 from warpdvr.intersection.root import polish
 from warpdvr.intersection.surface_box import surface_box
 from warpdvr.kernels import cached as _cached
-from warpdvr.runtime.arguments import check_fields
+from warpdvr.runtime.arguments import check_device, check_fields
 from warpdvr.runtime.launch import launch
 
 SIDES = 4
@@ -173,6 +173,7 @@ class CachedValues(Solver):
             raise ValueError(
                 "CachedMarch: remembers a field of one shape, but these rays look at several (Rays.shape_index)"
             )
+        check_device("intersect", field.bounds.device, rays=rays.origin)
         rays, length = Rays(rays.origin.detach(), rays.direction.detach()).normalised()
         given = rays
         rays = Rays(rays.origin.float().contiguous(), rays.direction.float().contiguous())

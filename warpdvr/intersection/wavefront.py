@@ -12,6 +12,7 @@ from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.root import close_in, polish
 from warpdvr.kernels import ray_state as _ray_state
 from warpdvr.kernels import status as _status
+from warpdvr.runtime.arguments import check_device
 from warpdvr.runtime.launch import Packed
 
 
@@ -23,7 +24,12 @@ class RayBatch:
     """
 
     def __init__(self, field: Field, rays: Rays, box: Float[Tensor, "2 3"] | None = None):
-        """Start at the border of the bounds, or of a box in them that holds the whole surface."""
+        """Start at the border of the bounds, or of a box in them that holds the whole surface.
+
+        Raises:
+            ValueError: if the rays are on another device than the field.
+        """
+        check_device("intersect", field.bounds.device, rays=rays.origin)
         self.field, self.shape_index = field, rays.shape_index
         rays, length = Rays(rays.origin.detach(), rays.direction.detach()).normalised()
         self.given = replace(rays, shape_index=self.shape_index)

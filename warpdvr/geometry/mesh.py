@@ -42,6 +42,11 @@ class Mesh:
             low, high = int(self.faces.min()), int(self.faces.max())
             raise ValueError(f"mesh: a face names vertex {low if low < 0 else high} of {len(self.vertices)} vertices")
 
+    def to(self, device: torch.device | str) -> "Mesh":
+        """Return the mesh on a device."""
+        normals, colors = (None if a is None else a.to(device) for a in (self.normals, self.colors))
+        return Mesh(self.vertices.to(device), self.faces.to(device), normals, colors)
+
     def transformed(self, matrix: Tensor) -> "Mesh":
         """Return the mesh moved by a similarity (4, 4): a rotation, a scale, a translation and perhaps a reflection.
 

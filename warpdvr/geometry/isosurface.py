@@ -67,9 +67,8 @@ def extract(
         torch.OutOfMemoryError: if a device has too little memory for it.
     """
     resolution = check_resolution(resolution, "extract: resolution")
-    steps = whole("extract: project", project, least=0)
     check_switches("extract", colors=colors, largest=largest, cavities=cavities)
-    share = _share("extract: smallest", smallest)
+    steps, share = whole("extract: project", project, least=0), _share("extract: smallest", smallest)
     field = as_field(field)
     solid = Solid(field)
     box, bound_grid = _where(field, solid, grid, resolution)

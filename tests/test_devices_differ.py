@@ -12,11 +12,13 @@ from warpdvr.evaluation.overlap import iou
 from warpdvr.fields.conditional import ConditionalOccupancy, Shapes
 from warpdvr.fields.encoding import HashEncoding
 from warpdvr.geometry.search import first_hit, triangle_mesh
+from warpdvr.rendering.background import Background
 from warpdvr.runtime.arguments import check_device
 
 META = torch.device("meta")
 RAYS = Rays(torch.tensor([[0.0, -2.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]]))
 MOVE = "move one to the other, such as by {}.to('{}')"
+ROTATION = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 CAMERA = Camera.look_at((0.0, -2.0, 0.0), width=4, height=4)
 
 
@@ -75,6 +77,10 @@ CASES = {
         lambda: photographs(masks=(torch.zeros(4, 4, dtype=torch.bool, device=META),)),
         "views: a: mask on meta, but photographs have to be on cpu; " + MOVE.format("mask", "cpu"),
     ),
+    "background": (
+        lambda: Background()(RAYS.to(META)),
+        "background: rays on meta, but the network on cpu; " + MOVE.format("rays", "cpu"),
+    ),
     "points": (
         lambda: HashEncoding(levels=2, size=16, finest=32)(torch.zeros(2, 3, device=META)),
         "HashEncoding: points on meta, but the table on cpu; " + MOVE.format("points", "cpu"),
@@ -95,6 +101,16 @@ def test_solvers_refuse_rays_that_are_elsewhere(solve):
         solve(make("sdf", width=8, depth=1), RAYS.to(META))
 
 
+def test_remembered_values_are_of_one_device():
+    field = make("sphere")
+    remembering = CachedMarch(cells=8).prepare(field)
+    for use in (remembering.follow, remembering.sample):
+        with pytest.raises(
+            ValueError, match=r"^CachedMarch: field on meta, but the remembered values on cpu; move one"
+        ):
+            use(make("sphere").to(META))
+
+
 def test_a_mesh_on_another_device_is_not_searched(monkeypatch):
     corners = torch.eye(3)
     tree = triangle_mesh(corners, torch.tensor([[0, 1, 2]]))
@@ -102,6 +118,17 @@ def test_a_mesh_on_another_device_is_not_searched(monkeypatch):
     monkeypatch.setattr("warpdvr.geometry.search.warp_device", lambda device: "cuda:0")
     with pytest.raises(ValueError, match=r"^first_hit: rays on cpu, but the mesh on cpu; move one"):
         first_hit(tree, torch.zeros(1, 3), torch.ones(1, 3))
+
+
+def test_a_camera_is_where_it_is_placed(device):
+    eye, up = torch.tensor([0.0, -2.0, 0.0], device=device), (0.0, 0.0, 1.0)
+    placed = (
+        Camera.look_at(eye, up=up),
+        Camera.orthographic(eye),
+        Camera.from_krt(torch.eye(3, device=device), ROTATION, eye, 4, 4),
+    )
+    for camera in placed:
+        assert camera.K.device == camera.pose.device == camera.rays().origin.device == eye.device
 
 
 def test_rays_move():

@@ -120,6 +120,7 @@ class CachedValues(Solver):
 
         With `full`, and the first time, at all of them.
         """
+        check_device("CachedMarch", self.low.device, "the remembered values", field=field.bounds)
         version, evaluations = Version(field, exact=not self._scheduled), 0
         if not self._scheduled:
             self._bound, evaluations = current_bound(field)
@@ -140,6 +141,7 @@ class CachedValues(Solver):
 
     def follow(self, field: Field) -> int:
         """Sample the field if its weights have changed, or never were sampled; return the evaluations."""
+        check_device("CachedMarch", self.low.device, "the remembered values", field=field.bounds)
         change = Change.WEIGHTS if self._known is None else self._known.change(field)
         self._check(change is not Change.FIELD)
         if change is Change.NONE and len(self.value):

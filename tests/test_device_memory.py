@@ -1,5 +1,7 @@
 """A device with too little memory: evaluations get smaller, and where that does not help, one sentence says why."""
 
+import re
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -9,7 +11,9 @@ from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cli.failures import sentence
+from warpdvr.cli.fit import FitArguments
 from warpdvr.cli.main import main
+from warpdvr.cli.parser import option_names, parse
 from warpdvr.datasets.synthetic import mesh_views
 from warpdvr.fields.analytic import Sphere
 from warpdvr.fields.occupancy import Occupancy
@@ -24,6 +28,7 @@ from warpdvr.rendering.render import render
 from warpdvr.rendering.transparency import Transparency
 from warpdvr.runs.run import Run
 from warpdvr.runtime.memory import ON_CPU, OutOfMemory, evaluation_memory, in_parts, out_of_memory
+from warpdvr.singleview.training import Trainer, TrainingConfig
 
 CAMERA = Camera.look_at((0.0, -2.0, 0.6), width=40, height=30)
 TORCHS = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB."
@@ -124,6 +129,10 @@ def test_a_device_without_memory_for_one_ray_is_one_sentence():
 def test_warps_errors_count_and_others_do_not():
     with pytest.raises(OutOfMemory, match=r"^mesh: the device is out of memory; less$"), out_of_memory("mesh", "less"):
         raise RuntimeError("Failed to allocate 64 bytes on device 'cuda:0'")
+    cublas = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    with pytest.raises(OutOfMemory) as told, out_of_memory("mesh", "less"):
+        raise cublas
+    assert told.value.__cause__ is cublas
     for error in (RuntimeError("Failed to allocate 64 bytes on device 'cpu'"), ValueError("cuda"), RuntimeError("no")):
         with pytest.raises(type(error), match=str(error)) as raised, out_of_memory("mesh", "less"):
             raise error
@@ -160,6 +169,13 @@ def test_a_fit_says_which_number_to_lower(monkeypatch):
         next(fit)
     after = fit.state()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_what_is_to_be_lowered_exists():
+    options = option_names(parse(FitArguments, "fit", ["scene.toml", "--out", "run"]))
+    assert set(re.findall(r"--[\w-]+", Fit.smaller)) == {"--rays", "--max-pixels"} <= set(options)
+    named = set(re.findall(r"\w+", Trainer.smaller.partition("below")[0])) - {"lower", "or"}
+    assert named == {"objects", "rays", "pictures"} <= {f.name for f in fields(TrainingConfig)}
 
 
 def exhausted(*_: object) -> None:

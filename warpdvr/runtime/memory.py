@@ -1,5 +1,6 @@
 """How much memory one evaluation may take, and what becomes of it on a device that has less."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -13,8 +14,8 @@ ON_CPU = 512 << 20
 SHARE = 0.25
 """Share of a GPU's free memory for one evaluation; a recorded gradient and estimates that are too low need the rest."""
 
-NO_BLOCK = "failed to allocate"
-"""How Warp says that a device has no memory left, in a RuntimeError."""
+NO_BLOCK = re.compile(r"failed to allocate .*\bcuda|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
+"""How Warp and cuBLAS say that a device has no memory left, in a RuntimeError."""
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ def in_parts(evaluate: Callable[[Tensor], T], parts: Iterable[Tensor]) -> list[T
         parts: the rows.
 
     Raises:
-        torch.OutOfMemoryError: if there is no memory for a single row.
+        RuntimeError: if there is no memory for a single row, as Torch or Warp says it.
     """
     waiting, results, most = list(parts)[::-1], [], 0
     while waiting:
@@ -54,8 +55,8 @@ def in_parts(evaluate: Callable[[Tensor], T], parts: Iterable[Tensor]) -> list[T
             continue
         try:
             results.append(evaluate(part))
-        except torch.OutOfMemoryError:
-            if len(part) <= 1:
+        except RuntimeError as error:
+            if len(part) <= 1 or not lacks_memory(error):
                 raise
         else:
             continue
@@ -87,6 +88,5 @@ def out_of_memory(what: str, remedy: str) -> Iterator[None]:
 
 def lacks_memory(error: BaseException) -> bool:
     """Return whether an error says that a device has no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and NO_BLOCK in str(error).lower() and "cuda" in str(error).lower()
-    )
+    said = isinstance(error, RuntimeError) and NO_BLOCK.search(str(error)) is not None
+    return said or isinstance(error, torch.OutOfMemoryError)

@@ -704,7 +704,7 @@ def test_the_bounds_are_those_of_the_objects_to_learn_from(
     asked: list[Any] = []
     box = torch.tensor([[-0.7, -0.8, -0.9], [0.6, 0.7, 0.8]])
 
-    def listen(some: list[Any]) -> torch.Tensor:
+    def listen(some: list[Any], *, device: object) -> torch.Tensor:
         asked.extend(some)
         return box
 

@@ -14,6 +14,7 @@ A field is evaluated
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from warpdvr.fields.bounds import Bounds, box
 from warpdvr.fields.layers import Layer
 from warpdvr.fields.warp_value import WarpValue
 from warpdvr.runtime.copies import copied
+from warpdvr.runtime.memory import in_parts
 
 Plain = None | bool | int | float | str | Sequence["Plain"] | Mapping[str, "Plain"]
 """A value that a settings file or the header of a checkpoint can hold."""
@@ -234,7 +236,7 @@ def query(field: Field, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
 
 def query_all(field: Field, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
     """Return `query` at any number of points, in chunks, so that memory does not grow with their number."""
-    return torch.cat([query(field, part) for part in x.split(CHUNK)])
+    return torch.cat(in_parts(partial(query, field), x.split(CHUNK)))
 
 
 def select_shape(

@@ -11,7 +11,7 @@ from warpdvr.fields.base import Decoder, Field, Kind
 from warpdvr.fields.bounds import Bounds
 from warpdvr.fields.logit import ball, logit
 from warpdvr.fields.mlp import PositionalEncoding
-from warpdvr.runtime.arguments import check_counts, check_positive
+from warpdvr.runtime.arguments import check_counts, check_device, check_positive
 from warpdvr.runtime.inference_mode import ordinary, outside_inference
 from warpdvr.runtime.validate import refuse_class
 
@@ -114,7 +114,8 @@ class Shapes(Field):
         stretch: factors by which each shape is stretched along each axis from the origin, (s, 3); None: not at all.
 
     Raises:
-        ValueError: if the codes do not have the decoder's length or there are none, or `stretch` has another shape.
+        ValueError: if the codes do not have the decoder's length or there are none, or `stretch` has another shape; if
+            codes and decoder are on different devices.
     """
 
     @outside_inference
@@ -129,6 +130,9 @@ class Shapes(Field):
             )
         if stretch is not None and stretch.shape != (len(codes), 3):
             raise ValueError(f"shapes: expected a stretch of shape ({len(codes)}, 3), got {tuple(stretch.shape)}")
+        check_device("shapes", codes.device, "codes", stretch=stretch)
+        if (weight := next(decoder.parameters(), None)) is not None:
+            check_device("shapes", weight.device, "the decoder", codes=codes)
         codes, stretch = ordinary(codes), None if stretch is None else ordinary(stretch)
         self.decoder, self.codes, self.stretch = decoder, codes, stretch
         self.bounds = self.bounds.to(codes) * (1 if stretch is None else stretch.detach().amax(0))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from warpdvr.fields.bounds import Bounds, box
 from warpdvr.fields.lookup import encode, scatter, slope
+from warpdvr.runtime.arguments import check_device
 from warpdvr.runtime.autograd import Context
 
 MEMORY = Path("/proc/meminfo")
@@ -98,7 +99,7 @@ class HashEncoding(nn.Module):
         """Return the features (n, levels * features) of points (n, 3).
 
         Raises:
-            ValueError: if the points have another shape, or a type that does not fit the table.
+            ValueError: if the points have another shape, a type that does not fit the table, or are elsewhere.
         """
         if x.ndim != 2 or x.shape[1] != 3:
             raise ValueError(f"HashEncoding: expected points of shape (n, 3), got {tuple(x.shape)}")
@@ -106,6 +107,8 @@ class HashEncoding(nn.Module):
         expected = torch.float32 if table.dtype == torch.float16 else table.dtype
         if x.dtype != expected:
             raise ValueError(f"HashEncoding: a {table.dtype} table needs points in {expected}, got {x.dtype}")
+        if not torch.compiler.is_compiling():
+            check_device("HashEncoding", table.device, "the table", points=x)
         frame = (self.bounds.to(x.dtype), self.weight.to(x.dtype), self.layout)
         if torch.compiler.is_compiling():
             return encode(x, table, *frame)

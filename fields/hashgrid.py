@@ -25,6 +25,10 @@ SHAPE_RATE = 1e-3
 """Rate of the perceptron of a distance: each of its weights moves the whole surface, so that higher rates shake it."""
 
 
+TYPES = {"float32": torch.float32, "float16": torch.float16}
+"""Types that the rows of a table may have, by the names that a scene file can hold."""
+
+
 class GridSize(NamedTuple):
     """The size of a hash grid: levels, cells along an axis of the first and the last level, rows of a hashed level."""
 
@@ -32,6 +36,8 @@ class GridSize(NamedTuple):
     coarsest: int
     finest: int
     size: int
+    dtype: torch.dtype = torch.float32
+    """Of the rows."""
 
 
 class _HashGridField(Field):
@@ -84,6 +90,8 @@ class HashGrid(_HashGridField):
         color_levels, color_finest, color_size: grids of the colour.
         color_width, color_depth: hidden layers of the colour.
         view_frequencies: octaves of the encoding of the viewing direction; 0 takes the direction as it is.
+        dtype: "float16" halves the memory of the tables, for pictures and meshes; everything else stays float32. A fit
+            needs "float32", in whose weights its small steps are not lost; `load_state_dict` takes them from there.
         radius: of the sphere that it starts from [scene unit].
         sharpness: of the smooth ReLU in the geometry.
         numerical: take normals from central differences over a cell of the finest active level, instead of
@@ -113,17 +121,19 @@ class HashGrid(_HashGridField):
         sharpness: float = 100.0,
         numerical: bool = False,
         bounds: Bounds = 1.0,
+        dtype: str | torch.dtype = "float32",
     ):
         check_counts("hashgrid", features=features)
         check_counts("hashgrid", least=0, view_frequencies=view_frequencies)
         check_positive("hashgrid", radius=radius)
-        grid = GridSize(levels, coarsest, finest, size)
+        rows = _table_type("hashgrid", dtype)
+        grid = GridSize(levels, coarsest, finest, size, rows)
         super().__init__(grid, (width, depth, features), Squareplus(sharpness), bounds)
         own = (f"perceptron.{name}" for name, _ in self.perceptron.named_parameters())
         self.rates = {**RATES, **dict.fromkeys(own, SHAPE_RATE)}
         self.numerical = numerical
         self.register_buffer("slope", torch.tensor(1.0))
-        color_grid = GridSize(color_levels, coarsest, color_finest, color_size)
+        color_grid = GridSize(color_levels, coarsest, color_finest, color_size, rows)
         self.radiance = Radiance(features, color_grid, color_width, color_depth, view_frequencies, self.bounds)
         self.perceptron.start_as_sphere(radius)
         with torch.no_grad():
@@ -189,7 +199,7 @@ class HashGridOccupancy(_HashGridField):
         level: the occupancy probability on the surface.
         levels, coarsest, finest, size, width, depth, features: see `HashGrid`.
         color_levels, color_finest, color_size, color_width, color_depth: see `HashGrid`.
-        view_frequencies, radius, bounds: see `HashGrid`.
+        view_frequencies, radius, bounds, dtype: see `HashGrid`.
     """
 
     kind: Kind = "occupancy"
@@ -213,13 +223,15 @@ class HashGridOccupancy(_HashGridField):
         steepness: float = 10.0,
         level: float = 0.5,
         bounds: Bounds = 1.0,
+        dtype: str | torch.dtype = "float32",
     ):
         check_counts("hashgrid-occupancy", features=features)
         check_counts("hashgrid-occupancy", least=0, view_frequencies=view_frequencies)
         check_positive("hashgrid-occupancy", radius=radius, steepness=steepness)
-        super().__init__(GridSize(levels, coarsest, finest, size), (width, depth, features), nn.ReLU(), bounds)
+        rows = _table_type("hashgrid-occupancy", dtype)
+        super().__init__(GridSize(levels, coarsest, finest, size, rows), (width, depth, features), nn.ReLU(), bounds)
         self.radius, self.steepness, self.offset = radius, steepness, logit("hashgrid-occupancy", level)
-        color_grid = GridSize(color_levels, coarsest, color_finest, color_size)
+        color_grid = GridSize(color_levels, coarsest, color_finest, color_size, rows)
         self.radiance = Radiance(features, color_grid, color_width, color_depth, view_frequencies, self.bounds)
         with torch.no_grad():
             self.perceptron.layers[-1].weight[0] = 0.0
@@ -263,6 +275,18 @@ class Radiance(nn.Module):
         facing = -(normal * direction).sum(-1, keepdim=True)
         inputs = [x, normal, facing, self.encode_view(direction), feature, self.encode(x)]
         return torch.sigmoid(self.network(torch.cat(inputs, -1)))
+
+
+def _table_type(where: str, dtype: object) -> torch.dtype:
+    """Return the type of that name.
+
+    Raises:
+        ValueError: if tables cannot have it.
+    """
+    found = TYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or found not in TYPES.values():
+        raise ValueError(f"{where}: dtype, the type of the tables, must be 'float32' or 'float16', got {dtype!r}")
+    return found
 
 
 def activate_levels(progress: float, *encodings: HashEncoding) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from warpdvr import make
+from warpdvr import make, render
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets.synthetic import mesh_views
@@ -267,3 +267,36 @@ def test_they_learn_a_bunny(kind, options, device):
     assert last < 0.8 * first
     assert after.iou > before.iou + 0.03 and after.psnr > before.psnr + 1
     assert field.encode.active == 5
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("hashgrid", "float16"), ("hashgrid-occupancy", torch.float16)])
+def test_tables_in_half_precision_show_the_same(kind, dtype, device):
+    field, half = learned(kind).to(device), small(kind, dtype=dtype).to(device)
+    half.load_state_dict(field.state_dict())
+    types = {name: p.dtype for name, p in half.named_parameters()}
+    assert {t for name, t in types.items() if name.endswith("table")} == {torch.float16}
+    assert {t for name, t in types.items() if not name.endswith("table")} == {torch.float32}
+    check_field(half)
+    x = points(2000, device)
+    assert torch.allclose(half.value(x), field.value(x), atol=2e-3)
+    camera = Camera.look_at((0.0, -2.5, 0.3), width=24, height=24)
+    with torch.no_grad():
+        ours, expected = (render(f, camera, warn=False) for f in (half, field))
+    assert float((ours.mask ^ expected.mask).float().mean()) < 0.01
+    both = ours.mask & expected.mask
+    assert float((ours.rgb - expected.rgb)[both].abs().mean()) < 1e-2
+
+
+def test_a_fit_refuses_tables_in_half_precision():
+    views = mesh_views("warp:sphere", count=3, test=1, size=16)
+    with pytest.raises(ValueError, match=r"^fit: encode.table is torch.float16, in which small steps are lost; make"):
+        Fit(small("hashgrid", dtype="float16"), views, iterations=2)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "half", torch.bfloat16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_types_of_tables_are_refused(kind, dtype):
+    with pytest.raises(
+        ValueError, match=rf"^{kind}: dtype, the type of the tables, must be 'float32' or 'float16', got"
+    ):
+        small(kind, dtype=dtype)

@@ -88,6 +88,13 @@ print([name for name in sys.modules if name.split(".")[0] == "torch" or name == 
     assert (run.stdout, run.stderr) == ("[]\n", "")
 
 
+def test_kernels_whose_sums_have_no_order_are_named():
+    """Threads of a GPU add atomically in the order in which they arrive: where, and what follows, is documented."""
+    atomic = {f"kernels/{file.name}" for file in MODULES if "atomic_" in file.read_text()}
+    page = (ROOT / "docs" / "promises" / "same-kernels.md").read_text()
+    assert atomic == set(re.findall(r"`(kernels/\w+\.py)`", page))
+
+
 def test_the_import_is_quick_and_loads_no_viewer_and_no_usd(tmp_path):
     """With its bytecode at hand, as an installed package has it."""
     code = """

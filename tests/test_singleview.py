@@ -333,6 +333,14 @@ def test_a_mask_cuts_a_picture_out() -> None:
     assert torch.equal(preprocess.square_picture(image, mask), torch.where(mask, 0.2, 1.0).expand(3, 64, 64))
 
 
+def test_a_network_moves_with_its_shape_bank() -> None:
+    there = CategoryCheckpoint(tiny(), "", (), NOTHING, {}).to("meta")
+    assert there.device == there.model.device == torch.device("meta")
+    assert {tensor.device for tensor in there.shape_bank.tensors().values()} == {torch.device("meta")}
+    picture = preprocess.input_picture(torch.zeros(8, 8, 3, dtype=torch.uint8), None).to("meta")
+    assert {part.device for part in vars(picture).values()} == {torch.device("meta")}
+
+
 def test_a_network_comes_back_from_disk(tmp_path: Path) -> None:
     made = tiny(bounds=[[-0.5, -0.6, -0.7], [0.5, 0.6, 0.8]], radius=0.3)
     shown = torch.rand(3, 3, 64, 64)
@@ -696,7 +704,7 @@ def test_the_bounds_are_those_of_the_objects_to_learn_from(
     asked: list[Any] = []
     box = torch.tensor([[-0.7, -0.8, -0.9], [0.6, 0.7, 0.8]])
 
-    def listen(some: list[Any]) -> torch.Tensor:
+    def listen(some: list[Any], *, device: object) -> torch.Tensor:
         asked.extend(some)
         return box
 

@@ -98,6 +98,25 @@ def test_training_writes_a_run(home: Path, copy: Path, capsys: pytest.CaptureFix
     assert [row["iteration"] for row in rows] == sorted({row["iteration"] for row in rows})
 
 
+def test_networks_are_moved_to_the_device_that_is_asked_for(
+    home: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[object] = []
+    move = CategoryCheckpoint.to
+
+    def record(checkpoint: CategoryCheckpoint, device: torch.device) -> CategoryCheckpoint:
+        moved.append(device)
+        return move(checkpoint, device)
+
+    monkeypatch.setattr(CategoryCheckpoint, "to", record)
+    picture, quick = str(home / "out/low/image/0000.png"), ["--steps", "0", "--device", "cpu"]
+    assert main(["train-category", "--out", str(copy), "--resume", "--device", "cpu"]) == 0
+    out = ["--out", str(tmp_path / "a.ply"), "--resolution", "16"]
+    assert main(["reconstruct-image", str(copy), picture, *out, *quick]) == 0
+    assert main(["eval-category", str(copy), str(home / "in"), *quick]) == 0
+    assert moved == [torch.device("cpu")] * 3
+
+
 def test_a_run_is_replaced_if_that_is_wanted(home: Path, copy: Path) -> None:
     for name in ("page.png", "log.jsonl"):
         (copy / name).write_text("old")

@@ -17,7 +17,7 @@ from torch import Tensor
 from warpdvr.cameras.projection import ORTHOGRAPHIC, PINHOLE, Pinhole, Projection
 from warpdvr.cameras.rays import Rays, pixel_centres
 from warpdvr.cameras.rotation import check_rotation
-from warpdvr.runtime.arguments import finite, floating, positive, rows, whole
+from warpdvr.runtime.arguments import check_device, finite, floating, positive, rows, whole
 from warpdvr.runtime.validate import refuse_class
 
 Vector = Sequence[float] | NDArray[np.floating] | Tensor | object
@@ -69,6 +69,7 @@ class Camera:
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
             raise ValueError(f"camera: the image must have pixels, got {self.width} x {self.height}")
+        check_device("camera", self.K.device, "K", pose=self.pose)
         if self.K[0, 0] == 0 or self.K[1, 1] == 0:
             raise ValueError("camera: K has a focal length of 0")
         if self.K.detach().tril(-1).abs().max() > 1e-6 or abs(self.K[2, 2].item() - 1) > 1e-6:
@@ -111,8 +112,8 @@ class Camera:
         fov = finite("camera: fov [degree]", fov)
         if not 0 < fov < 180:
             raise ValueError(f"camera: fov must lie between 0 and 180 degrees, got {fov}")
-        K = _intrinsics(0.5 * height / math.tan(math.radians(fov) / 2), width, height)
-        return cls(K, _facing(eye, at, up), width, height, projection)
+        K, pose = _intrinsics(0.5 * height / math.tan(math.radians(fov) / 2), width, height), _facing(eye, at, up)
+        return cls(K.to(pose.device), pose, width, height, projection)
 
     @classmethod
     def orthographic(
@@ -139,16 +140,17 @@ class Camera:
             _side("height", height),
             positive("camera: extent", extent),
         )
-        return cls(_intrinsics(height / extent, width, height), _facing(eye, at, up), width, height, ORTHOGRAPHIC)
+        K, pose = _intrinsics(height / extent, width, height), _facing(eye, at, up)
+        return cls(K.to(pose.device), pose, width, height, ORTHOGRAPHIC)
 
     @classmethod
     def from_krt(cls, K: Matrix, R: Matrix, t: Vector, width: int | object, height: int | object) -> "Camera":
         """Build a camera from K [R | t], the world-to-camera form of OpenCV: x_camera = R x_world + t."""
         k = floating("camera: K", K, ((3, 3),)).double()
-        r, shift = floating("camera: R", R, ((3, 3),)).double(), _vector("t", t)
+        r, shift = floating("camera: R", R, ((3, 3),)).double().to(k.device), _vector("t", t).to(k.device)
         if r.det().abs() < 1e-9:
             raise ValueError("camera: R is singular")
-        pose = torch.eye(4, dtype=torch.float64)
+        pose = torch.eye(4, dtype=torch.float64, device=k.device)
         inverse = torch.linalg.inv(r)
         pose[:3, :3], pose[:3, 3] = inverse, -inverse @ shift
         return cls(k, pose, _side("width", width), _side("height", height))
@@ -250,14 +252,15 @@ def _intrinsics(focal: float, width: int, height: int) -> Float[Tensor, "3 3"]:
 
 
 def _facing(eye: Vector, at: Vector, up: Vector) -> Float[Tensor, "4 4"]:
-    """Return the pose of a camera at `eye` that looks at `at`."""
-    centre, target, upward = (_vector(name, a) for name, a in (("eye", eye), ("at", at), ("up", up)))
+    """Return the pose of a camera at `eye` that looks at `at`, on the device of `eye`."""
+    centre = _vector("eye", eye)
+    target, upward = (_vector(name, a).to(centre.device) for name, a in (("at", at), ("up", up)))
     z = target - centre
     x = torch.linalg.cross(z, upward)
     if x.norm() < 1e-9 * max(float(z.norm() * upward.norm()), 1e-30):
         raise ValueError("look_at: eye and at must differ, and up must not point along the view")
     z, x = z / z.norm(), x / x.norm()
-    pose = torch.eye(4, dtype=torch.float64)
+    pose = torch.eye(4, dtype=torch.float64, device=centre.device)
     pose[:3] = torch.stack([x, torch.linalg.cross(z, x), z, centre], 1)
     return pose
 

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.kernels import rays as _rays
+from warpdvr.runtime.arguments import check_device
 from warpdvr.runtime.launch import launch
 
 ROUNDING = 1e-5
@@ -37,6 +38,7 @@ class Rays:
             )
         if index is not None and (not isinstance(index, Tensor) or index.shape != (len(o),)):
             raise ValueError(f"Rays: shape_index must be a tensor of shape ({len(o)},), got {_described(index)}")
+        check_device("Rays", o.device, "origin", shape_index=index)
 
     def __len__(self) -> int:
         return len(self.origin)
@@ -45,6 +47,11 @@ class Rays:
         return Rays(
             self.origin[index], self.direction[index], None if self.shape_index is None else self.shape_index[index]
         )
+
+    def to(self, device: torch.device | str) -> "Rays":
+        """Return the rays on a device."""
+        index = None if self.shape_index is None else self.shape_index.to(device)
+        return Rays(self.origin.to(device), self.direction.to(device), index)
 
     def normalised(self) -> tuple["Rays", Float[Tensor, " n"]]:
         """Return the rays with directions of unit length, and the lengths that these had; both differentiable.

@@ -32,14 +32,23 @@ RESUMED: dict[str, object] = {"usual": "that of the run, with --resume"}
 
 @dataclass(frozen=True, kw_only=True)
 class OnDevice:
-    """The option of all commands that evaluate a field."""
+    """The option of all commands that compute with Torch and Warp."""
 
     device: str | None = field(default=None, metadata=named("DEVICE", usual="cuda where there is a GPU, else cpu"))
-    """Where the field is evaluated: cpu or cuda."""
+    """Where it is computed: cpu, cuda, or cuda:1 for the second GPU."""
 
     @property
     def torch_device(self) -> torch.device:
+        """The device that was chosen, or the default one.
+
+        Raises:
+            ValueError: if there is no such device here, or Warp cannot use it.
+        """
         return find_device(self.device)
+
+    def announce(self) -> None:
+        """Print the device: the first line of the output of all these commands."""
+        print(f"device     {self.torch_device}", flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)

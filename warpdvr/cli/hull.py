@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from warpdvr.cli.arguments import named, positional
+from warpdvr.cli.arguments import OnDevice, named, positional
 from warpdvr.cli.progress import load_views
 from warpdvr.cli.report import report
 from warpdvr.datasets.hull import carve
@@ -19,7 +19,7 @@ from warpdvr.runs.scene import Scene
 
 
 @dataclass(frozen=True, kw_only=True)
-class HullArguments:
+class HullArguments(OnDevice):
     """Carve the visual hull of the masks, and write it as a mesh.
 
     The mesh is in the units of the data. Held-out views have no part in it. It is scored like a fit if a true mesh is
@@ -53,7 +53,7 @@ def hull(options: HullArguments) -> None:
     truth = true_mesh(options.mesh_gt, views)
     print(views.summary, flush=True)
     start = time.perf_counter()
-    mesh = carve(without_held_out(views), resolution=options.resolution)
+    mesh = carve(without_held_out(views), resolution=options.resolution, device=options.torch_device)
     print(f"carved from {len(views.train)} views in {time.perf_counter() - start:.1f} s")
     mesh.save(options.out)
     scores = {"views": 0, "mesh_vertices": len(mesh.vertices), "mesh_triangles": len(mesh.faces)}

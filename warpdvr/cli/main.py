@@ -94,7 +94,8 @@ def _run(name: str, words: Sequence[str]) -> int:
     """Run a command with the words after its name; return its exit status."""
     module, function = _find(name).function.split(":")
     run = getattr(import_module(f"warpdvr.cli.{module}"), function)
-    from warpdvr.cli.parser import UsageError, name_options, parse
+    from warpdvr.cli.arguments import OnDevice  # with Torch, which takes a second
+    from warpdvr.cli.parser import UsageError, name_options, option_names, parse
 
     try:
         options = parse(get_type_hints(run)["options"], name, words)
@@ -105,9 +106,11 @@ def _run(name: str, words: Sequence[str]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warning_printer()
+            if isinstance(options, OnDevice):
+                options.announce()
             status: int | None = run(options)
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
-        print(f"warpdvr: {name_options(sentence(error), options)}", file=sys.stderr)
+        print(f"warpdvr: {name_options(sentence(error, option_names(options)), options)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interruption:
         if _version(checkpoint) is None or (_version(checkpoint) == before and not options.resume):

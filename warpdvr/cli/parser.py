@@ -58,6 +58,11 @@ def parse(options: type[T], command: str, words: Sequence[str]) -> T:
     return parsed
 
 
+def option_names(parsed: object) -> list[str]:
+    """Return the names of all options of a command, as they are typed."""
+    return [name for name, _, _ in _options(type(parsed), parsed)]
+
+
 def name_options(message: str, parsed: object) -> str:
     """Return an error message that calls options as they were typed: `--depth` for `fit: depth` or `[fit] depth`.
 

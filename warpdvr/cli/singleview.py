@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from warpdvr.cli.arguments import RESUMED, named, positional
+from warpdvr.cli.arguments import RESUMED, OnDevice, named, positional
 from warpdvr.cli.progress import follow, progress_bar
 from warpdvr.datasets.files import error_prefix
 from warpdvr.fitting.saving import SAVE, check_interval
@@ -27,7 +27,7 @@ MINUTES = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderCategoryArguments:
+class RenderCategoryArguments(OnDevice):
     """Render a data set of posed pictures from many meshes."""
 
     meshes: Path = field(metadata=positional("MESHES"))
@@ -41,7 +41,7 @@ class RenderCategoryArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainCategoryArguments:
+class TrainCategoryArguments(OnDevice):
     """Train a network to reconstruct shapes from one picture."""
 
     folder: Path | None = field(default=None, metadata=positional("FOLDER") | RESUMED)
@@ -65,8 +65,8 @@ class TrainCategoryArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steps:
-    """The option of all commands that reconstruct a shape."""
+class Steps(OnDevice):
+    """The options of all commands that reconstruct a shape."""
 
     steps: int = field(default=Refinement().steps, metadata=named("N"))
     """Number of steps that fit the shape to the picture; 0: the guess of the network alone."""
@@ -106,7 +106,8 @@ def render(options: RenderCategoryArguments) -> None:
         def progress(share: float) -> None:
             show(share, "")
 
-        sentences = photograph(options.meshes, options.out, views=options.views, size=options.size, progress=progress)
+        sizes = {"views": options.views, "size": options.size}
+        sentences = photograph(options.meshes, options.out, **sizes, device=options.torch_device, progress=progress)
     for sentence in sentences:
         print(sentence)
     print(options.out)
@@ -124,13 +125,13 @@ def train(options: TrainCategoryArguments) -> None:
         if options.resume:
             run.check_resumable()
             category = run.objects()
-            job = run.trainer(category, resume=True)
+            job = run.trainer(category, resume=True, device=options.torch_device)
             run.write_config()
         else:
             run.check_new(overwrite=options.overwrite)
             category = run.objects()
             print(f"{len(category.train)} objects to learn from, {len(category.test)} held out")
-            job = run.trainer(category)
+            job = run.trainer(category, device=options.torch_device)
             is_new = not run.config.is_file()
             run.create(overwrite=options.overwrite)
             if is_new:
@@ -170,7 +171,7 @@ def reconstruct(options: ReconstructImageArguments) -> None:
     """Reconstruct a shape from one picture."""
     check_resolution(options.resolution, "--resolution")
     refinement = Refinement(steps=options.steps)
-    checkpoint = CategoryRun.open(options.run).load()
+    checkpoint = CategoryRun.open(options.run).load().to(options.torch_device)
     out = options.out or options.picture.with_suffix(".ply")
     check_writable(out)
     image = read_input_picture(options.picture)
@@ -189,7 +190,8 @@ def evaluate(options: EvalCategoryArguments) -> None:
     page = run.folder / "page.png"
     for path in (page, run.folder / "scores.json"):
         check_file(path)
-    scores = report.compare(run.load(), run.objects(), options.meshes, page, refinement=refinement)
+    checkpoint = run.load().to(options.torch_device)
+    scores = report.compare(checkpoint, run.objects(), options.meshes, page, refinement=refinement)
     with replacing(run.folder / "scores.json") as unfinished:
         unfinished.write_text(
             json.dumps({k: [asdict(score) for score in v] for k, v in scores.items()}, indent=2) + "\n"

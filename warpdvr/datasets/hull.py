@@ -6,6 +6,7 @@ What lies outside of an image, or behind a camera, is unknown and not carved, as
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +18,8 @@ from warpdvr.datasets.views import Views
 from warpdvr.datasets.visual_hull import ball_images, summed_area
 from warpdvr.geometry.isosurface import CORNERS, check_resolution, mesh_of_cells
 from warpdvr.geometry.mesh import Mesh
+
+CPU = torch.device("cpu")
 
 BOUNDS = 1.1
 """Half the side of the cube that is carved [scene unit]; the object lies in the unit sphere, or nearly."""
@@ -42,14 +45,14 @@ def inside_hull(x: Float[Tensor, "n 3"], views: Views, *, radius: float = 0.0) -
         radius: of the balls [scene unit]; 0 for points.
     """
     x, left = x.detach().float().cpu(), torch.arange(len(x))
-    for outline in _outlines(views):
+    for outline in _outlines(views, CPU):
         left = left[~outline.shows_background(x[left], radius)]
     inside = torch.zeros(len(x), dtype=torch.bool)
     inside[left] = True
     return inside
 
 
-def carve(views: Views, *, resolution: int = 320) -> Mesh:
+def carve(views: Views, *, resolution: int = 320, device: torch.device = CPU) -> Mesh:
     """Return the surface of the visual hull in the frame and the unit of the data.
 
     Blocks of cells that a view sees in its background, or that all views see inside of their masks, are not divided
@@ -58,34 +61,35 @@ def carve(views: Views, *, resolution: int = 320) -> Mesh:
     Args:
         views: masks and cameras.
         resolution: cells along the longest side of a box around the hull.
+        device: where it is carved; the mesh is on the CPU, as the views are.
 
     Raises:
         ValueError: if there is no mask, nothing is left of the hull, or the resolution makes no sense.
     """
     resolution = check_resolution(resolution, "hull: resolution")
-    outlines = list(_outlines(views))
+    outlines = list(_outlines(views, device))
     if not outlines:
         raise ValueError("hull: no view has a mask, so there is nothing to carve it from")
     low, side, cells = _lattice(outlines, resolution)
     cell, crossing = _crossed_cells(outlines, low, side, cells)
     place, inverse = _corners(cell, cells + 1)
-    value = torch.full((len(place),), -0.5)
+    value = torch.full((len(place),), -0.5, device=device)
     for outline, crossed in zip(outlines, crossing, strict=True):
-        near = torch.zeros(len(place), dtype=torch.bool)
+        near = torch.zeros(len(place), dtype=torch.bool, device=device)
         near[inverse[crossed]] = True
         value[near] = torch.maximum(value[near], outline.beyond(low + side * place[near]))
     value[((place == 0) | (place == cells)).any(1)] = 0.5  # a hull that leaves the box is closed there
     mesh = mesh_of_cells(cell, value[inverse], low, side)
     if not len(mesh.faces):
         raise ValueError(NOTHING)
-    return mesh.transformed(views.transform.matrix)
+    return mesh.to(CPU).transformed(views.transform.matrix)
 
 
 def _lattice(outlines: "list[_Outline]", resolution: int) -> tuple[Float[Tensor, "3"], float, Int[Tensor, "3"]]:
     """Return the lowest corner and the side of the cells, and how many there are along each axis, around the hull."""
     n = 64
     step = 2 * BOUNDS / n
-    axis = BOUNDS * ((torch.arange(n) + 0.5) / n * 2 - 1)
+    axis = BOUNDS * ((torch.arange(n, device=outlines[0].mask.device) + 0.5) / n * 2 - 1)
     centre = torch.cartesian_prod(axis, axis, axis)
     for outline in outlines:
         centre = centre[~outline.background(centre, 0.87 * step)[1]]
@@ -103,40 +107,43 @@ def _crossed_cells(
 
     Of the children of a block, a view sees only those whose parent its outline crosses: the others are as it was.
     """
-    cell, size = torch.cartesian_prod(*[torch.arange(0, n, COARSE) for n in cells.tolist()]), COARSE
-    crossing = [torch.arange(len(cell)) for _ in outlines]
+    index, corners = partial(torch.arange, device=low.device), torch.tensor(CORNERS, device=low.device)
+    cell, size = torch.cartesian_prod(*[index(0, n, COARSE) for n in cells.tolist()]), COARSE
+    crossing = [index(len(cell)) for _ in outlines]
     while True:
         x, radius = low + side * (cell + size / 2), 0.87 * size * side
-        carved, crossed = torch.zeros(2, len(cell), dtype=torch.bool)
+        carved, crossed = torch.zeros(2, len(cell), dtype=torch.bool, device=low.device)
         for i, outline in enumerate(outlines):
-            index = crossing[i][~carved[crossing[i]]]
-            some, only = outline.background(x[index], radius)
-            carved[index[only]] = True
-            crossing[i] = index[some]
+            left = crossing[i][~carved[crossing[i]]]
+            some, only = outline.background(x[left], radius)
+            carved[left[only]] = True
+            crossing[i] = left[some]
             crossed[crossing[i]] = True
         at_end = ((cell == 0) | (cell + size == cells)).any(1)
         kept = (crossed | at_end) & ~carved
         new = kept.cumsum(0) - 1
-        cell, crossing = cell[kept], [new[index[kept[index]]] for index in crossing]
+        cell, crossing = cell[kept], [new[of_view[kept[of_view]]] for of_view in crossing]
         if size == 1:
             return cell, crossing
         size //= 2
-        cell = (cell[:, None] + size * torch.tensor(CORNERS)).reshape(-1, 3)
-        crossing = [(8 * index[:, None] + torch.arange(8)).reshape(-1) for index in crossing]
+        cell = (cell[:, None] + size * corners).reshape(-1, 3)
+        crossing = [(8 * of_view[:, None] + index(8)).reshape(-1) for of_view in crossing]
 
 
 def _corners(cell: Int[Tensor, "n 3"], size: Int[Tensor, "3"]) -> tuple[Int[Tensor, "m 3"], Int[Tensor, "n 8"]]:
     """Return the corners of cells in a lattice of `size` corners, each once, and which of them those of a cell are."""
     _, ny, nz = size.tolist()
-    weight = torch.tensor([ny * nz, nz, 1])
-    key, inverse = torch.unique((cell @ weight)[:, None] + torch.tensor(CORNERS) @ weight, return_inverse=True)
+    weight, corners = cell.new_tensor([ny * nz, nz, 1]), cell.new_tensor(CORNERS)
+    key = (cell * weight).sum(1)[:, None] + (corners * weight).sum(1)  # no product of matrices: CUDA has none of int64
+    key, inverse = torch.unique(key, return_inverse=True)
     return torch.stack([key // (ny * nz), key // nz % ny, key % nz], 1), inverse
 
 
-def _outlines(views: Views) -> "Iterator[_Outline]":
+def _outlines(views: Views, device: torch.device) -> "Iterator[_Outline]":
     for camera, mask in zip(views.cameras, views.masks, strict=True):
         if mask is not None:
-            yield _Outline(camera, mask, summed_area(~mask))
+            mask = mask.to(device)
+            yield _Outline(camera.to(device), mask, summed_area(~mask))
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ class _Outline:
     @property
     def size(self) -> Int[Tensor, "2"]:
         """Width and height [pixel]."""
-        return torch.tensor([self.camera.width, self.camera.height])
+        return torch.tensor([self.camera.width, self.camera.height], device=self.mask.device)
 
     def project(
         self, x: Float[Tensor, "n 3"], radius: float
@@ -177,9 +184,9 @@ class _Outline:
         """Return which balls have a part before the background."""
         near = self.background(x, radius)[0]
         centre, reach, _ = self.project(x[near], radius)
-        shows = torch.zeros(len(centre), dtype=torch.bool)
+        shows = torch.zeros(len(centre), dtype=torch.bool, device=x.device)
         for offset in _disc():
-            pixel = (centre + reach[:, None] * offset).floor()
+            pixel = (centre + reach[:, None] * offset.to(x)).floor()
             seen = ((pixel >= 0) & (pixel < self.size)).all(1)
             u, v = torch.where(seen[:, None], pixel, 0.0).long().unbind(1)
             shows |= seen & ~self.mask[v, u]

@@ -13,6 +13,8 @@ from warpdvr.geometry.search import first_hit, triangle_mesh
 from warpdvr.shading.lights import AmbientLight, DirectionalLight, Light
 from warpdvr.shading.srgb import encode
 
+CPU = torch.device("cpu")
+
 TOWARDS_LAMP = (0.35, 0.8, 0.5)
 """Direction towards the lamp as (right, up, front) of the object."""
 
@@ -48,16 +50,23 @@ class MeshHits:
 class Studio:
     """A mesh in the scene, ready to be photographed."""
 
-    def __init__(self, vertices: Float[Tensor, "n 3"], faces: Int[Tensor, "m 3"], light: Callable[[MeshHits], Tensor]):
+    def __init__(
+        self,
+        vertices: Float[Tensor, "n 3"],
+        faces: Int[Tensor, "m 3"],
+        light: Callable[[MeshHits], Tensor],
+        device: torch.device = CPU,
+    ):
         """Set up a mesh.
 
         Args:
             vertices: positions, float32 [scene unit].
             faces: indices of vertices.
-            light: returns the linear light (k, 3) that points of the mesh send to the camera.
+            light: returns the linear light (k, 3) that points of the mesh send to the camera, on the CPU.
+            device: where rays are cast at it; pictures are on the CPU.
         """
-        self.tree = triangle_mesh(vertices, faces)
-        self.light = light
+        self.tree = triangle_mesh(vertices.to(device), faces.to(device))
+        self.light, self.device = light, device
 
     def photograph(
         self, camera: Camera, places: Float[Tensor, "s 2"]
@@ -71,7 +80,7 @@ class Studio:
         v, u = torch.meshgrid(torch.arange(camera.height), torch.arange(camera.width), indexing="ij")
         corner = torch.stack([u, v], -1).reshape(-1, 1, 2)
         rays = camera.rays((corner + places).reshape(-1, 2))
-        face, t, weight = first_hit(self.tree, rays.origin, rays.direction)
+        face, t, weight = self._first_hit(rays)
         hit = face >= 0
         light = torch.zeros(len(face), 3)
         light[hit] = self.light(MeshHits(face[hit].long(), weight[hit], t[hit], rays[hit]))
@@ -83,6 +92,11 @@ class Studio:
     def depth(self, camera: Camera) -> Float[Tensor, "h w"]:
         """Return the depth at the centres of the pixels, NaN where the mesh is not seen [scene unit]."""
         rays = camera.rays()
-        face, t, _ = first_hit(self.tree, rays.origin, rays.direction)
+        face, t, _ = self._first_hit(rays)
         z = t * (rays.direction @ camera.pose[:3, 2].float())
         return torch.where(face >= 0, z, torch.nan).view(camera.height, camera.width)
+
+    def _first_hit(self, rays: Rays) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, "n 3"]]:
+        there = rays.to(self.device)
+        face, t, weight = first_hit(self.tree, there.origin, there.direction)
+        return face.cpu(), t.cpu(), weight.cpu()

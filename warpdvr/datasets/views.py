@@ -3,12 +3,16 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.geometry.mesh import Mesh
+from warpdvr.runtime.arguments import check_device
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Views:
     """Photographs of one object, with their masks, cameras, depth and split.
 
     Raises:
-        ValueError: if the numbers or sizes of images, masks, cameras and depth do not match.
+        ValueError: if the numbers or sizes of images, masks, cameras and depth do not match, or a picture is not on the
+            CPU: what a fit needs of it is moved to the device of the field.
     """
 
     images: tuple[UInt8[Tensor, "_ _ 3"], ...]
@@ -87,6 +92,7 @@ class Views:
             size = (camera.height, camera.width)
             if tuple(image.shape) != (*size, 3) or (mask is not None and tuple(mask.shape) != size):
                 raise ValueError(f"views: the image, the mask and the camera of {name} differ in size")
+            check_device(f"views: {name}", CPU, "photographs have to be", image=image, mask=mask)
         for name, camera, depth in zip(self.names, self.cameras, self.depths or (None,) * len(self), strict=True):
             if depth is not None and tuple(depth.shape) != (camera.height, camera.width):
                 raise ValueError(

@@ -53,12 +53,12 @@ MEASURE = 100
 
 
 class Fit(TrainingLoop):
-    """The fit of a field to photographs.
+    """The fit of a field to photographs: `for step in Fit(field, views, minutes=5): ...`.
 
-    `for step in Fit(field, views, minutes=5): ...` runs it. Between two steps its state can be saved and the field can
-    be rendered; the time that this takes is not counted. Deterministic for a seed, a number of iterations and a number
-    of threads of Torch, on one device.
+    Between steps its state can be saved and the field rendered, untimed. Deterministic on a CPU (docs/promises).
     """
+
+    smaller = "take fewer rays in a step (rays of the recipe, --rays), or smaller pictures (--max-pixels)"
 
     @outside_inference
     def __init__(

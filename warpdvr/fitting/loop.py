@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from warpdvr.fitting.optimizer import pack, unpack
 from warpdvr.fitting.recipe import schedule
 from warpdvr.runtime.arguments import plain
+from warpdvr.runtime.memory import out_of_memory
 from warpdvr.runtime.threads import one_thread
 
 LONGEST_GRADIENT = 1.0
@@ -45,6 +47,8 @@ class TrainingLoop(ABC):
     optimizer: torch.optim.Optimizer
     clipped: Sequence[Tensor]
     """Parameters whose joint gradient is clipped to `LONGEST_GRADIENT`; the gradients of all others are not."""
+    smaller: ClassVar[str]
+    """What to lower where a device has too little memory for a step."""
 
     def __init__(
         self,
@@ -91,6 +95,7 @@ class TrainingLoop(ABC):
         Raises:
             StopIteration: at the end.
             RuntimeError: if the loss or its gradient is not a number; the last weights are kept.
+            torch.OutOfMemoryError: if the device has too little memory; the message says what to lower.
         """
         progress = self.progress
         if progress >= 1:
@@ -101,7 +106,8 @@ class TrainingLoop(ABC):
         drawn = self.generator.get_state()
         try:
             with threads, torch.inference_mode(False), torch.enable_grad():  # whatever surrounds the loop
-                losses = self._step(progress)
+                with out_of_memory(self.command, self.smaller):
+                    losses = self._step(progress)
         except RuntimeError:
             self.generator.set_state(drawn)  # so that a state that is saved now is that of the step before
             raise

@@ -162,7 +162,7 @@ class Recipe:
             rates: learning rates by the ending of a parameter's name; the longest ending counts, "" is for all others.
 
         Raises:
-            ValueError: if there is no rate for all others.
+            ValueError: if there is no rate for all others, or a parameter is of half precision.
         """
         if "" not in rates:
             raise ValueError(f'fit: rates need an entry "" for all other parameters, got {dict(rates)}')
@@ -171,6 +171,11 @@ class Recipe:
         for name, parameter in field.named_parameters():
             if not parameter.requires_grad:
                 continue
+            if parameter.element_size() < 4:
+                raise ValueError(
+                    f"fit: {name} is {parameter.dtype}, in which small steps are lost; make the field in float32, fit "
+                    "it, and load its weights into this one"
+                )
             groups.setdefault(rates[next(e for e in endings if name.endswith(e))], []).append(parameter)
         factor = 1.0 if self.rate is None else self.rate / rates[""]
         return [{"params": parameters, "rate": factor * rate} for rate, parameters in groups.items()]

@@ -13,6 +13,7 @@ from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.surface_box import surface_box
 from warpdvr.runtime.arguments import check_switches, plain, whole
 from warpdvr.runtime.inference_mode import outside_inference
+from warpdvr.runtime.memory import in_parts, out_of_memory
 from warpdvr.runtime.validate import refuse_class
 from warpdvr.shading.shade import SurfacePoints, shade
 
@@ -28,6 +29,7 @@ CORNERS = cube_corners()
 
 
 @outside_inference
+@out_of_memory("extract", "give a lower resolution")
 def extract(
     field: FieldLike | object,
     *,
@@ -62,11 +64,11 @@ def extract(
     Raises:
         ValueError: if the resolution makes no sense, the field has no surface inside its bounds or one that is smaller
             than a cell, is inside out there, or a value is not finite.
+        torch.OutOfMemoryError: if a device has too little memory for it.
     """
     resolution = check_resolution(resolution, "extract: resolution")
-    steps = whole("extract: project", project, least=0)
     check_switches("extract", colors=colors, largest=largest, cavities=cavities)
-    share = _share("extract: smallest", smallest)
+    steps, share = whole("extract: project", project, least=0), _share("extract: smallest", smallest)
     field = as_field(field)
     solid = Solid(field)
     box, bound_grid = _where(field, solid, grid, resolution)
@@ -280,9 +282,11 @@ def _is_closed(faces: Tensor) -> bool:
 
 def _colors(field: Field, x: Float[Tensor, "n 3"], normal: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
     """Return sRGB colours in [0, 1], seen along the normals."""
-    parts = []
+
+    def color(index: Int[Tensor, " k"]) -> Float[Tensor, "k 3"]:
+        p, n = (a[index].to(field.bounds.dtype) for a in (x, normal))
+        return shade(SurfacePoints(field, p, n, -n, field.geometry(p)[1]))
+
     with torch.no_grad():
-        for p, n in zip(torch.split(x, CHUNK), torch.split(normal, CHUNK), strict=True):
-            p, n = p.to(field.bounds.dtype), n.to(field.bounds.dtype)
-            parts.append(shade(SurfacePoints(field, p, n, -n, field.geometry(p)[1])))
+        parts = in_parts(color, torch.arange(len(x), device=x.device).split(CHUNK))
     return torch.cat(parts).float().clamp(0, 1)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from warpdvr.fields.slope import current_bound
 from warpdvr.intersection.diagnosis import SIGN
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.runtime.launch import warp_scope
+from warpdvr.runtime.memory import in_parts
 
 CHUNK = 1 << 17
 """Number of points in one evaluation of a field."""
@@ -67,17 +69,17 @@ class Solid:
     def values(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Return `extended` of any number of points, without gradients."""
         with torch.no_grad():
-            return torch.cat([self.extended(part) for part in torch.split(x, CHUNK)])
+            return torch.cat(in_parts(self.extended, x.split(CHUNK)))
 
     def contains(self, x: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
         """Return which of any number of points inside the bounds have a negative value."""
         with torch.no_grad():
-            return torch.cat([self.clamped(part) < 0 for part in torch.split(x, CHUNK)])
+            return torch.cat(in_parts(self.clamped, x.split(CHUNK))) < 0
 
     def slopes(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
         """Return the values and gradients at any number of points inside the bounds."""
         with torch.no_grad():
-            parts = [value_and_gradient(self.clamped, part) for part in torch.split(x, CHUNK)]
+            parts = in_parts(partial(value_and_gradient, self.clamped), x.split(CHUNK))
         value, slope = zip(*parts, strict=True)
         return torch.cat(value), torch.cat(slope)
 

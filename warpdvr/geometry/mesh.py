@@ -10,6 +10,7 @@ from torch import Tensor
 
 from warpdvr.geometry import meshfile, meshfile_write
 from warpdvr.geometry.precision import as_precise_as_needed
+from warpdvr.runtime.arguments import check_device
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,15 @@ class Mesh:
             n = len(array) if name == "faces" and array.ndim else len(self.vertices)
             if array is not None and tuple(array.shape) != (n, 3):
                 raise ValueError(f"mesh: {name} must have shape ({n}, 3), got {tuple(array.shape)}")
+            check_device("mesh", self.vertices.device, "vertices", **{name: array})
         if len(self.faces) and not 0 <= int(self.faces.min()) <= int(self.faces.max()) < len(self.vertices):
             low, high = int(self.faces.min()), int(self.faces.max())
             raise ValueError(f"mesh: a face names vertex {low if low < 0 else high} of {len(self.vertices)} vertices")
+
+    def to(self, device: torch.device | str) -> "Mesh":
+        """Return the mesh on a device."""
+        normals, colors = (None if a is None else a.to(device) for a in (self.normals, self.colors))
+        return Mesh(self.vertices.to(device), self.faces.to(device), normals, colors)
 
     def transformed(self, matrix: Tensor) -> "Mesh":
         """Return the mesh moved by a similarity (4, 4): a rotation, a scale, a translation and perhaps a reflection.

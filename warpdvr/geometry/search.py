@@ -8,15 +8,22 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from warpdvr.kernels import raycast
-from warpdvr.runtime.launch import launch, warp_scope
+from warpdvr.runtime.launch import launch, warp_device, warp_scope
 
 
 def first_hit(
     mesh: wp.Mesh, origin: Float[Tensor, "n 3"], direction: Float[Tensor, "n 3"]
 ) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, "n 3"]]:
-    """Return the face that each ray hits first, -1 for a miss, the ray length and the barycentric weights there."""
-    n = len(origin)
-    face, t, weight = torch.empty(n, dtype=torch.int32), torch.zeros(n), torch.zeros(n, 3)
+    """Return the face that each ray hits first, -1 for a miss, the ray length and the barycentric weights there.
+
+    Raises:
+        ValueError: if rays and mesh are on different devices.
+    """
+    n, device = len(origin), origin.device
+    if mesh.device != warp_device(device):  # a kernel would read memory of another device
+        raise ValueError(f"first_hit: rays on {device}, but the mesh on {mesh.device}; move one to the other")
+    face, t = torch.empty(n, dtype=torch.int32, device=device), torch.zeros(n, device=device)
+    weight = torch.zeros(n, 3, device=device)
     launch(raycast.first_hit, n, [mesh.id, origin, direction], [face, t, weight], per_row=[origin, direction])
     return face, t, weight
 

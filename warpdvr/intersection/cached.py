@@ -22,7 +22,7 @@ from warpdvr.intersection.surface_box import surface_box
 from warpdvr.kernels import cached as _cached
 from warpdvr.kernels import fused_cached as _settle
 from warpdvr.kernels.fused_cached import SIDES as SIDES
-from warpdvr.runtime.arguments import check_fields
+from warpdvr.runtime.arguments import check_device, check_fields
 from warpdvr.runtime.launch import Packed, launch, launch_parts
 
 SHARES = 32
@@ -122,6 +122,7 @@ class CachedValues(Solver):
 
         With `full`, and the first time, at all of them.
         """
+        check_device("CachedMarch", self.low.device, "the remembered values", field=field.bounds)
         version, evaluations = Version(field, exact=not self._scheduled), 0
         if not self._scheduled:
             self._bound, evaluations = current_bound(field)
@@ -142,6 +143,7 @@ class CachedValues(Solver):
 
     def follow(self, field: Field) -> int:
         """Sample the field if its weights have changed, or never were sampled; return the evaluations."""
+        check_device("CachedMarch", self.low.device, "the remembered values", field=field.bounds)
         change = Change.WEIGHTS if self._known is None else self._known.change(field)
         self._check(change is not Change.FIELD)
         if change is Change.NONE and len(self.value):
@@ -175,6 +177,7 @@ class CachedValues(Solver):
             raise ValueError(
                 "CachedMarch: remembers a field of one shape, but these rays look at several (Rays.shape_index)"
             )
+        check_device("intersect", field.bounds.device, rays=rays.origin)
         rays, length = Rays(rays.origin.detach(), rays.direction.detach()).normalised()
         given = rays
         rays = Rays(rays.origin.float().contiguous(), rays.direction.float().contiguous())

@@ -96,7 +96,7 @@ class RangeMarch(Solver):
             raise ValueError(
                 "RangeMarch: holds for a field of one shape, but these rays look at several (Rays.shape_index)"
             )
-        network, batch = Affine(field), RayBatch(field, rays)
+        batch, network = RayBatch(field, rays), Affine(field)
         tolerance = TOLERANCE * longest_side(batch.bounds) if self.tolerance is None else self.tolerance
         near, far = batch.near.double(), batch.far.double()
         march = _March(near.clone(), (far - near) / self.first)

@@ -11,6 +11,7 @@ from warpdvr.intersection.hit import Hit, Status
 from warpdvr.intersection.root import close_in, polish
 from warpdvr.kernels import ray_state as _ray_state
 from warpdvr.kernels import status as _status
+from warpdvr.runtime.arguments import check_device
 from warpdvr.runtime.launch import Packed, launch
 
 
@@ -27,7 +28,11 @@ class RayBatch:
         """Start at the border of the bounds, or of a box in them that holds the whole surface.
 
         With the `value` of the field as a Warp function, kernels evaluate that instead of Torch.
+
+        Raises:
+            ValueError: if the rays are on another device than the field.
         """
+        check_device("intersect", field.bounds.device, rays=rays.origin)
         self.field, self.shape_index, self.value = field, rays.shape_index, value
         given = Rays(rays.origin.detach(), rays.direction.detach())
         precise = torch.float64 in (given.origin.dtype, given.direction.dtype)

@@ -1,7 +1,7 @@
 """Antialiasing: several rays through pixels on outlines."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.cameras.camera import Camera
@@ -9,6 +9,7 @@ from warpdvr.cameras.rays import pixel_centres
 from warpdvr.fields.base import Field
 from warpdvr.intersection.base import Solver
 from warpdvr.rendering.surface import shaded
+from warpdvr.runtime.memory import in_parts
 from warpdvr.shading.shade import Shader, shade
 from warpdvr.shading.srgb import encode, linear
 
@@ -46,12 +47,13 @@ def smooth_edges(
     """
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
     on_edge = torch.nonzero(_edges(depth.detach().view(camera.height, camera.width), camera).view(-1))[:, 0]
-    evaluations = 0
-    for subset in on_edge.split(max(1, chunk // places**2)):
+
+    def smooth(subset: Int[Tensor, " k"]) -> tuple[Float[Tensor, "k 3"], int]:
         behind = None if background is None else background[subset]
-        mean, n = _mean(field, camera, intersect, pixel[subset], behind, places, shader)
-        rgb, evaluations = rgb.index_copy(0, subset, mean), evaluations + n
-    return rgb, evaluations
+        return _mean(field, camera, intersect, pixel[subset], behind, places, shader)
+
+    means, evaluations = zip(*in_parts(smooth, on_edge.split(max(1, chunk // places**2))), strict=True)
+    return rgb.index_copy(0, on_edge, torch.cat(means)), sum(evaluations)
 
 
 def _mean(

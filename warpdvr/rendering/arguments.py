@@ -11,7 +11,7 @@ from torch import Tensor
 from warpdvr.cameras.camera import Camera
 from warpdvr.fields.base import Field
 from warpdvr.rendering.aggregate import Aggregation, HitPoint
-from warpdvr.runtime.arguments import positive
+from warpdvr.runtime.arguments import positive, whole
 from warpdvr.runtime.validate import refuse_class
 from warpdvr.shading.lights import Light
 from warpdvr.shading.materials import Material
@@ -86,6 +86,15 @@ def check_silhouette(silhouette: float | object | None) -> float | None:
     return None if silhouette is None else positive(sharpness, silhouette)
 
 
+def check_memory(memory: int | object | None) -> int | None:
+    """Return the memory for a chunk of rays [byte], or None.
+
+    Raises:
+        ValueError: if it is no whole number, or not positive.
+    """
+    return None if memory is None else whole("render: memory [byte]", memory)
+
+
 def check_aggregate(aggregate: Aggregation | object | None, **of_hits: bool) -> Aggregation:
     """Return an aggregation, by default that of hits.
 
@@ -136,5 +145,5 @@ def warn_of_colors(field: Field, color: Float[Tensor, "n 3"]) -> None:
         hint = "divide by 255" if 0 <= low and 2 < high <= 255 else "end with torch.sigmoid, or clamp them"
         warnings.warn(
             f"render: {field.name}.color returned {low:g} to {high:g}, expected sRGB in [0, 1]; {hint}",
-            stacklevel=4,  # `outside_inference` stands in between
+            stacklevel=5,  # `outside_inference` and `out_of_memory` stand in between
         )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.bounds import longest_side
 from warpdvr.fields.mlp import MLP, PositionalEncoding
+from warpdvr.runtime.arguments import check_device
 
 RATE = 3e-3
 """Highest learning rate of Adam, see `warpdvr.fitting.recipe.schedule`."""
@@ -79,7 +80,12 @@ class Background(nn.Module):
         return {PREFIX + name: weight.detach().clone() for name, weight in self.state_dict().items()}
 
     def forward(self, rays: Rays) -> Float[Tensor, "n 3"]:
-        """Return sRGB colours in [0, 1]; differentiable with respect to weights and rays."""
+        """Return sRGB colours in [0, 1]; differentiable with respect to weights and rays.
+
+        Raises:
+            ValueError: if the rays are on another device.
+        """
+        check_device("background", self.ball.device, "the network", rays=rays.origin)
         rays, _ = rays.normalised()
         o, d = (rays.origin - self.ball[:3]) / self.ball[3], rays.direction.nan_to_num()  # some colour for no ray
         nearest = -(o * d).sum(-1, keepdim=True)

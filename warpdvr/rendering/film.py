@@ -18,6 +18,7 @@ from warpdvr.intersection.hit import Status
 from warpdvr.rendering.aggregate import Aggregation
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.silhouette import soft_mask
+from warpdvr.runtime.memory import in_parts
 from warpdvr.shading.shade import Shader
 
 
@@ -80,7 +81,7 @@ def expose(
     sharpness: float | None,
     chunk: int,
 ) -> Film:
-    """Render the centres of all pixels, at most `chunk` rays at a time.
+    """Render the centres of all pixels, at most `chunk` rays at a time, fewer where a device has no memory for them.
 
     Args:
         field: of one shape.
@@ -94,11 +95,12 @@ def expose(
     pixel = pixel_centres(camera.width, camera.height, camera.K.device)
     order, back = tiles(camera.width, camera.height, chunk, camera.K.device)
     dtype = torch.promote_types(field.bounds.dtype, torch.float32)
-    films = []
-    for tile in order:
+
+    def record(tile: Int[Tensor, " k"]) -> Film:
         rays = camera.rays(pixel[tile], dtype=dtype)
-        films.append(_record(field, camera, rays, intersect, aggregate, shader, sharpness))
-    return _in_rows(films, back)
+        return _record(field, camera, rays, intersect, aggregate, shader, sharpness)
+
+    return _in_rows(in_parts(record, order), back)
 
 
 @lru_cache(maxsize=8)
@@ -143,7 +145,7 @@ def _record(
 
 
 def _in_rows(films: Sequence[Film], back: Int[Tensor, " n"]) -> Film:
-    """Join the films of tiles into one; `back` is the place of each pixel in them."""
+    """Join the films of tiles, or of parts of them, into one; `back` is the place of each pixel in them."""
 
     def joined(name: str) -> Any:
         parts = [getattr(film, name) for film in films]

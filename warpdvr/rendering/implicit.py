@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from warpdvr.fields.gradient import value_and_gradient
+from warpdvr.runtime.arguments import check_device
 from warpdvr.runtime.autograd import Context, once_differentiable, zero_without_derivative
 
 GRAZING = 1e-3
@@ -47,7 +48,11 @@ def reattach(
         t: ray lengths found by a solver [scene unit]; taken as constants.
         grazing: the slope along the ray is kept at least this fraction of |grad f| away from 0, with its sign, because
             the derivative for a ray that only grazes the surface is unbounded.
+
+    Raises:
+        ValueError: if the tensors are on different devices.
     """
+    check_device("reattach", origin.device, "origin", direction=direction, t=t)
     if not torch.is_grad_enabled():
         return t
     return once_differentiable(attach(f, origin, direction, t, grazing).t, ONCE)

@@ -21,6 +21,7 @@ from warpdvr.rendering.arguments import (
     background_pixels,
     check_aggregate,
     check_camera,
+    check_memory,
     check_silhouette,
     shader_of,
     warn_of_colors,
@@ -31,15 +32,17 @@ from warpdvr.rendering.image import Image
 from warpdvr.rendering.visibility import VisibleImage, boundary
 from warpdvr.runtime.arguments import check_switches, whole
 from warpdvr.runtime.inference_mode import outside_inference
+from warpdvr.runtime.memory import evaluation_memory, out_of_memory
 from warpdvr.shading.lights import Light
 from warpdvr.shading.materials import Material
 from warpdvr.shading.shade import Shader
 
-MEMORY = 512 << 20
-"""Default memory budget of a render [byte]."""
+SMALLER = "ask for a smaller picture or, where no gradient is needed, render within torch.no_grad()"
+"""What to do where a device has no memory for a single ray beside what it holds of the others."""
 
 
 @outside_inference
+@out_of_memory("render", SMALLER)
 def render(
     field: FieldLike | object,
     camera: Camera | object,
@@ -52,7 +55,7 @@ def render(
     antialias: int | object = 1,
     material: Material | object | None = None,
     lights: Sequence[Light] | object = (),
-    memory: int | object = MEMORY,
+    memory: int | object | None = None,
     warn: bool = True,
 ) -> Image:
     """Render a field.
@@ -70,29 +73,29 @@ def render(
         silhouette: sharpness of the soft mask [1 / field value]; None leaves it out.
         outline: add the gradient of moving outlines to `Image.rgb`, whose values do not change, and make that of
             grazing colours and normals the mean over a pixel, see `warpdvr.rendering.visibility` and `grazing`.
-        antialias: rays along each axis of pixels on edges, where a neighbour sees something in front of or behind what
-            they see; their `rgb` is the mean in linear light. 1 takes the centre alone. 3, without a `BoundGrid`, may
-            cost as much as the rest of the picture.
-        material: how the surface reflects the lights, such as `Lambert()`, with the field's colour as that of the
-            surface; None shows the field's colour without shading.
+        antialias: rays along each axis of pixels on edges, where a neighbour sees something nearer or farther; their
+            `rgb` is the mean in linear light. 3, without a `BoundGrid`, may cost as much as the rest of the picture.
+        material: how the surface reflects the lights in the field's colours, such as `Lambert()`; None: colours alone.
         lights: the lights of the scene, needed with a material.
-        memory: approximate limit for the evaluation of one chunk of rays [byte]. A recorded gradient comes on top.
+        memory: approximate limit for a chunk of rays, without a recorded gradient [byte]; None: 512 MiB on a CPU, a
+            quarter of what is free on a GPU. A chunk that a device has no memory for is halved.
         warn: say what is wrong with the field in this picture, see `warpdvr.intersection.diagnosis`.
 
     Raises:
         ValueError: if an argument makes no sense; for `silhouette`, `outline` and `antialias` without `HitPoint`.
+        torch.OutOfMemoryError: if a device has no memory for one ray at a time either.
     """
     camera = check_camera("render", camera)
     pixels = background_pixels((0.0, 0.0, 0.0) if background is None else background, camera)
     sharpness, straight = check_silhouette(silhouette), background is None
     check_switches("render", outline=outline)
-    shader = shader_of(material, lights)
-    places, memory = whole("render: antialias", antialias), whole("render: memory [byte]", memory)
+    shader, places = shader_of(material, lights), whole("render: antialias", antialias)
+    budget = check_memory(memory)
     way = check_aggregate(aggregate, silhouette=sharpness is not None, outline=bool(outline), antialias=places > 1)
     field = as_field(field)
     solver = as_solver(default_intersect(field) if intersect is None else intersect).prepare(field)
     camera = camera.to(field.bounds.device)
-    chunk = _rays_at_once(field, way.points_per_ray(solver), sharpness, memory)
+    chunk = _rays_at_once(field, way.points_per_ray(solver), sharpness, budget)
     way = replace(way, spacing=pixel_spacing(camera)) if outline and isinstance(way, HitPoint) else way
     film = expose(field, camera, solver, aggregate=way, shader=shader, sharpness=sharpness, chunk=chunk)
     backdrop, moves = pixels.to(film.color), bool(outline) and torch.is_grad_enabled()
@@ -128,8 +131,9 @@ def _edges(
     return rgb, evaluations
 
 
-def _rays_at_once(field: Field, points_per_ray: int, sharpness: float | None, memory: int) -> int:
-    """Return the number of rays whose evaluation takes about `memory` bytes."""
+def _rays_at_once(field: Field, points_per_ray: int, sharpness: float | None, memory: int | None) -> int:
+    """Return the number of rays whose evaluation takes about `memory` bytes, or what the device gives."""
+    memory = evaluation_memory(field.bounds.device) if memory is None else memory
     points_per_ray = max(points_per_ray, 1 if sharpness is None else DEPTHS + 1)
     return max(1, memory // (bytes_per_point(field) * points_per_ray))
 
@@ -158,9 +162,9 @@ def _warn(field: Field, camera: Camera, film: Film) -> int:
         warnings.warn(
             f"render: {field.name} has no slope at {flat} of {int(film.mask.sum())} hits, as if it were "
             "piecewise constant: depth has no gradient there, and normals are 0; interpolate its values",
-            stacklevel=4,
+            stacklevel=5,
         )
-    return warn_of_rays("render", field, camera.rays, film.status, stacklevel=4)
+    return warn_of_rays("render", field, camera.rays, film.status, stacklevel=5)
 
 
 def _visible(camera: Camera, film: Film, backdrop: Float[Tensor, "n 3"]) -> VisibleImage:

@@ -16,6 +16,7 @@ from warpdvr.intersection.diagnosis import warn_of_rays
 from warpdvr.intersection.hit import Hit, outcomes
 from warpdvr.rendering.grazing import Spacing, mean_over_pixel
 from warpdvr.rendering.implicit import attach, correct, is_flat
+from warpdvr.runtime.arguments import check_device
 from warpdvr.runtime.autograd import once_differentiable
 from warpdvr.runtime.inference_mode import ordinary, outside_inference
 from warpdvr.shading.shade import Shader, SurfacePoints, shade
@@ -97,6 +98,7 @@ def surface(
     field = as_field(field)
     if not isinstance(rays, Rays):
         raise ValueError(f"surface: rays must be Rays(origin, direction), got {type(rays).__name__}")
+    check_device("surface", field.bounds.device, rays=rays.origin)
     rays = replace(rays, origin=ordinary(rays.origin), direction=ordinary(rays.direction))
     seen = shaded(field, rays, as_solver(default_intersect(field) if intersect is None else intersect), shader)
     looked_at = warn_of_rays("surface", field, lambda: rays, seen.hit.status, stacklevel=3)

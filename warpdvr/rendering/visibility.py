@@ -12,6 +12,7 @@ from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit, va
 from warpdvr.intersection.base import Solver
 from warpdvr.intersection.hit import Status
 from warpdvr.runtime.autograd import once_differentiable
+from warpdvr.runtime.memory import in_parts
 from warpdvr.shading.shade import Shader, SurfacePoints, shade
 
 ONCE = "boundary: second derivatives of the outline term are not provided; render without outline for them"
@@ -92,13 +93,17 @@ def boundary(
     rays, length = image.rays.normalised()
     image = replace(image, rays=rays, t=image.t * length.detach().to(image.t))
     pairs, evaluations = _candidate_pairs(image), 0
-    for subset in pairs.split(chunk or max(len(pairs), 1)) if len(pairs) else ():
+
+    def contribute(subset: Int[Tensor, "k 3"]) -> tuple[Int[Tensor, "m 3"], Float[Tensor, "2 m 3"], int]:
         crossing, for_rays = _bisect(field, image, subset, intersect)
         crossing, for_grazing = _grazing_points(field, image, crossing)
         contributions, for_colors = _contributions(field, image, crossing, shader)
-        evaluations += for_rays + for_grazing + for_colors
+        return crossing.pair, contributions, for_rays + for_grazing + for_colors
+
+    for pair, contributions, n in in_parts(contribute, pairs.split(chunk or len(pairs)) if len(pairs) else ()):
+        evaluations += n
         for i in (0, 1):
-            zero = zero.index_add(0, crossing.pair[:, i], contributions[i])
+            zero = zero.index_add(0, pair[:, i], contributions[i])
     return zero, evaluations
 
 

@@ -152,6 +152,26 @@ def floating(where: str, value: object, shapes: tuple[tuple[int, ...], ...]) -> 
     return tensor
 
 
+def check_device(where: str, device: torch.device, of: str = "the field", **arguments: Tensor | None) -> None:
+    """Check that tensors lie on one device, by the names of the arguments; None is no tensor.
+
+    Args:
+        where: the function that needs them.
+        device: where all of them should be.
+        of: what else is there.
+        arguments: the tensors; of an object that holds several, one of them under its name.
+
+    Raises:
+        ValueError: if one is elsewhere; it says where, and how it is moved.
+    """
+    for name, tensor in arguments.items():
+        if tensor is not None and tensor.device != device:
+            raise ValueError(
+                f"{where}: {name} on {tensor.device}, but {of} on {device}; move one to the other, such as by "
+                f"{name}.to({str(device)!r})"
+            )
+
+
 def rows(where: str, value: object, width: int) -> Shaped[Tensor, "n _"]:
     """Return a tensor with rows of some width; lists and arrays of NumPy become one.
 

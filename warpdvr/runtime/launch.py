@@ -90,8 +90,21 @@ def load_kernel(kernel: Any, device: torch.device) -> None:
 
 def _place(device: torch.device) -> dict[str, Any]:
     """Return Torch's device and stream as arguments of a Warp launch."""
-    stream = wp.stream_from_torch(device) if device.type == "cuda" else None
-    return {"device": wp.device_from_torch(device), "stream": stream}
+    return {"device": wp.device_from_torch(device), "stream": _stream(device)}
+
+
+def _stream(device: torch.device) -> Any:
+    """Return Torch's current stream on a device as one of Warp; None on a CPU."""
+    return _warp_stream(torch.cuda.current_stream(device)) if device.type == "cuda" else None
+
+
+@cache
+def _warp_stream(stream: Any) -> Any:
+    """Return Warp's object for a `torch.cuda.Stream`: one for each device and handle, which is never destroyed.
+
+    Destroying one while it is the device's current stream would move Warp to the null stream in the middle of a scope.
+    """
+    return wp.stream_from_torch(stream)
 
 
 class Packed:
@@ -205,5 +218,5 @@ def warp_device(device: torch.device) -> Any:
 def warp_scope(device: torch.device) -> Iterator[Any]:
     """Run Warp's own launches on Torch's device and stream."""
     name = warp_device(device)
-    with wp.ScopedDevice(name), wp.ScopedStream(wp.stream_from_torch(device) if device.type == "cuda" else None):
+    with wp.ScopedDevice(name), wp.ScopedStream(_stream(device)):
         yield name

@@ -80,14 +80,14 @@ class Augmentation:
         pose, K = self._cameras(VIEWS)
         face, weight = _first_faces(tree, pose, K, SIZE)
         hit = face >= 0
-        image = torch.ones(*face.shape, 3)
+        image = torch.ones(*face.shape, 3, device=face.device)
         image[hit] = (weight[hit][..., None] * color[mesh.faces[face[hit].long()]]).sum(1)
         self.codes.append(code)
         self.pictures.append((255 * _halved(image.permute(0, 3, 1, 2))).round().to(torch.uint8))
         if shape_index is not None and shape_index not in self.outlined:
             pose, K = self._cameras(OUTLINES)
             covered = (255 * _halved((_first_faces(tree, pose, K, SIDE)[0] >= 0).float())).round().to(torch.uint8)
-            self.outlines.append((torch.full((len(pose),), shape_index), covered, pose, K))
+            self.outlines.append((torch.full((len(pose),), shape_index, device=K.device), covered, pose, K))
 
     def draw(self, n: int) -> tuple[UInt8[Tensor, "n 3 size size"], Float[Tensor, "n code"]]:
         """Return n random pictures over white, of `SIZE` x `SIZE` pixels, and the codes of their shapes."""
@@ -109,7 +109,7 @@ class Augmentation:
         neighbours = torch.cdist(codes, codes).argsort(1)[:, 1 : near + 1]
         first = torch.randint(len(codes), (MIXTURES,), generator=self.generator)
         second = neighbours[first, torch.randint(near, (MIXTURES,), generator=self.generator)]
-        part = 0.5 * torch.rand(MIXTURES, 1, generator=self.generator)
+        part = 0.5 * torch.rand(MIXTURES, 1, generator=self.generator).to(codes)
         return torch.lerp(codes[first], codes[second], part)
 
 
@@ -121,8 +121,8 @@ def _first_faces(
     The images have twice `side` pixels in each direction.
     """
     m, n = len(pose), 2 * side
-    view = torch.arange(m).repeat_interleave(n**2)
-    rays = PINHOLE.rays(torch.tensor([[n], [n], [1.0]]) * K, pose, view, pixel_centres(n, n).repeat(m, 1))
+    view, pixel = torch.arange(m, device=K.device).repeat_interleave(n**2), pixel_centres(n, n, K.device)
+    rays = PINHOLE.rays(K.new_tensor([[n], [n], [1.0]]) * K, pose, view, pixel.repeat(m, 1))
     face, _, weight = first_hit(tree, rays.origin, rays.direction)
     return face.view(m, n, n), weight.view(m, n, n, 3)
 

@@ -78,9 +78,11 @@ def read(folder: Path, *, every: int = EVERY) -> Category:
 class Pool:
     """The pixels of several objects, from which the rays of a batch are drawn."""
 
-    def __init__(self, objects: Sequence[Views], bounds: Float[Tensor, "2 3"] | None = None):
-        """Flatten the objects' pictures; with bounds, find points in and beside their visual hulls too."""
-        self.pixels = [Pixels(views) for views in objects]
+    def __init__(
+        self, objects: Sequence[Views], bounds: Float[Tensor, "2 3"] | None = None, device: torch.device | str = "cpu"
+    ):
+        """Flatten the objects' pictures on a device; with bounds, find points in and beside their visual hulls too."""
+        self.pixels = [Pixels(views, device) for views in objects]
         self.hulls = [] if bounds is None else [_hull(pixels, bounds) for pixels in self.pixels]
 
     def points(
@@ -102,7 +104,9 @@ class Pool:
                 pick = torch.randint(len(places), (n // 2,), generator=generator)
                 x.append(places[pick])
                 inside.append(label[pick])
-        return torch.cat(x), torch.arange(len(objects)).repeat_interleave(2 * (n // 2)), torch.cat(inside)
+        points = torch.cat(x)
+        shape_index = torch.arange(len(objects), device=points.device).repeat_interleave(2 * (n // 2))
+        return points, shape_index, torch.cat(inside)
 
     def draw(
         self, objects: Int[Tensor, " b"], rays: int, generator: torch.Generator
@@ -123,7 +127,7 @@ class Pool:
         o, d = (torch.cat([getattr(a.rays, name) for a in batches]) for name in ("origin", "direction"))
         t = torch.cat([a.depth / a.forward for a in batches])
         return (
-            Rays(o, d, shape_index),
+            Rays(o, d, shape_index.to(o.device)),
             torch.cat([a.color for a in batches]),
             torch.cat([a.label for a in batches]) == OBJECT,
             t,
@@ -138,13 +142,13 @@ def _hull(
     Points are left out where a single view sees background, since it may miss a thin part that it sees edge-on, and
     where more than a quarter of the views do not have them in their image.
     """
-    low, high = bounds
+    low, high = bounds.to(pixels.pose)
     generator = torch.Generator().manual_seed(0)
-    x, label = _decided(pixels, low + (high - low) * torch.rand(PLACES, 3, generator=generator))
-    inside = x[label] if label.any() else torch.zeros(1, 3)
+    x, label = _decided(pixels, low + (high - low) * torch.rand(PLACES, 3, generator=generator).to(low))
+    inside = x[label] if label.any() else low.new_zeros(1, 3)
     near = inside[torch.randint(len(inside), (PLACES // 4,), generator=generator)]
-    subset = slice(PLACES // 4)
-    return _decided(pixels, near + OFFSET * torch.randn(near.shape, generator=generator)), (x[subset], label[subset])
+    subset, offset = slice(PLACES // 4), OFFSET * torch.randn(near.shape, generator=generator).to(low)
+    return _decided(pixels, near + offset), (x[subset], label[subset])
 
 
 def _decided(pixels: Pixels, x: Float[Tensor, "m 3"]) -> tuple[Float[Tensor, "n 3"], Bool[Tensor, " n"]]:
@@ -154,17 +158,17 @@ def _decided(pixels: Pixels, x: Float[Tensor, "m 3"]) -> tuple[Float[Tensor, "n 
     return x[decided], background_views[decided] == 0
 
 
-def bounds(objects: Sequence[Views], *, cells: int = 48) -> Float[Tensor, "2 3"]:
+def bounds(objects: Sequence[Views], *, cells: int = 48, device: torch.device | str = "cpu") -> Float[Tensor, "2 3"]:
     """Return a box around the objects' visual hulls [scene unit]: what any view sees as background is outside.
 
     A cell counts if the hull may reach into it, since parts thinner than a cell need not contain a cell's centre.
     """
-    steps = (torch.arange(cells) + 0.5) / cells * 2 - 1
+    steps = (torch.arange(cells, device=device) + 0.5) / cells * 2 - 1
     x = torch.cartesian_prod(steps, steps, steps)
-    occupied = torch.zeros(len(x), dtype=torch.bool)
+    occupied = torch.zeros(len(x), dtype=torch.bool, device=device)
     for views in objects:
         empty = ~occupied
-        occupied[empty] = Pixels(_dilated(views, 3**0.5 / cells)).inside(x[empty])
+        occupied[empty] = Pixels(_dilated(views, 3**0.5 / cells), device).inside(x[empty])
     centres = x[occupied]
     if len(centres) == 0:
         raise ValueError("category: the masks have no place in common, check that the cameras belong to the pictures")

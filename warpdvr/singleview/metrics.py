@@ -65,13 +65,13 @@ def mean_scores(scores: Sequence[ShapeScores]) -> ShapeScores:
 
 
 def silhouettes(mesh: Mesh, cameras: Sequence[Camera] | None = None) -> Bool[Tensor, "v h w"]:
-    """Return the masks of a mesh from `UNSEEN` views around it, or from given cameras, by ray casting."""
+    """Return the masks of a mesh on the CPU from `UNSEEN` views around it, or from given cameras, by ray casting."""
     tree = triangle_mesh(mesh.vertices.float(), mesh.faces)
     masks = []
     for camera in cameras or score_cameras(UNSEEN, SIZE):
-        rays = camera.rays()
+        rays = camera.to(mesh.vertices.device).rays()
         face, _, _ = first_hit(tree, rays.origin, rays.direction)
-        masks.append((face >= 0).view(camera.height, camera.width))
+        masks.append((face >= 0).view(camera.height, camera.width).cpu())
     return torch.stack(masks)
 
 
@@ -90,9 +90,12 @@ def reconstruct(
 ) -> tuple[Shapes, Mesh]:
     """Return the shape that a picture shows, as a field and as a closed mesh in the category's frame.
 
+    The work is done on the device of the checkpoint, where the field stays; the mesh is on the CPU.
+
     Raises:
         ValueError: if the network sees nothing in it, or the resolution is below 1.
     """
+    picture = picture.to(checkpoint.device)
     field = refine(checkpoint.model.eval(), checkpoint.shape_bank, picture, refinement)
     with torch.no_grad():
         return field, _mesh(field, "what the network sees in this picture", resolution)
@@ -122,16 +125,16 @@ def held_out_iou(model: Reconstructor, category: Category, indices: Sequence[int
     scores = []
     for i in category.test if indices is None else indices:
         views = category.views[i]
-        field = model.eval()(first_picture(views).small)
+        field = model.eval()(first_picture(views).to(model.device).small)
         for camera, mask in list(zip(views.cameras, views.masks, strict=True))[1::6]:
             if mask is not None and mask.any():
                 rendered = render(field, camera, intersect=DenseMarch(48, splits=1)).mask
-                scores.append(float(iou(rendered, mask)))
+                scores.append(float(iou(rendered.cpu(), mask)))
     return sum(scores) / max(len(scores), 1)
 
 
 def _mesh(field: Shapes, what: str, resolution: int) -> Mesh:
     try:
-        return extract(field, resolution=resolution, cavities=False)
+        return extract(field, resolution=resolution, cavities=False).to("cpu")
     except ValueError as error:
         raise ValueError(f"no mesh can be made of {what} ({error})") from error

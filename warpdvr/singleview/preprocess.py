@@ -39,6 +39,10 @@ class InputPicture:
     mask: Bool[Tensor, "fine fine"]
     """True on the object."""
 
+    def to(self, device: torch.device | str) -> "InputPicture":
+        """Return the picture on a device."""
+        return InputPicture(self.small.to(device), self.image.to(device), self.mask.to(device))
+
 
 def input_picture(image: UInt8[Tensor, "h w 3"], alpha: Coverage | None) -> InputPicture:
     """Return a picture of straight sRGB colours, cut out and squared.
@@ -93,8 +97,8 @@ def jitter(
         tint: their distance to white changes by up to this share, and that of each channel by up to half of it.
         mirrored: whether half of them are mirrored, left to right.
     """
-    chance = 2 * torch.rand(len(pictures), 8, generator=generator) - 1
-    frame = torch.zeros(len(pictures), 2, 3)
+    chance = 2 * torch.rand(len(pictures), 8, generator=generator).to(pictures.device) - 1
+    frame = torch.zeros(len(pictures), 2, 3, device=pictures.device)
     frame[:, 0, 0] = frame[:, 1, 1] = 1 + zoom * chance[:, 0]
     if mirrored:
         frame[:, 0, 0] *= torch.where(chance[:, 7] < 0, -1.0, 1.0)

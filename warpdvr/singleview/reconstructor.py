@@ -1,7 +1,7 @@
 """From one picture to a shape: an encoder and a decoder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -68,6 +68,11 @@ class Reconstructor(nn.Module):
         shape = code, width, blocks, frequencies, radius, steepness
         self.decode = ConditionalOccupancy(*shape, bounds=bounds, symmetric=symmetric)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
     def forward(self, pictures: Float[Tensor, "b 3 h w"]) -> Shapes:
         """Return the shapes that pictures show, as one field."""
         return Shapes(self.decode, self.encode(pictures))
@@ -95,6 +100,15 @@ class CategoryCheckpoint:
     """The shapes that it learnt from."""
     training: dict[str, Tensor]
     """`Trainer.state()`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the reconstructor and the shape bank are."""
+        return self.model.device
+
+    def to(self, device: torch.device | str) -> "CategoryCheckpoint":
+        """Move the reconstructor to a device, and return the checkpoint with the shape bank there."""
+        return replace(self, model=self.model.to(device), shape_bank=self.shape_bank.to(device))
 
     def save(self, path: Path) -> None:
         """Write the checkpoint; a file of that name is replaced at once or not at all."""

@@ -18,7 +18,7 @@ from warpdvr.cameras.paths import fibonacci_sphere
 from warpdvr.cameras.transform import SceneTransform
 from warpdvr.datasets import dvr
 from warpdvr.datasets.normalise import RADIUS
-from warpdvr.datasets.studio import MeshHits, Studio, studio_lights
+from warpdvr.datasets.studio import CPU, MeshHits, Studio, studio_lights
 from warpdvr.datasets.views import Views
 from warpdvr.geometry.mesh import Mesh, bounding_ball
 from warpdvr.geometry.textured import SUFFIXES, MeshFile, TexturedMesh, find_meshes, open_folder, read_textured
@@ -40,6 +40,7 @@ def photograph(
     seed: int = 0,
     fov: float = 40.0,
     distance: float = 3.0,
+    device: torch.device = CPU,
     progress: Callable[[float], None] = lambda done: None,
 ) -> list[str]:
     """Render each mesh of a category from all sides into `out`/NAME, in the layout of DVR (`warpdvr.datasets.dvr`).
@@ -57,6 +58,7 @@ def photograph(
         seed: seed of the small displacements of the cameras, which differ between objects.
         fov: field of view [degree].
         distance: distance of the cameras from the origin [scene unit].
+        device: where rays are cast at the meshes.
         progress: called with the share of objects that are done.
 
     Returns:
@@ -74,16 +76,16 @@ def photograph(
         for i, file in enumerate(files):
             progress(i / len(files))
             if not (Path(out) / file.name).exists():
-                messages += _render_object(settings, file, Path(out))
+                messages += _render_object(settings, file, Path(out), device)
         progress(1.0)
     return messages
 
 
-def _render_object(settings: "RenderSettings", file: MeshFile, out: Path) -> list[str]:
+def _render_object(settings: "RenderSettings", file: MeshFile, out: Path, device: torch.device) -> list[str]:
     """Render one object into its folder, completely or not at all; return messages for the user."""
     try:
         mesh = read_textured(file)
-        views = settings.photograph(mesh, file.name)
+        views = settings.photograph(mesh, file.name, device)
     except ValueError as problem:
         return [f"{file.name} is left out: {problem}"]
     unfinished = out / f".{file.name}.{os.getpid()}"
@@ -115,9 +117,9 @@ class RenderSettings:
                 f"found {self.views}, {self.size}, {self.samples}, {self.fov} and {self.distance}"
             )
 
-    def photograph(self, mesh: TexturedMesh, name: str) -> Views:
+    def photograph(self, mesh: TexturedMesh, name: str, device: torch.device = CPU) -> Views:
         """Return all views of a mesh; the scene has the units of the data."""
-        shown = CategoryMesh(mesh)
+        shown = CategoryMesh(mesh, device)
         cameras = self._cameras(name)
         images, masks, depths = zip(*(shown.picture(camera, self.samples) for camera in cameras), strict=True)
         if not all(bool(mask.any()) for mask in masks):
@@ -139,8 +141,8 @@ class RenderSettings:
 class CategoryMesh:
     """An object in its category's frame: the middle of its box at the origin, its farthest vertex at 0.9."""
 
-    def __init__(self, textured: TexturedMesh):
-        """Normalise a mesh that was read from a file.
+    def __init__(self, textured: TexturedMesh, device: torch.device = CPU):
+        """Normalise a mesh that was read from a file; rays are cast at it on a device.
 
         Raises:
             ValueError: if it has no size or no area.
@@ -158,7 +160,7 @@ class CategoryMesh:
             color = textured.color(hits.face, hits.weight)
             return material.reflected(color, normals[hits.face], hits.rays.direction, lights)
 
-        self.studio = Studio(self.mesh.vertices, self.mesh.faces, light)
+        self.studio = Studio(self.mesh.vertices, self.mesh.faces, light, device)
 
     def picture(
         self, camera: Camera, samples: int

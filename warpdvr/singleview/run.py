@@ -87,16 +87,17 @@ class CategoryRun(RunFolder):
         """Read the category."""
         return objects.read(self.category, every=self.every)
 
-    def trainer(self, category: Category, *, resume: bool = False) -> Trainer:
-        """Return the training, from the start or from where it was stopped."""
+    def trainer(self, category: Category, *, resume: bool = False, device: torch.device | str = "cpu") -> Trainer:
+        """Return the training on a device, from the start or from where it was stopped."""
         if resume:
-            checkpoint = self.load()
+            checkpoint = self.load().to(device)
             trainer = Trainer(checkpoint.model, category, minutes=self.minutes, config=self.training, seed=self.seed)
             trainer.resume(checkpoint.training, checkpoint.shape_bank)
             return trainer
         torch.manual_seed(self.seed)
         axis = "xyz".index(self.symmetric) if self.symmetric else None
-        model = Reconstructor(bounds=objects.bounds([category.views[i] for i in category.train]), symmetric=axis)
+        bounds = objects.bounds([category.views[i] for i in category.train], device=device)
+        model = Reconstructor(bounds=bounds, symmetric=axis).to(device)
         return Trainer(model, category, minutes=self.minutes, config=self.training, seed=self.seed)
 
     def load(self) -> CategoryCheckpoint:

@@ -32,7 +32,7 @@ class ShapeBank:
 
     @classmethod
     def of(cls, codes: Float[Tensor, "n code"], shapes: Sequence[Views]) -> "ShapeBank":
-        """Return the shape bank of n shapes, given their codes and their pictures."""
+        """Return the shape bank of n shapes, given their codes and their pictures, on the device of the codes."""
         shape_index, outlines, poses, intrinsics = [], [], [], []
         for k, views in enumerate(shapes):
             for i in views.train:
@@ -43,8 +43,12 @@ class ShapeBank:
                 outlines.append((255 * outline(square_mask(mask))).round().to(torch.uint8))
                 poses.append(camera.pose.float())
                 intrinsics.append(square_intrinsics(camera.K.float(), camera.width, camera.height))
-        pictures = torch.stack(outlines), torch.stack(poses), torch.stack(intrinsics)
-        return cls(codes.detach().clone(), torch.tensor(shape_index), *pictures)
+        pictures = (torch.stack(parts).to(codes.device) for parts in (outlines, poses, intrinsics))
+        return cls(codes.detach().clone(), torch.tensor(shape_index, device=codes.device), *pictures)
+
+    def to(self, device: torch.device | str) -> "ShapeBank":
+        """Return the shape bank on a device."""
+        return ShapeBank(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
     def joined(self, outlines: Sequence[tuple[Tensor, ...]]) -> "ShapeBank":
         """Return the shape bank with more pictures: tuples of `shape_index`, `outline`, `pose` and `K`."""
@@ -81,7 +85,8 @@ class ShapeBank:
         target, outlines = outline(mask), self.outline.float() / 255
         plain = iou(outlines, target)
         mirrored = torch.zeros_like(plain) if symmetric is None else iou(outlines, target.flip(1))
-        best = torch.zeros(len(self.codes)).scatter_reduce(0, self.shape_index, torch.maximum(plain, mirrored), "amax")
+        none = plain.new_zeros(len(self.codes))
+        best = none.scatter_reduce(0, self.shape_index, torch.maximum(plain, mirrored), "amax")
         pose, K = [], []
         shapes = best.topk(min(n, len(best))).indices
         for k in shapes.tolist():
@@ -99,7 +104,7 @@ def outline(mask: Bool[Tensor, "s s"]) -> Float[Tensor, "side side"]:
 
 def _mirrored(pose: Float[Tensor, "4 4"], symmetric: int | None) -> Float[Tensor, "4 4"]:
     """Return the pose from which a symmetric shape looks like its mirrored picture from `pose`."""
-    world, picture = torch.eye(4), torch.diag(torch.tensor([-1.0, 1, 1, 1]))
+    world, picture = torch.eye(4).to(pose), torch.diag(pose.new_tensor([-1.0, 1, 1, 1]))
     if symmetric is not None:
         world[symmetric, symmetric] = -1
     return world @ pose @ picture
@@ -107,5 +112,5 @@ def _mirrored(pose: Float[Tensor, "4 4"], symmetric: int | None) -> Float[Tensor
 
 def _flipped(K: Float[Tensor, "3 3"]) -> Float[Tensor, "3 3"]:
     """Return the intrinsics of a mirrored picture, in units of its width; the skew changes its sign."""
-    sign = torch.tensor([[1.0, -1, -1], [1, 1, 1], [1, 1, 1]])
-    return sign * K + torch.tensor([[0.0, 0, 1], [0, 0, 0], [0, 0, 0]])
+    sign = K.new_tensor([[1.0, -1, -1], [1, 1, 1], [1, 1, 1]])
+    return sign * K + K.new_tensor([[0.0, 0, 1], [0, 0, 0], [0, 0, 0]])

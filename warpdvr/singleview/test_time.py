@@ -115,8 +115,8 @@ class _Attempt:
     ):
         self.decoder, self.mask, self.settings, self.axes = model.decode, mask, settings, axes
         self.start, self.pose, self.K = codes, pose, K
-        self.code_offset, self.pose_offset = torch.zeros(len(codes), len(axes)), torch.zeros(len(codes), 6)
-        self.log_stretch = torch.zeros(len(codes), 3)
+        sizes = len(axes), 6, 3
+        self.code_offset, self.pose_offset, self.log_stretch = (codes.new_zeros(len(codes), n) for n in sizes)
         self.near = dilate(mask, AROUND)
         edge = outline_band(mask, EDGE)
         self.edge = edge if edge.any() else self.near
@@ -161,7 +161,7 @@ class _Attempt:
             cost.sum().backward(inputs=[getattr(self, name) for name in rates])
             optimizer.step()
             costs.append(cost.detach())
-        return torch.stack(costs[-max(steps // 3, 1) :]).mean(0) if costs else torch.zeros(len(self.start))
+        return torch.stack(costs[-max(steps // 3, 1) :]).mean(0) if costs else self.start.new_zeros(len(self.start))
 
     def _cost(self, generator: torch.Generator) -> Float[Tensor, " k"]:
         """Return the cost of each of the k, at random rays."""
@@ -182,7 +182,7 @@ class _Attempt:
         at = torch.nonzero(~lowest.isnan())[:, 0]
         value = select_shape(shapes, rays.shape_index, at).value(rays[at].at(lowest[at]))
         entropy = torch.nn.functional.binary_cross_entropy_with_logits(-value, label[at].float(), reduction="none")
-        return torch.zeros(len(rays)).index_copy(0, at, entropy)
+        return entropy.new_zeros(len(rays)).index_copy(0, at, entropy)
 
     def _rays(self, pixel: Float[Tensor, "n 2"]) -> Rays:
         """Return rays through pixels of each of the k cameras, which are turned about the origin and shifted."""
@@ -192,11 +192,11 @@ class _Attempt:
         axes = (turn @ self.pose[:, :3, :3]).transpose(1, 2)
         d = torch.nn.functional.normalize(local.view(k, n, 3) @ axes, dim=-1)
         o = (turn @ self.pose[:, :3, 3:])[..., 0] + self.pose_offset[:, 3:]
-        shape_index = torch.arange(k).repeat_interleave(n)
+        shape_index = torch.arange(k, device=o.device).repeat_interleave(n)
         return Rays(o[:, None].expand(k, n, 3).reshape(-1, 3), d.reshape(-1, 3), shape_index)
 
 
 def _draw_pixels(mask: Bool[Tensor, "h w"], n: int, generator: torch.Generator) -> Int[Tensor, "m 2"]:
     """Return row and column of n random pixels of a mask."""
     pixel = torch.nonzero(mask)
-    return pixel[torch.randint(len(pixel), (n,), generator=generator)]
+    return pixel[torch.randint(len(pixel), (n,), generator=generator).to(pixel.device)]

@@ -96,6 +96,8 @@ class TrainingConfig:
 class Trainer(TrainingLoop):
     """The training of a reconstructor: `for step in Trainer(...)` runs it."""
 
+    smaller = "lower objects, rays or pictures below [training] in category.toml, and go on with --resume"
+
     def __init__(
         self,
         model: Reconstructor,
@@ -105,7 +107,7 @@ class Trainer(TrainingLoop):
         config: TrainingConfig | None = None,
         seed: int = 0,
     ):
-        """Prepare to train on the category's training objects; the model is changed in place.
+        """Prepare to train on the category's training objects; the model is changed in place, on its device.
 
         Args:
             model: the reconstructor.
@@ -125,9 +127,10 @@ class Trainer(TrainingLoop):
                 f"train-category: depth is to be learnt from, but {category.names[without_depth[0]]} has none "
                 f"({len(without_depth)} objects without)"
             )
-        self.pictures = [pictures(views) for views in objects]
-        self.pool = Pool(objects, box(model.decode.bounds) if self.config.hull else None)
-        self.codes = torch.nn.Parameter(SPREAD * torch.randn(len(objects), model.decode.code, generator=self.generator))
+        self.pictures = [pictures(views).to(model.device) for views in objects]
+        self.pool = Pool(objects, box(model.decode.bounds) if self.config.hull else None, model.device)
+        codes = SPREAD * torch.randn(len(objects), model.decode.code, generator=self.generator)
+        self.codes = torch.nn.Parameter(codes.to(model.device))
         self.clipped = list(model.parameters())
         rate = self.config.rate
         groups = [{"params": self.clipped, "rate": rate}, {"params": [self.codes], "rate": CODES * rate}]
@@ -168,7 +171,8 @@ class Trainer(TrainingLoop):
 
         Args:
             state: state of the training that was stopped.
-            shape_bank: its shape bank; the outlines are kept if the decoder has finished learning.
+            shape_bank: its shape bank, on the device of the model; the outlines are kept if the decoder has finished
+                learning.
         """
         self._resume_counts(state)
         with torch.no_grad():
@@ -212,7 +216,7 @@ class Trainer(TrainingLoop):
         """Return the terms of rays and points of random objects, decoded from their free codes."""
         config, n = self.config, min(self.config.objects, len(self.pictures))
         objects = torch.randperm(len(self.pictures), generator=self.generator)[:n]
-        noise = config.noise * torch.randn(n, self.codes.shape[1], generator=self.generator)
+        noise = config.noise * torch.randn(n, self.codes.shape[1], generator=self.generator).to(self.codes)
         shapes = Shapes(self.model.decode, self.codes[objects] + noise)
         batch = self.pool.draw(objects, config.rays, self.generator)
         visible = shaded(shapes, batch[0], DenseMarch(config.samples, splits=config.splits, block=8))

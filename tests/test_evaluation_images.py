@@ -52,6 +52,18 @@ def test_scores_are_those_worked_out_by_hand(device):
     assert scores.field_evaluations > 3 * 100
 
 
+def test_scores_do_not_depend_on_the_number_of_threads():
+    before = torch.get_num_threads()
+    scores = []
+    for n in (1, 2):
+        torch.set_num_threads(n)
+        try:
+            scores.append(evaluate(Painted(), views((0.2, 0.4, 0.6))))
+        finally:
+            torch.set_num_threads(before)
+    assert scores[0] == scores[1]
+
+
 def test_half_of_the_outline_is_half_the_iou():
     full = [outline(camera) for camera in cameras()]
     half = [mask.clone() for mask in full]

@@ -14,12 +14,13 @@ from warpdvr.datasets.views import Views, check_views
 from warpdvr.evaluation.overlap import iou
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
-from warpdvr.intersection.base import SolverLike
+from warpdvr.intersection.base import Solver, SolverLike
 from warpdvr.intersection.default import default_intersect_for_pictures
 from warpdvr.rendering.antialias import SMOOTH
 from warpdvr.rendering.background import Background
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.render import render
+from warpdvr.runtime.threads import each_picture
 
 CHUNK = 2**16
 """Number of rays in one evaluation of a background."""
@@ -60,7 +61,8 @@ def evaluate(
         field: a `Field`, or anything that `as_field` accepts.
         views: photographs, masks and cameras.
         indices: indices of the views; the held-out views by default.
-        intersect: the solver; by default with a `BoundGrid`, whose construction is counted too.
+        intersect: the solver; by default `default_intersect_for_pictures`, whose preparation is counted too. Views are
+            rendered on several threads if it remembers nothing.
         longest: largest size of the longer side at which views are compared [pixel]; None keeps their size.
         background: what is behind the object; if given, edges are antialiased. Pictures with alpha show nothing of it:
             they are compared with the colours of the object alone.
@@ -73,20 +75,29 @@ def evaluate(
     warn = intersect is None  # of a solver for fits it is no news that it leaves rays undecided
     if intersect is None and masked:
         intersect, evaluations = default_intersect_for_pictures(field)
-    for i, mask in masked:
-        camera = views.cameras[i]
-        photograph = views.images[i].float() / 255
+
+    def compared(view: tuple[int, Tensor]) -> tuple[Image, Tensor, Tensor] | None:
+        """Return the picture, the photograph and the mask of a view, None if the mask is empty."""
+        i, mask = view
+        camera, photograph = views.cameras[i], views.images[i].float() / 255
         side = max(camera.width, camera.height)
         if longest is not None and side > longest:
             camera = camera.resized(round(camera.width * longest / side), round(camera.height * longest / side))
             photograph, mask = _shrink(photograph, camera.height, camera.width), _shrink_mask(mask, camera)
         if not mask.any():
-            continue
+            return None
         backdrop = None
         if background is not None and not views.straight:
             backdrop = _background(background.to(field.bounds.device), camera.to(field.bounds.device))
         smooth = 1 if background is None else SMOOTH
         image = render(field, camera, intersect=intersect, background=backdrop, antialias=smooth, warn=warn)
+        return image, photograph, mask
+
+    at_once = isinstance(intersect, Solver) and intersect.is_stateless and field.bounds.device.type == "cpu"
+    for (i, _), seen in zip(masked, each_picture(compared, masked, concurrent=at_once), strict=True):
+        if seen is None:
+            continue
+        image, photograph, mask = seen
         evaluations += image.evaluations
         psnr.append(_psnr(image.rgb.cpu(), photograph, mask))
         overlaps.append(float(iou(image.mask.cpu(), mask)))

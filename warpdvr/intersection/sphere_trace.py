@@ -89,6 +89,10 @@ class SphereTrace(Solver):
     def points_per_ray(self) -> int:
         return 1
 
+    @property
+    def is_stateless(self) -> bool:
+        return self.grid is None
+
     def refresh(self, field: Field, iteration: int | None = None) -> int:
         if self.grid is None and iteration is not None:
             trust_slope(field)

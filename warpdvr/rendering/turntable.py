@@ -1,11 +1,11 @@
 """A camera that goes around the object once."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
-import torch
 from numpy.typing import NDArray
 
 from warpdvr.cameras.camera import Camera
@@ -16,6 +16,7 @@ from warpdvr.rendering.antialias import SMOOTH
 from warpdvr.rendering.image import Image
 from warpdvr.rendering.render import render
 from warpdvr.runtime.files import replacing
+from warpdvr.runtime.threads import each_picture
 
 
 def turn(field: FieldLike | object, path: Sequence[Camera] | object) -> Iterator[Image]:
@@ -24,10 +25,9 @@ def turn(field: FieldLike | object, path: Sequence[Camera] | object) -> Iterator
         raise ValueError(f"turn: path must be a list of cameras, got {type(path).__name__}")
     field = as_field(field)
     solver, _ = default_intersect_for_pictures(field)
-    for camera in path:
-        with torch.no_grad():
-            image = render(field, camera, intersect=solver, antialias=SMOOTH)
-        yield image
+    at_once = solver.is_stateless and field.bounds.device.type == "cpu"
+    picture = partial(render, field, intersect=solver, antialias=SMOOTH)
+    yield from each_picture(picture, path, concurrent=at_once)
 
 
 def animate(pictures: Sequence[NDArray[np.uint8]], path: Path, *, seconds: float = 4.0) -> None:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ import warp as wp
 from torch import Tensor
 
 from warpdvr.runtime.threads import run_ranges, workers
+
+_loading, _loaded = Lock(), set[tuple[Any, torch.device]]()
 
 wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)  # no banner in the output of commands
 
@@ -50,6 +53,7 @@ def launch(
     start_warp()
     device = next(a.device for a in (*state, *outputs) if a.device is not None)
     arguments = [_argument(kernel, i, a, device) for i, a in enumerate((*inputs, *state, *outputs))]
+    load_kernel(kernel, device)
     wp.launch(kernel, dim=n, inputs=arguments, **_place(device))
 
 
@@ -65,6 +69,7 @@ def launch_parts(
         return
     start_warp()
     device = outputs[0].device
+    load_kernel(kernel, device)
     place = _place(device)
     args = [_argument(kernel, i, a, device) for i, a in enumerate((*inputs, *outputs), 1)]
 
@@ -76,16 +81,17 @@ def launch_parts(
     if axis is None or threads == 1:
         part(0, n[axis or 0])
     else:
-        load_kernel(kernel, device)
         count = min(4 * threads, n[axis])  # more parts than threads, because they take different times
         run_ranges(part, [n[axis] * i // count for i in range(count + 1)], threads)
 
 
-@cache
 def load_kernel(kernel: Any, device: torch.device) -> None:
-    """Compile and load a kernel, once: before threads launch it, which would all begin to."""
-    start_warp()
-    wp.load_module(kernel.module, device=wp.device_from_torch(device))
+    """Compile and load a kernel, once: Warp cannot do that in several threads at a time."""
+    if (kernel, device) not in _loaded:
+        start_warp()
+        with _loading:
+            wp.load_module(kernel.module, device=wp.device_from_torch(device))
+        _loaded.add((kernel, device))
 
 
 def _place(device: torch.device) -> dict[str, Any]:

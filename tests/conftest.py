@@ -19,6 +19,9 @@ torch.set_num_threads(1)  # tests are small, and Torch's threads lose more than 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="where tensors live: cpu, cuda, cuda:1 ...")
+    parser.addoption(
+        "--arch", default="75", help="what kernels are compiled for, such as 75,90, or all: see CONTRIBUTING"
+    )
 
 
 @pytest.fixture(scope="session")

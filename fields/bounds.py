@@ -25,7 +25,7 @@ def box(bounds: Bounds | object) -> Float[Tensor, "2 3"]:
     except (RuntimeError, TypeError, ValueError) as error:  # text, or rows of different lengths
         raise ValueError(message) from error
     if corners.ndim == 0:
-        corners = corners * torch.tensor([[-1.0], [1.0]]).expand(2, 3)
+        corners = corners * corners.new_tensor([[-1.0], [1.0]]).expand(2, 3)
     if tuple(corners.shape) != (2, 3) or not bool((corners.isfinite() & (corners[0] < corners[1])).all()):
         raise ValueError(message)
     return corners.clone()

@@ -98,6 +98,6 @@ def steepest(field: Field, points: int, margin: float = 1.25) -> Float[Tensor, "
     """
     low, high = field.bounds
     generator = torch.Generator().manual_seed(0)
-    x = low + (high - low) * torch.rand(points, 3, generator=generator).to(low)
+    x = low + (high - low) * torch.rand(points, 3, generator=generator, device="cpu").to(low)
     _, slope = value_and_gradient(field.value, x)
     return margin * slope.norm(dim=-1).max()

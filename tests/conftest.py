@@ -1,6 +1,7 @@
 """What several test modules need."""
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,48 @@ PACKAGES = [
 ]
 install_import_hook(PACKAGES, "typechecker.check")  # shapes and types of every call, before anything is imported
 
+NOT_PRETENDED = {
+    "test_encoding.py::test_the_operators_are_what_they_say": "opcheck makes tensors on a GPU by itself",
+    "test_encoding.py::test_a_field_on_it_can_be_compiled": "torch.compile needs tensors of Torch's own class",
+}
+"""Tests that cannot run on a GPU that is pretended, and why."""
+
 torch.set_num_threads(1)  # tests are small, and Torch's threads lose more than they gain on a busy machine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", help="where tensors live: cpu, cuda, cuda:1 ...")
+    parser.addoption("--device", default="cpu", help="where tensors live: cpu, cuda, cuda:1 ... or pretend-cuda")
+    parser.addoption(
+        "--arch", default="75", help="what kernels are compiled for, such as 75,90, or all: see CONTRIBUTING"
+    )
 
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Return the device that the tests run on, from `--device`."""
-    return torch.device(request.config.getoption("--device"))
+    return torch.device(request.config.getoption("--device").removeprefix("pretend-"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With `--device pretend-cuda`, let everything find a GPU."""
+    if config.getoption("--device") == "pretend-cuda":
+        from pretend_cuda import active
+
+        pretending = ExitStack()
+        pretending.enter_context(active())
+        config.add_cleanup(pretending.close)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--device pretend-cuda`, keep the tests that say where their tensors lie; the others prove nothing new."""
+    if config.getoption("--device") == "pretend-cuda":
+        kept = [item for item in items if "device" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+        for item in items:
+            name = f"{item.path.name}::{getattr(item, 'originalname', item.name)}"
+            if name in NOT_PRETENDED:
+                item.add_marker(pytest.mark.skip(reason=NOT_PRETENDED[name]))
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def test_the_kernel_makes_the_rays_of_the_torch_form(projection: Projection, dev
     view = torch.zeros(500, dtype=torch.int64, device=device)
     rays = camera.rays(pixel)
     assert rays.origin.dtype == rays.direction.dtype == torch.float32
-    origin, direction = projection.world_rays(camera.K[None], camera.pose[None], view, pixel)
+    origin, direction = camera.projection.world_rays(camera.K[None], camera.pose[None], view, pixel)
     for a, b in ((rays.origin, origin), (rays.direction, direction)):
         assert b.dtype == torch.float64 and (a - b).abs().max() < 5e-7
 

@@ -184,7 +184,7 @@ def test_hits_are_those_of_many_samples(name: str, data: Path, device: torch.dev
 
 
 def test_a_needle_that_samples_miss_is_found(device: torch.device) -> None:
-    field, y = needle(), torch.linspace(-0.95, 0.95, 64, dtype=torch.float64) * WIDTH
+    field, y = needle().to(device), torch.linspace(-0.95, 0.95, 64, dtype=torch.float64) * WIDTH
     origin = torch.stack([torch.full_like(y, 2), y, torch.linspace(-0.9, 0.9, 64, dtype=torch.float64)], 1)
     rays = beams(origin, (-1.0, 0.0, 0.0), device)
     rays = Rays(rays.origin, rays.direction.expand(64, 3).contiguous())
@@ -197,10 +197,10 @@ def test_a_needle_that_samples_miss_is_found(device: torch.device) -> None:
 
 
 def test_a_ray_from_inside_is_told_so(device: torch.device) -> None:
-    field = needle()
+    field = needle().to(device)
     rays = beams(((0, 0, 0), (0.4 * WIDTH, 0, 0), (5 * WIDTH, 0, 0)), [(1, 0, 0)] * 3, device)
     assert RangeMarch()(field, rays).status.tolist() == [Status.INSIDE, Status.INSIDE, Status.MISS]
-    half = Listed([dense([[1, 0, 0]], [0])])
+    half = Listed([dense([[1, 0, 0]], [0])]).to(device)
     deep = RangeMarch()(half, beams((-0.5, 0, 0), (-1, 0, 0), device))
     assert (deep.status.tolist(), deep.evaluations) == ([Status.INSIDE], COST)
     assert RangeMarch()(half, beams((0, 0, 0), (-1, 0, 0), device)).status.tolist() == [Status.INSIDE]
@@ -211,15 +211,15 @@ def test_a_ray_from_inside_is_told_so(device: torch.device) -> None:
 def test_who_cannot_be_told_gives_up(device: torch.device) -> None:
     """A value that turns back just above 0, nearer than float64 can tell; a network of no numbers; too few steps."""
     rays = beams((2.0, 0, 0), (-1.0, 0, 0), device)
-    assert RangeMarch()(needle(lift=1e-12), rays).status.tolist() == [Status.GAVE_UP]
-    assert RangeMarch()(needle(lift=1e-6), rays).status.tolist() == [Status.MISS]
-    assert RangeMarch()(needle(lift=math.nan), rays).status.tolist() == [Status.GAVE_UP]
-    assert RangeMarch(max_steps=2)(needle(), rays).status.tolist() == [Status.GAVE_UP]
+    assert RangeMarch()(needle(lift=1e-12).to(device), rays).status.tolist() == [Status.GAVE_UP]
+    assert RangeMarch()(needle(lift=1e-6).to(device), rays).status.tolist() == [Status.MISS]
+    assert RangeMarch()(needle(lift=math.nan).to(device), rays).status.tolist() == [Status.GAVE_UP]
+    assert RangeMarch(max_steps=2)(needle().to(device), rays).status.tolist() == [Status.GAVE_UP]
 
 
 def test_a_miss_tells_where_it_came_nearest(device: torch.device) -> None:
     rays = beams(((2.0, 0.3, 0), (2.0, 5.0, 0)), [(-1.0, 0, 0)] * 2, device)
-    hit = RangeMarch()(needle(plateau=1e5), rays)
+    hit = RangeMarch()(needle(plateau=1e5).to(device), rays)
     assert hit.status.tolist() == [Status.MISS] * 2
     assert hit.nearest[0].item() == pytest.approx(2.0, abs=0.15)
     assert hit.nearest[1].isnan()
@@ -233,7 +233,7 @@ def test_what_is_asked_is_counted(monkeypatch: pytest.MonkeyPatch, device: torch
         return bound(self, x, spread)
 
     monkeypatch.setattr(Affine, "bound", counted)
-    field = needle()
+    field = needle().to(device)
     hit = RangeMarch()(field, beams((2.0, 0, 0), (-1.0, 0, 0), device))
     assert field.asked > 0
     assert hit.evaluations == field.asked + COST * sum(bounded)

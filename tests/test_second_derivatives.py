@@ -272,7 +272,7 @@ def test_depth_squared_twice_by_radius_and_pose_is_the_closed_form(device: torch
 
     def closed(a: Tensor) -> Tensor:
         pose = moved(view.pose, a[1:])
-        rays = camera(pose).rays(dtype=torch.float64)[keep]
+        rays = camera(pose).to(device).rays(dtype=torch.float64)[keep]
         t = sphere_t(rays.origin, rays.direction, radius + a[0])
         return (t * (rays.direction @ pose[:3, 2])).square().sum()
 

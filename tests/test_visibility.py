@@ -290,7 +290,7 @@ class Sizes(Field):
 
 def test_images_of_several_shapes_at_once(device: torch.device) -> None:
     radius = torch.tensor([0.3, 0.5, 0.4], device=device)
-    field, camera, solve = Sizes(radius), CAMERA.resized(16, 12).to(device), DenseMarch(64)
+    field, camera, solve = Sizes(radius).to(device), CAMERA.resized(16, 12).to(device), DenseMarch(64)
     rays, n = camera.rays(), 16 * 12
     every = Rays(rays.origin.repeat(3, 1), rays.direction.repeat(3, 1), torch.arange(3).repeat_interleave(n).to(device))
     seen = surface(field, every, solve)
@@ -301,7 +301,7 @@ def test_images_of_several_shapes_at_once(device: torch.device) -> None:
     assert evaluations > 0 and not moved.any() and (seen.hit.status == Status.HIT).any()
     (found,) = torch.autograd.grad(moved.sum(), field.radius)
     for i, r in enumerate(radius):
-        alone = Sizes(r[None]).select(torch.zeros(1, dtype=torch.int64))
+        alone = Sizes(r[None]).to(device).select(torch.zeros(1, dtype=torch.int64, device=device))
         size = nn.Parameter(r.clone())
         alone.function = lambda x, size=size: x.norm(dim=-1) - size
         (expected,) = torch.autograd.grad(render(alone, camera, intersect=solve, outline=True).rgb.sum(), size)

@@ -53,7 +53,8 @@ def test_the_bound_is_never_less_than_a_slope_and_not_much_more(device):
     """Slopes inside of cells are largest at their corners, so there they are looked for."""
     field = rough(device)
     low, high = field.bounds
-    line = (torch.arange(5, device=device, dtype=torch.float64)[:, None] + torch.tensor([1e-9, 1 - 1e-9])).flatten() / 5
+    beside = torch.tensor([1e-9, 1 - 1e-9], dtype=torch.float64)
+    line = ((torch.arange(5, dtype=torch.float64)[:, None] + beside).flatten() / 5).to(device)
     x = (low + (high - low) * torch.cartesian_prod(line, line, line)).requires_grad_()
     (slope,) = grad(field.value(x).sum(), x)
     steepest = float(slope.norm(dim=-1).max())

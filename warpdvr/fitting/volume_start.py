@@ -119,7 +119,8 @@ class VolumeStart:
         batch = self.pixels.draw(RAYS, generator, outlines=False)
         n = len(batch.label)
         known = torch.nonzero(batch.label != UNKNOWN)[:, 0]
-        seen = self.voxels.render(batch.rays[known], torch.rand(n, generator=generator)[known])
+        jitter = torch.rand(n, generator=generator).to(self.voxels.table)
+        seen = self.voxels.render(batch.rays[known], jitter[known])
         behind = torch.rand(n, 3, generator=generator).to(seen.color)[known]
         on_object, color = (batch.label[known] == OBJECT)[:, None], seen.color
         target = torch.where(on_object, batch.color[known], behind)

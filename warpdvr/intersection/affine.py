@@ -74,13 +74,14 @@ class Affine:
                 f"{name}: has no as_layers() and so no proven bounds, which need a plain network that lists its layers "
                 "(warpdvr/fields/layers.py); use DenseMarch for this field"
             )
+        device = field.bounds.device  # constants in a list of somebody else's may lie on the CPU
         self.encode: Tensor | None = None
         self.steps: list[_Product | Activation | Skip] = []
         for i, layer in enumerate(layers):
             if isinstance(layer, Encode) and i == 0:
-                self.encode = layer.scales.detach().double()
+                self.encode = layer.scales.detach().to(device).double()
             elif isinstance(layer, Dense):
-                self.steps.append(_product(layer))
+                self.steps.append(_product(layer, device))
             elif isinstance(layer, Skip) or (isinstance(layer, Activation) and layer.kind in ACTIVATIONS):
                 self.steps.append(layer)
             else:
@@ -185,8 +186,8 @@ def _backward_error(trail: _Trail, first_error: Float64[Tensor, "n inputs"]) -> 
     return total + ((g.abs() + blur + skipped) * first_error).sum(1)
 
 
-def _product(layer: Dense) -> _Product:
-    weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
+def _product(layer: Dense, device: torch.device) -> _Product:
+    weight, bias = (a.detach().to(device).double() for a in (layer.weight, layer.bias))
     power = weight / weight.abs().max().clamp_min(1e-300)
     power = power.T @ power if len(weight) > weight.shape[1] else power @ power.T
     power = power @ power

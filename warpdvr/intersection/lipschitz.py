@@ -55,8 +55,8 @@ def pairs(
     """
     low, high = bounds.detach().float()
     generator = torch.Generator().manual_seed(0)
-    place = torch.rand(PAIRS, 3, generator=generator).to(low)
-    offset = torch.nn.functional.normalize(torch.randn(PAIRS, 3, generator=generator), dim=-1).to(low)
+    place = torch.rand(PAIRS, 3, generator=generator, device="cpu").to(low)
+    offset = torch.nn.functional.normalize(torch.randn(PAIRS, 3, generator=generator, device="cpu"), dim=-1).to(low)
     a = low + (high - low) * place
     x = torch.cat([a, (a + SPACING * (high - low).norm() * offset).clamp(low, high)])
     return x, evaluate(x)

@@ -67,7 +67,7 @@ def surface_box(
     size = longest_side(bounds)
     x, value = known or _evaluated(bounds, evaluate)
     if len(x) > POINTS:
-        some = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:POINTS].to(x.device)
+        some = torch.randperm(len(x), generator=torch.Generator().manual_seed(0), device="cpu")[:POINTS].to(x.device)
         x, value = x[some], value[some]
     if bool((value <= 0).any()):  # then the inside is large: the cheapest answer for an ordinary object
         return None

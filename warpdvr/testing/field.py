@@ -37,7 +37,7 @@ def check_field(module: FieldLike) -> None:
     field = _precise(name, field)
     low, high = field.bounds
     generator = torch.Generator().manual_seed(0)
-    x = low + (high - low) * torch.rand(POINTS, 3, generator=generator).to(low)
+    x = low + (high - low) * torch.rand(POINTS, 3, generator=generator, device="cpu").to(low)
     value = _check_value(name, field, x)
     _check_batches(name, field, x, value)
     _check_geometry(name, field, x, value)

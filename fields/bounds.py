@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from warpdvr.runtime.inference_mode import outside_inference
 
@@ -31,7 +32,22 @@ def box(bounds: Bounds | object) -> Float[Tensor, "2 3"]:
     return corners.clone()
 
 
+def corner_numbers(bounds: Float[Tensor, "2 3"]) -> tuple[list[float], list[float]]:
+    """Return the corners (low, high) of a box as numbers; of the same tensor they are fetched from a GPU only once."""
+    if bounds.is_inference():  # of which Torch does not say whether it has changed
+        low, high = bounds.tolist()
+        return low, high
+    version, low, high = _fetched.get(bounds, (-1, [], []))
+    if version != bounds._version:
+        low, high = bounds.detach().tolist()
+        _fetched[bounds] = bounds._version, low, high
+    return low, high
+
+
+_fetched = WeakTensorKeyDictionary()
+"""The version of a tensor, and its numbers then."""
+
+
 def longest_side(bounds: Float[Tensor, "2 3"]) -> float:
     """Return the longest side of a box (low, high): the length that all lengths which nobody gives are shares of."""
-    low, high = bounds.detach().tolist()
-    return max(b - a for a, b in zip(low, high, strict=True))
+    return max(b - a for a, b in zip(*corner_numbers(bounds), strict=True))

@@ -69,14 +69,13 @@ def clipped(o: wp.vec3, d: wp.vec3, low: wp.vec3, high: wp.vec3) -> wp.vec2:
 def clip(
     origin: wp.array[wp.vec3],
     direction: wp.array[wp.vec3],
-    low: wp.vec3,
-    high: wp.vec3,
+    box: wp.array[wp.vec3],
     # outputs
     near: wp.array[float],
     far: wp.array[float],
 ):
-    """The part of each ray in a box, see `clipped`."""
+    """The part of each ray in a box (low, high), see `clipped`."""
     ray = wp.tid()
-    ends = clipped(origin[ray], direction[ray], low, high)
+    ends = clipped(origin[ray], direction[ray], box[0], box[1])
     near[ray] = ends[0]
     far[ray] = ends[1]

@@ -33,7 +33,7 @@ COPYING = "tensor", "as_tensor", "asarray", "new_tensor"
 """Those that copy from the CPU."""
 
 STREAM = object()
-"""Stands for Torch's stream on the GPU."""
+"""Stands for the stream on the GPU, that of Torch and that of Warp."""
 
 
 @contextmanager
@@ -56,6 +56,7 @@ def _replace_torch(replace: Any) -> None:
     for place, names in ((torch, MAKERS), (Tensor, METHODS)):
         for name in names:
             replace(place, name, _maker(name, getattr(place, name)))
+    replace(torch.cuda, "current_stream", lambda device=None: STREAM)
     replace(Tensor, "to", to)
     replace(Tensor, "cpu", lambda x, *_, **__: moved(x, False))
     replace(Tensor, "cuda", lambda x, *_, **__: moved(x, True))
@@ -150,5 +151,5 @@ def _replace_warp(replace: Any) -> None:
     replace(
         wp, "device_from_torch", lambda device: device_from_torch(torch.device("cpu") if is_gpu(device) else device)
     )
-    replace(wp, "stream_from_torch", lambda device=None: STREAM if is_gpu(device) else None)
+    replace(wp, "stream_from_torch", lambda stream=None: STREAM if stream is STREAM else None)
     replace(wp, "get_cuda_device_count", lambda: 1)

@@ -72,9 +72,8 @@ class Rays:
         `near` is at least 0; `near > far` means that the ray misses the box. Not differentiable.
         """
         near, far = self.origin.new_empty(2, len(self), dtype=torch.float32)
-        low, high = bounds.tolist()
-        o, d = (a.detach().float().contiguous() for a in (self.origin, self.direction))
-        launch(_rays.clip, len(self), [o, d, low, high], [near, far], per_row=[o, d])
+        o, d, box = (a.detach().float().contiguous() for a in (self.origin, self.direction, bounds))
+        launch(_rays.clip, len(self), [o, d, box], [near, far], per_row=[o, d])
         return near, far
 
     def at(self, t: Float[Tensor, " n"]) -> Float[Tensor, "n 3"]:

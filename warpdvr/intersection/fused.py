@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from warpdvr.fields.bounds import longest_side
+from warpdvr.fields.bounds import corner_numbers, longest_side
 from warpdvr.fields.warp_value import WarpValue
 from warpdvr.intersection.cones import MIN_RAYS, MIN_SPACING, SIZES, STEPS
 from warpdvr.intersection.wavefront import RayBatch
@@ -58,7 +58,7 @@ class _Cones:
 
     def march(self, value: WarpValue, batch: RayBatch, settings: Packed, wider: "_Cones", wider_size: int) -> Tensor:
         """Sample the axes until all cones have ended; return the evaluations of each."""
-        low, high = batch.bounds.tolist()
+        low, high = corner_numbers(batch.bounds)
         own = Packed(
             _fused.ConeSettings,
             low=low,

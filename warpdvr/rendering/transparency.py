@@ -9,6 +9,7 @@ from torch.nn.functional import logsigmoid, softplus
 
 from warpdvr.cameras.rays import Rays
 from warpdvr.fields.base import Field, select_shape
+from warpdvr.fields.bounds import corner_numbers
 from warpdvr.fields.empty import answered
 from warpdvr.fields.gradient import evaluations_per_gradient, gradient, unit
 from warpdvr.intersection.base import Solver
@@ -72,7 +73,7 @@ class Transparency(Aggregation):
 
     def __call__(self, field: Field, rays: Rays, intersect: Solver, shader: Shader = shade) -> RayValues:
         rays, length = rays.normalised()
-        low, high = field.bounds.tolist()
+        low, high = corner_numbers(field.bounds)
         diagonal = sum((b - a) ** 2 for a, b in zip(low, high, strict=True)) ** 0.5
         step = self.step or diagonal / self.samples
         sharpness = self.sharpness or PER_STEP[field.kind] / step

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from warpdvr.runtime.inference_mode import outside_inference
+from warpdvr.runtime.numbers import numbers
 
 Bounds = Sequence[Sequence[float]] | Tensor | float
 """Two corners (low, high), or half the side of a cube around the origin [scene unit]."""
@@ -33,19 +33,9 @@ def box(bounds: Bounds | object) -> Float[Tensor, "2 3"]:
 
 
 def corner_numbers(bounds: Float[Tensor, "2 3"]) -> tuple[list[float], list[float]]:
-    """Return the corners (low, high) of a box as numbers; of the same tensor they are fetched from a GPU only once."""
-    if bounds.is_inference():  # of which Torch does not say whether it has changed
-        low, high = bounds.tolist()
-        return low, high
-    version, low, high = _fetched.get(bounds, (-1, [], []))
-    if version != bounds._version:
-        low, high = bounds.detach().tolist()
-        _fetched[bounds] = bounds._version, low, high
+    """Return the corners (low, high) of a box as numbers."""
+    low, high = numbers(bounds)
     return low, high
-
-
-_fetched = WeakTensorKeyDictionary()
-"""The version of a tensor, and its numbers then."""
 
 
 def longest_side(bounds: Float[Tensor, "2 3"]) -> float:

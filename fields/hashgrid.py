@@ -17,6 +17,7 @@ from warpdvr.fields.version import Version
 from warpdvr.fields.warp_value import WarpValue
 from warpdvr.kernels import perceptron as _perceptron
 from warpdvr.runtime.arguments import check_counts, check_positive
+from warpdvr.runtime.numbers import numbers
 
 RATES: Mapping[str, float] = {"": 1e-2, "table": 2e-3, "radiance.encode.table": 1e-2}
 """Tables of the geometry get a lower rate: the finer a level, the more its entries change the slope."""
@@ -151,7 +152,7 @@ class HashGrid(_HashGridField):
     @property
     def lipschitz(self) -> float:  # type: ignore[override]
         """The bound from the last call of `bound_slope`."""
-        return float(self.slope)
+        return float(numbers(self.slope))
 
     def bound_slope(self) -> int:
         store_slope(self, Version(self), steepest(self, self.slope_points))

@@ -8,6 +8,7 @@ from warpdvr.fields.base import Field
 from warpdvr.fields.bounds import Bounds
 from warpdvr.fields.gradient import value_and_gradient
 from warpdvr.fields.version import Change, Memory, Version
+from warpdvr.runtime.numbers import numbers
 
 SLOPE_POINTS = 8192
 """Default number of points at which a slope is measured."""
@@ -28,7 +29,7 @@ class MeasuredSlope(Field):
     @property
     def lipschitz(self) -> float:  # type: ignore[override]
         """The bound from the last call of `bound_slope`."""
-        return float(self.slope)
+        return float(numbers(self.slope))
 
     def bound_slope(self) -> int:
         """Measure |grad value| at `slope_points` random points of the bounds, and return their number."""

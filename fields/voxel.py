@@ -16,6 +16,7 @@ from warpdvr.fields.version import Version
 from warpdvr.fields.warp_value import WarpValue
 from warpdvr.kernels import voxels as _voxels
 from warpdvr.runtime.arguments import check_counts, check_positive
+from warpdvr.runtime.numbers import numbers
 
 MAX_RESOLUTION = 1289
 """The largest resolution whose corners can be counted in 32 bits."""
@@ -44,7 +45,7 @@ class VoxelSDF(Field):
     @property
     def lipschitz(self) -> float:  # type: ignore[override]
         """The bound from the last call of `bound_slope`."""
-        return float(self.slope)
+        return float(numbers(self.slope))
 
     def value(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         return self.distance(x)[:, 0]

@@ -81,7 +81,10 @@ def note_operation(func: Any, args: tuple[Any, ...], results: Iterable[Tensor]) 
         return
     outputs = list(results)
     name = func._overloadpacket.__name__
-    waits = bool(WAITING & set(func.tags)) or (name == "index" and _has_mask(args[1])) or _is_masked_store(name, args)
+    if name == "index":  # tagged as if it always had a mask
+        waits = _has_mask(args[1])
+    else:
+        waits = bool(WAITING & set(func.tags)) or _is_masked_store(name, args)
     if waits:
         note("sync", name)
     if name == "_local_scalar_dense":

@@ -18,7 +18,10 @@ import pytest
 import warp as wp
 
 import warpdvr.kernels
-from warpdvr.kernels import composite, encode
+from warpdvr.kernels import composite, encode, fused, fused_cached
+from warpdvr.kernels.analytic import Program, distance
+from warpdvr.kernels.perceptron import hash_perceptron
+from warpdvr.kernels.voxels import Voxels, voxels
 from warpdvr.runtime.launch import start_warp
 
 ARCHITECTURES = {"75": "Turing", "86": "Ampere", "90": "Hopper", "100": "Blackwell"}
@@ -29,7 +32,7 @@ WIDTHS = range(1, 9)
 FEW = 2, 8
 """The usual width, and the one that needs most registers."""
 
-FACTORIES = {"encode", "composite"}
+FACTORIES = {"encode", "composite", "fused", "fused_cached"}
 """Modules that make their kernels by type; all others have theirs at the top."""
 
 MESH_QUERIES = {"inside", "first_hit"}
@@ -57,6 +60,16 @@ def builds(widths: tuple[int, ...]) -> Iterator[tuple[str, list[Any]]]:
     for scalar in (wp.float32, wp.float64):
         for part, kernel in vars(composite.kernels(scalar)).items():
             yield f"composite-{part}-{scalar.__name__}", [kernel]
+    perceptron = hash_perceptron(8, 2, 64)
+    functions: list[tuple[Any, Any]] = [
+        (distance, Program),
+        (voxels, Voxels),
+        (perceptron.value, perceptron.Parameters),
+    ]
+    for value, parameters in functions:
+        for module in (fused, fused_cached):
+            name = f"{module.__name__.rpartition('.')[2]}-{value.key.rpartition('.')[2]}"
+            yield name, list(vars(module.kernels(value, parameters)).values())
     for width in widths:
         for stored, types in PRECISIONS.items():
             for part, kernel in vars(encode.kernels(width, *types, False)).items():

@@ -12,7 +12,7 @@ from warpdvr.runtime.numbers import numbers
 def test_numbers_are_fetched_once_and_again_after_a_change():
     with pretend_cuda.active():
         bounds = torch.tensor([[-1.0, 2.0]], device="cuda")
-        waits = []
+        waits: list[int] = []
         for expected in ([[-1.0, 2.0]], [[-1.0, 2.0]], [[-2.0, 4.0]], [[-2.0, 4.0]]):
             if expected == [[-2.0, 4.0]] and len(waits) == 2:
                 bounds.mul_(2)

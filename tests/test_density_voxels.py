@@ -9,7 +9,7 @@ import torch
 from warpdvr.cameras.rays import Rays
 from warpdvr.kernels import density_voxels as kernels
 from warpdvr.rendering import density_voxels
-from warpdvr.rendering.density_voxels import FAINT, DensityVoxels
+from warpdvr.rendering.density_voxels import FAINT, Composited, DensityVoxels
 
 STEEPNESS, OPAQUE = float(kernels.STEEPNESS), float(kernels.OPAQUE)
 
@@ -26,6 +26,11 @@ def random_voxels(bounds=CUBE, resolution=12, share=0.6, seed=0):
         voxels.table[:, 0] = 0.3 * torch.rand(len(voxels.table), generator=generator) - 0.3
         voxels.table[:, 1:] = torch.rand(len(voxels.table), 3, generator=generator)
     return voxels
+
+
+def moved(voxels, device):
+    """The same voxels on another device."""
+    return DensityVoxels.from_state(voxels.bounds.to(device), voxels.state())
 
 
 def random_rays(n, bounds=CUBE, seed=1):
@@ -87,12 +92,14 @@ def along_z(x=0.1, y=0.1, z=-3.0):
 
 @pytest.mark.parametrize("bounds", [CUBE, SLAB], ids=["cube", "three sides"])
 @pytest.mark.parametrize("resolution", [5, 12, 19])
-def test_value_and_gradient_are_those_of_the_twin(bounds, resolution):
+def test_value_and_gradient_are_those_of_the_twin(bounds, resolution, device):
     voxels, rays = random_voxels(bounds, resolution), random_rays(300, bounds)
     jitter = torch.rand(300, generator=torch.Generator().manual_seed(2))
     table = voxels.table.detach().double().requires_grad_()
     color, left, t = twin(voxels, table, rays, jitter)
-    seen = voxels.render(rays, jitter)
+    there = moved(voxels, device)
+    seen = there.render(Rays(rays.origin.to(device), rays.direction.to(device)), jitter.to(device))
+    seen = Composited(*(a.cpu() for a in seen))
     # a sample on the face between a full and an empty cell may belong to either
     near_enough = (seen.color - color).abs().amax(1) < 1e-4
     assert near_enough.float().mean() > 0.97 and 0.05 < float(left.detach().mean()) < 0.9
@@ -102,8 +109,9 @@ def test_value_and_gradient_are_those_of_the_twin(bounds, resolution):
     by_color[~near_enough], by_left[~near_enough] = 0, 0
     ((color * by_color).sum() + (left * by_left).sum()).backward()
     ((seen.color * by_color).sum() + (seen.left * by_left).sum()).backward()
-    ours, theirs = voxels.table.grad, table.grad
-    assert ours is not None and theirs is not None and theirs[:, 0].norm() > 1
+    assert there.table.grad is not None and table.grad is not None
+    ours, theirs = there.table.grad.cpu(), table.grad
+    assert theirs[:, 0].norm() > 1
     for part in (slice(0, 1), slice(1, 4)):
         assert (ours[:, part] - theirs[:, part]).norm() < 1e-3 * theirs[:, part].norm()
 
@@ -329,15 +337,15 @@ def test_rays_shared_between_threads_see_and_teach_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize("bounds", [CUBE, SLAB], ids=["cube", "slab"])
-def test_smaller_cells_hold_the_same_densities_and_colours(bounds):
+def test_smaller_cells_hold_the_same_densities_and_colours(bounds, device):
     """Trilinear between the corners that there were; where a block was empty, nothing is added far from it."""
-    voxels = random_voxels(bounds, resolution=8, share=2.0)
+    voxels = moved(random_voxels(bounds, resolution=8, share=2.0), device)
     with torch.no_grad():
         voxels.table[voxels.corner[:, 0] > 4, 0] = 2 * FAINT
     voxels.prune()
     finer = voxels.refined(12)
     assert finer.resolution == 12 and not finer.occupied[11].any() and finer.occupied[:6].all()
-    dense = torch.zeros(4, 9, 9, 9)
+    dense = torch.zeros(4, 9, 9, 9, device=device)
     dense[:, voxels.corner[:, 0], voxels.corner[:, 1], voxels.corner[:, 2]] = voxels.table.detach().T
     place = (2 * finer.corner / 12 - 1).flip(1)[None, None, None]  # as grid_sample takes it
     expected = torch.nn.functional.grid_sample(dense[None], place, align_corners=True)[0, :, 0, 0].T

@@ -39,8 +39,8 @@ def photographs(gains=GAINS, offset=0.0):
     return Views(images, masks, tuple(cameras), names, tuple(range(N)), (), SceneTransform.identity(), "a ball")
 
 
-def fitted(views, exposure=0.02, steps=200, **values):
-    field = Painted()
+def fitted(views, exposure=0.02, steps=200, device="cpu", **values):
+    field = Painted().to(device)
     recipe = Recipe(rays=512, rate=0.02, color=1.0, mask=0.0, exposure=exposure, learn_background=False)
     fit = Fit(field, views, recipe=recipe.with_values(**values), iterations=steps)
     for _ in fit:
@@ -53,14 +53,14 @@ def learnt(fit) -> Exposure:
     return fit.refined.exposure
 
 
-def test_gains_of_single_photographs_are_found():
-    field, fit = fitted(photographs())
+def test_gains_of_single_photographs_are_found(device):
+    field, fit = fitted(photographs(), device=device)
     gain, offset = learnt(fit).values()
     brightness = gain + offset / 0.4  # the two differ little where colours do
     expected = torch.tensor([GAINS.get(i, 1.0) for i in range(N)])[:, None].expand(N, 3)
-    torch.testing.assert_close(brightness.detach(), expected, rtol=0, atol=0.03)
-    torch.testing.assert_close(field.weight.detach(), torch.full((3,), 0.5), rtol=0, atol=0.03)
-    without, _ = fitted(photographs(), exposure=0.0)
+    torch.testing.assert_close(brightness.detach().cpu(), expected, rtol=0, atol=0.03)
+    torch.testing.assert_close(field.weight.detach().cpu(), torch.full((3,), 0.5), rtol=0, atol=0.03)
+    without, _ = fitted(photographs(), exposure=0.0, device=device)
     assert (without.weight - 0.5).abs().max() > 2 * (field.weight - 0.5).abs().max()
 
 

@@ -14,9 +14,9 @@ RADIUS, SIZE, DISTANCE = 0.6, 96, 4.0
 
 
 @pytest.fixture(scope="module")
-def voxels():
+def voxels(device):
     """Opaque voxels in a ball."""
-    return opaque(torch.tensor([[-1.0] * 3, [1.0] * 3]), lambda x: x.norm(dim=-1) - RADIUS)
+    return opaque(torch.tensor([[-1.0] * 3, [1.0] * 3], device=device), lambda x: x.norm(dim=-1) - RADIUS)
 
 
 @pytest.fixture(scope="module")

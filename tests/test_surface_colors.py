@@ -34,7 +34,7 @@ def small(monkeypatch):
 
 
 @pytest.fixture
-def pixels():
+def pixels(device):
     """Photographs of the ball, brighter by 0.1."""
     cameras = [Camera.look_at(3 * e, up=(0.1, 0.9, 0.2), fov=40, width=48, height=48) for e in fibonacci_sphere(5)]
     with torch.no_grad():
@@ -42,19 +42,20 @@ def pixels():
     images = tuple((255 * (image.rgb + 0.1)).clamp(0, 255).byte() for image in seen)
     names, masks = tuple("abcde"), tuple(image.mask for image in seen)
     views = Views(images, masks, tuple(cameras), names, tuple(range(5)), (), SceneTransform.identity(), "a ball")
-    return Pixels(views, torch.device("cpu"))
+    return Pixels(views, device)
 
 
 def colors(pixels, field=None) -> SurfaceColors:
-    return SurfaceColors(field or Painted(), pixels, Photometric(0.0), seed=3)
+    return SurfaceColors(field or Painted().to(pixels.pose.device), pixels, Photometric(0.0), seed=3)
 
 
-def test_the_loss_is_the_mean_difference_to_photographs(pixels):
-    field = Painted()
+def test_the_loss_is_the_mean_difference_to_photographs(pixels, device):
+    field = Painted().to(device)
     loss, _ = colors(pixels, field)(0, SphereTrace(), pixels.draw, torch.Generator().manual_seed(0))
     assert float(loss.detach()) == pytest.approx(0.1, abs=0.004)  # of 8 bits
     loss.backward()
-    torch.testing.assert_close(field.offset.grad, torch.full((3,), -1 / 3), rtol=0, atol=0.02)
+    expected = torch.full((3,), -1 / 3, device=device)
+    torch.testing.assert_close(field.offset.grad, expected, rtol=0, atol=0.02)
 
 
 def test_points_are_on_the_object_and_on_the_surface(pixels):
@@ -92,8 +93,8 @@ def test_a_fit_that_is_resumed_keeps_its_points_and_does_not_count_them_again(pi
     assert all(torch.equal(a, b) for a, b in zip(own.points, again.points, strict=True))
 
 
-def test_without_an_object_nothing_is_taught(pixels):
+def test_without_an_object_nothing_is_taught(pixels, device):
     pixels.label.fill_(0)
-    field = Painted()
+    field = Painted().to(device)
     loss, _ = colors(pixels, field)(0, SphereTrace(), pixels.draw, torch.Generator())
     assert float(loss.detach()) == 0

@@ -87,7 +87,7 @@ BALLS = {
 
 def opaque(bounds, distance, resolution=48):
     """Voxels that are opaque where a distance is negative."""
-    voxels = DensityVoxels(bounds, torch.ones((resolution,) * 3, dtype=torch.bool))
+    voxels = DensityVoxels(bounds, torch.ones((resolution,) * 3, dtype=torch.bool, device=bounds.device))
     d = distance(voxels.bounds[0] + voxels.corner * voxels.side)
     with torch.no_grad():
         voxels.table[:, 0] = (-d / voxels.step).clamp(-1, 1)  # the logit is 0 on the surface
@@ -96,7 +96,8 @@ def opaque(bounds, distance, resolution=48):
 
 
 @pytest.mark.parametrize("bounds", BALLS.values(), ids=BALLS)
-def test_fused_depths_of_a_ball_are_zero_on_the_ball(bounds):
+def test_fused_depths_of_a_ball_are_zero_on_the_ball(bounds, device):
+    bounds = bounds.to(device)
     voxels = opaque(bounds, lambda x: x.norm(dim=1) - 0.5)
     lattice = fuse_depths(voxels, empty_views()).lattice
     start = volume_start.VolumeStart.__new__(volume_start.VolumeStart)
@@ -105,7 +106,7 @@ def test_fused_depths_of_a_ball_are_zero_on_the_ball(bounds):
     cell, radius = float(voxels.side.max()), mesh.vertices.norm(dim=1)
     assert is_closed(mesh) and len(mesh.faces) > 1000
     assert (radius - 0.5).abs().mean() < 0.25 * cell and (radius - 0.5).abs().max() < cell
-    assert lattice.shape == (49,) * 3 and lattice[0, 0, 0] == pytest.approx(3 * cell)
+    assert lattice.shape == (49,) * 3 and float(lattice[0, 0, 0]) == pytest.approx(3 * cell)
     place = voxels.bounds[0] + voxels.corner * voxels.side
     known = lattice[tuple(voxels.corner.unbind(1))]
     distance = place.norm(dim=1) - 0.5
@@ -172,9 +173,9 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_a_field_takes_on_a_box_and_keeps_its_colours(kind):
+def test_a_field_takes_on_a_box_and_keeps_its_colours(kind, device):
     torch.manual_seed(0)
-    field = make(kind, **SMALL[kind])
+    field = make(kind, **SMALL[kind]).to(device)
     field.anneal(1.0)
     shape = value_parameters(field)
     fixed = min(shape, key=torch.numel)
@@ -190,7 +191,7 @@ def test_a_field_takes_on_a_box_and_keeps_its_colours(kind):
     x = 2 * torch.rand(4000, 3, generator=torch.Generator().manual_seed(1)) - 1
     truth = cube_distance(x, LOW, HIGH)
     unit = distillation.STEEPNESS / float(field.bounds[1, 0]) if field.kind == "occupancy" else 1.0
-    value = field.value(x).detach() / unit
+    value = field.value(x.to(device)).detach().cpu() / unit
     near = truth.abs() < 0.1
     assert (value - truth).abs().mean() < 0.05 and (value - truth).abs()[near].mean() < 0.035
     assert ((value < 0) == (truth < 0))[~near].float().mean() > 0.98

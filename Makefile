@@ -12,7 +12,7 @@ QUICK = tests/test_house.py tests/test_docs.py tests/test_launch.py tests/test_f
     tests/test_recipe.py tests/test_losses.py tests/test_evaluation_surfaces.py tests/test_usd.py \
     tests/test_scene.py tests/test_codes.py tests/test_viewer.py tests/test_singleview_augmentation.py
 
-.PHONY: help venv demo test check lint docs bench test-placement compile-cuda clean
+.PHONY: help venv demo test check lint docs bench test-placement compile-cuda gpu-report clean
 
 help:
 	@echo "make demo    fit a bunny to images, write its mesh, USD and pictures to runs/bunny"
@@ -20,6 +20,7 @@ help:
 	@echo "make check   all checks and a quick selection of the tests, in under two minutes"
 	@echo "make lint    the checks without the tests"
 	@echo "make test-placement  find tensors on the wrong device, on a GPU that is pretended"
+	@echo "make gpu-report  on a GPU: tests, pictures a second, seconds to a fit; into benchmarks/gpu.md"
 	@echo "make compile-cuda  compile every kernel for four generations of GPUs; needs none"
 	@echo "make docs    build the documentation into build/site"
 	@echo "make bench   all benchmarks"
@@ -39,6 +40,9 @@ check: lint
 
 test-placement: .venv/test.stamp
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist=worksteal --device pretend-cuda
+
+gpu-report: .venv/test.stamp
+	$(BIN)/python benchmarks/gpu_report.py
 
 compile-cuda: .venv/test.stamp
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist=worksteal --arch all tests/test_cuda_compilation.py

@@ -161,32 +161,14 @@ class HashGrid(_HashGridField):
     def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
         return self._outputs(x)
 
-    @torch.no_grad()
     def warp_value(self) -> WarpValue | None:
-        first, *hidden, last = self.perceptron.layers
-        encode, activation = self.encode, self.perceptron.activation
-        if (
-            type(encode) is not HashEncoding
-            or not isinstance(activation, Squareplus)
-            or encode.table.dtype != torch.float32
-        ):
+        encode, weights = self.encode, self.perceptron.for_kernels()
+        if type(encode) is not HashEncoding or encode.table.dtype != torch.float32 or weights is None:
             return None
-        made = _perceptron.hash_perceptron(len(encode.weight), encode.table.shape[1], first.out_features)
-        columns = [layer.weight.T for layer in hidden]
-        return WarpValue(
-            made.value,
-            made.Parameters,
-            table=encode.table,
-            bounds=encode.bounds,
-            weight=encode.weight,
-            levels=encode.layout,
-            first=first.weight.T.contiguous(),
-            hidden=torch.cat(columns) if columns else first.weight.new_empty(0, first.out_features),
-            bias=torch.stack([layer.bias for layer in (first, *hidden)]),
-            last=last.weight[:1].contiguous(),
-            last_bias=last.bias[:1].contiguous(),
-            b=activation.b,
-        )
+        levels, features = len(encode.weight), encode.table.shape[1]
+        made = _perceptron.hash_perceptron(levels, features, self.perceptron.layers[0].out_features)
+        tensors = {"table": encode.table, "bounds": encode.bounds, "weight": encode.weight, "levels": encode.layout}
+        return WarpValue(made.value, made.Parameters, **tensors, **weights)
 
 
 class HashGridOccupancy(_HashGridField):

@@ -70,6 +70,22 @@ class MLP(nn.Module):
         return self.layers[-1](x)
 
     @torch.no_grad()
+    def for_kernels(self) -> dict[str, Tensor | float] | None:
+        """Return the weights of the first output as kernels/perceptron.py takes them; None without squareplus."""
+        first, *hidden, last = self.layers
+        if not isinstance(self.activation, Squareplus):
+            return None
+        columns = [layer.weight.T for layer in hidden]
+        return {
+            "first": first.weight.T.contiguous(),
+            "hidden": torch.cat(columns) if columns else first.weight.new_empty(0, first.out_features),
+            "bias": torch.stack([layer.bias for layer in (first, *hidden)]),
+            "last": last.weight[:1].contiguous(),
+            "last_bias": last.bias[:1].contiguous(),
+            "b": self.activation.b,
+        }
+
+    @torch.no_grad()
     def start_as_sphere(self, radius: float) -> None:
         """Set the weights so that output 0 is about |x| - radius of the first three inputs.
 

@@ -8,6 +8,8 @@ from warpdvr.fields.bounds import Bounds
 from warpdvr.fields.layers import Activation, Dense, Encode, Layer
 from warpdvr.fields.mlp import MLP, PositionalEncoding, Squareplus
 from warpdvr.fields.slope import MeasuredSlope
+from warpdvr.fields.warp_value import WarpValue
+from warpdvr.kernels import perceptron as _perceptron
 from warpdvr.runtime.arguments import check_counts, check_positive
 
 
@@ -63,6 +65,13 @@ class SDF(MeasuredSlope):
     def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n k"]]:
         out = self.distance(self.encode(x))
         return out[:, 0], out[:, 1:]
+
+    def warp_value(self) -> WarpValue | None:
+        weights = self.distance.for_kernels()
+        if weights is None:
+            return None
+        made = _perceptron.fourier_perceptron(len(self.encode.scales), self.distance.layers[0].out_features)
+        return WarpValue(made.value, made.Parameters, **weights)
 
     def color(
         self,

@@ -52,6 +52,7 @@ FIELDS: dict[str, Callable[[], Field]] = {
     "voxel-occupancy": lambda: rough_voxels("voxel-occupancy"),
     "hashgrid": rough_hashgrid,
     "hashgrid, two layers": lambda: rough_hashgrid(depth=2, width=32),
+    "sdf": lambda: make("sdf", frequencies=4, width=32),
     "repaint": lambda: make("repaint", shape=rough_hashgrid()),
 }
 
@@ -130,6 +131,7 @@ def test_what_torch_changes_in_a_field_is_not_overlooked(monkeypatch: pytest.Mon
     assert warp_value_of(hooked) is None
     assert warp_value_of(patched) is None
     assert warp_value_of(Sphere().double()) is None
+    assert warp_value_of(rough_hashgrid(dtype="float16")) is None
     assert warp_value_of(make("union", parts=[{"kind": "sphere"}, {"kind": "sdf"}])) is None
 
 

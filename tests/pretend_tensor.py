@@ -67,6 +67,7 @@ class Pretend(Tensor):
     is_cuda = property(lambda self: True)
     is_cpu = property(lambda self: False)
 
+    # `p.data = x` takes the memory of x
     data = property(_data.__get__, lambda self, other: setattr(self, "_inner", other._inner))
 
     def get_device(self) -> int:

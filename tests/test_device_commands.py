@@ -74,12 +74,22 @@ def test_a_device_that_is_not_there(command, by_torch, by_warp, name, said, tmp_
 
 
 @pytest.mark.parametrize("command", WORDS)
-def test_the_device_is_the_first_line(command, tmp_path, monkeypatch, capsys):
+def test_the_device_is_the_first_line_and_not_alone(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([command, *WORDS[command], "--device", "cpu"]) == 2  # nothing of what it needs is there
     said = capsys.readouterr()
-    assert said.out.splitlines()[0] == "device     cpu"
+    assert said.out == ""
     assert said.err.splitlines()[-1].startswith("warpdvr: ") and "Traceback" not in said.err
+    (function,) = (c.function for group in COMMANDS.values() for c in group if c.name == command)
+    module, name = function.split(":")
+
+    def run(options):
+        print("something")
+
+    run.__annotations__ = {"options": options_of(function)}
+    monkeypatch.setattr(import_module(f"warpdvr.cli.{module}"), name, run)
+    assert main([command, *WORDS[command], "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == "device     cpu\nsomething\n"
 
 
 def test_the_hull_is_carved_on_the_device(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from warpdvr.cli.output import set_heading
 from warpdvr.runs.options import FolderOptions, Table
 from warpdvr.runtime.device import find_device
 
@@ -47,8 +48,12 @@ class OnDevice:
         return find_device(self.device)
 
     def announce(self) -> None:
-        """Print the device: the first line of the output of all these commands."""
-        print(f"device     {self.torch_device}", flush=True)
+        """Let the device be the first line of what the command prints.
+
+        Raises:
+            ValueError: see `torch_device`.
+        """
+        set_heading(f"device     {self.torch_device}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,6 @@ import re
 from collections.abc import Collection
 from types import TracebackType
 
-from warpdvr.runtime.memory import OutOfMemory, lacks_memory
-
 CACHE = "set WARP_CACHE_PATH to a folder that can be written, on a disk with space"
 """What to do if the kernels of Warp cannot be kept."""
 
@@ -23,6 +21,8 @@ def sentence(error: BaseException, options: Collection[str] = ()) -> str:
         error: what was raised.
         options: the names of the command's options, as they are typed.
     """
+    from warpdvr.runtime.memory import OutOfMemory, lacks_memory  # with Torch, which the overview does without
+
     reason = " ".join(str(error).split())
     if isinstance(error, OutOfMemory):
         return f"{reason}, or say --device cpu" if "--device" in options else reason

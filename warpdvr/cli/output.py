@@ -13,14 +13,15 @@ GONE = errno.EPIPE, errno.EIO, errno.ENXIO
 
 
 class _Lasting(io.TextIOBase):
-    """A stream whose text is dropped once nobody reads it any more."""
+    """A stream whose text is dropped once nobody reads it any more; a heading comes before the first text."""
 
     def __init__(self, stream: Any):  # a text file, or what stands in for one
-        self.stream = stream
+        self.stream, self.heading = stream, ""
 
     def write(self, text: str) -> int:
+        heading, self.heading = self.heading, ""
         try:
-            self.stream.write(text)
+            self.stream.write(heading + text)
             if "\n" in text:
                 self.stream.flush()  # so that a line is seen when it is printed, or is known not to be seen
         except OSError as error:
@@ -64,3 +65,9 @@ def lasting_output() -> Iterator[None]:
             if stream is not None:
                 stack.enter_context(redirect(_Lasting(stream)))
         yield
+
+
+def set_heading(line: str) -> None:
+    """Print a line before whatever a command prints first, within `lasting_output`; nothing if it prints nothing."""
+    if isinstance(sys.stdout, _Lasting):
+        sys.stdout.heading = f"{line}\n"

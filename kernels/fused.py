@@ -12,7 +12,7 @@ import warp as wp
 
 from warpdvr.kernels import cones as _cones
 from warpdvr.kernels import sphere_trace as _trace
-from warpdvr.kernels.ray_state import RayLines, RayState, note_value
+from warpdvr.kernels.ray_state import RayLines, RayState
 from warpdvr.kernels.rays import clipped
 from warpdvr.kernels.root import bracket, fraction, is_found, tightened
 from warpdvr.kernels.status import ACTIVE, GAVE_UP, HIT, MISS
@@ -109,7 +109,9 @@ def hand_over(r: int, k: int, thinnest: float, lines: RayLines, cones: _cones.Co
     m[_trace.SPACING] = thinnest
     if k < 0:
         return m
-    note_value(rays, r, cones.nearest[k], cones.f_nearest[k])
+    rays.nearest[r] = cones.nearest[
+        k
+    ]  # until the ray has a sample of its own, which may be larger than that of an axis
     free_until = wp.max(cones.free_until[k], lines.near[r])
     if cones.status[k] == _cones.MISSED or free_until > lines.far[r]:
         rays.status[r] = MISS

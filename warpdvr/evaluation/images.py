@@ -79,11 +79,7 @@ def evaluate(
     def compared(view: tuple[int, Tensor]) -> tuple[Image, Tensor, Tensor] | None:
         """Return the picture, the photograph and the mask of a view, None if the mask is empty."""
         i, mask = view
-        camera, photograph = views.cameras[i], views.images[i].float() / 255
-        side = max(camera.width, camera.height)
-        if longest is not None and side > longest:
-            camera = camera.resized(round(camera.width * longest / side), round(camera.height * longest / side))
-            photograph, mask = _shrink(photograph, camera.height, camera.width), _shrink_mask(mask, camera)
+        camera, photograph, mask = _reduced(views.cameras[i], views.images[i].float() / 255, mask, longest)
         if not mask.any():
             return None
         backdrop = None
@@ -104,6 +100,17 @@ def evaluate(
         if shown is not None:
             shown(i, image, photograph)
     return Scores(_mean(psnr), _mean(overlaps), len(overlaps), evaluations)
+
+
+def _reduced(
+    camera: Camera, photograph: Float[Tensor, "_ _ 3"], mask: Bool[Tensor, "_ _"], longest: int | None
+) -> tuple[Camera, Float[Tensor, "h w 3"], Bool[Tensor, "h w"]]:
+    """Return a view whose longer side has at most `longest` pixels."""
+    side = max(camera.width, camera.height)
+    if longest is None or side <= longest:
+        return camera, photograph, mask
+    camera = camera.resized(round(camera.width * longest / side), round(camera.height * longest / side))
+    return camera, _shrink(photograph, camera.height, camera.width), _shrink_mask(mask, camera)
 
 
 def _background(background: Background, camera: Camera) -> Float[Tensor, "h w 3"]:

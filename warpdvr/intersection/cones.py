@@ -20,6 +20,9 @@ SIZES = 256, 64, 16, 4
 MIN_RAYS = 64
 """Number of rays below which cones do not pay."""
 
+ROW, PROBES = 64, 17
+"""Rays in a row that `compact_order` looks at, and how many rows."""
+
 MIN_SPACING = 5e-6
 """Samples on an axis that are closer together give no reliable slope [longest side of the bounds]."""
 
@@ -148,6 +151,25 @@ class _Level:
         t = (hoped + self.radius[part] + fall * self.last[part]) / (1 + fall)
         t = torch.where(t > free_until, torch.minimum(t, batch.far[ray]), free_until)
         return Start(ray, free_until, t, fall, steepest)
+
+
+@torch.no_grad()
+def compact_order(rays: Rays) -> Int[Tensor, " n"] | None:
+    """Return an order of rays from one eye in which neighbours point alike, so that 64 in a row make a narrow bundle.
+
+    None if they are in such an order, as the tiles of a picture are, come from several points, or are too few.
+    """
+    n = len(rays)
+    if n < MIN_RAYS:
+        return None
+    first = torch.linspace(0, n - ROW, PROBES, device=rays.direction.device).long() // ROW * ROW
+    d = rays.direction.detach().float().nan_to_num(0.0, 0.0, 0.0)
+    apart = (d[first + torch.arange(ROW, device=d.device)[:, None]] - d[first]).norm(dim=-1)
+    spread = (d[first] - d[first].mean(0)).norm(dim=-1).amax()
+    is_compact = apart.amax(0) <= 3 * (ROW / n) ** 0.5 * spread
+    if bool(is_compact.double().mean() > 0.5) or bool((rays.origin != rays.origin[0]).any()):
+        return None
+    return _curve(torch.nn.functional.normalize(d, dim=-1)).argsort(stable=True)
 
 
 def _curve(d: Float[Tensor, "n 3"]) -> Int[Tensor, " n"]:

@@ -14,7 +14,13 @@ from warpdvr.runtime.launch import Packed, launch_parts
 
 
 def trace(
-    value: WarpValue, batch: RayBatch, settings: Packed, tolerance: float, max_steps: int, *, cones: bool
+    value: WarpValue,
+    batch: RayBatch,
+    settings: Packed,
+    tolerance: float,
+    max_steps: int,
+    *,
+    cones: bool,
 ) -> float:
     """Trace a batch to its roots, as `SphereTrace` does; return the steepest difference in units of the bound.
 
@@ -29,6 +35,8 @@ def trace(
         cones: whether rays from one eye share their free space.
     """
     n, counts, steepest = len(batch.o), [], []
+    if n == 0:
+        return 0.0
     wider, size = _Cones(batch, n), 0
     if cones and n >= MIN_RAYS:
         for narrower in SIZES:

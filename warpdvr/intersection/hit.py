@@ -39,6 +39,12 @@ class Hit:
     evaluations: int
     """Points at which the field was evaluated."""
 
+    def reordered(self, order: Int[Tensor, " n"]) -> "Hit":
+        """Return the hits of rays of which these were taken in an order: ray i here is ray order[i] there."""
+        back, ray = order.argsort(), order[self.ray]
+        place = ray.argsort()
+        return Hit(self.t[place], ray[place], self.status[back], self.nearest[back], self.evaluations)
+
     def __repr__(self) -> str:
         return f"Hit({len(self.status)} rays: {outcomes(self.status, self.evaluations)})"
 

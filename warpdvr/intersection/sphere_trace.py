@@ -12,9 +12,10 @@ from warpdvr.fields.adapter import warp_value_of
 from warpdvr.fields.base import Field
 from warpdvr.fields.bounds import longest_side
 from warpdvr.fields.slope import trust_slope
+from warpdvr.fields.warp_value import WarpValue
 from warpdvr.intersection import fused, lipschitz
 from warpdvr.intersection.base import Solver
-from warpdvr.intersection.cones import MIN_RAYS, free_lengths
+from warpdvr.intersection.cones import MIN_RAYS, compact_order, free_lengths
 from warpdvr.intersection.grid import BoundGrid
 from warpdvr.intersection.grid_march import MAX_STEPS as MAX_GRID_STEPS
 from warpdvr.intersection.grid_march import begin, march_grid
@@ -106,6 +107,12 @@ class SphereTrace(Solver):
             march_grid(self.grid, batch, thinnest, self.relaxation, self.max_steps or MAX_GRID_STEPS, tolerance)
             return batch.finish(tolerance)
         value = warp_value_of(field) if self.fused and rays.shape_index is None else None
+        if value is None or not self.cones or (order := compact_order(rays)) is None:
+            return self._search(field, rays, value)
+        return self._search(field, rays[order], value).reordered(order)
+
+    def _search(self, field: Field, rays: Rays, value: WarpValue | None) -> Hit:
+        """Find the hits without a grid; with the field's value as a Warp function, in a few launches."""
         batch, known = RayBatch(field, rays, value=value), None
         bound, batch.evaluations = lipschitz.require_bound(field)
         declared = bound
@@ -120,7 +127,7 @@ class SphereTrace(Solver):
             warnings.warn(
                 f"SphereTrace: {field.name}.lipschitz is {declared:g}, but values differ by more; it was "
                 f"traced with {bound:.3g}",
-                stacklevel=3,  # torch.no_grad stands in between
+                stacklevel=4,  # torch.no_grad stands in between
             )
         hit = batch.high[batch.status == int(Status.HIT)]
         closest = float(hit.min()) if self.pixel and len(hit) else 0.0

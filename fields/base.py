@@ -162,7 +162,8 @@ class Field(nn.Module, ABC):
         """Return `value` as a Warp function with the present weights, or None: Torch evaluates it everywhere.
 
         Solvers then trace a ray in one kernel, without a wait for Torch at every step. A class that defines `value`
-        anew must define this anew as well, or has none. `warpdvr.testing.check_field` compares both.
+        anew must define this anew as well, or has none. `warpdvr.testing.check_field` compares both. Pictures of such a
+        field are rendered by several threads at once, without gradients.
         """
         return None
 

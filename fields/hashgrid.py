@@ -162,11 +162,13 @@ class HashGrid(_HashGridField):
         return self._outputs(x)
 
     def warp_value(self) -> WarpValue | None:
-        encode, weights = self.encode, self.perceptron.for_kernels()
-        if type(encode) is not HashEncoding or encode.table.dtype != torch.float32 or weights is None:
+        encode, perceptron = self.encode, self.perceptron  # which a user may have replaced
+        if type(encode) is not HashEncoding or encode.table.dtype != torch.float32 or type(perceptron) is not MLP:
+            return None
+        if (weights := perceptron.for_kernels()) is None:
             return None
         levels, features = len(encode.weight), encode.table.shape[1]
-        made = _perceptron.hash_perceptron(levels, features, self.perceptron.layers[0].out_features)
+        made = _perceptron.hash_perceptron(levels, features, perceptron.layers[0].out_features)
         tensors = {"table": encode.table, "bounds": encode.bounds, "weight": encode.weight, "levels": encode.layout}
         return WarpValue(made.value, made.Parameters, **tensors, **weights)
 

@@ -67,8 +67,9 @@ class SDF(MeasuredSlope):
         return out[:, 0], out[:, 1:]
 
     def warp_value(self) -> WarpValue | None:
-        weights = self.distance.for_kernels()
-        if weights is None:
+        if type(self.encode) is not PositionalEncoding or type(self.distance) is not MLP:  # a user may replace them
+            return None
+        if (weights := self.distance.for_kernels()) is None:
             return None
         made = _perceptron.fourier_perceptron(len(self.encode.scales), self.distance.layers[0].out_features)
         return WarpValue(made.value, made.Parameters, **weights)

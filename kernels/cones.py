@@ -10,6 +10,9 @@ GOING = wp.constant(wp.int32(0))
 ENDED = wp.constant(wp.int32(1))  # the surface is too near: narrower cones, or rays, must go on
 MISSED = wp.constant(wp.int32(2))  # no ray of the cone meets the surface
 
+MIN_COSINE = wp.constant(0.5)  # of half the opening angle of a cone that is marched as a whole
+WHOLE_SPACE = wp.constant(1.0e6)  # the sine of one that is not
+
 GAP_SHARE = wp.constant(0.9)  # share of the permitted gap between two balls that steps make use of
 ROUNDING = wp.constant(5.0e-7)  # of values where the bound is 1, relative to the distances from the eye and the origin
 

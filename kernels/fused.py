@@ -14,12 +14,8 @@ from warpdvr.kernels import cones as _cones
 from warpdvr.kernels import sphere_trace as _trace
 from warpdvr.kernels.ray_state import RayLines, RayState
 from warpdvr.kernels.rays import clipped
-from warpdvr.kernels.root import bracket, fraction, is_found, tightened
+from warpdvr.kernels.root import MAX_STEPS, bracket, fraction, is_found, tightened
 from warpdvr.kernels.status import ACTIVE, GAVE_UP, HIT, MISS
-
-MIN_COSINE = wp.constant(0.5)  # of half the opening angle of a cone that is marched as a whole
-WHOLE_SPACE = wp.constant(1.0e6)  # the sine of one that is not
-MAX_ROOT_STEPS = wp.constant(40)  # more than bisection needs from the longest ray down to neighbouring numbers
 
 
 @wp.struct
@@ -92,7 +88,8 @@ def bundle(k: int, s: ConeSettings, lines: RayLines, cones: _cones.Cones):
     cones.free_until[k] = near
     cones.far[k] = far
     cones.cosine[k] = cosine
-    cones.sine[k] = wp.where(cosine > MIN_COSINE, chord * wp.sqrt(wp.max(1.0 - 0.25 * chord * chord, 0.0)), WHOLE_SPACE)
+    sine = chord * wp.sqrt(wp.max(1.0 - 0.25 * chord * chord, 0.0))
+    cones.sine[k] = wp.where(cosine > _cones.MIN_COSINE, sine, _cones.WHOLE_SPACE)
     cones.enter[k] = ends[0]
     cones.leave[k] = ends[1]
     if far >= 0.0 and one:
@@ -109,9 +106,8 @@ def hand_over(r: int, k: int, thinnest: float, lines: RayLines, cones: _cones.Co
     m[_trace.SPACING] = thinnest
     if k < 0:
         return m
-    rays.nearest[r] = cones.nearest[
-        k
-    ]  # until the ray has a sample of its own, which may be larger than that of an axis
+    # until the ray has a sample of its own, even one that is larger than that of the axis
+    rays.nearest[r] = cones.nearest[k]
     free_until = wp.max(cones.free_until[k], lines.near[r])
     if cones.status[k] == _cones.MISSED or free_until > lines.far[r]:
         rays.status[r] = MISS
@@ -182,7 +178,7 @@ def kernels(value: Any, parameters: Any) -> SimpleNamespace:
         step = int(0)
         if s[3] != 0.0 and s[4] != 0.0 and s[1] - s[0] > tolerance:
             found = bool(False)
-            while step < MAX_ROOT_STEPS and not found:
+            while step < MAX_STEPS and not found:
                 t = s[0] + fraction(s, tolerance) * (s[1] - s[0])
                 s = tightened(s, t, value(o + d * t, p))
                 found = bool(is_found(s, tolerance))

@@ -2,10 +2,8 @@
 
 import warp as wp
 
-from warpdvr.kernels.rays import clipped
+from warpdvr.kernels.rays import ROUNDING, clipped
 from warpdvr.kernels.status import ACTIVE, GAVE_UP, MISS
-
-ROUNDING = wp.constant(1.0e-5)  # the length of a unit direction differs from 1 by less than this
 
 
 @wp.struct

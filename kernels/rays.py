@@ -2,6 +2,8 @@
 
 import warp as wp
 
+ROUNDING = wp.constant(1.0e-5)  # the length of a unit direction differs from 1 by less than this
+
 
 @wp.func
 def on_plane(k: wp.mat33, pixel: wp.vec2) -> wp.vec2:

@@ -8,6 +8,7 @@ A bracket is one row (x1, x2, x3, f1, f2, f3): x1 the newest point, x2 the other
 
 import warp as wp
 
+MAX_STEPS = wp.constant(40)  # more than bisection needs from the longest ray down to neighbouring float32 numbers
 MAX_BEND = wp.constant(4.0)  # slopes on both sides of a point may differ by this factor, if the root is to be near
 
 bracket = wp.types.vector(length=6, dtype=wp.float32)

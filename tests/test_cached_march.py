@@ -11,7 +11,8 @@ from torch import Tensor
 from warpdvr import DenseMarch, Status
 from warpdvr.fields.analytic import Box, Sphere, Torus, Translate
 from warpdvr.fields.base import Field
-from warpdvr.intersection.cached import SHARES, SIDES, CachedMarch, CachedValues
+from warpdvr.intersection.cached import SHARES, CachedMarch, CachedValues
+from warpdvr.kernels.fused_cached import SIDES
 
 SHAPES = {
     "sphere": (Sphere(0.5), lambda o, d: sphere_t(o, d, 0.5)),

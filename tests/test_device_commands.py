@@ -59,8 +59,8 @@ def test_all_commands_that_compute_take_a_device():
 
 
 @pytest.mark.parametrize("command", WORDS)
-@pytest.mark.parametrize(("by_torch", "by_warp", "name", "said"), FAULTS.values(), ids=FAULTS)
-def test_a_device_that_is_not_there(command, by_torch, by_warp, name, said, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("by_torch", "by_warp", "name", "reason"), FAULTS.values(), ids=FAULTS)
+def test_a_device_that_is_missing(command, by_torch, by_warp, name, reason, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: by_torch > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: by_torch)
@@ -69,7 +69,7 @@ def test_a_device_that_is_not_there(command, by_torch, by_warp, name, said, tmp_
     monkeypatch.setattr(wp, "get_cuda_driver_version", lambda: (12, 2))
     with pytest.raises(SystemExit) as ended:
         main([command, *WORDS[command], "--device", name])
-    assert ended.value.code == 2 and capsys.readouterr() == ("", f"warpdvr: --device: {said}\n")
+    assert ended.value.code == 2 and capsys.readouterr() == ("", f"warpdvr: --device: {reason}\n")
     assert not any(tmp_path.iterdir())
 
 
@@ -77,9 +77,9 @@ def test_a_device_that_is_not_there(command, by_torch, by_warp, name, said, tmp_
 def test_the_device_is_the_first_line_and_not_alone(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([command, *WORDS[command], "--device", "cpu"]) == 2  # nothing of what it needs is there
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.splitlines()[-1].startswith("warpdvr: ") and "Traceback" not in said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines()[-1].startswith("warpdvr: ") and "Traceback" not in printed.err
     (function,) = (c.function for group in COMMANDS.values() for c in group if c.name == command)
     module, name = function.split(":")
 

@@ -130,9 +130,9 @@ def test_warps_errors_count_and_others_do_not():
     with pytest.raises(OutOfMemory, match=r"^mesh: the device is out of memory; less$"), out_of_memory("mesh", "less"):
         raise RuntimeError("Failed to allocate 64 bytes on device 'cuda:0'")
     cublas = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
-    with pytest.raises(OutOfMemory) as told, out_of_memory("mesh", "less"):
+    with pytest.raises(OutOfMemory) as raised, out_of_memory("mesh", "less"):
         raise cublas
-    assert told.value.__cause__ is cublas
+    assert raised.value.__cause__ is cublas
     for error in (RuntimeError("Failed to allocate 64 bytes on device 'cpu'"), ValueError("cuda"), RuntimeError("no")):
         with pytest.raises(type(error), match=str(error)) as raised, out_of_memory("mesh", "less"):
             raise error
@@ -188,14 +188,16 @@ def test_commands_that_run_out_of_memory_show_no_traceback(tmp_path, monkeypatch
     with monkeypatch.context() as small:
         small.setattr(Fit, "losses", exhausted)
         assert main(["fit", str(scene), "--out", str(out)]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert said[-1].startswith("warpdvr: fit: the device is out of memory; take fewer rays in a step (rays of the rec")
-    assert said[-1].endswith(", or say --device cpu")
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[-1].startswith(
+        "warpdvr: fit: the device is out of memory; take fewer rays in a step (rays of the rec"
+    )
+    assert printed[-1].endswith(", or say --device cpu")
     monkeypatch.setattr(Run, "field", exhausted)
     assert main(["mesh", str(out)]) == main(["render", str(out)]) == 2
     lower = "out of memory on the device (2.00 GiB more were asked for): lower {}, or say --device cpu"
-    said = capsys.readouterr().err.splitlines()
-    assert said == [f"warpdvr: {lower.format(name)}" for name in ("--resolution", "--size")]
+    printed = capsys.readouterr().err.splitlines()
+    assert printed == [f"warpdvr: {lower.format(name)}" for name in ("--resolution", "--size")]
 
 
 def test_the_sentence_names_options_of_the_command():

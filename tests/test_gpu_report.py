@@ -40,5 +40,5 @@ def test_all_of_it_runs_on_a_gpu_that_is_pretended(
 @pytest.mark.parametrize("device", ["cuda", "cpu", "cuda:3"])
 def test_what_is_no_gpu_is_refused(gpu_report: ModuleType, device: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu_report.main(["--device", device]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1

@@ -11,7 +11,8 @@ from reference import Asked, beams, double
 from torch import Tensor
 
 from warpdvr.fields.base import query
-from warpdvr.intersection.root import STEPS, close_in
+from warpdvr.intersection.root import close_in
+from warpdvr.kernels.root import MAX_STEPS as STEPS
 
 TOLERANCE = 1e-6
 

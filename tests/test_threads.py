@@ -1,12 +1,11 @@
 """How many of Torch's threads work, and work that is spread over several threads."""
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 import torch
 
-from warpdvr.runtime.threads import each_picture, in_order, one_thread, run_ranges, workers
+from warpdvr.runtime.threads import in_order, one_thread, run_ranges, workers
 
 
 def test_one_thread_inside_and_as_many_as_before_outside():
@@ -76,30 +75,3 @@ def test_results_come_in_order_and_are_worked_on_side_by_side(threads: int) -> N
             list(in_order(lambda i: (_ for _ in ()).throw(ValueError(f"item {i}")) if i == 4 else i, range(6)))
     finally:
         torch.set_num_threads(before)
-
-
-@pytest.fixture
-def two_workers() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("two_workers")
-@pytest.mark.parametrize("concurrent", [False, True])
-def test_pictures_come_in_their_order_without_gradients(concurrent: bool) -> None:
-    together: list[int] = []
-    at_once = threading.Barrier(2, timeout=20)
-
-    def render(i: int) -> tuple[int, bool, int]:
-        if concurrent and i in (1, 2):  # the first one is alone
-            at_once.wait()
-            together.append(i)
-        return i, torch.is_grad_enabled(), workers()
-
-    with torch.enable_grad():
-        seen = list(each_picture(render, range(5), concurrent=concurrent))
-    assert [i for i, _, _ in seen] == list(range(5))
-    assert not any(recording for _, recording, _ in seen)
-    assert sorted(together) == ([1, 2] if concurrent else [])

@@ -128,6 +128,9 @@ def test_what_torch_changes_in_a_field_is_not_overlooked(monkeypatch: pytest.Mon
     hooked, patched = rough_hashgrid(), Sphere()
     hooked.get_submodule("encode").register_forward_hook(lambda module, given, out: 2 * out)
     monkeypatch.setattr(patched, "value", lambda x: x[:, 0])
+    replaced = rough_hashgrid()
+    replaced.perceptron = torch.nn.Sequential(torch.nn.Linear(11, 16))
+    assert warp_value_of(replaced) is None
     assert warp_value_of(hooked) is None
     assert warp_value_of(patched) is None
     assert warp_value_of(Sphere().double()) is None

@@ -7,11 +7,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from warpdvr.kernels import rays as _rays
+from warpdvr.kernels.rays import ROUNDING
 from warpdvr.runtime.arguments import check_device
 from warpdvr.runtime.launch import launch
-
-ROUNDING = 1e-5
-"""The length of a unit direction differs from 1 by less than this."""
 
 
 @dataclass(frozen=True)

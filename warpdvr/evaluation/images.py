@@ -14,13 +14,13 @@ from warpdvr.datasets.views import Views, check_views
 from warpdvr.evaluation.overlap import iou
 from warpdvr.fields.adapter import as_field
 from warpdvr.fields.base import FieldLike
-from warpdvr.intersection.base import Solver, SolverLike
+from warpdvr.intersection.base import SolverLike
 from warpdvr.intersection.default import default_intersect_for_pictures
 from warpdvr.rendering.antialias import SMOOTH
 from warpdvr.rendering.background import Background
 from warpdvr.rendering.image import Image
+from warpdvr.rendering.pictures import each_picture
 from warpdvr.rendering.render import render
-from warpdvr.runtime.threads import each_picture
 
 CHUNK = 2**16
 """Number of rays in one evaluation of a background."""
@@ -62,7 +62,7 @@ def evaluate(
         views: photographs, masks and cameras.
         indices: indices of the views; the held-out views by default.
         intersect: the solver; by default `default_intersect_for_pictures`, whose preparation is counted too. Views are
-            rendered on several threads if it remembers nothing.
+            rendered on several threads where they may be (`warpdvr.rendering.pictures`).
         longest: largest size of the longer side at which views are compared [pixel]; None keeps their size.
         background: what is behind the object; if given, edges are antialiased. Pictures with alpha show nothing of it:
             they are compared with the colours of the object alone.
@@ -89,8 +89,7 @@ def evaluate(
         image = render(field, camera, intersect=intersect, background=backdrop, antialias=smooth, warn=warn)
         return image, photograph, mask
 
-    at_once = isinstance(intersect, Solver) and intersect.is_stateless and field.bounds.device.type == "cpu"
-    for (i, _), seen in zip(masked, each_picture(compared, masked, concurrent=at_once), strict=True):
+    for (i, _), seen in zip(masked, each_picture(compared, masked, field, intersect), strict=True):
         if seen is None:
             continue
         image, photograph, mask = seen

@@ -28,11 +28,6 @@ class Solver(ABC, Memory):
     def points_per_ray(self) -> int:
         """Number of points of one ray that are evaluated together; decides how many rays fit into memory."""
 
-    @property
-    def is_stateless(self) -> bool:
-        """Whether several threads may call this solver at once, because a call changes nothing that it remembers."""
-        return False
-
     @abstractmethod
     def __call__(self, field: Field, rays: Rays) -> Hit:
         """Find the first crossing from outside to inside on each ray, within the field's bounds.

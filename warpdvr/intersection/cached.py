@@ -21,7 +21,7 @@ from warpdvr.intersection.root import polish
 from warpdvr.intersection.surface_box import surface_box
 from warpdvr.kernels import cached as _cached
 from warpdvr.kernels import fused_cached as _settle
-from warpdvr.kernels.fused_cached import SIDES as SIDES
+from warpdvr.kernels.fused_cached import SETTLED, SIDES, STEEP
 from warpdvr.runtime.arguments import check_device, check_fields
 from warpdvr.runtime.launch import Packed, launch, launch_parts
 
@@ -285,10 +285,10 @@ class CachedValues(Solver):
             step = t - before
             secant = (f - g) / step
             # between nearly equal values or points the last slope is the better one
-            descent = torch.where((step.abs() > least) & (secant > 0.1 * descent), secant, descent)
+            descent = torch.where((step.abs() > least) & (secant > STEEP * descent), secant, descent)
             before, f = t, g
             t = t + (f / descent).clamp(-width, width)
-        return t, (t - before).abs() < 0.25 * width
+        return t, (t - before).abs() < SETTLED * width
 
     def _near_surface(self) -> Bool[Tensor, " k"]:
         """Return True for the corners of cells with a change of sign."""

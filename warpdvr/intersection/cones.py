@@ -12,6 +12,7 @@ from warpdvr.fields.bounds import longest_side
 from warpdvr.intersection.hit import Status
 from warpdvr.intersection.wavefront import RayBatch
 from warpdvr.kernels import cones as _cones
+from warpdvr.kernels.cones import MIN_COSINE, WHOLE_SPACE
 from warpdvr.runtime.launch import Packed, launch
 
 SIZES = 256, 64, 16, 4
@@ -28,10 +29,6 @@ MIN_SPACING = 5e-6
 
 STEPS = 64
 """Samples on the axis of a cone after which narrower cones take over."""
-
-MIN_COSINE = 0.5
-"""Cosine of half the opening angle below which a cone is not marched as a whole. Neither is a cone without an axis,
-whose directions cancel out: its cosine comes out as 0.5."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ class _Level:
         self.axis = torch.nn.functional.normalize(d.mean(1), dim=-1)
         chord = (d - self.axis[:, None]).norm(dim=-1).amax(1) * (1 + 1e-5) + 1e-6  # and a margin for rounding
         cosine = 1 - chord.square() / 2
-        sine = torch.where(cosine > MIN_COSINE, chord * (1 - chord.square() / 4).clamp_min(0).sqrt(), 1e6)
+        sine = torch.where(cosine > MIN_COSINE, chord * (1 - chord.square() / 4).clamp_min(0).sqrt(), WHOLE_SPACE)
         enter, leave = Rays(self.eye.expand(count, 3), self.axis).clip(batch.bounds)
         self.status = torch.full_like(enter, int(_cones.GOING), dtype=torch.int32)
         self.free_until, self.t = near[member].amin(1), torch.full_like(enter, torch.nan)

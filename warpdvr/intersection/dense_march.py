@@ -60,10 +60,6 @@ class DenseMarch(Solver):
     def points_per_ray(self) -> int:
         return 1 if self.grid else min(self.block, self.n)
 
-    @property
-    def is_stateless(self) -> bool:
-        return self.grid is None
-
     def refresh(self, field: Field, iteration: int | None = None) -> int:
         return 0 if self.grid is None else self.grid.refresh(field, full=iteration is None)
 

@@ -14,13 +14,7 @@ from warpdvr.runtime.launch import Packed, launch_parts
 
 
 def trace(
-    value: WarpValue,
-    batch: RayBatch,
-    settings: Packed,
-    tolerance: float,
-    max_steps: int,
-    *,
-    cones: bool,
+    value: WarpValue, batch: RayBatch, settings: Packed, tolerance: float, max_steps: int, *, cones: bool
 ) -> float:
     """Trace a batch to its roots, as `SphereTrace` does; return the steepest difference in units of the bound.
 

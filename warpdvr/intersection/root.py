@@ -11,9 +11,6 @@ from warpdvr.fields.base import Field, query, select_shape
 from warpdvr.kernels import root as _root
 from warpdvr.runtime.launch import launch
 
-STEPS = 40
-"""More steps than bisection needs from the longest ray down to neighbouring float32 numbers."""
-
 
 def close_in(
     field: Field,
@@ -38,7 +35,7 @@ def close_in(
     brackets = torch.stack([low, high, low, f_low, f_high, f_low], 1)
     active = torch.nonzero((f_low != 0) & (f_high != 0) & (high - low > tolerance))[:, 0].int()
     evaluations = 0
-    for _ in range(STEPS):
+    for _ in range(_root.MAX_STEPS):
         n = len(active)
         if n == 0:
             break

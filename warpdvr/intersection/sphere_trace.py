@@ -90,10 +90,6 @@ class SphereTrace(Solver):
     def points_per_ray(self) -> int:
         return 1
 
-    @property
-    def is_stateless(self) -> bool:
-        return self.grid is None
-
     def refresh(self, field: Field, iteration: int | None = None) -> int:
         if self.grid is None and iteration is not None:
             trust_slope(field)
@@ -129,9 +125,10 @@ class SphereTrace(Solver):
                 f"traced with {bound:.3g}",
                 stacklevel=4,  # torch.no_grad stands in between
             )
-        hit = batch.high[batch.status == int(Status.HIT)]
-        closest = float(hit.min()) if self.pixel and len(hit) else 0.0
-        return batch.finish(max(self._lengths(batch)[1], 0.1 * self.pixel * closest))
+        tolerance = self._lengths(batch)[1]
+        if self.pixel and len(hit := batch.high[batch.status == int(Status.HIT)]):
+            tolerance = max(tolerance, 0.1 * self.pixel * float(hit.min()))
+        return batch.finish(tolerance)
 
     def _trace_checked(
         self,
@@ -144,14 +141,14 @@ class SphereTrace(Solver):
 
         With the values at `known` points, rays are only searched where the surface may be, if that is a small box.
         """
-        field, box, fresh = batch.field, None, known is not None
+        field, box = batch.field, None
         for _ in range(TRIES):
             if known is not None and rays.shape_index is None:
                 box = surface_box(field, bound, batch.evaluate_one, known)
-            if box is not None or not fresh:
+            if box is not None or batch.is_traced:
                 evaluations, batch = batch.evaluations, RayBatch(field, rays, box, batch.value)
                 batch.evaluations = evaluations
-            traced, fresh = bound, False
+            traced = bound
             factor = lipschitz.growth(self._trace(batch, bound))
             bound *= factor
             if factor == 1:
@@ -169,6 +166,7 @@ class SphereTrace(Solver):
 
     def _trace(self, batch: RayBatch, bound: float) -> float:
         """Trace rays for at most `max_steps`; return the steepest difference of values in units of `bound`."""
+        batch.is_traced = True
         thinnest, tolerance = self._lengths(batch)
         settings = Packed(
             _trace.Settings,

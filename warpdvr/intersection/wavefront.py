@@ -45,6 +45,8 @@ class RayBatch:
         self.near, self.far, self.low, self.high, self.f_low, self.f_high, self.nearest, self.f_nearest = rows
         self.status = torch.empty_like(length, dtype=torch.int32)
         self.evaluations = 0
+        self.is_traced = False
+        """Whether its rays have been marched, and are not at the border any more."""
         self.lines = Packed(_ray_state.RayLines, origin=self.o, direction=self.d, near=self.near, far=self.far)
         self.rays = Packed(
             _ray_state.RayState,
@@ -67,9 +69,9 @@ class RayBatch:
 
     def evaluate(self, x: Float[Tensor, "n 3"], ray: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Return the field's values at points on rays, and count them."""
+        if self.shape_index is None:
+            return self.evaluate_one(x)
         self.evaluations += len(x)
-        if self.value is not None:
-            return self.value(x)
         return query(select_shape(self.field, self.shape_index, ray), x)
 
     def evaluate_one(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:

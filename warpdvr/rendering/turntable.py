@@ -14,9 +14,9 @@ from warpdvr.fields.base import FieldLike
 from warpdvr.intersection.default import default_intersect_for_pictures
 from warpdvr.rendering.antialias import SMOOTH
 from warpdvr.rendering.image import Image
+from warpdvr.rendering.pictures import each_picture
 from warpdvr.rendering.render import render
 from warpdvr.runtime.files import replacing
-from warpdvr.runtime.threads import each_picture
 
 
 def turn(field: FieldLike | object, path: Sequence[Camera] | object) -> Iterator[Image]:
@@ -25,9 +25,8 @@ def turn(field: FieldLike | object, path: Sequence[Camera] | object) -> Iterator
         raise ValueError(f"turn: path must be a list of cameras, got {type(path).__name__}")
     field = as_field(field)
     solver, _ = default_intersect_for_pictures(field)
-    at_once = solver.is_stateless and field.bounds.device.type == "cpu"
     picture = partial(render, field, intersect=solver, antialias=SMOOTH)
-    yield from each_picture(picture, path, concurrent=at_once)
+    yield from each_picture(picture, path, field, solver)
 
 
 def animate(pictures: Sequence[NDArray[np.uint8]], path: Path, *, seconds: float = 4.0) -> None:

@@ -76,25 +76,6 @@ def in_order(task: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         yield future.result()
 
 
-def each_picture(render: Callable[[T], R], cameras: Sequence[T], *, concurrent: bool) -> Iterator[R]:
-    """Yield render(camera) for all cameras in their order, without gradients; if `concurrent`, several at once.
-
-    `workers` threads take a picture each, on one thread of Torch; the first one alone, which compiles what the others
-    need.
-    """
-
-    def task(camera: T) -> R:
-        with torch.no_grad():
-            return render(camera)
-
-    if not concurrent or workers() == 1:
-        yield from map(task, cameras)
-        return
-    with one_thread():
-        yield from map(task, cameras[:1])
-        yield from in_order(task, cameras[1:])
-
-
 @cache
 def _pool(n: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n, thread_name_prefix="warpdvr", initializer=_spread.set, initargs=(1,))

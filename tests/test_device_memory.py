@@ -130,9 +130,9 @@ def test_warps_errors_count_and_others_do_not():
     with pytest.raises(OutOfMemory, match=r"^mesh: the device is out of memory; less$"), out_of_memory("mesh", "less"):
         raise RuntimeError("Failed to allocate 64 bytes on device 'cuda:0'")
     cublas = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
-    with pytest.raises(OutOfMemory) as raised, out_of_memory("mesh", "less"):
+    with pytest.raises(OutOfMemory) as refused, out_of_memory("mesh", "less"):
         raise cublas
-    assert raised.value.__cause__ is cublas
+    assert refused.value.__cause__ is cublas
     for error in (RuntimeError("Failed to allocate 64 bytes on device 'cpu'"), ValueError("cuda"), RuntimeError("no")):
         with pytest.raises(type(error), match=str(error)) as raised, out_of_memory("mesh", "less"):
             raise error

@@ -20,6 +20,11 @@ from warpdvr.testing.field import check_field
 TWO = [{"kind": "sphere", "radius": 0.3}, {"kind": "box", "center": [0.2, 0.1, 0.0]}]
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
 def rough_voxels(kind: str) -> Field:
     """Return a ball of voxels with noise on it."""
     field: Any = make(kind, resolution=24)
